@@ -1,0 +1,61 @@
+"""The numeric form of a chain: one :class:`Layer` per affine map, whatever the pytree looks like.
+
+Every transformation in :mod:`linjax.fold` maps layers to layers; this module reads
+them from a parameter pytree and writes them back.
+
+A layer maps its features ``v`` to the next layer's features
+
+    v  ←  v @ down                          (if there is a bottleneck)
+    v' =  [σ(v @ kernel + bias),  v @ linear,  v if carry]
+
+and the last layer of a chain to ``v @ kernel + bias``. A layer without units and
+without linear units that carries its input has disappeared.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any
+
+
+class Layer(NamedTuple):
+    """One affine map of a chain and what stands beside its units.
+
+    Attributes:
+      kernel: ``(p, k)``; p features in (after ``down``), k units with an activation.
+      bias: ``(k,)``; zeros where the pytree has none.
+      linear: ``(p, r)`` kernel of the linear units, None without any.
+      carry: whether the features themselves travel on, as residual path.
+      down: ``(p_in, p)`` bottleneck in front of the layer, None without one.
+      unit_leaves: arrays with one entry a unit that the activation reads.
+    """
+
+    kernel: Array
+    bias: Array
+    linear: Array | None = None
+    carry: bool = False
+    down: Array | None = None
+    unit_leaves: tuple[Array, ...] = ()
+
+    @property
+    def reads(self) -> int:
+        """Number of features that the layer reads, before its bottleneck."""
+        return self.kernel.shape[0] if self.down is None else self.down.shape[0]
+
+    @property
+    def units(self) -> int:
+        """Number k of units that keep their activation."""
+        return self.kernel.shape[1]
+
+    @property
+    def linears(self) -> int:
+        """Number r of linear units."""
+        return 0 if self.linear is None else self.linear.shape[1]
+
+    @property
+    def features(self) -> int:
+        """Number of features that the next layer reads."""
+        carried = self.kernel.shape[0] if self.carry else 0
+        return self.units + self.linears + carried
+
+
+Layers = tuple[Layer, ...]
