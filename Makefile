@@ -1,0 +1,56 @@
+# Each target sets up what it needs: an environment in .venv, made once and kept.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKDIR ?= runs/digits_mlp
+BIN     := $(VENV)/bin
+
+.PHONY: help demo test slow lint format types bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Lists the targets.
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One stamp per extra of pyproject.toml, so that only the first call installs.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "linjax needs Python 3.11 or later; name one with: make PYTHON=python3.12"; exit 1; }
+	@echo "==> Setting up $(VENV) with linjax[$*] (some minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable ".[$*]" --constraint constraints.txt
+	@touch $@
+
+demo: $(VENV)/.installed-experiments  ## Trains a small network on digits, makes it smaller, shows how well that went.
+	@echo "==> Running configs/digits_mlp.py (a minute or two); all it writes is in $(WORKDIR)"
+	@$(BIN)/python -m experiments.main --config=configs/digits_mlp.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.installed-dev  ## Runs the quick tests and all doctests.
+	@echo "==> Running tests and doctests (under a quarter of an hour on two cores)"
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
+
+slow: $(VENV)/.installed-dev  ## Runs the tests left out of the quick suite.
+	@echo "==> Running the slow tests"
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev  ## Checks style and formatting.
+	@echo "==> Checking style and formatting"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## Formats the code and sorts its imports.
+	@$(BIN)/ruff check --select I --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev  ## Checks types.
+	@echo "==> Checking types"
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## Runs the benchmarks in experiments/benchmarks.
+	@echo "==> Running benchmarks"
+	@for file in experiments/benchmarks/[a-z]*.py; do \
+	  echo "--> $$file"; \
+	  $(BIN)/python -m experiments.benchmarks.$$(basename $$file .py) || exit 1; \
+	done
+
+clean:  ## Removes the environment and caches; runs/ stays.
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
