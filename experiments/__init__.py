@@ -1,0 +1,1 @@
+"""Experiments by config: train or load a network, make it smaller, show what that did."""

@@ -1,0 +1,88 @@
+"""Images as flat vectors with pixels in [0, 1]."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import sklearn.datasets
+
+from experiments.data.dataset import Dataset, MissingData, Split, split_rows
+
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+"""Data sets read through TFDS, and their titles."""
+
+VALIDATION = 0.1  # of the training images: the last ones, in TFDS's order
+CHUNK = 5000  # images decoded at a time
+
+
+def digits(seed: int) -> Dataset:
+    """Returns scikit-learn's bundled digits: 1,797 images of 8×8 pixels, no download."""
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    rows = Split(np.asarray(x / 16.0, np.float32), np.asarray(y, np.int32))
+    train, valid, test = (rows.take(part) for part in split_rows(rows.y, seed))
+    return Dataset("Digits", train, valid, test, classes=10)
+
+
+def prepared(name: str, data_dir: str | None) -> Dataset:
+    """Returns an image set that TFDS has prepared, read without TensorFlow.
+
+    Args:
+      name: TFDS's name.
+      data_dir: TFDS's folder; by default ``TFDS_DATA_DIR``, else TFDS's own default.
+
+    Raises:
+      MissingData: if it has not been prepared there, in a format that can be read.
+    """
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = str(pathlib.Path(folder).expanduser())
+    # Asked for something absent, TFDS without TensorFlow blames a file format or a module.
+    if not _readable(pathlib.Path(folder, name)):
+        raise MissingData(_how_to_prepare(name, folder))
+
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+
+    train, test = (
+        _decode(source)
+        for source in tfds.data_source(name, split=["train", "test"], data_dir=folder)
+    )
+    cut = len(train.y) - int(VALIDATION * len(train.y))
+    return Dataset(
+        title=TITLES[name],
+        train=train.take(slice(None, cut)),
+        valid=train.take(slice(cut, None)),
+        test=test,
+        classes=int(train.y.max()) + 1,
+    )
+
+
+def _decode(source: Any) -> Split:
+    """Reads all of a random-access source of ``{"image", "label"}``."""
+    images, labels = [], []
+    for start in range(0, len(source), CHUNK):
+        records = source.__getitems__(range(start, min(start + CHUNK, len(source))))
+        images.append(np.stack([record["image"] for record in records]))
+        labels.extend(record["label"] for record in records)
+    pixels = np.concatenate(images).reshape(len(labels), -1)
+    return Split(pixels.astype(np.float32) / np.float32(255), np.asarray(labels, np.int32))
+
+
+def _readable(folder: pathlib.Path) -> bool:
+    """Whether a version of the data set is there in the one format read without TensorFlow."""
+    return any(
+        json.loads(info.read_text()).get("fileFormat") == "array_record"
+        for info in folder.glob("*/dataset_info.json")
+    )
+
+
+def _how_to_prepare(name: str, folder: str) -> str:
+    return (
+        f"{name} is not in {folder} (in array_record format).\n"
+        "If it is elsewhere, name the folder by --data_dir=DIR or TFDS_DATA_DIR.\n"
+        "To prepare it, once, with a network:\n"
+        "  pip install tensorflow\n"
+        '  python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder('{name}', data_dir='{folder}')"
+        ".download_and_prepare(file_format='array_record')\""
+    )

@@ -1,0 +1,30 @@
+"""Finds a data set by its config."""
+
+from typing import Any
+
+from experiments.data import images, tabular
+from experiments.data.dataset import Dataset
+
+
+def load(config: Any, data_dir: str | None = None) -> Dataset:
+    """Returns the data set that a config describes.
+
+    Args:
+      config: ``name``; for tables also ``drop``, the columns to leave out; ``seed`` of the
+        split, where the data set has none of its own; ``rows``, the number of training rows
+        to use (0: all).
+      data_dir: folder that holds the data set; without one the loaders look at
+        ``TFDS_DATA_DIR`` and ``LINJAX_TABULAR``.
+
+    Raises:
+      MissingData: if the data set is not there; the message says how to prepare it.
+    """
+    if config.name == "digits":
+        dataset = images.digits(config.seed)
+    elif config.name in images.TITLES:
+        dataset = images.prepared(config.name, data_dir)
+    else:
+        dataset = tabular.table(config.name, config.drop, config.seed, data_dir)
+    if config.rows:
+        return dataset._replace(train=dataset.train.take(slice(config.rows)))
+    return dataset

@@ -1,0 +1,48 @@
+"""How good a network is, and how far from the one it was made of."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from experiments.data import batches
+from experiments.models import Params
+
+
+def predict(apply: Callable, params: Params, x: np.ndarray, size: int = 1000) -> np.ndarray:
+    """Returns logits for all rows, computed ``size`` rows at a time."""
+    size = min(size, len(x))
+    short = -len(x) % size
+    # The last batch is filled up, so that one compilation serves all.
+    rows = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
+    run = jax.jit(apply)
+    logits = np.concatenate([np.asarray(run(params, batch)) for batch in batches(rows, size)])
+    return logits[: len(x)]
+
+
+def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Returns figures of merit of logits.
+
+    Args:
+      logits: (n, classes), of the network in question.
+      original: (n, classes), of the network it was made of.
+      y: (n,) true classes.
+
+    Returns:
+      ``accuracy``; ``balanced_accuracy``, the mean over classes of the share of each that
+      is recognised; ``agreement``, the share of rows with the original's class; and
+      ``cross_entropy`` in nats.
+
+    >>> logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    >>> measure(logits, logits, np.array([0, 1, 1]))["balanced_accuracy"]
+    0.75
+    """
+    classes = logits.argmax(-1)
+    right = classes == y
+    log_probability = jax.nn.log_softmax(logits)[np.arange(len(y)), y]
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean([right[y == c].mean() for c in np.unique(y)])),
+        "agreement": float((classes == original.argmax(-1)).mean()),
+        "cross_entropy": float(-log_probability.mean()),
+    }

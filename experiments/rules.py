@@ -1,0 +1,70 @@
+"""The ways to make a network smaller that a config can name."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import linjax
+from experiments.data import batches
+from experiments.models import Params
+
+
+class Subject(NamedTuple):
+    """A trained network with its evidence.
+
+    Attributes:
+      net: the traced network.
+      params: its parameters.
+      stats: evidence collected on the calibration rows.
+      rows: the calibration rows.
+      batch: how many of them are run at a time.
+    """
+
+    net: Any
+    params: Params
+    stats: Any
+    rows: np.ndarray
+    batch: int
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Returns the calibration rows in batches."""
+        return batches(self.rows, self.batch)
+
+
+def _threshold(subject: Subject, amount: float) -> Params:
+    return linjax.fold(subject.params, subject.stats, linjax.threshold(amount))
+
+
+def _size(subject: Subject, amount: float) -> Params:
+    return linjax.fold(subject.params, subject.stats, linjax.size(amount))
+
+
+def _tolerance(subject: Subject, amount: float) -> Params:
+    return linjax.fold(subject.params, subject.stats, linjax.tolerance(amount))
+
+
+def _compress(subject: Subject, amount: float) -> Params:
+    net, params, _, _, _ = subject
+    return linjax.compress(net, params, subject.batches(), linjax.size(amount))
+
+
+RULES: dict[str, Callable[[Subject, float], Params]] = {
+    "threshold": _threshold,
+    "size": _size,
+    "tolerance": _tolerance,
+    "compress": _compress,
+}
+"""Each takes a subject and an amount (an activation rate, a share of the size, an error)."""
+
+
+def listed(config: Any) -> list[tuple[str, float]]:
+    """Returns the (rule, amount) pairs of a config's ``rules``, a tuple of amounts a rule.
+
+    Raises:
+      ValueError: if a rule is unknown.
+    """
+    unknown = sorted(set(config) - set(RULES))
+    if unknown:
+        raise ValueError(f"unknown rule {unknown[0]!r} in config.rules; known: {', '.join(RULES)}")
+    return [(rule, float(amount)) for rule in RULES for amount in config.get(rule, ())]
