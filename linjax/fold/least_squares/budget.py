@@ -1,0 +1,167 @@
+"""Spending parameters where they take away the most error: one greedy path over all budgets."""
+
+from typing import Iterator, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+CARRY = -1
+"""In place of a number of linear units: the features themselves travel on."""
+STEPS = (0.92, 0.7, 0.4, 0.0)
+"""Factors by which a move shrinks a width."""
+SPLITS = np.linspace(0.0, 1.0, 9)
+"""Shares of a width that a move may give to linear units."""
+
+
+class Shape(NamedTuple):
+    """Widths of a folded chain.
+
+    Attributes:
+      necks: rank of the bottleneck in front of each layer, 0 without one.
+      units: number of units of each layer that keep their activation (the last: outputs).
+      linears: number of linear units beside them, CARRY where the features travel on.
+    """
+
+    necks: tuple[int, ...]
+    units: tuple[int, ...]
+    linears: tuple[int, ...]
+
+    def put(self, field: str, i: int, value: int) -> "Shape":
+        """Returns the shape with one number replaced."""
+        values = list(getattr(self, field))
+        values[i] = value
+        return self._replace(**{field: tuple(values)})
+
+
+class Prices(NamedTuple):
+    """What a chain's widths cost in predicted output error.
+
+    Attributes:
+      reads: width of the chain's input.
+      start: the chain as it is.
+      sites: one ``(m + 1, r + 1)`` error surface per site; its last column is that of CARRY.
+      necks: per layer, ``(s + 1,)`` errors of bottlenecks of rank 0 … s.
+      output: the outputs' variance in the same metric, seen from this chain.
+    """
+
+    reads: int
+    start: Shape
+    sites: tuple[Array, ...]
+    necks: tuple[Array, ...]
+    output: float
+
+
+def stored(reads: int, shape: Shape) -> int:
+    """Returns the number of parameters that a chain of this shape stores."""
+    total, width = 0, reads
+    for neck, units, linears in zip(*shape, strict=True):
+        if neck:
+            total += width * neck
+            width = neck
+        made = units + max(linears, 0)
+        total += width * made + units
+        width = made + width if linears == CARRY else made
+    return total
+
+
+def predicted(prices: Prices, shape: Shape) -> float:
+    """Returns the predicted squared output error of a shape: errors of all parts, added."""
+    error = 0.0
+    for surface, units, linears in zip(prices.sites, shape.units, shape.linears, strict=False):
+        error += surface[units, min(linears, surface.shape[1] - 1)]
+    for curve, neck in zip(prices.necks, shape.necks, strict=True):
+        if neck:
+            error += curve[min(neck, len(curve) - 1)]
+    return float(error)
+
+
+def _site_moves(shape: Shape, surface: Array, i: int) -> Iterator[Shape]:
+    """Shrinks a site's width and splits it anew between kept and linear units."""
+    units, linears = shape.units[i], shape.linears[i]
+    limit = surface.shape[1] - 1
+    widths = {int(np.ceil((units + max(linears, 0)) * f)) - (f == STEPS[0]) for f in STEPS}
+    for width in sorted(w for w in widths if w >= 0):
+        for r in {min(int(round(share * width)), limit) for share in SPLITS}:
+            yield shape.put("units", i, min(width - r, units)).put("linears", i, r)
+    for k in {int(np.ceil(units * f)) for f in STEPS} | {units}:
+        yield shape.put("units", i, k).put("linears", i, CARRY)
+
+
+def _neck_moves(shape: Shape, curve: Array, i: int) -> Iterator[Shape]:
+    """Puts a bottleneck in front of a layer, or narrows the one that is there."""
+    now = shape.necks[i]
+    ranks = {int(np.ceil(now * f)) - (f == STEPS[0]) for f in STEPS[:3]} if now else set()
+    first = {int(np.ceil((len(curve) - 1) * f)) for f in (1.0, 0.8, 0.6, 0.4, 0.25, 0.15, 0.08)}
+    for rank in ranks if now else first:
+        if rank >= 1:
+            yield shape.put("necks", i, rank)
+
+
+def moves(prices: Prices, shape: Shape) -> Iterator[Shape]:
+    """Yields the shapes that are one step smaller somewhere."""
+    for i, surface in enumerate(prices.sites):
+        yield from _site_moves(shape, surface, i)
+    for i, curve in enumerate(prices.necks):
+        yield from _neck_moves(shape, curve, i)
+
+
+class Step(NamedTuple):
+    """A point on the path: all chains' shapes, their parameters and predicted squared error."""
+
+    shapes: tuple[Shape, ...]
+    parameters: int
+    error: float
+
+
+class _Move(NamedTuple):
+    shape: Shape
+    saved: int
+    worse: float
+
+
+def _best_move(prices: Prices, shape: Shape) -> _Move | None:
+    """The move with the least error per parameter saved; among free ones the largest."""
+    size, error = stored(prices.reads, shape), predicted(prices, shape)
+    best = None
+    for candidate in moves(prices, shape):
+        saved = size - stored(prices.reads, candidate)
+        if saved <= 0:
+            continue
+        worse = max(predicted(prices, candidate) - error, 0.0)
+        if best is None or (worse / saved, -saved) < (best.worse / best.saved, -best.saved):
+            best = _Move(candidate, saved, worse)
+    return best
+
+
+def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
+    """Yields ever smaller networks, each the previous one after its cheapest move.
+
+    The price of a move is the predicted error that it adds per parameter that it saves. One
+    path serves every budget, and chains share it. It ends at the smallest valid network.
+
+    Args:
+      chains: prices of each chain.
+      fixed: parameters that no move can save.
+    """
+    shapes = [prices.start for prices in chains]
+    best = [_best_move(prices, shape) for prices, shape in zip(chains, shapes, strict=True)]
+    while True:
+        size = fixed + sum(stored(p.reads, s) for p, s in zip(chains, shapes, strict=True))
+        error = sum(predicted(p, s) for p, s in zip(chains, shapes, strict=True))
+        yield Step(tuple(shapes), size, error)
+        open_chains = [c for c, move in enumerate(best) if move is not None]
+        if not open_chains:
+            return
+        c = min(open_chains, key=lambda c: best[c].worse / best[c].saved)
+        shapes[c] = best[c].shape
+        best[c] = _best_move(chains[c], shapes[c])
+
+
+def within_budget(steps: Iterator[Step], budget: int) -> Step:
+    """Returns the first step within the budget, or the smallest network there is."""
+    step = None
+    for step in steps:
+        if step.parameters <= budget:
+            break
+    return step
