@@ -1,6 +1,6 @@
 """Scikit-learn's digits, 64-256-256-128-128-10: needs no download.
 
-    python -m experiments.main --config=configs/digits_mlp.py --workdir=runs/digits_mlp
+python -m experiments.main --config=configs/digits_mlp.py --workdir=runs/digits_mlp
 """
 
 from configs.common import base

@@ -24,9 +24,7 @@ class MLP(nnx.Module):
     """Dense layers with an activation between each and the next, in NNX."""
 
     def __init__(self, widths: Sequence[int], activation: Callable, *, rngs: nnx.Rngs):
-        self.layers = nnx.List(
-            nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths)
-        )
+        self.layers = nnx.List(nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths))
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -52,8 +52,6 @@ def batches(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def split_rows(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns row numbers of 60% training, 20% validation and 20% test rows, by class."""
-    train, rest = train_test_split(
-        np.arange(len(y)), test_size=0.4, stratify=y, random_state=seed
-    )
+    train, rest = train_test_split(np.arange(len(y)), test_size=0.4, stratify=y, random_state=seed)
     valid, test = train_test_split(rest, test_size=0.5, stratify=y[rest], random_state=seed)
     return train, valid, test

@@ -13,6 +13,7 @@ from experiments.data.dataset import Dataset, MissingData, Split, split_rows
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 """Data sets read through TFDS, and their titles."""
 
+PARTS = ["train", "test"]
 VALIDATION = 0.1  # of the training images: the last ones, in TFDS's order
 CHUNK = 5000  # images decoded at a time
 
@@ -44,8 +45,7 @@ def prepared(name: str, data_dir: str | None) -> Dataset:
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
     train, test = (
-        _decode(source)
-        for source in tfds.data_source(name, split=["train", "test"], data_dir=folder)
+        _decode(source) for source in tfds.data_source(name, split=PARTS, data_dir=folder)
     )
     cut = len(train.y) - int(VALIDATION * len(train.y))
     return Dataset(

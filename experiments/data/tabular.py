@@ -73,4 +73,4 @@ def read(name: str, data_dir: str | None) -> tuple[pd.DataFrame, pd.Series]:
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Turns categories into objects and truth values into text, gaps into NaN."""
     categorical = frame.select_dtypes(exclude="number").columns
-    return frame.astype({column: object for column in categorical})
+    return frame.astype(dict.fromkeys(categorical, object))

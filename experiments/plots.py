@@ -1,0 +1,256 @@
+"""Pictures of a run, drawn from its rows; colours that colour-blind readers can tell apart."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, StrMethodFormatter
+
+from experiments.results import Row
+
+# Okabe & Ito's palette, a marker beside each colour.
+LOOKS = {
+    "threshold": ("#D55E00", "o"),
+    "size": ("#0072B2", "s"),
+    "compress": ("#009E73", "D"),
+    "tolerance": ("#CC79A7", "^"),
+}
+INK, GREY, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
+KEPT, LINEAR, ON = "#0072B2", "#56B4E9", "#D55E00"
+STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#EBEBEB",
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "figure.titlesize": 12,
+    "savefig.dpi": 150,
+}
+PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
+DASHES = (0, (4, 3))
+DEEPEST = 0.25  # below the original by more, a line leaves the picture
+SHARES = (1, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001)
+
+
+def write(
+    folder: pathlib.Path, rows: list[Row], rates: dict[str, np.ndarray], heading: str
+) -> list[pathlib.Path]:
+    """Draws all pictures that the rows allow, and returns their files.
+
+    Args:
+      folder: where to put them.
+      rows: finished rows, the original's first.
+      rates: activation rates of the units, by layer.
+      heading: data set and network, for the titles.
+    """
+    drawings: dict[str, Callable[[], Figure]] = {
+        "accuracy": lambda: accuracy_against_size(rows, heading),
+        "rates": lambda: activation_rates(rates, heading),
+        "widths": lambda: widths_before_and_after(rows, heading),
+    }
+    if any(row["rule"] == "threshold" for row in rows):
+        drawings["thresholds"] = lambda: weights_against_threshold(rows, heading)
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, draw in drawings.items():
+            written.append(folder / f"{name}.png")
+            draw().savefig(written[-1])
+    return written
+
+
+def accuracy_against_size(rows: list[Row], heading: str) -> Figure:
+    """Draws test accuracy, and agreement with the original, against the share of parameters."""
+    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+    figure.suptitle(heading, x=0.01, ha="left")
+    panels = figure.subplots(1, 2)
+    titles = {"accuracy": "Test accuracy", "agreement": "Agreement with the original's predictions"}
+    smallest = min(row["share"] for row in rows)
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        axes.axhline(rows[0][key], color=GREY, linestyle=DASHES, linewidth=1)
+        ends = [("original", GREY, smallest, rows[0][key])] if key == "accuracy" else []
+        for rule, line in _lines(rows).items():
+            colour, marker = LOOKS[rule]
+            shares, values = [row["share"] for row in line], [row[key] for row in line]
+            axes.plot(shares, values, color=colour, marker=marker, markersize=4.5, linewidth=1.8)
+            ends.append((rule, colour, shares[-1], values[-1]))
+        axes.set_title(title)
+        axes.set_xlabel("Parameters, share of the original's")
+        axes.yaxis.set_major_formatter(PERCENT)
+        _size_axis(axes, smallest)
+        # A rule that collapses leaves the picture, so that the others can be told apart.
+        values = [row[key] for row in rows]
+        bottom = max(min(values), rows[0][key] - DEEPEST)
+        margin = 0.06 * max(max(values) - bottom, 0.01)
+        axes.set_ylim(bottom - margin, max(values) + margin)
+        _label_ends(axes, ends)
+    return figure
+
+
+def weights_against_threshold(rows: list[Row], heading: str) -> Figure:
+    """Draws what the published rule leaves, and how good that is, against its threshold."""
+    line = sorted((row for row in rows if row["rule"] == "threshold"), key=lambda r: r["amount"])
+    amounts = [row["amount"] for row in line]
+    figure = Figure(figsize=(7.5, 5.6), layout="constrained")
+    figure.suptitle(f"Folding by threshold: {heading}", x=0.01, ha="left")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, key, title in zip(
+        panels, ("parameters", "accuracy"), ("Parameters", "Test accuracy"), strict=True
+    ):
+        colour, marker = LOOKS["threshold"]
+        axes.plot(amounts, [row[key] for row in line], color=colour, marker=marker, markersize=4.5)
+        axes.axhline(rows[0][key], color=GREY, linestyle=DASHES, linewidth=1)
+        axes.annotate(
+            "original",
+            (1, rows[0][key]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=GREY,
+            ha="right",
+        )
+        axes.set_title(title)
+        axes.margins(y=0.15)
+    panels[0].set_ylim(bottom=0)
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    panels[1].yaxis.set_major_formatter(PERCENT)
+    panels[1].set_xlabel("Threshold: units active more often than this lose their activation")
+    panels[1].invert_xaxis()
+    return figure
+
+
+def activation_rates(rates: dict[str, np.ndarray], heading: str) -> Figure:
+    """Draws a histogram of the units' activation rates for each layer."""
+    columns = min(3, len(rates))
+    lines = -(-len(rates) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.4, 2.5 * lines + 0.6), layout="constrained")
+    figure.suptitle(f"Activation rates: {heading}", x=0.01, ha="left")
+    panels = figure.subplots(lines, columns, sharex=True, squeeze=False).flat
+    for axes, (name, rate) in zip(panels, rates.items(), strict=False):
+        counts, edges = np.histogram(rate, bins=20, range=(0, 1))
+        colours = [GREY, *[LINEAR] * 18, ON]
+        axes.bar(edges[:-1], counts, width=0.046, align="edge", color=colours)
+        axes.set_title(f"{name}, {len(rate)} units", fontsize=10)
+        _say_share(axes, counts[0] / len(rate), "rarely on", 0.0, counts[0], GREY, "left")
+        _say_share(axes, counts[-1] / len(rate), "nearly always on", 1.0, counts[-1], ON, "right")
+        axes.margins(y=0.2)
+        axes.xaxis.set_major_formatter(PERCENT)
+    for axes in list(panels):
+        axes.set_axis_off()
+    figure.supxlabel("Share of the calibration rows on which a unit is active", fontsize=10)
+    figure.supylabel("Units", fontsize=10)
+    return figure
+
+
+def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
+    """Draws each layer's width before and after, for the smallest good network of each rule."""
+    chosen = [smallest_good(line, rows[0]) for line in _lines(rows).values()]
+    layers, before = rows[0]["layers"], np.array(rows[0]["units"])
+    size = (3.9 * len(chosen) + 0.9, 0.42 * len(layers) + 2.2)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(f"Units in each layer: {heading}", x=0.01, ha="left")
+    panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
+    places = np.arange(len(layers))
+    for axes, row in zip(panels, chosen, strict=True):
+        units, linear = np.array(row["units"]), np.array(row["linear"])
+        axes.barh(places, before, height=0.72, color=FAINT, label="gone")
+        axes.barh(places, units, height=0.72, color=KEPT, label="kept with activation")
+        axes.barh(places, linear, left=units, height=0.72, color=LINEAR, label="linear")
+        for place, total, k, r in zip(places, before, units, linear, strict=True):
+            axes.annotate(
+                f"{k} of {total}" + (f", {r} linear" if r else ""),
+                (max(total, k + r), place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+        axes.set_title(
+            f"{row['rule']} {row['amount']:g}\n"
+            f"{row['share']:.1%} of the parameters, accuracy {row['accuracy']:.1%}",
+            fontsize=10,
+        )
+        axes.set_xlim(0, 1.5 * before.max())
+        axes.grid(False, axis="y")
+    panels[0].set_yticks(places, layers)
+    panels[0].invert_yaxis()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles[1:] + handles[:1],
+        labels[1:] + labels[:1],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+    return figure
+
+
+def smallest_good(line: Sequence[Row], original: Row, loss: float = 0.01) -> Row:
+    """Returns the smallest row within ``loss`` of the original's accuracy, else the best."""
+    good = [row for row in line if row["accuracy"] >= original["accuracy"] - loss]
+    if good:
+        return min(good, key=lambda row: row["parameters"])
+    return max(line, key=lambda row: row["accuracy"])
+
+
+def _lines(rows: list[Row]) -> dict[str, list[Row]]:
+    """Returns the rows of each rule, from the largest network to the smallest."""
+    return {
+        rule: sorted(found, key=lambda row: -row["share"])
+        for rule in LOOKS
+        if (found := [row for row in rows if row["rule"] == rule])
+    }
+
+
+def _size_axis(axes: Axes, smallest: float) -> None:
+    """Shares on a logarithmic axis, shrinking to the right."""
+    axes.set_xscale("log")
+    axes.set_xlim(1.15, smallest / 1.15)
+    ticks = [share for share in SHARES if share >= smallest / 1.15]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.tick_params(axis="x", labelsize=8.5)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[str, str, float, float]]) -> None:
+    """Writes each line's name beside its last point, moved down where names would overlap."""
+    low, high = axes.get_ylim()
+    gap = 0.06 * (high - low)
+    place = high + gap
+    for name, colour, share, value in sorted(ends, key=lambda end: -end[3]):
+        place = min(max(value, low), place - gap)
+        axes.annotate(
+            f"{name} {value:.1%}" if value >= low else f"{name}, falls to {value:.1%}",
+            (share, max(value, low)),
+            xytext=(1.03, place),
+            textcoords=("axes fraction", "data"),
+            color=colour,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
+        )
+
+
+def _say_share(
+    axes: Axes, share: float, what: str, x: float, height: float, colour: str, side: str
+) -> None:
+    """Writes above a bar which share of the units it holds, if any."""
+    if share > 0:
+        axes.annotate(
+            f"{share:.0%} {what}",
+            (x, height),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=colour,
+            ha=side,
+        )

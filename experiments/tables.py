@@ -1,0 +1,53 @@
+"""The results as a table: Markdown in the run's folder, the same on the terminal."""
+
+import pathlib
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import files
+from experiments.results import Row
+
+COLUMNS = ("rule", "amount", "parameters", "share", "accuracy", "balanced", "agreement")
+
+
+def report(folder: pathlib.Path, rows: list[Row], heading: str) -> None:
+    """Writes ``results.md`` and prints the same table."""
+    order = list(dict.fromkeys(row["rule"] for row in rows))
+    rows = sorted(rows, key=lambda row: order.index(row["rule"]))
+    path = folder / "results.md"
+    files.write(path, markdown(rows, heading).encode())
+    table = Table(title=heading, title_justify="left", title_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for rule in order:
+        table.add_section()
+        for row in rows:
+            if row["rule"] == rule:
+                table.add_row(*cells(row))
+    Console().print(table)
+    print(f"table: {path}")
+
+
+def markdown(rows: list[Row], heading: str) -> str:
+    """Returns the table in Markdown."""
+    rule = [":---" if column == "rule" else "---:" for column in COLUMNS]
+    lines = [COLUMNS, rule, *(cells(row) for row in rows)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"# {heading}\n\n{body}\n"
+
+
+def cells(row: Row) -> list[str]:
+    """Returns a row's figures as text.
+
+    >>> cells({"rule": "size", "amount": 0.1, "parameters": 1234, "share": 0.1,
+    ...        "accuracy": 0.975, "balanced_accuracy": 0.97, "agreement": 1.0})
+    ['size', '0.1', '1,234', '10.0%', '97.50%', '97.00%', '100.00%']
+    """
+    return [
+        row["rule"],
+        "" if row["rule"] == "original" else f"{row['amount']:g}",
+        f"{row['parameters']:,}",
+        f"{row['share']:.1%}",
+        *(f"{row[key]:.2%}" for key in ("accuracy", "balanced_accuracy", "agreement")),
+    ]

@@ -1,0 +1,28 @@
+"""What became of each layer, read off a folded pytree."""
+
+from typing import Any
+
+from linjax.graph.chains import read_chain
+from linjax.graph.pytree import flatten
+
+
+def describe(net: Any, params: Any) -> dict[str, list]:
+    """Returns, for each site of a network, what its parameters leave of it.
+
+    Returns:
+      ``layers``: names of the sites; ``units``: how many keep their activation; ``linear``:
+      how many linear units stand beside them; ``bottleneck``: the rank through which the
+      layer reads its input, 0 if it reads it directly.
+    """
+    flat = flatten(params)
+    found = [
+        (site.name, layer)
+        for chain in net.graph.chains
+        for site, layer in zip(chain.sites, read_chain(net.graph, flat, chain), strict=False)
+    ]
+    return {
+        "layers": [name for name, _ in found],
+        "units": [layer.units for _, layer in found],
+        "linear": [layer.linears for _, layer in found],
+        "bottleneck": [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
+    }
