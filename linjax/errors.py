@@ -1,0 +1,17 @@
+"""The errors and warnings of linjax: each names a path and what was expected there."""
+
+
+class LinjaxError(ValueError):
+    """Something that was given to linjax doesn't fit; nothing has been changed."""
+
+
+class StructureError(LinjaxError):
+    """A parameter pytree, an input or evidence doesn't match the traced network."""
+
+
+class EvidenceError(LinjaxError):
+    """Evidence can't be gathered or used: empty, not finite, unsound, or missing a part."""
+
+
+class FoldWarning(UserWarning):
+    """A fold left the network as it was, for the reason given."""

@@ -1,0 +1,301 @@
+"""One streaming pass over a calibration set."""
+
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from linjax.errors import EvidenceError, StructureError
+from linjax.evidence import sensitivity, sums
+from linjax.evidence.moments import Moments
+from linjax.evidence.stats import Stats, UnitStats
+from linjax.graph import pytree
+from linjax.graph.net import Net
+from linjax.graph.runner import Tap
+from linjax.graph.structure import Chain
+from linjax.report.progress import track
+
+Array = Any
+Batch = Any
+
+FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
+SENSITIVITY_ROWS = 512  # rows of a batch that the output sensitivity is measured on
+SENSITIVITY_BATCHES = 8  # batches that it is measured on
+
+
+class _State(NamedTuple):
+    """What one pass carries from batch to batch, on the device."""
+
+    seen: Array
+    units: tuple[sums.UnitSums, ...]
+    chains: tuple[sums.ChainSums, ...]
+    unit_centres: tuple[tuple[Array, Array], ...]
+    chain_centres: tuple[tuple[Array, ...], ...]
+    bad: Array
+
+
+def collect(
+    net: Net,
+    params: Any,
+    batches: Iterable[Batch],
+    *,
+    second_moments: bool = True,
+    metric: str = "softmax",
+    folds: int = 2,
+    mesh: Mesh | None = None,
+    progress: bool | None = None,
+) -> Stats:
+    """Gathers statistics of every unit in one streaming pass over a calibration set.
+
+    Per unit: the exact number of samples with ``z > 0``, means, variances and covariance
+    of pre-activation z and activation h. Per chain, on request: second moments of all
+    features ``a = [v_0, h_1, …, h_n]`` and the output sensitivity ``G = E[Jᵀ F J]`` of
+    every layer, which the least-squares folds need. A chain of D features takes
+    ``4 folds D²`` bytes on the device and ``16 folds D²`` on the host.
+
+    Args:
+      net: the traced network.
+      params: its parameters, original or folded.
+      batches: an iterable of what ``apply_fn`` takes after the parameters: an array, or a
+        tuple of several. The last batch may be shorter.
+      second_moments: whether to gather second moments and sensitivities; the published
+        rules do without.
+      metric: output metric of the sensitivities: ``"softmax"`` for logits of a
+        classification, ``"identity"`` for a regression.
+      folds: number of interleaved folds of the rows that second moments are kept in, for
+        held-out errors; at least 2.
+      mesh: devices to spread every batch over, along its first axis. Batches that don't
+        divide evenly run unsharded. Counts are the same as on one device.
+      progress: whether to show a progress bar; by default on a terminal, after two seconds.
+
+    Returns:
+      :class:`Stats`, in float64 and int64 on the host.
+
+    Raises:
+      StructureError: if params or a batch doesn't fit the network, naming path and shape.
+      EvidenceError: if there are no batches, a batch is empty, or a site's values aren't
+        finite, naming site and batch.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 2))}
+      >>> x = jnp.array([[1.0, -1.0, 2.0], [3.0, -2.0, -1.0]])
+      >>> stats = linjax.collect(linjax.trace(apply, params, x), params, [x])
+      >>> stats.rates["in"].tolist()
+      [1.0, 0.0, 0.5]
+    """
+    _check(net, params, metric, folds)
+    if mesh is not None:
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    state: _State | None = None
+    host: Any = None
+    outputs: list[Any] = []
+    key = jax.random.key(0)
+    last = 0
+    for index, batch in enumerate(track(batches, "collect", progress)):
+        inputs = _inputs(batch, index, mesh)
+        if state is None:
+            state = _empty(net, params, inputs, second_moments, folds)
+        state = _step(net, params, inputs, state, folds)
+        if second_moments and index < SENSITIVITY_BATCHES:
+            some = jax.tree.map(lambda x: x[:SENSITIVITY_ROWS], inputs)
+            draw = jax.random.fold_in(key, index)
+            outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric))
+        if (index + 1) % FLUSH == 0:
+            host, state = _flush(host, state)
+        last = index
+    if state is None:
+        raise EvidenceError("no batches: the iterable of calibration data is empty")
+    host, state = _flush(host, state)
+    _finite(net, np.asarray(state.bad), last)
+    return _finish(net, params, host, state, outputs)
+
+
+def _check(net: Net, params: Any, metric: str, folds: int) -> None:
+    pytree.check_leaves(net.graph, pytree.flatten(params))
+    if not net.graph.sites:
+        reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.graph.refusals)
+        raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
+    if metric not in sensitivity.METRICS:
+        raise EvidenceError(f"metric {metric!r}, expected one of {sensitivity.METRICS}")
+    if folds < 2:
+        raise EvidenceError(f"folds = {folds}, expected at least 2")
+
+
+def _inputs(batch: Batch, index: int, mesh: Mesh | None) -> tuple[Any, ...]:
+    """Makes a tuple of arrays of a batch, spread over the mesh where that is possible."""
+    inputs = batch if isinstance(batch, tuple) else (batch,)
+    leaves = jax.tree.leaves(inputs)
+    rows = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in leaves}
+    if not leaves or None in rows:
+        raise EvidenceError(f"batch {index}: expected arrays with a leading batch axis")
+    if 0 in rows:
+        raise EvidenceError(f"batch {index}: empty, expected at least one row")
+    if len(rows) > 1:
+        raise EvidenceError(f"batch {index}: arrays of {sorted(rows)} rows, expected one number")
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, inputs)
+    spread = rows.pop() % mesh.size == 0
+    spec = PartitionSpec(mesh.axis_names) if spread else PartitionSpec()
+    return jax.device_put(inputs, NamedSharding(mesh, spec))
+
+
+def _blocks(chain: Chain, taps: dict[str, Tap]) -> list[Array]:
+    """The blocks of a chain's stacked features ``a``."""
+    source = taps[chain.sites[0].name].source
+    posts = [taps[site.name].post for site in chain.sites]
+    return [source, *(jnp.zeros((source.shape[0], 0)) if p is None else p for p in posts)]
+
+
+def _pair(tap: Tap) -> tuple[Array, Array]:
+    if tap.pre is None or tap.post is None:
+        nothing = jnp.zeros((tap.source.shape[0], 0))
+        return nothing, nothing
+    return tap.pre, tap.post
+
+
+def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -> _State:
+    """Adds one batch to the accumulators."""
+    taps = net.run(params, *inputs)[1]
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    first = state.seen == 0
+
+    def centre(values: Array, old: Array) -> Array:
+        return lax.cond(first, lambda: jnp.mean(sums.wide(values), axis=0), lambda: old)
+
+    pairs = [_pair(taps[site.name]) for site in net.graph.sites]
+    unit_centres = tuple(
+        (centre(z, cz), centre(h, ch))
+        for (z, h), (cz, ch) in zip(pairs, state.unit_centres, strict=True)
+    )
+    units = tuple(
+        sums.add(old, sums.unit_sums(z, h, cz, ch))
+        for old, (z, h), (cz, ch) in zip(state.units, pairs, unit_centres, strict=True)
+    )
+    chains, chain_centres = [], []
+    for chain, old, olds in zip(net.graph.chains, state.chains, state.chain_centres, strict=False):
+        blocks = _blocks(chain, taps)
+        centres = tuple(centre(b, c) for b, c in zip(blocks, olds, strict=True))
+        chains.append(sums.add(old, sums.chain_sums(blocks, list(centres), rows, folds)))
+        chain_centres.append(centres)
+    finite = jnp.array([jnp.isfinite(u.sums).all() for u in units])
+    return _State(
+        seen=state.seen + 1,
+        units=units,
+        chains=tuple(chains),
+        unit_centres=unit_centres,
+        chain_centres=tuple(chain_centres),
+        bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
+    )
+
+
+_step = jax.jit(_batch_sums, static_argnames=("net", "folds"), donate_argnames="state")
+
+
+@functools.partial(jax.jit, static_argnames=("net", "second_moments", "folds"))
+def _zeros(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int) -> _State:
+    taps = net.run(params, *inputs)[1]
+
+    def zeros(x: Array) -> Array:
+        return jnp.zeros(x.shape[1:], sums.wide(x).dtype)
+
+    pairs = [_pair(taps[site.name]) for site in net.graph.sites]
+    unit_centres = tuple((zeros(z), zeros(h)) for z, h in pairs)
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    chains = net.graph.chains if second_moments else ()
+    blocks = [_blocks(chain, taps) for chain in chains]
+    centres = tuple(tuple(map(zeros, b)) for b in blocks)
+    shapes = jax.eval_shape(
+        lambda: (
+            tuple(
+                sums.unit_sums(z, h, cz, ch)
+                for (z, h), (cz, ch) in zip(pairs, unit_centres, strict=True)
+            ),
+            tuple(
+                sums.chain_sums(b, list(c), rows, folds)
+                for b, c in zip(blocks, centres, strict=True)
+            ),
+        )
+    )
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    bad = jnp.full((len(pairs),), -1, jnp.int32)
+    return _State(jnp.int32(0), *empty, unit_centres, centres, bad)
+
+
+def _empty(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int) -> _State:
+    """Accumulators at zero, in the shapes that this network and these inputs lead to."""
+    return _zeros(net, params, inputs, second_moments, folds)
+
+
+def _flush(host: Any, state: _State) -> tuple[Any, _State]:
+    """Moves the device's sums to the host: integers to int64, the rest to float64."""
+    sums_now = (state.units, state.chains)
+
+    def up(x: Array) -> np.ndarray:
+        wide = np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float64
+        return np.asarray(x).astype(wide)
+
+    moved = jax.tree.map(up, sums_now)
+    host = moved if host is None else jax.tree.map(np.add, host, moved)
+    empty = jax.tree.map(jnp.zeros_like, sums_now)
+    return host, state._replace(units=empty[0], chains=empty[1])
+
+
+def _finite(net: Net, bad: np.ndarray, last: int) -> None:
+    for site, index in zip(net.graph.sites, bad, strict=True):
+        if index >= 0:
+            raise EvidenceError(
+                f"{site.name}: activations are not finite (NaN or infinite), first in batch "
+                f"{int(index)} of {last + 1}; check the inputs and the parameters"
+            )
+
+
+def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any]) -> Stats:
+    """Turns sums about centres into means and centred sums."""
+    units = tuple(
+        _unit_stats(u, *map(np.float64, centres))
+        for u, centres in zip(host[0], state.unit_centres, strict=True)
+    )
+    moments = None
+    if outputs:
+        totals = jax.tree.map(lambda *parts: np.sum(np.float64(parts), axis=0), *outputs)
+        moments = tuple(
+            _moments(c, [np.float64(x) for x in centres], count, grams)
+            for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
+        )
+    return Stats(units, moments, net.graph, pytree.leaves_of(params))
+
+
+def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:
+    n = max(int(u.count), 1)
+    z, h, zz, hh, zh = u.sums
+    scatter = np.stack([zz - z * z / n, hh - h * h / n, zh - z * h / n])
+    scatter[:2] = np.maximum(scatter[:2], 0.0)
+    return UnitStats(u.count, u.active, centre_z + z / n, centre_h + h / n, scatter)
+
+
+def _moments(
+    c: sums.ChainSums, centres: list[np.ndarray], count: float, grams: tuple[np.ndarray, ...]
+) -> Moments:
+    n = np.maximum(c.count, 1).astype(np.float64)
+    size = c.first.shape[1]
+    scatter = np.empty((len(n), size, size))
+    for end, rows in zip(itertools.accumulate(len(x) for x in centres), c.second, strict=True):
+        start = end - rows.shape[1]
+        scatter[:, start:end, :end] = rows
+        scatter[:, :end, start:end] = rows.swapaxes(1, 2)
+    scatter -= c.first[:, :, None] * (c.first / n[:, None])[:, None, :]
+    return Moments(
+        count=c.count.astype(np.float64),
+        mean=np.concatenate(centres) + c.first / n[:, None],
+        scatter=scatter,
+        sensitivity=tuple(g / max(float(count), 1.0) for g in grams),
+        blocks=tuple(len(x) for x in centres),
+    )

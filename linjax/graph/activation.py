@@ -1,0 +1,125 @@
+"""What an elementwise function is: measured by evaluating it, not read off its name."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.graph import primitives
+from linjax.graph.program import Const, Op, Operand, Program, Ref
+from linjax.graph.structure import Activation
+
+# Functions made of these alone are piecewise linear with finitely many pieces.
+_PIECEWISE = frozenset(
+    {"max", "min", "mul", "add", "sub", "neg", "abs", "select_n", "clamp", "convert_element_type"}
+    | {"ge", "gt", "le", "lt", "copy", "div"}
+)
+
+_KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("identity", lambda z: z),
+    ("relu", jax.nn.relu),
+    ("relu6", jax.nn.relu6),
+    ("gelu", lambda z: jax.nn.gelu(z, approximate=False)),
+    ("gelu (tanh)", jax.nn.gelu),
+    ("silu", jax.nn.silu),
+    ("tanh", jnp.tanh),
+    ("sigmoid", jax.nn.sigmoid),
+    ("softplus", jax.nn.softplus),
+    ("elu", jax.nn.elu),
+    ("selu", jax.nn.selu),
+    ("hard_tanh", jax.nn.hard_tanh),
+    ("hard_sigmoid", jax.nn.hard_sigmoid),
+    ("hard_silu", jax.nn.hard_silu),
+    ("squared_relu", lambda z: jax.nn.relu(z) ** 2),
+    ("abs", jnp.abs),
+)
+
+_GRID = np.concatenate([np.linspace(-9, 9, 181), [-40.0, 40.0]])
+
+
+def describe(program: Program, ops: list[Op], pre: Ref, per_unit: bool) -> Activation:
+    """Names the function that ``ops`` compute from ``pre``, and measures its slopes."""
+    if per_unit:
+        return Activation(_spelled(ops), None, True)
+    if not ops:
+        return Activation("identity", (1.0, 1.0))
+    dtype = program.avals[pre.id].dtype
+
+    def function(z: Any) -> Any:
+        return evaluate(program, ops, pre, jnp.asarray(z, dtype))
+
+    slopes = _slopes(function, dtype) if {op.name for op in ops} <= _PIECEWISE | _LAYOUT else None
+    if slopes is not None and slopes not in ((0.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
+        return Activation(f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes)
+    values = np.asarray(function(_GRID), np.float64)
+    for name, want in _known(str(jnp.dtype(dtype))):
+        if np.allclose(values, want, rtol=1e-2 if dtype == jnp.bfloat16 else 1e-5, atol=1e-6):
+            return Activation(name, slopes)
+    return Activation(_spelled(ops), slopes)
+
+
+_LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
+
+
+def evaluate(program: Program, ops: list[Op], pre: Ref, z: Any) -> Any:
+    """Evaluates an elementwise region on a vector of any length; layout is left out."""
+    env: dict[int, Any] = {pre.id: z}
+
+    def read(operand: Operand) -> Any:
+        if isinstance(operand, Ref) and operand.id in env:
+            return env[operand.id]
+        return constant(program, operand)
+
+    for op in ops:
+        if op.name in _LAYOUT:
+            env[op.outputs[0].id] = read(op.inputs[0])
+        else:
+            env[op.outputs[0].id] = op.bind(*map(read, op.inputs))[0]
+    return jnp.broadcast_to(env[ops[-1].outputs[0].id], z.shape)
+
+
+def constant(program: Program, operand: Operand) -> Any | None:
+    """Returns the one number that a constant holds everywhere, None if it isn't such."""
+    if isinstance(operand, Const):
+        value = np.asarray(operand.value)
+        same = value.size > 0 and bool((value == value.flat[0]).all())
+        return jnp.asarray(value.flat[0], value.dtype) if same else None
+    made = next((op for op in program.ops if operand in op.outputs), None)
+    if made is None or not made.inputs:
+        return None
+    if made.name in _LAYOUT:
+        return constant(program, made.inputs[0])
+    if made.name not in primitives.ELEMENTWISE:
+        return None
+    values = [constant(program, o) for o in made.inputs]
+    return None if any(v is None for v in values) else made.bind(*values)[0]
+
+
+@functools.cache
+def _known(dtype: str) -> tuple[tuple[str, np.ndarray], ...]:
+    grid = jnp.asarray(_GRID, dtype)
+    return tuple((name, np.asarray(f(grid), np.float64)) for name, f in _KNOWN)
+
+
+def _slopes(function: Callable[[Any], Any], dtype: Any) -> tuple[float, float] | None:
+    """Slopes either side of zero if the function is exactly linear on each side.
+
+    For a piecewise linear function, agreement at powers of two over the whole range of
+    the dtype leaves no room for a further kink that matters.
+    """
+    powers = np.ldexp(1.0, np.arange(-60, 61, 3))
+    with np.errstate(over="ignore"):
+        positive = np.asarray(function(powers), np.float64) / powers
+        negative = np.asarray(function(-powers), np.float64) / -powers
+    zero = float(np.asarray(function(np.zeros(1)))[0])
+    if zero != 0 or np.ptp(positive) != 0 or np.ptp(negative) != 0:
+        return None
+    return float(negative[0]), float(positive[0])
+
+
+def _spelled(ops: list[Op]) -> str:
+    names = list(dict.fromkeys(op.name for op in ops if op.name not in _LAYOUT))
+    return "·".join(names) or "identity"

@@ -1,0 +1,274 @@
+"""Reading the layers of a chain from a parameter pytree, and writing them back.
+
+Beside a kernel leaf ``W`` a folded pytree may hold
+
+    W_linear     (p, r)    linear units: ``u = v @ W_linear``
+    W_residual   (c, q)    what the map reads from the residual path
+    W_down       (p, s)    a bottleneck in front of the map
+
+in the layout of the kernel. A map without any leaf has disappeared: its features are its
+input. A map with nothing but a bias is constant.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import StructureError
+from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.normal import normalise
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Affine, Chain, Graph, Path, join
+
+
+class Parts(NamedTuple):
+    """The leaves of one affine map, as (inputs, outputs) matrices; None where absent."""
+
+    kernel: Array | None
+    bias: Array | None
+    linear: Array | None
+    residual: Array | None
+    down: Array | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the map has disappeared."""
+        return all(part is None for part in self)
+
+
+def parts_of(affine: Affine, flat: Flat) -> Parts:
+    """Collects the leaves of an affine map from a flat pytree."""
+
+    def matrix(path: Path) -> Array | None:
+        leaf = flat.get(path)
+        if leaf is None:
+            return None
+        if jnp.ndim(leaf) != 2:
+            raise StructureError(f"{join(path)}: shape {jnp.shape(leaf)}, expected a matrix")
+        return leaf if affine.layout == (0, 1) else leaf.T
+
+    return Parts(
+        kernel=matrix(affine.kernel),
+        bias=flat.get(affine.bias_path),
+        linear=matrix(affine.extra("linear")),
+        residual=matrix(affine.extra("residual")),
+        down=matrix(affine.extra("down")),
+    )
+
+
+class Flow(NamedTuple):
+    """How many features an affine map reads, and whether its site passes them on."""
+
+    main: int
+    carried: int
+    carry: bool
+
+
+def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tuple[Parts, ...]]:
+    """Works out the widths along a chain from the shapes of the leaves, and checks them.
+
+    Returns flows and parts for the maps of the chain; the last depth's several consumers
+    follow one another.
+
+    Raises:
+      StructureError: naming the leaf whose shape doesn't fit, and the expected one.
+    """
+    affines = [[graph.affine(name) for name in names] for names in chain.layers]
+    parts = [[parts_of(a, flat) for a in group] for group in affines]
+    main, carried = affines[0][0].inputs, 0
+    result = []
+    for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
+        last = depth == len(affines) - 1
+        for affine, part in zip(group, own, strict=True):
+            _check(affine, part, main, carried, affine.outputs if last else None)
+        if last:
+            result += [Flow(main, carried, False) for _ in group]
+            break
+        part = own[0]
+        if part.gone:
+            passes = not _constant(parts[depth + 1 :])
+            result.append(Flow(main, carried, passes))
+            main, carried = (main, carried) if passes else (0, 0)
+            continue
+        for path in chain.sites[depth].unit_leaves:
+            if path in flat and jnp.shape(flat[path])[0] != units_of(part):
+                shape = jnp.shape(flat[path])
+                raise StructureError(f"{join(path)}: shape {shape}, expected ({units_of(part)},)")
+        features = units_of(part) + (0 if part.linear is None else part.linear.shape[1])
+        carry = _carries(parts[depth + 1 :], features)
+        result.append(Flow(main, carried, carry))
+        below = main + carried if part.down is None else part.down.shape[1]
+        main, carried = features, below if carry else 0
+    return tuple(result), tuple(part for own in parts for part in own)
+
+
+def units_of(part: Parts) -> int:
+    """Number of units that a map computes."""
+    if part.kernel is not None:
+        return part.kernel.shape[1]
+    return 0 if part.bias is None else part.bias.shape[0]
+
+
+def _constant(readers: list[list[Parts]]) -> bool:
+    """Whether the next maps that exist read nothing at all: they are a bias alone."""
+    group = next(group for group in readers if not all(part.gone for part in group))
+    return all(part.kernel is None and part.linear is None and part.down is None for part in group)
+
+
+def _carries(readers: list[list[Parts]], features: int) -> bool:
+    """Whether the next maps that exist read a residual path beside so many features."""
+    for group in readers:
+        if all(part.gone for part in group):
+            continue
+        for part in group:
+            if part.down is not None and part.down.shape[0] > features:
+                return True
+            if part.down is None and part.residual is not None:
+                return True
+            if part.down is None and part.kernel is None and part.linear is not None:
+                return part.linear.shape[0] > features
+        return False
+    return False
+
+
+def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | None) -> None:
+    """Checks one map's leaves against the features that it reads."""
+
+    def expect(kind: str, leaf: Array | None, rows: int, columns: int | None) -> None:
+        if leaf is not None and (
+            leaf.shape[0] != rows or columns not in (None, leaf.shape[1])
+        ):
+            path = affine.kernel if kind == "kernel" else affine.extra(kind)
+            want = (rows, "any" if columns is None else columns)
+            order = want if affine.layout == (0, 1) else want[::-1]
+            shape = leaf.shape if affine.layout == (0, 1) else leaf.shape[::-1]
+            raise StructureError(
+                f"{join(path)}: shape {tuple(shape)}, expected ({order[0]}, {order[1]})"
+            )
+
+    if outputs is not None and part.bias is None and part.kernel is None:
+        raise StructureError(f"{join(affine.kernel)}: missing, expected ({main}, {outputs})")
+    total = main + carried
+    expect("down", part.down, total, None)
+    if part.down is not None:
+        total = part.down.shape[1]
+        main, carried = total, 0
+    expect("kernel", part.kernel, main, outputs)
+    expect("residual", part.residual, carried, None if part.kernel is None else units_of(part))
+    expect("linear", part.linear, total, None)
+    if part.residual is not None and part.kernel is None:
+        raise StructureError(f"{join(affine.kernel)}: missing beside {affine.extra('residual')[-1]}")
+    if part.kernel is not None and part.residual is None and carried:
+        raise StructureError(
+            f"{join(affine.extra('residual'))}: missing, expected ({carried}, {units_of(part)})"
+        )
+    if part.bias is not None and tuple(part.bias.shape) != (
+        (units_of(part),) if outputs is None else (outputs,)
+    ):
+        want = units_of(part) if outputs is None else outputs
+        raise StructureError(
+            f"{join(affine.bias_path)}: shape {tuple(part.bias.shape)}, expected ({want},)"
+        )
+    if part.bias is None and affine.bias is not None and part.kernel is not None:
+        raise StructureError(f"{join(affine.bias_path)}: missing, expected ({units_of(part)},)")
+
+
+def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
+    """Returns a chain's layers, one per depth; several consumers stand side by side."""
+    flow, parts = flows(graph, chain, params)
+    heads = len(chain.layers[-1])
+    layers = []
+    for index, (f, part) in enumerate(zip(flow, parts, strict=True)):
+        reads = f.main + f.carried
+        if part.gone:
+            dtype = _dtype(graph, params)
+            none = jnp.zeros((reads, 0), dtype)
+            layers.append(Layer(none, jnp.zeros((0,), dtype), carry=f.carry))
+            continue
+        rows = [p for p in (part.kernel, part.residual) if p is not None]
+        below = reads if part.down is None else part.down.shape[1]
+        bias = part.bias
+        if rows:
+            kernel = jnp.concatenate(rows) if len(rows) > 1 else rows[0]
+        else:
+            like = part.linear if bias is None else bias
+            kernel = jnp.zeros((below, units_of(part)), like.dtype)
+        if bias is None:
+            bias = jnp.zeros((kernel.shape[1],), kernel.dtype)
+        leaves = () if index >= len(chain.sites) else tuple(
+            params[path] for path in chain.sites[index].unit_leaves
+        )  # fmt: skip
+        layers.append(Layer(kernel, bias, part.linear, f.carry, part.down, leaves))
+    ends = layers[len(layers) - heads :]
+    if heads == 1:
+        return tuple(layers)
+    stacked = Layer(
+        jnp.concatenate([e.kernel if e.down is None else e.down @ e.kernel for e in ends], axis=1),
+        jnp.concatenate([e.bias for e in ends]),
+    )
+    return (*layers[: len(layers) - heads], stacked)
+
+
+def _dtype(graph: Graph, params: Flat) -> jnp.dtype:
+    kernels = [params[a.kernel].dtype for a in graph.affines if a.kernel in params]
+    return kernels[0] if kernels else jnp.dtype("float32")
+
+
+def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Flat:
+    """Returns the flat pytree with a chain's layers written in their smallest form.
+
+    Arrays are cast to the dtype that the map's kernel has in ``params``.
+    """
+    flat = dict(params)
+    layers = normalise(layers, single=len(chain.layers[-1]) == 1)
+    main, carried = layers[0].reads, 0
+    default = _dtype(graph, params)
+    for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
+        affines = [graph.affine(name) for name in names]
+        ends = np.cumsum([a.outputs for a in affines])[:-1] if len(names) > 1 else []
+        kernels = jnp.split(jnp.asarray(layer.kernel), ends, axis=1)
+        biases = jnp.split(jnp.asarray(layer.bias), ends)
+        last = depth == len(layers) - 1
+        for affine, kernel, bias in zip(affines, kernels, biases, strict=True):
+            dtype = params[affine.kernel].dtype if affine.kernel in params else default
+            had_bias = affine.bias is not None
+            for path in (affine.kernel, affine.bias_path, *map(affine.extra, _EXTRAS)):
+                flat.pop(path, None)
+            _put(flat, affine, layer, kernel, bias, main, dtype, had_bias, last)
+        if not last:
+            for path, leaf in zip(chain.sites[depth].unit_leaves, layer.unit_leaves, strict=False):
+                flat.pop(path, None)
+                if layer.units:
+                    flat[path] = leaf
+        if layer.units or layer.linears or not layer.carry:
+            below = layer.kernel.shape[0]
+            main, carried = layer.units + layer.linears, below if layer.carry else 0
+    return flat
+
+
+_EXTRAS = ("linear", "residual", "down")
+
+
+def _put(
+    flat: Flat, affine: Affine, layer: Layer, kernel: Array, bias: Array, main: int,
+    dtype: jnp.dtype, had_bias: bool, last: bool,
+) -> None:  # fmt: skip
+    """Writes one affine map's leaves; those without entries are left out."""
+
+    def put(path: Path, matrix: Array) -> None:
+        turned = matrix if affine.layout == (0, 1) else matrix.T
+        flat[path] = jnp.asarray(turned, dtype)
+
+    if layer.down is not None:
+        put(affine.extra("down"), jnp.asarray(layer.down))
+        main = layer.kernel.shape[0]
+    constant = kernel.shape[0] == 0
+    if kernel.shape[1] and not constant:
+        put(affine.kernel, kernel[:main])
+        if kernel.shape[0] > main:
+            put(affine.extra("residual"), kernel[main:])
+    if kernel.shape[1] and (had_bias or constant or bool(np.any(np.asarray(bias)))):
+        flat[affine.bias_path] = jnp.asarray(bias, dtype)
+    if layer.linear is not None and not last:
+        put(affine.extra("linear"), jnp.asarray(layer.linear))

@@ -1,0 +1,28 @@
+"""Every name of JAX that isn't part of its stable public interface, in one place."""
+
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+
+__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Var", "bind", "key_name"]
+
+
+def key_name(key: object) -> str:
+    """Returns a pytree key as a plain string: dict key, index, or attribute name."""
+    match key:
+        case DictKey(key=name) | FlattenedIndexKey(key=name) | GetAttrKey(name=name):
+            return str(name)
+        case SequenceKey(idx=index):
+            return str(index)
+    return str(key)
+
+
+def bind(primitive: Any, params: dict[str, Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Applies a primitive as an equation of a jaxpr does; always returns a tuple."""
+    prepared = primitive.get_bind_params(params)
+    if isinstance(prepared, tuple):  # up to jax 0.9: functions apart from parameters
+        functions, prepared = prepared
+        values = (*functions, *values)
+    out = primitive.bind(*values, **prepared)
+    return tuple(out) if primitive.multiple_results else (out,)

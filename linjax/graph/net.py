@@ -1,0 +1,190 @@
+"""A traced network: the function, its static graph, and how to run folded parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linjax.errors import StructureError
+from linjax.graph import analysis, program, pytree, runner, table
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Graph, Leaf, join
+
+Array = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Net:
+    """A network that linjax understands, made by :func:`trace`.
+
+    Printing it shows every site, its width, activation and consumers, and every refusal
+    with its reason.
+
+    Attributes:
+      apply_fn: the function as it was given, ``apply_fn(params, *inputs) -> outputs``.
+      graph: the static description that evidence carries.
+      template: the parameter pytree as shapes and dtypes.
+      example: the example inputs as shapes and dtypes.
+    """
+
+    apply_fn: Callable[..., Any]
+    graph: Graph
+    template: Any
+    example: tuple[Any, ...]
+    _programs: dict[Any, tuple[program.Program, analysis.Analysis]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+
+    def apply(self, params: Any, *inputs: Any) -> Any:
+        """Runs the network on its original parameters or on a folded pytree.
+
+        A pure function: jit, grad, vmap and sharding work as on ``apply_fn``.
+
+        Args:
+          params: the pytree that was traced, or one that a fold returned, in any floating
+            dtype.
+          *inputs: what ``apply_fn`` takes after the parameters; batch sizes are free.
+
+        Returns:
+          What ``apply_fn`` returns.
+
+        Raises:
+          StructureError: if the pytree isn't that of this network or one folded from it,
+            naming the path and the expected shape.
+        """
+        flat = pytree.flatten(params)
+        if jax.tree.structure(params) == jax.tree.structure(self.template) and pytree.is_original(
+            self.graph, flat
+        ):
+            return self.apply_fn(params, *inputs)
+        return self.run(params, *inputs)[0]
+
+    def run(
+        self, params: Any, *inputs: Any, probes: dict[str, Array] | None = None
+    ) -> tuple[Any, dict[str, runner.Tap], dict[str, Array]]:
+        """Runs the network and returns what passes every site, too.
+
+        Args:
+          params: original or folded parameters.
+          *inputs: as for :meth:`apply`.
+          probes: arrays (samples, outputs) to add to the affine maps' results by name,
+            for derivatives by pre-activations.
+
+        Returns:
+          Outputs, a tap by site name, and affine results (samples, outputs) by name.
+        """
+        flat = pytree.flatten(params)
+        pytree.check_leaves(self.graph, flat)
+        traced, found = self._program(flat, inputs)
+        return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes)
+
+    def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
+        """Traces anew for each combination of input shapes and parameter dtypes."""
+        leaves = _dtypes(self.graph.leaves, flat)
+        template = jax.tree.unflatten(
+            jax.tree.structure(self.template),
+            [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
+        )
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
+        key = (leaves, jax.tree.structure(shapes),
+               tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
+        if key not in self._programs:
+            traced = self._record(template, shapes)
+            found = analysis.analyse(traced, leaves)
+            if self.graph.affines and found.graph.chains != self.graph.chains:
+                if not _same_sites(found.graph, self.graph):
+                    raise StructureError(
+                        f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to other "
+                        f"sites than the traced {[s.shape for s in jax.tree.leaves(self.example)]}"
+                    )
+            self._programs[key] = traced, found
+        return self._programs[key]
+
+    def _record(self, template: Any, shapes: Any) -> program.Program:
+        """Traces, and says which inputs were expected where the function fails on them."""
+        try:
+            return program.record(self.apply_fn, template, shapes)
+        except Exception as error:
+            want = [str(s.shape) for s in jax.tree.leaves(self.example)]
+            got = [str(s.shape) for s in jax.tree.leaves(shapes)]
+            if got == want:
+                raise
+            raise StructureError(
+                f"inputs of shapes {', '.join(got)} don't fit this network, which was traced "
+                f"with {', '.join(want)} (the first axis is free): {error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return table.describe(self.graph)
+
+
+def _same_sites(a: Graph, b: Graph) -> bool:
+    def outline(graph: Graph) -> Any:
+        return [(c.layers, [s.consumers for s in c.sites]) for c in graph.chains]
+
+    return outline(a) == outline(b)
+
+
+def _dtypes(leaves: tuple[Leaf, ...], flat: Flat) -> tuple[Leaf, ...]:
+    """The traced leaves with the dtypes that the given parameters have."""
+    now = {leaf.dtype: jnp.result_type(flat[leaf.path]) for leaf in leaves if leaf.path in flat}
+    return tuple(
+        leaf._replace(
+            dtype=str(jnp.result_type(flat[leaf.path]) if leaf.path in flat
+                      else now.get(leaf.dtype, leaf.dtype))
+        )
+        for leaf in leaves
+    )  # fmt: skip
+
+
+def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
+    """Finds the foldable sites of a JAX model: affine map → activation → affine maps.
+
+    The function is traced to a jaxpr; nothing is inferred from the names of layers, and
+    nothing is executed. Works for Linen (``model.apply``), NNX (a function that merges a
+    pure dict of parameters), Equinox and bare functions, through jit, remat and
+    custom_jvp.
+
+    Args:
+      apply_fn: ``apply_fn(params, *inputs) -> outputs``, in inference mode.
+      params: a pytree of arrays, or of ``jax.ShapeDtypeStruct``.
+      *inputs: example inputs, arrays or ``jax.ShapeDtypeStruct``; batch sizes are free
+        later on.
+
+    Returns:
+      A :class:`Net`. Print it to see its sites, and what was refused and why.
+
+    Raises:
+      StructureError: if ``params`` has no leaves.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> def apply(params, x):
+      ...     return jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+      >>> net = linjax.trace(apply, params, jnp.ones((1, 3)))
+      >>> [(site.name, site.width, site.activation.name) for site in net.graph.sites]
+      [('in', 8, 'relu')]
+    """
+    leaves = pytree.leaves_of(params)
+    if not leaves:
+        raise StructureError("params has no leaves; expected a pytree of arrays")
+    _distinct(leaves)
+    traced = program.record(apply_fn, params, inputs)
+    found = analysis.analyse(traced, leaves)
+    template = jax.tree.unflatten(
+        jax.tree.structure(params), [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    )
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
+    return Net(apply_fn, found.graph, template, example)
+
+
+def _distinct(leaves: tuple[Leaf, ...]) -> None:
+    """Two leaves whose paths read the same would overwrite each other in a folded dict."""
+    seen: set[tuple[str, ...]] = set()
+    for leaf in leaves:
+        if leaf.path in seen:
+            raise StructureError(f"{join(leaf.path)}: two leaves have this path; rename a key")
+        seen.add(leaf.path)

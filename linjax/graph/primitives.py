@@ -1,0 +1,92 @@
+"""What is known of JAX's primitives: which act unit by unit, and how the unit axis travels.
+
+A value inside a site has one axis that runs over the units. After a fold that axis is
+shorter, so the operations on it are executed again with the new width; this module
+says for which operations that is right, and how.
+"""
+
+import math
+from typing import Any
+
+import jax
+from jax import lax
+
+from linjax.graph.program import Op, Program
+
+ELEMENTWISE = frozenset(
+    """abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type
+    copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow
+    is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or pow
+    pvary real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor""".split()
+)
+
+# Operations on a parameter leaf that leave its entries as they are.
+VIEWS = frozenset(
+    {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "copy"}
+)
+
+
+def follow(op: Op, program: Program, axis: int) -> int | None:
+    """Returns where an axis of a layout operation's operand ends up, None if it gets lost.
+
+    Axes other than the followed one keep their order, so that rows stay rows.
+    """
+    before, after = program.shape(op.inputs[0]), program.shape(op.outputs[0])
+    match op.name:
+        case "transpose":
+            order = [a for a in op.params["permutation"] if a != axis]
+            return op.params["permutation"].index(axis) if order == sorted(order) else None
+        case "broadcast_in_dim":
+            dims = op.params["broadcast_dimensions"]
+            return int(dims[axis]) if after[int(dims[axis])] == before[axis] else None
+        case "squeeze":
+            gone = op.params["dimensions"]
+            return None if axis in gone else axis - sum(d < axis for d in gone)
+        case "reshape":
+            if op.params["dimensions"] is not None:
+                return None
+            ahead = math.prod(before[:axis])
+            return next(
+                (
+                    a
+                    for a, size in enumerate(after)
+                    if size == before[axis] and math.prod(after[:a]) == ahead
+                ),
+                None,
+            )
+    return None
+
+
+def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -> Any:
+    """Executes an operation inside a site with ``width`` instead of ``traced`` units.
+
+    Args:
+      op: an elementwise or layout operation.
+      values: its operands; those that run over units have ``width`` of them already.
+      axis: unit axis of the result.
+      width: the number of units now.
+      traced: the number of units in the traced network.
+    """
+    if op.name in ("broadcast_in_dim", "reshape"):
+        key = "shape" if op.name == "broadcast_in_dim" else "new_sizes"
+        sizes = list(op.params[key])
+        sizes[axis] = width
+        return op.bind(*values, **{key: tuple(sizes)})[0]
+    if op.name in ELEMENTWISE and width != traced:
+        # Constants that were spread over the units when traced: all units hold the same.
+        values = tuple(_narrow(v, axis, width, traced) for v in values)
+    if op.name == "max" and op.custom:
+        scalars = [v for v in values if jax.numpy.ndim(v) == 0]
+        arrays = [v for v in values if jax.numpy.ndim(v)]
+        if len(arrays) == 1 and len(scalars) == 1 and not isinstance(scalars[0], jax.core.Tracer):
+            if scalars[0] == 0:
+                return jax.nn.relu(arrays[0])  # the same values, and relu's derivative at zero
+    return op.bind(*values)[0]
+
+
+def _narrow(value: Any, axis: int, width: int, traced: int) -> Any:
+    shape = jax.numpy.shape(value)
+    if len(shape) > axis and shape[axis] == traced and traced not in (1, width):
+        return lax.slice_in_dim(value, 0, width, axis=axis)
+    return value

@@ -1,0 +1,183 @@
+"""A jaxpr as one flat list of primitive operations.
+
+Calls (``jit``, ``remat``, ``custom_jvp`` and whatever else merely wraps a jaxpr) are
+inlined, operations that no output needs are dropped. Loops, branches and sharded
+regions stay as single opaque operations.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from linjax.graph import compat
+
+# Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
+# scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).
+_CONTROL = {
+    "length",
+    "num_carry",
+    "cond_jaxpr",
+    "body_jaxpr",
+    "branches",
+    "mesh",
+    "grid_mapping",
+    "fwd_jaxpr_thunk",
+}
+
+
+class Ref(NamedTuple):
+    """A value of the program, by number."""
+
+    id: int
+
+
+class Const(NamedTuple):
+    """A constant operand: a literal, or a value captured by the traced function."""
+
+    value: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the constant."""
+        return tuple(getattr(self.value, "shape", ()))
+
+
+Operand = Ref | Const
+
+
+class Op(NamedTuple):
+    """One primitive applied to operands.
+
+    ``custom`` says that the operation stood inside a function with its own derivative.
+    """
+
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Ref, ...]
+    custom: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the primitive."""
+        return self.primitive.name
+
+    def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
+        """Applies the primitive to values, with some of its parameters changed."""
+        return compat.bind(self.primitive, {**self.params, **changed}, values)
+
+
+class Program(NamedTuple):
+    """A function of parameters and inputs as a list of operations.
+
+    Attributes:
+      ops: the operations, in an order in which they can be executed.
+      leaves: one value per parameter leaf, in the pytree's order.
+      inputs: one value per input leaf.
+      outputs: the results.
+      avals: shape and dtype of every value, by its number.
+      out_tree: structure of the function's result.
+    """
+
+    ops: tuple[Op, ...]
+    leaves: tuple[Ref, ...]
+    inputs: tuple[Ref, ...]
+    outputs: tuple[Operand, ...]
+    avals: dict[int, Any]
+    out_tree: Any
+
+    def shape(self, operand: Operand) -> tuple[int, ...]:
+        """Shape of an operand."""
+        return operand.shape if isinstance(operand, Const) else self.avals[operand.id].shape
+
+    def readers(self) -> dict[int, list[int]]:
+        """Indices of the operations that read each value; −1 stands for the outputs."""
+        table: dict[int, list[int]] = {}
+        for index, op in enumerate(self.ops):
+            for operand in op.inputs:
+                if isinstance(operand, Ref):
+                    table.setdefault(operand.id, []).append(index)
+        for operand in self.outputs:
+            if isinstance(operand, Ref):
+                table.setdefault(operand.id, []).append(-1)
+        return table
+
+
+def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Program:
+    """Traces ``apply_fn(params, *inputs)`` into a :class:`Program`."""
+    closed, out_shape = jax.make_jaxpr(apply_fn, return_shape=True)(params, *inputs)
+    count = len(jax.tree.leaves(params))
+    avals: dict[int, Any] = {}
+    ops: list[Op] = []
+
+    def fresh(var: Any) -> Ref:
+        ref = Ref(len(avals))
+        avals[ref.id] = var.aval
+        return ref
+
+    def inline(jaxpr: Any, consts: Any, arguments: list[Operand], custom: bool) -> list[Operand]:
+        env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(Const, consts), strict=True))
+        env.update(zip(jaxpr.invars, arguments, strict=True))
+
+        def read(atom: Any) -> Operand:
+            return Const(atom.val) if isinstance(atom, compat.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            body = _callee(eqn)
+            if body is not None:
+                own = custom or eqn.primitive.name.startswith("custom_")
+                results = inline(body.jaxpr, body.consts, operands, own)
+                env.update(zip(eqn.outvars, results, strict=True))
+            else:
+                outputs = tuple(fresh(var) for var in eqn.outvars)
+                env.update(zip(eqn.outvars, outputs, strict=True))
+                ops.append(Op(eqn.primitive, eqn.params, tuple(operands), outputs, custom))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    arguments = [fresh(var) for var in closed.jaxpr.invars]
+    outputs = tuple(inline(closed.jaxpr, closed.consts, list(arguments), False))
+    return Program(
+        ops=_needed(ops, outputs),
+        leaves=tuple(arguments[:count]),
+        inputs=tuple(arguments[count:]),
+        outputs=outputs,
+        avals=avals,
+        out_tree=jax.tree.structure(out_shape),
+    )
+
+
+def _callee(eqn: Any) -> compat.ClosedJaxpr | None:
+    """Returns the jaxpr that an equation merely calls, None if it does anything else.
+
+    Recognised by what the equation holds, not by its name: names change between
+    versions of JAX, the signature of a plain call doesn't.
+    """
+    if _CONTROL & set(eqn.params):
+        return None
+    bodies = [v for v in eqn.params.values() if isinstance(v, compat.ClosedJaxpr | compat.Jaxpr)]
+    if len(bodies) != 1:
+        return None
+    body = bodies[0]
+    closed = compat.ClosedJaxpr(body, ()) if isinstance(body, compat.Jaxpr) else body
+    if closed.jaxpr.constvars and not closed.consts:
+        return None
+
+    def types(atoms: Any) -> list[Any]:
+        return [(atom.aval.shape, atom.aval.dtype) for atom in atoms]
+
+    same_in = types(closed.jaxpr.invars) == types(eqn.invars)
+    same_out = types(closed.jaxpr.outvars) == types(eqn.outvars)
+    return closed if same_in and same_out else None
+
+
+def _needed(ops: list[Op], outputs: tuple[Operand, ...]) -> tuple[Op, ...]:
+    """Drops operations whose results nobody reads; those with effects stay."""
+    wanted = {o.id for o in outputs if isinstance(o, Ref)}
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if any(ref.id in wanted for ref in op.outputs):
+            kept.append(op)
+            wanted.update(o.id for o in op.inputs if isinstance(o, Ref))
+    return tuple(reversed(kept))

@@ -1,0 +1,86 @@
+"""Parameter pytrees as flat dicts from path to leaf, and back to nested dicts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linjax.errors import StructureError
+from linjax.graph.compat import key_name
+from linjax.graph.structure import Graph, Leaf, Path, join
+
+Flat = dict[Path, Any]
+
+
+def flatten(params: Any) -> Flat:
+    """Returns every leaf by its path of plain strings."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {tuple(key_name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def unflatten(flat: Flat) -> dict[str, Any]:
+    """Returns a nested dict, the form of every folded pytree."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = leaf
+    return tree
+
+
+def leaves_of(params: Any) -> tuple[Leaf, ...]:
+    """Describes the leaves of a pytree: path, shape, dtype."""
+    return tuple(
+        Leaf(path, tuple(jnp.shape(leaf)), str(jnp.result_type(leaf)))
+        for path, leaf in flatten(params).items()
+    )
+
+
+def is_original(graph: Graph, flat: Flat) -> bool:
+    """Whether every leaf has the path and the shape that it had when traced."""
+    if len(flat) != len(graph.leaves):
+        return False
+    return all(
+        leaf.path in flat and tuple(jnp.shape(flat[leaf.path])) == leaf.shape
+        for leaf in graph.leaves
+    )
+
+
+def check_leaves(graph: Graph, flat: Flat) -> None:
+    """Checks that a pytree is that of the traced network, or one folded from it.
+
+    Raises:
+      StructureError: naming the first leaf that is missing, unknown, or of a wrong dtype
+        or, outside the foldable part, of a wrong shape.
+    """
+    foldable = foldable_paths(graph)
+    known = {leaf.path: leaf for leaf in graph.leaves}
+    for leaf in graph.leaves:
+        if leaf.path in flat:
+            value = flat[leaf.path]
+            shape, dtype = tuple(jnp.shape(value)), jnp.result_type(value)
+            if leaf.path not in foldable and shape != leaf.shape:
+                raise StructureError(f"{join(leaf.path)}: shape {shape}, expected {leaf.shape}")
+            if jnp.issubdtype(leaf.dtype, jnp.floating) != jnp.issubdtype(dtype, jnp.floating):
+                raise StructureError(f"{join(leaf.path)}: dtype {dtype}, expected {leaf.dtype}")
+        elif leaf.path not in foldable:
+            raise StructureError(f"{join(leaf.path)}: missing, expected shape {leaf.shape}")
+    for path in flat:
+        if path not in known and path not in foldable:
+            near = ", ".join(sorted({join(p[:-1]) or join(p) for p in known})[:8])
+            raise StructureError(f"{join(path)}: not a parameter of this network (it has {near})")
+
+
+def foldable_paths(graph: Graph) -> frozenset[Path]:
+    """Paths of the leaves that folding may narrow, remove or add."""
+    names = {n for chain in graph.chains for names in chain.layers for n in names}
+    paths: set[Path] = set()
+    for affine in graph.affines:
+        if affine.name in names:
+            paths.add(affine.kernel)
+            paths.add(affine.bias_path)
+            paths.update(affine.extra(kind) for kind in ("linear", "residual", "down"))
+    for site in graph.sites:
+        paths.update(site.unit_leaves)
+    return frozenset(paths)

@@ -1,0 +1,280 @@
+"""Executing a traced program on a folded parameter pytree.
+
+Operations outside the sites run as traced. Inside a site they run again with as many
+units as the pytree holds, beside the linear units and the residual path, which take the
+same way but skip the activation.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from linjax.graph import chains, primitives
+from linjax.graph.analysis import Analysis, Dot
+from linjax.graph.chains import Flow, Parts
+from linjax.graph.program import Const, Op, Operand, Program, Ref
+from linjax.graph.pytree import Flat
+
+Array = Any
+
+
+class Tap(NamedTuple):
+    """What passes a site, as (samples, features) matrices.
+
+    Attributes:
+      source: what the producer reads, before any bottleneck.
+      pre: pre-activations z of the units, None where the layer has disappeared.
+      post: activations h, in the order in which the consumers read them.
+    """
+
+    source: Array
+    pre: Array | None
+    post: Array | None
+
+
+class _Stream(NamedTuple):
+    """Features on their way to the next affine map: activated, linear, residual."""
+
+    units: Array | None
+    linear: Array | None
+    carried: Array | None
+
+    def map(self, function: Callable[[Array], Array]) -> "_Stream":
+        return _Stream(*(None if part is None else function(part) for part in self))
+
+
+def execute(
+    program: Program,
+    analysis: Analysis,
+    flat: Flat,
+    inputs: list[Array],
+    probes: dict[str, Array] | None = None,
+) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
+    """Runs a program on a (folded) flat pytree.
+
+    Args:
+      program: the traced program.
+      analysis: its sites.
+      flat: parameters by path.
+      inputs: the input leaves.
+      probes: arrays to add to affine maps' results (samples, outputs), by name; the
+        derivative by a probe is the derivative by the pre-activation.
+
+    Returns:
+      The outputs, a tap for every site, and the affine results (samples, outputs) by name.
+    """
+    return _Execution(program, analysis, flat, probes or {}).run(inputs)
+
+
+class _Execution:
+    """One run: the environment of values, and the streams inside sites."""
+
+    def __init__(
+        self, program: Program, analysis: Analysis, flat: Flat, probes: dict[str, Array]
+    ) -> None:
+        graph = analysis.graph
+        self.program, self.analysis, self.flat, self.probes = program, analysis, flat, probes
+        self.parts: dict[str, Parts] = {}
+        self.flow: dict[str, Flow] = {}
+        for chain in graph.chains:
+            names = [name for group in chain.layers for name in group]
+            flow, parts = chains.flows(graph, chain, flat)
+            for name, f, part in zip(names, flow, parts, strict=True):
+                self.flow[name], self.parts[name] = f, part
+        for affine in graph.affines:
+            self.parts.setdefault(affine.name, chains.parts_of(affine, flat))
+        self.dot_at = {dot.index: name for name, dot in analysis.dots.items()}
+        self.axis: dict[int, int] = {}
+        self.owner: dict[int, str] = {}
+        for name, interior in analysis.interiors.items():
+            self.axis |= interior.axes
+            self.owner |= dict.fromkeys(interior.axes, name)
+        self.env: dict[int, Array] = {}
+        self.streams: dict[int, _Stream] = {}
+        self.taps: dict[str, Tap] = {}
+        self.results: dict[str, Array] = {}
+
+    def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
+        """Executes all operations in order."""
+        paths = [leaf.path for leaf in self.analysis.graph.leaves]
+        for ref, path in zip(self.program.leaves, paths, strict=True):
+            if path in self.flat:
+                self.env[ref.id] = self.flat[path]
+        self.env |= {ref.id: x for ref, x in zip(self.program.inputs, inputs, strict=True)}
+        kernels = {dot.leaf for dot in self.analysis.dots.values()}
+        skipped = {self.program.leaves[leaf].id for leaf in kernels}
+        for index, op in enumerate(self.program.ops):
+            if index in self.dot_at:
+                self._affine(self.dot_at[index], op)
+            elif any(ref.id in self.streams for ref in op.inputs if isinstance(ref, Ref)):
+                self._inside(op)
+            elif any(isinstance(o, Ref) and o.id in skipped for o in op.inputs):
+                skipped.update(out.id for out in op.outputs)  # a kernel on its way to its product
+            else:
+                self._outside(op)
+        outputs = [self._read(o) for o in self.program.outputs]
+        return jax.tree.unflatten(self.program.out_tree, outputs), self.taps, self.results
+
+    def _read(self, operand: Operand) -> Array | None:
+        return operand.value if isinstance(operand, Const) else self.env.get(operand.id)
+
+    def _outside(self, op: Op) -> None:
+        values = [self._read(o) for o in op.inputs]
+        if any(v is None for v in values):
+            return  # a parameter that went with its layer
+        out = op.outputs[0]
+        if out.id in self.axis and op.name in primitives.VIEWS:
+            axis, name = self.axis[out.id], self.owner[out.id]
+            traced = self.program.shape(out)[axis]
+            width = self._width(name)
+            self.env[out.id] = primitives.rerun(op, tuple(values), axis, width, traced)
+            return
+        for ref, value in zip(op.outputs, op.bind(*values), strict=True):
+            self.env[ref.id] = value
+
+    def _width(self, name: str) -> int:
+        return chains.units_of(self.parts[name])
+
+    def _affine(self, name: str, op: Op) -> None:
+        """Computes units, linear units and residual path of an affine map."""
+        dot, part = self.analysis.dots[name], self.parts[name]
+        source = self._features(dot)
+        # main features and residual path, with the feature axis last
+        main, carried = (
+            None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source
+        )
+        out = op.outputs[0]
+        inside = name in self.analysis.interiors
+        if inside:
+            tap = jnp.concatenate([f for f in (main, carried) if f is not None], axis=-1)
+            self.taps[name] = Tap(tap.reshape(-1, tap.shape[-1]), None, None)
+
+        def native(value: Array) -> Array:
+            return jnp.moveaxis(value, -1, dot.axis)
+
+        if part.gone:
+            self.streams[out.id] = _Stream(
+                None, native(main), None if carried is None else native(carried)
+            )
+            return
+        product = _product(op, self.program, dot)
+        if part.down is not None:
+            both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
+            main, carried = product(both, part.down), None
+        units = None
+        if self._width(name):
+            units = self._units(name, part, main, carried, product)
+        if not inside:
+            self.env[out.id] = native(units)
+            return
+        both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
+        linear = None if part.linear is None else product(both, part.linear)
+        passed = both if self.flow[name].carry else None
+        self.streams[out.id] = _Stream(units, linear, passed).map(native)
+        self._tap_pre(name, out)
+
+    def _units(
+        self, name: str, part: Parts, main: Array, carried: Array | None,
+        product: Callable[[Array, Array], Array],
+    ) -> Array:  # fmt: skip
+        """Computes ``v @ kernel``, with a bias only where the trace saw none."""
+        affine = self.analysis.graph.affine(name)
+        if part.kernel is None:
+            width = part.bias.shape[0]
+            value = jnp.zeros((*main.shape[:-1], width), self._dtype(name))
+        else:
+            value = product(main, part.kernel)
+        if part.residual is not None:
+            value = value + product(carried, part.residual)
+        if affine.bias is None and part.bias is not None:
+            value = value + part.bias.astype(value.dtype)
+        probe = self.probes.get(name)
+        if probe is not None:
+            value = value + probe.reshape(value.shape)
+        self.results[name] = value.reshape(-1, value.shape[-1])
+        return value
+
+    def _dtype(self, name: str) -> Any:
+        op = self.program.ops[self.analysis.dots[name].index]
+        return self.program.avals[op.outputs[0].id].dtype
+
+    def _features(self, dot: Dot) -> tuple[Array, Array | None]:
+        """Returns main features and residual path that an affine map reads."""
+        stream = self.streams.get(dot.operand.id) if isinstance(dot.operand, Ref) else None
+        if stream is None:
+            return self._read(dot.operand), None
+        name = self.owner[dot.operand.id]
+        if stream.units is not None:
+            post = jnp.moveaxis(stream.units, dot.contract, -1)
+            self.taps[name] = self.taps[name]._replace(post=post.reshape(-1, post.shape[-1]))
+        main = [f for f in (stream.units, stream.linear) if f is not None]
+        if not main:  # a constant layer: nothing but the rows' shape is left to read
+            shape = list(self.program.shape(dot.operand))
+            shape[dot.contract] = 0
+            return jnp.zeros(shape, self._dtype(name)), stream.carried
+        return jnp.concatenate(main, axis=dot.contract) if len(main) > 1 else main[0], stream.carried
+
+    def _inside(self, op: Op) -> None:
+        """Executes an operation inside a site: units through it, the rest around it."""
+        out = op.outputs[0]
+        axis, name = self.axis[out.id], self.owner[out.id]
+        first = next(
+            self.streams[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in self.streams
+        )
+        traced = self.program.shape(out)[axis]
+
+        def run(pick: Callable[[_Stream], Array | None], width: int) -> Array:
+            values = [
+                pick(self.streams[o.id])
+                if isinstance(o, Ref) and o.id in self.streams
+                else self._read(o)
+                for o in op.inputs
+            ]
+            return primitives.rerun(op, tuple(values), axis, width, traced)
+
+        units = None
+        if first.units is not None:
+            units = run(lambda s: s.units, first.units.shape[self._axis_of(op)])
+        if op.name in primitives.ELEMENTWISE and op.name != "convert_element_type":
+            stream = first._replace(units=units)
+        else:
+            rest = [
+                None if part is None else run(lambda s, i=i: s[i], part.shape[self._axis_of(op)])
+                for i, part in ((1, first.linear), (2, first.carried))
+            ]
+            stream = _Stream(units, *rest)
+        self.streams[out.id] = stream
+        self._tap_pre(name, out)
+
+    def _axis_of(self, op: Op) -> int:
+        """Unit axis of the operation's operand inside the site."""
+        ref = next(o for o in op.inputs if isinstance(o, Ref) and o.id in self.streams)
+        return self.axis[ref.id]
+
+    def _tap_pre(self, name: str, ref: Ref) -> None:
+        interior, stream = self.analysis.interiors[name], self.streams[ref.id]
+        if ref == interior.pre and stream.units is not None:
+            pre = jnp.moveaxis(stream.units, self.axis[ref.id], -1)
+            self.taps[name] = self.taps[name]._replace(pre=pre.reshape(-1, pre.shape[-1]))
+
+
+def _product(op: Op, program: Program, dot: Dot) -> Callable[[Array, Array], Array]:
+    """Returns ``v @ W`` with the precision and the dtypes of the traced product."""
+    dtypes = [jnp.result_type(o.value if isinstance(o, Const) else program.avals[o.id].dtype)
+              for o in op.inputs]  # fmt: skip
+    precision = op.params["precision"]
+
+    def product(features: Array, kernel: Array) -> Array:
+        kernel = jnp.asarray(kernel, dtypes[dot.side])
+        return lax.dot_general(
+            features.astype(dtypes[1 - dot.side]),
+            kernel,
+            (((features.ndim - 1,), (0,)), ((), ())),
+            precision=precision,
+            preferred_element_type=op.params["preferred_element_type"],
+        )
+
+    return product
