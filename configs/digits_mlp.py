@@ -11,4 +11,5 @@ def get_config():
     config = base()
     config.network.hidden = (256, 256, 128, 128)
     config.training.epochs = 30
+    config.calibration.rows = 1000
     return config

@@ -21,15 +21,21 @@ class Subject(NamedTuple):
       batch: how many of them are run at a time.
     """
 
-    net: Any
+    net: linjax.Net
     params: Params
-    stats: Any
+    stats: linjax.Stats
     rows: np.ndarray
     batch: int
 
     def batches(self) -> Iterator[np.ndarray]:
         """Returns the calibration rows in batches."""
         return batches(self.rows, self.batch)
+
+
+def gather(net: linjax.Net, params: Params, rows: np.ndarray, batch: int) -> Subject:
+    """Collects evidence on calibration rows."""
+    stats = linjax.collect(net, params, batches(rows, batch))
+    return Subject(net, params, stats, rows, batch)
 
 
 def _threshold(subject: Subject, amount: float) -> Params:
@@ -45,8 +51,8 @@ def _tolerance(subject: Subject, amount: float) -> Params:
 
 
 def _compress(subject: Subject, amount: float) -> Params:
-    net, params, _, _, _ = subject
-    return linjax.compress(net, params, subject.batches(), linjax.size(amount))
+    rule = linjax.size(amount)
+    return linjax.compress(subject.net, subject.params, subject.batches(), rule)
 
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
@@ -56,6 +62,11 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "compress": _compress,
 }
 """Each takes a subject and an amount (an activation rate, a share of the size, an error)."""
+
+
+def make(subject: Subject, rule: str, amount: float) -> Params:
+    """Returns what a rule makes of a network; the rule ``original`` leaves it as it is."""
+    return subject.params if rule == "original" else RULES[rule](subject, amount)
 
 
 def listed(config: Any) -> list[tuple[str, float]]:

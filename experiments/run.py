@@ -47,7 +47,7 @@ def run(config: Any, workdir: str, data_dir: str | None = None) -> list[results.
     finished = results.read(folder / "results.jsonl")
     heading = f"{dataset.title}, {network.title}"
     tables.report(folder, finished, heading)
-    for picture in plots.write(folder, finished, rules.rates(subject), heading):
+    for picture in plots.write(folder, finished, subject.stats.rates, heading):
         print(f"picture: {picture}")
     return finished
 
