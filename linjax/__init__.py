@@ -2,7 +2,30 @@
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StructureError
 from linjax.evidence.collect import collect
+from linjax.evidence.score import score
 from linjax.evidence.stats import Stats, merge
+from linjax.fold.fold import fold
+from linjax.fold.prune import prune
+from linjax.fold.rules import published_size, size, threshold, tolerance
+from linjax.graph.count import count
 from linjax.graph.net import Net, trace
 
-__all__ = ["EvidenceError", "FoldWarning", "LinjaxError", "Net", "Stats", "StructureError", "collect", "merge", "trace"]
+__all__ = [
+    "EvidenceError",
+    "FoldWarning",
+    "LinjaxError",
+    "Net",
+    "Stats",
+    "StructureError",
+    "collect",
+    "count",
+    "fold",
+    "merge",
+    "prune",
+    "published_size",
+    "score",
+    "size",
+    "threshold",
+    "tolerance",
+    "trace",
+]

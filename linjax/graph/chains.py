@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
 from linjax.graph.layers import Array, Layer, Layers
@@ -175,44 +176,59 @@ def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | 
 
 
 def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
-    """Returns a chain's layers, one per depth; several consumers stand side by side."""
+    """Returns a chain's layers, one per depth, in float64 on the host.
+
+    Several consumers stand side by side in one last layer.
+
+    Raises:
+      StructureError: if a leaf's shape doesn't fit or its values aren't finite, by path.
+    """
     flow, parts = flows(graph, chain, params)
     heads = len(chain.layers[-1])
+    names = [name for group in chain.layers for name in group]
     layers = []
-    for index, (f, part) in enumerate(zip(flow, parts, strict=True)):
-        reads = f.main + f.carried
-        if part.gone:
-            dtype = _dtype(graph, params)
-            none = jnp.zeros((reads, 0), dtype)
-            layers.append(Layer(none, jnp.zeros((0,), dtype), carry=f.carry))
-            continue
-        rows = [p for p in (part.kernel, part.residual) if p is not None]
-        below = reads if part.down is None else part.down.shape[1]
-        bias = part.bias
-        if rows:
-            kernel = jnp.concatenate(rows) if len(rows) > 1 else rows[0]
-        else:
-            like = part.linear if bias is None else bias
-            kernel = jnp.zeros((below, units_of(part)), like.dtype)
-        if bias is None:
-            bias = jnp.zeros((kernel.shape[1],), kernel.dtype)
+    for index, (name, f, part) in enumerate(zip(names, flow, parts, strict=True)):
         leaves = () if index >= len(chain.sites) else tuple(
-            params[path] for path in chain.sites[index].unit_leaves
+            np.asarray(params[path]) for path in chain.sites[index].unit_leaves if path in params
         )  # fmt: skip
-        layers.append(Layer(kernel, bias, part.linear, f.carry, part.down, leaves))
+        layers.append(_layer(graph.affine(name), f, part)._replace(unit_leaves=leaves))
     ends = layers[len(layers) - heads :]
     if heads == 1:
         return tuple(layers)
     stacked = Layer(
-        jnp.concatenate([e.kernel if e.down is None else e.down @ e.kernel for e in ends], axis=1),
-        jnp.concatenate([e.bias for e in ends]),
+        np.concatenate([e.kernel if e.down is None else e.down @ e.kernel for e in ends], axis=1),
+        np.concatenate([e.bias for e in ends]),
     )
     return (*layers[: len(layers) - heads], stacked)
 
 
-def _dtype(graph: Graph, params: Flat) -> jnp.dtype:
+def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
+    """Stacks what an affine map reads from the features and from the residual path."""
+    kernel, bias, linear, residual, down = (_host(affine, p) for p in part)
+    reads = flow.main + flow.carried if down is None else down.shape[1]
+    rows = [p for p in (kernel, residual) if p is not None]
+    width = units_of(part)
+    return Layer(
+        kernel=np.concatenate(rows) if rows else np.zeros((reads, width)),
+        bias=np.zeros((width,)) if bias is None else bias,
+        linear=linear,
+        carry=flow.carry,
+        down=down,
+    )
+
+
+def _host(affine: Affine, leaf: Array | None) -> np.ndarray | None:
+    if leaf is None:
+        return None
+    value = np.asarray(leaf).astype(np.float64)
+    if not np.isfinite(value).all():
+        raise StructureError(f"{join(affine.kernel[:-1]) or affine.name}: values aren't finite")
+    return value
+
+
+def _dtype(graph: Graph, params: Flat) -> DTypeLike:
     kernels = [params[a.kernel].dtype for a in graph.affines if a.kernel in params]
-    return kernels[0] if kernels else jnp.dtype("float32")
+    return kernels[0] if kernels else np.float32
 
 
 def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Flat:
@@ -227,8 +243,8 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
         affines = [graph.affine(name) for name in names]
         ends = np.cumsum([a.outputs for a in affines])[:-1] if len(names) > 1 else []
-        kernels = jnp.split(jnp.asarray(layer.kernel), ends, axis=1)
-        biases = jnp.split(jnp.asarray(layer.bias), ends)
+        kernels = np.split(layer.kernel, ends, axis=1)
+        biases = np.split(layer.bias, ends)
         last = depth == len(layers) - 1
         for affine, kernel, bias in zip(affines, kernels, biases, strict=True):
             dtype = params[affine.kernel].dtype if affine.kernel in params else default
@@ -240,7 +256,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
             for path, leaf in zip(chain.sites[depth].unit_leaves, layer.unit_leaves, strict=False):
                 flat.pop(path, None)
                 if layer.units:
-                    flat[path] = leaf
+                    flat[path] = jnp.asarray(leaf)
         if layer.units or layer.linears or not layer.carry:
             below = layer.kernel.shape[0]
             main, carried = layer.units + layer.linears, below if layer.carry else 0
@@ -252,7 +268,7 @@ _EXTRAS = ("linear", "residual", "down")
 
 def _put(
     flat: Flat, affine: Affine, layer: Layer, kernel: Array, bias: Array, main: int,
-    dtype: jnp.dtype, had_bias: bool, last: bool,
+    dtype: DTypeLike, had_bias: bool, last: bool,
 ) -> None:  # fmt: skip
     """Writes one affine map's leaves; those without entries are left out."""
 
@@ -261,14 +277,14 @@ def _put(
         flat[path] = jnp.asarray(turned, dtype)
 
     if layer.down is not None:
-        put(affine.extra("down"), jnp.asarray(layer.down))
+        put(affine.extra("down"), layer.down)
         main = layer.kernel.shape[0]
     constant = kernel.shape[0] == 0
     if kernel.shape[1] and not constant:
         put(affine.kernel, kernel[:main])
         if kernel.shape[0] > main:
             put(affine.extra("residual"), kernel[main:])
-    if kernel.shape[1] and (had_bias or constant or bool(np.any(np.asarray(bias)))):
+    if kernel.shape[1] and (had_bias or constant or bool(np.any(bias))):
         flat[affine.bias_path] = jnp.asarray(bias, dtype)
     if layer.linear is not None and not last:
-        put(affine.extra("linear"), jnp.asarray(layer.linear))
+        put(affine.extra("linear"), layer.linear)

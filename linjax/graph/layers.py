@@ -14,7 +14,7 @@ without linear units that carries its input has disappeared.
 
 from typing import Any, NamedTuple
 
-Array = Any
+Array = Any  # numpy, float64: the algebra of folding runs on the host
 
 
 class Layer(NamedTuple):

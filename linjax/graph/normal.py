@@ -5,7 +5,7 @@ linear units that stand alone moved into the next layer's bottleneck, linear uni
 a residual path absorbed by it.
 """
 
-import jax.numpy as jnp
+import numpy as np
 
 from linjax.graph.layers import Layer, Layers
 
@@ -37,7 +37,7 @@ def _absorb(layer: Layer, follower: Layer) -> tuple[Layer, Layer]:
 
     def rows(matrix):
         carried = matrix[k + r :] + layer.linear @ matrix[k : k + r]
-        return jnp.concatenate([matrix[:k], carried])
+        return np.concatenate([matrix[:k], carried])
 
     if follower.down is not None:
         return layer._replace(linear=None), follower._replace(down=rows(follower.down))
@@ -59,8 +59,8 @@ def _hand_on(layer: Layer, follower: Layer) -> tuple[Layer, Layer]:
         return layer, follower
     down = reach if follower.down is None else reach @ follower.down
     vanished = Layer(
-        kernel=jnp.zeros((layer.reads, 0), layer.kernel.dtype),
-        bias=jnp.zeros((0,), layer.bias.dtype),
+        kernel=np.zeros((layer.reads, 0)),
+        bias=np.zeros((0,)),
         carry=True,
     )
     return vanished, follower._replace(down=down)

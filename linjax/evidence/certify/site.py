@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from linjax.evidence.bounds import How, Proofs, SiteBounds, Verdict
@@ -58,23 +59,29 @@ class State(NamedTuple):
 
     Attributes:
       value: ``(k, 2)`` upper bounds of -z and z.
-      how: ``(k, 2)`` the stage that gave them.
-      owner: ``(k, 2)`` index of the proof in effect, -1 for the interval bound.
-      proofs: all proofs so far.
+      how: ``(k, 2)`` int8, the stage that gave them.
+      params: per earlier step ``(k, 2, w)`` float32, the best slopes so far.
+      corner: ``(k, 2, p)`` where these attain their bound.
+      leaves: the proofs by branching.
       seen: witnesses.
     """
 
     value: Array
     how: Array
-    owner: Array
-    proofs: tuple[Proofs, ...]
+    params: Params
+    corner: Array
+    leaves: Proofs
     seen: Seen
+
+    @property
+    def stable(self) -> np.ndarray:
+        """``(k,)`` units that are proven never on, or never off."""
+        return (self.value <= 0).any(axis=1)
 
     @property
     def open(self) -> np.ndarray:
         """``(k, 2)`` bounds that would settle a unit, if they could be proven."""
-        stable = (self.value <= 0).any(axis=1, keepdims=True)
-        return ~stable & (self.seen.index < 0)
+        return ~self.stable[:, None] & (self.seen.index < 0)
 
 
 Stage = Callable[[Problem, State, float], State]
@@ -82,11 +89,18 @@ Stage = Callable[[Problem, State, float], State]
 
 def start(problem: Problem, z: Interval) -> State:
     """The state that interval bounds give, which are exact for the first step."""
-    k = problem.units
+    k, inputs = problem.units, len(problem.box.lower)
     value = np.stack([-z.lower[:k], z.upper[:k]], axis=1)
     how = How.CLOSED_FORM if len(problem.steps) == 1 else How.INTERVAL
-    nothing = nothing_seen(len(problem.box.lower), k)
-    return State(value, np.full((k, 2), how, np.int8), np.full((k, 2), -1), (), nothing)
+    params = default_params(problem.relaxed, 2 * k)
+    return State(
+        value,
+        np.full((k, 2), how, np.int8),
+        tuple(np.array(p).reshape(k, 2, p.shape[1]) for p in params),
+        np.broadcast_to(problem.box.lower, (k, 2, inputs)).copy(),
+        _leaves(np.zeros(0, int), np.zeros(0, int), tuple(p[:0] for p in params)),
+        nothing_seen(inputs, k),
+    )
 
 
 def from_data(problem: Problem, state: State, deadline: float) -> State:
@@ -96,27 +110,39 @@ def from_data(problem: Problem, state: State, deadline: float) -> State:
 
 def crown(problem: Problem, state: State, deadline: float) -> State:
     """CROWN bounds, and witnesses from the corners where they are attained."""
-    unit, side = np.nonzero(np.repeat(state.open.any(axis=1, keepdims=True), 2, axis=1))
-    return _tighten(problem, state, unit, side, 0, How.CROWN, deadline)
+    if not problem.relaxed:
+        unit, side = np.nonzero(state.open)
+        up = problem.rows(unit, side).weights > 0
+        corners = np.where(up, problem.box.upper, problem.box.lower)
+        return state._replace(seen=observe(state.seen, problem.steps, corners, state.open))
+    wanted = np.repeat(state.open.any(axis=1, keepdims=True), 2, axis=1)
+    return _tighten(problem, state, wanted, 0, How.CROWN, deadline)
 
 
 def gradient(problem: Problem, state: State, deadline: float) -> State:
-    """Witnesses by projected gradient ascent from several starts."""
+    """Witnesses by projected gradient ascent, from the bounds' corners and from anywhere."""
     unit, side = np.nonzero(state.open)
     if not len(unit) or time.monotonic() > deadline:
         return state
-    unit, side = np.repeat(unit, RESTARTS), np.repeat(side, RESTARTS)
     lower, upper = problem.box
-    draw = np.random.default_rng(0).beta(0.5, 0.5, (len(unit), len(lower)))
-    draw = lower + draw * (upper - lower)
-    return _climb(problem, state, unit, side, np.clip(draw, lower, upper))
+    draw = np.random.default_rng(0).beta(0.5, 0.5, (len(unit), RESTARTS, len(lower)))
+    starts = np.clip(lower + draw * (upper - lower), lower, upper)
+    starts[:, 0] = state.corner[unit, side]
+
+    def climb(weights: Array, constant: Array, starts: Array) -> tuple[Array, Array]:
+        rows = Rows(weights, constant)
+        return ascend(problem.steps[:-1], problem.box, rows, starts, ASCENT_STEPS)
+
+    rows = problem.rows(np.repeat(unit, RESTARTS), np.repeat(side, RESTARTS))
+    value, points = in_batches(climb, problem.batch, *rows, starts.reshape(-1, len(lower)))
+    seen = observe(state.seen, problem.steps, points[value > 0], state.open)
+    return state._replace(seen=seen)
 
 
 def alpha_crown(problem: Problem, state: State, deadline: float) -> State:
     """α-CROWN bounds of what is open, and of all unstable units if later sites need them."""
-    stable = (state.value <= 0).any(axis=1, keepdims=True)
-    wanted = np.repeat(~stable, 2, axis=1) if problem.needed else state.open
-    return _tighten(problem, state, *np.nonzero(wanted), ALPHA_STEPS, How.ALPHA_CROWN, deadline)
+    wanted = ~state.stable[:, None] & (state.open | problem.needed)
+    return _tighten(problem, state, wanted, ALPHA_STEPS, How.ALPHA_CROWN, deadline)
 
 
 def branching(problem: Problem, state: State, deadline: float) -> State:
@@ -128,17 +154,21 @@ def branching(problem: Problem, state: State, deadline: float) -> State:
         problem.relaxed,
         problem.box,
         problem.rows(unit, side),
-        _start_params(problem, state, unit, side),
+        tuple(p[unit, side] for p in state.params),
         deadline=deadline,
         batch=problem.batch,
     )
-    leaves = outcome.leaves
-    value = np.full(len(unit), -np.inf)
-    np.maximum.at(value, leaves.row, leaves.value)
-    state = state._replace(seen=observe(state.seen, problem.steps, outcome.points, state.open))
-    proofs = _proofs(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits)
-    done = outcome.proven
-    return _adopt(state, unit[done], side[done], value[done], proofs, How.BRANCHING)
+    leaves, done = outcome.leaves, outcome.proven
+    value, how = state.value.copy(), state.how.copy()
+    value[unit[done], side[done]] = -np.inf
+    np.maximum.at(value, (unit[leaves.row], side[leaves.row]), leaves.value)
+    how[unit[done], side[done]] = How.BRANCHING
+    return state._replace(
+        value=value,
+        how=how,
+        leaves=_leaves(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits),
+        seen=observe(state.seen, problem.steps, outcome.points, state.open),
+    )
 
 
 STAGES: tuple[Stage, ...] = (from_data, crown, gradient, alpha_crown, gradient, branching)
@@ -151,14 +181,14 @@ def decide(
     state = start(problem, z)
     for stage in stages:
         try:
-            if state.open.any() or (problem.needed and stage is alpha_crown):
+            if state.open.any() or (problem.relaxed and stage is alpha_crown):
                 state = stage(problem, state, deadline)
         except KeyboardInterrupt:
-            return finish(problem, state), True
-    return finish(problem, state), False
+            return finish(state), True
+    return finish(state), False
 
 
-def finish(problem: Problem, state: State) -> SiteBounds:
+def finish(state: State) -> SiteBounds:
     """Turns what was found into verdicts."""
     proven, seen = state.value <= 0, state.seen
     inactive = proven[:, 1]
@@ -181,73 +211,55 @@ def finish(problem: Problem, state: State) -> SiteBounds:
         margin=margin,
         witness=seen.index,
         points=seen.points,
-        proofs=_in_effect(problem, state),
+        proofs=_in_effect(state),
     )
 
 
 def _tighten(
-    problem: Problem,
-    state: State,
-    unit: Array,
-    side: Array,
-    steps: int,
-    how: How,
-    deadline: float,
+    problem: Problem, state: State, wanted: Array, steps: int, how: How, deadline: float
 ) -> State:
-    """Bounds rows by linear bounds, batch by batch, and looks at the corners they name."""
-    wanted = state.open
-    for first in range(0, len(unit), problem.batch):
+    """Bounds the wanted rows batch by batch, and looks at the corners they name."""
+    units, sides = np.nonzero(wanted)
+    for first in range(0, len(units), problem.batch):
         if time.monotonic() > deadline:
             break
-        u, s = unit[first : first + problem.batch], side[first : first + problem.batch]
-        # Bounds that later sites need are lowered as far as they go.
-        goal = np.full(len(u), -np.inf if problem.needed else 0.0)
-        params = _start_params(problem, state, u, s)
+        unit, side = (a[first : first + problem.batch] for a in (units, sides))
+        params = tuple(p[unit, side] for p in state.params)
         bounded = bound_rows(
             problem.relaxed,
             problem.box,
-            problem.rows(u, s),
+            problem.rows(unit, side),
             params,
             _no_splits(params),
-            goal=goal,
+            # Bounds that later sites need are lowered as far as they go.
+            goal=np.full(len(unit), -np.inf if problem.needed else 0.0),
             steps=steps,
             batch=problem.batch,
         )
-        state = state._replace(seen=observe(state.seen, problem.steps, bounded.point, wanted))
-        state = _adopt_bounded(state, u, s, bounded, how)
+        seen = observe(state.seen, problem.steps, bounded.point, state.open)
+        state = _adopt(state._replace(seen=seen), unit, side, bounded, how)
     return state
 
 
-def _climb(problem: Problem, state: State, unit: Array, side: Array, starts: Array) -> State:
-    def climb(weights: Array, constant: Array, starts: Array) -> tuple[Array, Array]:
-        rows = Rows(weights, constant)
-        return ascend(problem.steps[:-1], problem.box, rows, starts, ASCENT_STEPS)
-
-    value, points = in_batches(climb, problem.batch, *problem.rows(unit, side), starts)
-    return state._replace(
-        seen=observe(state.seen, problem.steps, points[value > 0], state.open)
-    )
-
-
-def _adopt_bounded(state: State, unit: Array, side: Array, bounded: Bounded, how: How) -> State:
-    proofs = _proofs(unit, side, bounded.params, _no_splits(bounded.params))
-    return _adopt(state, unit, side, bounded.value, proofs, how)
-
-
-def _adopt(
-    state: State, unit: Array, side: Array, value: Array, proofs: Proofs, how: How
-) -> State:
+def _adopt(state: State, unit: Array, side: Array, bounded: Bounded, how: How) -> State:
     """Takes over the bounds that are tighter than those known."""
-    better = value < state.value[unit, side]
+    corner = state.corner.copy()
+    corner[unit, side] = bounded.point
+    better = bounded.value < state.value[unit, side]
     unit, side = unit[better], side[better]
-    values, hows, owner = state.value.copy(), state.how.copy(), state.owner.copy()
-    values[unit, side], hows[unit, side] = value[better], how
-    owner[unit, side] = len(state.proofs)
-    return state._replace(value=values, how=hows, owner=owner, proofs=(*state.proofs, proofs))
+    value, hows = state.value.copy(), state.how.copy()
+    value[unit, side], hows[unit, side] = bounded.value[better], how
+    params = tuple(p.copy() for p in state.params)
+    for mine, new in zip(params, bounded.params, strict=True):
+        mine[unit, side] = new[better]
+    return state._replace(value=value, how=hows, params=params, corner=corner)
 
 
-def _proofs(unit: Array, side: Array, params: Params, splits: tuple[Array, ...]) -> Proofs:
+def _leaves(
+    unit: Array, side: Array, params: Params, splits: tuple[Array, ...] | None = None
+) -> Proofs:
     sign = np.where(side == 1, 1, -1).astype(np.int8)
+    splits = _no_splits(params) if splits is None else splits
     return Proofs(unit.astype(np.int32), sign, params, splits)
 
 
@@ -255,47 +267,8 @@ def _no_splits(params: Params) -> tuple[np.ndarray, ...]:
     return tuple(np.zeros(p.shape, np.int8) for p in params)
 
 
-def _start_params(problem: Problem, state: State, unit: Array, side: Array) -> Params:
-    """The best slopes known for each row, else CROWN's own."""
-    params = [p.copy() for p in default_params(problem.relaxed, len(unit))]
-    place = {key: i for i, key in enumerate(zip(unit.tolist(), side.tolist(), strict=True))}
-    for number, proof in enumerate(state.proofs):
-        theirs = (proof.sign > 0).astype(int)
-        current = state.owner[proof.unit, theirs] == number
-        pairs = zip(proof.unit[current].tolist(), theirs[current].tolist(), strict=True)
-        target = np.array([place.get(pair, -1) for pair in pairs], int)
-        for mine, known in zip(params, proof.params, strict=True):
-            mine[target[target >= 0]] = known[current][target >= 0]
-    return tuple(params)
-
-
-def _in_effect(problem: Problem, state: State) -> Proofs:
-    """The proofs that bounds rest on; without later sites, only those that decide."""
-    settled = state.value <= 0
-    kept = [_none(problem)]
-    for number, proof in enumerate(state.proofs):
-        side = (proof.sign > 0).astype(int)
-        keep = state.owner[proof.unit, side] == number
-        if not problem.needed:
-            keep &= settled[proof.unit, side]
-        kept.append(_take(proof, keep))
-    return _concatenate(kept)
-
-
-def _none(problem: Problem) -> Proofs:
-    params = tuple(p.copy() for p in default_params(problem.relaxed, 0))
-    return Proofs(np.zeros(0, np.int32), np.zeros(0, np.int8), params, _no_splits(params))
-
-
-def _take(proofs: Proofs, keep: Array) -> Proofs:
-    params, splits = (tuple(a[keep] for a in part) for part in (proofs.params, proofs.splits))
-    return Proofs(proofs.unit[keep], proofs.sign[keep], params, splits)
-
-
-def _concatenate(parts: list[Proofs]) -> Proofs:
-    unit, sign = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    params, splits = (
-        tuple(np.concatenate(arrays) for arrays in zip(*[p[i] for p in parts], strict=True))
-        for i in (2, 3)
-    )
-    return Proofs(unit, sign, params, splits)
+def _in_effect(state: State) -> Proofs:
+    """The proofs that bounds rest on."""
+    unit, side = np.nonzero(np.isin(state.how, (How.CROWN, How.ALPHA_CROWN)))
+    rows = _leaves(unit, side, tuple(p[unit, side] for p in state.params))
+    return jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, state.leaves)

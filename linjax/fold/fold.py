@@ -1,0 +1,138 @@
+"""``fold``: parameters and evidence in, a smaller pytree out."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linjax.errors import EvidenceError, FoldWarning, LinjaxError
+from linjax.evidence.stats import Stats
+from linjax.fold.published import fold_published
+from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
+from linjax.graph import pytree
+from linjax.graph.chains import flows, read_chain, write_chain
+from linjax.graph.count import count
+from linjax.graph.layers import Layers
+from linjax.graph.structure import Chain, Graph, Leaf
+
+DEFAULT = Tolerance(0.01)
+
+
+def fold(params: Any, evidence: Stats, rule: Rule | None = None) -> Any:
+    """Makes a network smaller without retraining, by the linearity of its units.
+
+    By the published rules (:func:`threshold`, :func:`published_size`) units that are
+    almost always on lose their activation, ``σ(z_S) := z_S``, and travel on a residual
+    path. By :func:`size` and :func:`tolerance` the units to keep, the linear units beside
+    them and the next layer's kernel are chosen together so that the next pre-activation
+    is reproduced best on the calibration set, by least squares in the output metric.
+
+    Args:
+      params: the pytree that the evidence was collected on, in any floating dtype; it is
+        not changed.
+      evidence: :class:`Stats` of :func:`collect`.
+      rule: a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
+
+    Returns:
+      A nested dict of arrays of the same dtype, for ``net.apply``; or ``params`` itself,
+      with a :class:`FoldWarning`, where nothing could be made smaller.
+
+    Raises:
+      StructureError: if params isn't the network of the evidence, naming the path and the
+        expected shape.
+      EvidenceError: if the evidence is of another kind, lacks what the rule needs, or was
+        collected on parameters that had been folded already.
+      LinjaxError: if rule isn't a rule.
+
+    References:
+      Dobler and Lemmerich, Linearity-based neural network compression, 2025,
+      arXiv 2506.21146.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"] + 9) @ params["out"]
+      >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+      >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
+      >>> net = linjax.trace(apply, params, x)
+      >>> folded = linjax.fold(params, linjax.collect(net, params, [x]), linjax.threshold(1.0))
+      >>> linjax.count(params), linjax.count(folded)
+      (250, 6)
+      >>> bool(jnp.allclose(net.apply(folded, x), apply(params, x)))
+      True
+    """
+    if not isinstance(evidence, Stats):
+        raise EvidenceError(f"expected evidence (Stats), got {type(evidence).__name__}")
+    rule = DEFAULT if rule is None else rule
+    if not isinstance(rule, Threshold | PublishedSize | Size | Tolerance):
+        raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
+    if not matching(params, evidence.graph, evidence.leaves):
+        return params
+    if isinstance(rule, Threshold | PublishedSize):
+        folded = _published(params, evidence, rule)
+    else:
+        raise LinjaxError("not yet")
+    return smaller(params, folded, f"{rule} leaves it as it is")
+
+
+def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> Any:
+    rates = {s.name: u.rate for s, u in zip(stats.graph.sites, stats.units, strict=True)}
+
+    def apply(chain: Chain, layers: Layers) -> Layers:
+        return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
+
+    return transform(params, stats.graph, apply)
+
+
+def transform(params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]) -> Any:
+    """Rewrites every chain of a network and returns the new pytree, a nested dict."""
+    flat = pytree.flatten(params)
+    for chain in graph.chains:
+        layers = read_chain(graph, flat, chain)
+        flat = write_chain(graph, flat, chain, rewrite(chain, layers))
+    return pytree.unflatten(flat)
+
+
+def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
+    """Whether parameters have the shapes that evidence was collected on.
+
+    False, with a warning, if they have been folded since: then there is nothing to do.
+
+    Raises:
+      StructureError: if they belong to another network.
+      EvidenceError: if the evidence was collected on parameters folded further.
+    """
+    flat = pytree.flatten(params)
+    pytree.check_leaves(graph, flat)
+    for chain in graph.chains:
+        flows(graph, chain, flat)
+    now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
+    if now == {leaf.path: leaf.shape for leaf in leaves}:
+        return True
+    had = count([jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves])
+    if count(params) > had:
+        raise EvidenceError(
+            f"the evidence was collected on folded parameters ({had:,}), these have "
+            f"{count(params):,}: collect on these"
+        )
+    warnings.warn(
+        "these parameters have been folded since the evidence was collected; they are returned "
+        "unchanged (collect again to fold further)",
+        FoldWarning,
+        stacklevel=3,
+    )
+    return False
+
+
+def smaller(params: Any, folded: Any, reason: str) -> Any:
+    """Returns the folded pytree if it is smaller; else the given one, with a warning."""
+    before, after = count(params), count(folded)
+    if after < before:
+        return folded
+    warnings.warn(
+        f"nothing was folded: {reason} ({before:,} parameters, {after:,} when folded)",
+        FoldWarning,
+        stacklevel=3,
+    )
+    return params

@@ -1,0 +1,192 @@
+"""The published linearity-based fold (Dobler & Lemmerich 2025, arXiv 2506.21146).
+
+Planning needs nothing but widths and numbers of units, so that a whole sweep of
+thresholds is planned in no time; only the chosen folds touch kernels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.rules import PublishedSize, Threshold
+from linjax.fold.substitute import keep_units, substitute
+from linjax.graph.layers import Array, Layers
+
+
+class Widths(NamedTuple):
+    """The sizes of one layer that planning needs.
+
+    Attributes:
+      down: rows of its bottleneck, 0 without one.
+      reads: features that its kernel reads.
+      main: those among them that don't come over the residual path.
+      units: units with an activation.
+      linears: linear units.
+      carry: whether its features travel on.
+    """
+
+    down: int
+    reads: int
+    main: int
+    units: int
+    linears: int
+    carry: bool
+
+
+def widths(layers: Layers) -> tuple[Widths, ...]:
+    """Returns the sizes of every layer."""
+    result, main = [], layers[0].kernel.shape[0]
+    for layer in layers:
+        reads = layer.kernel.shape[0]
+        bottleneck = 0 if layer.down is None else layer.down.shape[0]
+        own = reads if bottleneck else min(main, reads)
+        result.append(Widths(bottleneck, reads, own, layer.units, layer.linears, layer.carry))
+        main = layer.units + layer.linears
+    return tuple(result)
+
+
+def saving(plan: tuple[Widths, ...], index: int, folded: int, gain: str = "reads") -> int:
+    """Parameters saved by folding so many units of a layer.
+
+    ``(p + q + 1) |S| − p q``; without the last term where a residual path to the next
+    layer exists already, since a residual kernel of the same shape is added to.
+    """
+    layer, follower = plan[index], plan[index + 1]
+    outputs = follower.units + follower.linears
+    reads = layer.reads
+    if gain == "published":  # the authors count a residual kernel's columns, not its rows
+        reads = layer.main + (layer.units if layer.reads > layer.main else 0)
+    residual = 0 if layer.carry else reads * outputs
+    return (reads + outputs + 1) * folded - residual
+
+
+def _fold_widths(plan: tuple[Widths, ...], index: int, folded: int) -> tuple[Widths, ...]:
+    """The sizes after folding so many units of a layer."""
+    layer, result = plan[index], list(plan)
+    result[index] = layer._replace(units=layer.units - folded, carry=True)
+    for later in range(index + 1, len(plan)):
+        before = result[later - 1]
+        main = before.units + before.linears
+        if result[later].down:
+            rows = main + (before.reads if before.carry else 0)
+            result[later] = result[later]._replace(down=rows)
+            break
+        result[later] = result[later]._replace(
+            main=main, reads=main + (before.reads if before.carry else 0)
+        )
+    return tuple(result)
+
+
+def plan_threshold(
+    plan: tuple[Widths, ...], candidates: list[int], rule: Threshold
+) -> tuple[tuple[Widths, ...], list[int]]:
+    """Decides which layers fold, given how many units of each reach the threshold.
+
+    Returns:
+      The sizes afterwards, and the layers to fold in order.
+    """
+    chosen: list[int] = []
+    open_layers = [i for i, folded in enumerate(candidates) if folded]
+    if rule.greedy:
+        while open_layers:
+            gains = {i: saving(plan, i, candidates[i], rule.gain) for i in open_layers}
+            best = max(open_layers, key=lambda i: gains[i])
+            open_layers.remove(best)
+            if _passes(rule, plan[best].units, candidates[best], gains[best]):
+                plan = _fold_widths(plan, best, candidates[best])
+                chosen.append(best)
+        return plan, chosen
+    for i in open_layers:
+        if _passes(rule, plan[i].units, candidates[i], saving(plan, i, candidates[i], rule.gain)):
+            plan = _fold_widths(plan, i, candidates[i])
+            chosen.append(i)
+    return plan, chosen
+
+
+def _passes(rule: Threshold, units: int, folded: int, gain: int) -> bool:
+    if rule.layers == "optimal":
+        return gain > 0
+    wanted = rule.layers * units if isinstance(rule.layers, float) else rule.layers
+    return folded >= wanted
+
+
+def parameters(plan: tuple[Widths, ...], skip_first: bool = False) -> int:
+    """Counts the parameters of a plan, in its normal form."""
+    total, moved = 0, 0
+    for index, layer in enumerate(plan):
+        last = index == len(plan) - 1
+        if not last and layer.units == 0 and layer.linears == 0 and layer.carry:
+            moved = moved or layer.down  # a bottleneck waits for the next layer
+            continue
+        rows = moved or layer.down
+        outputs = layer.units + layer.linears
+        size = rows * layer.reads + layer.reads * outputs + layer.units
+        total += 0 if skip_first and index == 0 else size
+        moved = 0
+    return total
+
+
+def fold_units(layers: Layers, index: int, folded: Array) -> Layers:
+    """Replaces ``σ(z_S)`` by ``z_S`` for the units in a mask: the residual path takes over.
+
+    Args:
+      layers: a chain.
+      index: a layer that isn't the last.
+      folded: ``(k,)`` mask of the units S.
+    """
+    layer = layers[index]
+    own, reads = layer.units + layer.linears, layer.kernel.shape[0]
+    weights, kept = layer.kernel[:, folded], np.flatnonzero(~folded)
+    linear = np.arange(layer.units, own)
+    stay = np.concatenate([kept, linear])
+
+    def pull(rows: Array) -> Array:
+        carried = rows[own:] if layer.carry else 0.0
+        return np.concatenate([rows[stay], carried + weights @ rows[: layer.units][folded]])
+
+    offset = np.zeros(own + (reads if layer.carry else 0))
+    offset[np.flatnonzero(folded)] = layer.bias[folded]
+    narrowed = keep_units(layer, kept)._replace(carry=True)
+    layers = (*layers[:index], narrowed, *layers[index + 1 :])
+    return substitute(layers, index + 1, pull, offset)
+
+
+def fold_published(
+    layers: Layers, rates: list[Array], rule: Threshold | PublishedSize
+) -> tuple[Layers, list[int]]:
+    """Folds a chain by the published rule.
+
+    Args:
+      layers: the chain.
+      rates: activation rates of every layer's units but the last.
+      rule: a threshold, or a size to lower the threshold to.
+
+    Returns:
+      The folded chain, and the layers that folded.
+    """
+    chosen_rule = rule if isinstance(rule, Threshold) else _lower(layers, rates, rule)
+    masks = [r >= chosen_rule.rate for r in rates]
+    _, chosen = plan_threshold(widths(layers), [int(m.sum()) for m in masks], chosen_rule)
+    for index in chosen:
+        layers = fold_units(layers, index, masks[index])
+    return layers, chosen
+
+
+def _lower(layers: Layers, rates: list[Array], rule: PublishedSize) -> Threshold:
+    """Finds the highest threshold at which the size is met; the smallest size if none is."""
+    plan = widths(layers)
+    skip = rule.count == "without_first"
+    budget = rule.fraction * parameters(plan, skip)
+    levels = np.unique(np.concatenate([*rates, [0.0]]))[::-1]
+    ordered = [np.sort(r) for r in rates]
+    best = Threshold(1.0, "optimal", rule.greedy, rule.gain)
+    least = parameters(plan, skip)
+    for level in levels:
+        trial = best._replace(rate=float(level))
+        counts = [int(len(r) - np.searchsorted(r, level)) for r in ordered]
+        size = parameters(plan_threshold(plan, counts, trial)[0], skip)
+        if size <= budget:
+            return trial
+        if size < least:
+            best, least = trial, size
+    return best

@@ -1,0 +1,182 @@
+"""What a fold is asked for: a threshold, a size, or a tolerance."""
+
+from typing import Literal, NamedTuple
+
+from linjax.errors import LinjaxError
+
+
+class Threshold(NamedTuple):
+    """The published rule; see :func:`threshold`."""
+
+    rate: float
+    layers: int | float | Literal["optimal"] = "optimal"
+    greedy: bool = False
+    gain: Literal["reads", "published"] = "reads"
+
+
+class PublishedSize(NamedTuple):
+    """The published fixed-size rule; see :func:`published_size`."""
+
+    fraction: float
+    greedy: bool = False
+    count: Literal["inference", "without_first"] = "inference"
+    gain: Literal["reads", "published"] = "reads"
+
+
+class Size(NamedTuple):
+    """A share of the parameters; see :func:`size`."""
+
+    fraction: float
+    round_to: int = 1
+
+
+class Tolerance(NamedTuple):
+    """A bound on the output error; see :func:`tolerance`."""
+
+    error: float
+    round_to: int = 1
+
+
+Rule = Threshold | PublishedSize | Size | Tolerance
+
+
+def threshold(
+    rate: float,
+    layers: int | float | Literal["optimal"] = "optimal",
+    *,
+    greedy: bool = False,
+    gain: Literal["reads", "published"] = "reads",
+) -> Threshold:
+    """Folds units whose activation rate is at least ``rate``, by the published method.
+
+    For the set S of a layer's units with ``r ≥ rate``, ``σ(z_S)`` is replaced by ``z_S``:
+    a residual kernel ``W[:, S] W'[S, :]`` carries them past the activation, and S is
+    dropped. That saves ``(p + q + 1) |S| − p q`` parameters, p counting every feature
+    that the layer reads, those on a residual path too.
+
+    Args:
+      rate: activation rate in [0, 1].
+      layers: which layers fold: those with at least so many such units (int), with at
+        least this share of them (float), or those where it saves parameters.
+      greedy: fold the layer that saves most first and work the savings out anew, instead
+        of going from the first layer to the last.
+      gain: ``"reads"``, or ``"published"`` to count, as the authors' code does, a residual
+        kernel's output width where its input width is meant.
+
+    Returns:
+      A rule for :func:`fold`.
+
+    Raises:
+      LinjaxError: if rate or layers is out of range.
+
+    References:
+      Dobler and Lemmerich, Linearity-based neural network compression, 2025,
+      arXiv 2506.21146.
+
+    Example:
+      >>> import linjax
+      >>> linjax.threshold(0.95).layers
+      'optimal'
+    """
+    _unit("rate", rate)
+    if isinstance(layers, str):
+        if layers != "optimal":
+            raise LinjaxError(f"layers = {layers!r}, expected an int, a float or 'optimal'")
+    elif layers < 0 or (isinstance(layers, float) and layers > 1):
+        raise LinjaxError(f"layers = {layers}, expected a count ≥ 0 or a share in [0, 1]")
+    return Threshold(float(rate), layers, greedy, gain)
+
+
+def published_size(
+    fraction: float,
+    *,
+    greedy: bool = False,
+    count: Literal["inference", "without_first"] = "inference",
+    gain: Literal["reads", "published"] = "reads",
+) -> PublishedSize:
+    """Lowers the published rule's threshold until a share of the parameters is met.
+
+    Args:
+      fraction: share of the parameters, in (0, 1].
+      greedy: as for :func:`threshold`.
+      count: what sizes count: everything that inference needs, or, as the authors'
+        fixed-size variant, everything but the first layer.
+      gain: as for :func:`threshold`.
+
+    Returns:
+      A rule for :func:`fold`.
+
+    Raises:
+      LinjaxError: if fraction is out of range.
+
+    Example:
+      >>> import linjax
+      >>> linjax.published_size(0.75).fraction
+      0.75
+    """
+    _share("fraction", fraction)
+    return PublishedSize(float(fraction), greedy, count, gain)
+
+
+def size(fraction: float, *, round_to: int = 1) -> Size:
+    """Asks for a share of the parameters.
+
+    Args:
+      fraction: share of the original's parameters, in (0, 1]. Below the smallest valid
+        network the fold returns the smallest valid network.
+      round_to: widths are rounded to a multiple of this, for hardware.
+
+    Returns:
+      A rule for :func:`fold` and :func:`compress`.
+
+    Raises:
+      LinjaxError: if an argument is out of range.
+
+    Example:
+      >>> import linjax
+      >>> linjax.size(0.1)
+      Size(fraction=0.1, round_to=1)
+    """
+    _share("fraction", fraction)
+    _multiple(round_to)
+    return Size(float(fraction), round_to)
+
+
+def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
+    """Asks for the smallest network with at most this relative output error.
+
+    Args:
+      error: root of the mean squared output error over that of the outputs' variation, in
+        the output metric of the evidence, ≥ 0; predicted from the calibration set.
+      round_to: widths are rounded to a multiple of this, for hardware.
+
+    Returns:
+      A rule for :func:`fold` and :func:`compress`.
+
+    Raises:
+      LinjaxError: if an argument is out of range.
+
+    Example:
+      >>> import linjax
+      >>> linjax.tolerance(0.01).error
+      0.01
+    """
+    if not 0 <= error < float("inf"):
+        raise LinjaxError(f"error = {error}, expected a number ≥ 0")
+    _multiple(round_to)
+    return Tolerance(float(error), round_to)
+
+
+def _unit(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise LinjaxError(f"{name} = {value}, expected a number in [0, 1]")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise LinjaxError(f"{name} = {value}, expected a share in (0, 1]")
+
+
+def _multiple(round_to: int) -> None:
+    if round_to < 1 or int(round_to) != round_to:
+        raise LinjaxError(f"round_to = {round_to}, expected an integer ≥ 1")
