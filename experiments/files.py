@@ -23,8 +23,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
 def write_tree(path: pathlib.Path, tree: Any) -> None:
     """Stores a pytree's leaves."""
     buffer = io.BytesIO()
-    leaves = jax.tree.leaves(tree)
-    np.savez(buffer, **{str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)})
+    np.savez(buffer, *map(np.asarray, jax.tree.leaves(tree)))
     write(path, buffer.getvalue())
 
 
@@ -36,7 +35,7 @@ def read_tree(path: pathlib.Path, like: Any) -> Any:
     """
     expected, structure = jax.tree.flatten(like)
     with np.load(path) as file:
-        leaves = [file[str(i)] for i in range(len(file.files))]
+        leaves = [file[f"arr_{i}"] for i in range(len(file.files))]
     kinds = [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in expected]
     if kinds != [(leaf.shape, leaf.dtype) for leaf in leaves]:
         raise ValueError(f"{path} was written for another network or optimiser")

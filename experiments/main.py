@@ -14,7 +14,7 @@ from experiments.data import MissingData
 from experiments.run import OtherRun, run
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to do; a file in configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run writes.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the run writes.", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that holds the data set.")
 
 
@@ -29,5 +29,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main)

@@ -15,7 +15,7 @@ Params = Any
 class Network(NamedTuple):
     """A network: ``logits = apply(params, x)``, its first parameters, and its shape in words."""
 
-    apply: Callable[[Params, jax.Array], jax.Array]
+    apply: Callable[..., Any]
     params: Params
     title: str
 

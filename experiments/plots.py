@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ LOOKS = {
 }
 INK, GREY, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 KEPT, LINEAR, ON = "#0072B2", "#56B4E9", "#D55E00"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import files
-from experiments.data import Dataset, batches
+from experiments import evaluate, files
+from experiments.data import Dataset
 from experiments.models import Network, Params
+
+Scalar = Any  # a NumPy scalar, or the array without axes that a checkpoint gives back
 
 
 class Progress(NamedTuple):
@@ -29,9 +31,9 @@ class Progress(NamedTuple):
     params: Params
     moments: optax.OptState
     best: Params
-    best_loss: np.ndarray
-    epoch: np.ndarray
-    waited: np.ndarray
+    best_loss: Scalar
+    epoch: Scalar
+    waited: Scalar
 
 
 def optimiser(config: Any) -> optax.GradientTransformation:
@@ -69,7 +71,6 @@ def fit(
     optimise = optimiser(config)
     size = min(config.batch, len(dataset.train.y))
     run_epoch = _epoch(network, optimise)
-    valid_loss = jax.jit(_loss(network))
     x, y = jnp.asarray(dataset.train.x), jnp.asarray(dataset.train.y)
 
     at = _start(network.params, optimise)
@@ -79,12 +80,8 @@ def fit(
     while at.epoch < config.epochs and at.waited < config.patience:
         order = _order(config.seed, at.epoch, len(y), size)
         params, moments, train_loss = run_epoch(at.params, at.moments, x, y, order)
-        loss = np.float32(
-            np.average(
-                [valid_loss(params, *rows) for rows in _pairs(dataset.valid)],
-                weights=[len(rows[1]) for rows in _pairs(dataset.valid)],
-            )
-        )
+        logits = evaluate.predict(network.apply, params, dataset.valid.x)
+        loss = np.float32(_cross_entropy(logits, dataset.valid.y))
         better = loss < at.best_loss
         at = Progress(
             params=params,
@@ -104,27 +101,22 @@ def _start(params: Params, optimise: optax.GradientTransformation) -> Progress:
     return Progress(params, optimise.init(params), params, infinity, zero, zero)
 
 
-def _order(seed: int, epoch: int, rows: int, size: int) -> np.ndarray:
+def _order(seed: int, epoch: Scalar, rows: int, size: int) -> np.ndarray:
     """Returns an epoch's row numbers (steps, size); rows beyond a whole batch sit it out."""
     order = np.random.default_rng((seed, int(epoch))).permutation(rows)
     return order[: rows // size * size].reshape(-1, size)
 
 
-def _pairs(split: Any, size: int = 1000) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(zip(batches(split.x, size), batches(split.y, size), strict=True))
-
-
-def _loss(network: Network) -> Callable:
-    def loss(params, x, y):
-        logits = network.apply(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    return loss
+def _cross_entropy(logits: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
 def _epoch(network: Network, optimise: optax.GradientTransformation) -> Callable:
     """Returns the compiled function that runs one epoch."""
-    gradient = jax.value_and_grad(_loss(network))
+
+    @jax.value_and_grad
+    def gradient(params, x, y):
+        return _cross_entropy(network.apply(params, x), y)
 
     @jax.jit
     def run(params, moments, x, y, order):

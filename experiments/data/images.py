@@ -59,7 +59,8 @@ def prepared(name: str, data_dir: str | None) -> Dataset:
 
 def _decode(source: Any) -> Split:
     """Reads all of a random-access source of ``{"image", "label"}``."""
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
     for start in range(0, len(source), CHUNK):
         records = source.__getitems__(range(start, min(start + CHUNK, len(source))))
         images.append(np.stack([record["image"] for record in records]))
