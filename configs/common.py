@@ -22,6 +22,7 @@ def base() -> ConfigDict:
             "calibration": {"rows": 10_000, "batch": 1000},
             "rules": {
                 "threshold": tuple(i / 20 for i in range(19, -1, -1)),
+                "published_size": (0.75, 0.5, 0.25),
                 "tolerance": (),
                 "size": (0.5, 0.25, 0.1, 0.05, 0.025, 0.01),
                 "compress": (0.25, 0.1, 0.05, 0.025, 0.01),

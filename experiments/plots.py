@@ -15,6 +15,7 @@ from experiments.results import Row
 # Okabe & Ito's palette, a marker beside each colour.
 LOOKS = {
     "threshold": ("#D55E00", "o"),
+    "published_size": ("#E69F00", "v"),
     "size": ("#0072B2", "s"),
     "compress": ("#009E73", "D"),
     "tolerance": ("#CC79A7", "^"),
@@ -84,7 +85,7 @@ def accuracy_against_size(rows: list[Row], heading: str) -> Figure:
             colour, marker = LOOKS[rule]
             shares, values = [row["share"] for row in line], [row[key] for row in line]
             axes.plot(shares, values, color=colour, marker=marker, markersize=4.5, linewidth=1.8)
-            ends.append((rule, colour, shares[-1], values[-1]))
+            ends.append((_name(rule), colour, shares[-1], values[-1]))
         axes.set_title(title)
         axes.set_xlabel("Parameters, share of the original's")
         axes.yaxis.set_major_formatter(PERCENT)
@@ -177,7 +178,7 @@ def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
                 fontsize=9,
             )
         axes.set_title(
-            f"{row['rule']} {row['amount']:g}\n"
+            f"{_name(row['rule'])} {row['amount']:g}\n"
             f"{row['share']:.1%} of the parameters, accuracy {row['accuracy']:.1%}",
             fontsize=10,
         )
@@ -211,6 +212,10 @@ def _lines(rows: list[Row]) -> dict[str, list[Row]]:
         for rule in LOOKS
         if (found := [row for row in rows if row["rule"] == rule])
     }
+
+
+def _name(rule: str) -> str:
+    return rule.replace("_", " ")
 
 
 def _size_axis(axes: Axes, smallest: float) -> None:

@@ -1,5 +1,6 @@
 """The ways to make a network smaller that a config can name."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -42,6 +43,10 @@ def _threshold(subject: Subject, amount: float) -> Params:
     return linjax.fold(subject.params, subject.stats, linjax.threshold(amount))
 
 
+def _published_size(subject: Subject, amount: float) -> Params:
+    return linjax.fold(subject.params, subject.stats, linjax.published_size(amount))
+
+
 def _size(subject: Subject, amount: float) -> Params:
     return linjax.fold(subject.params, subject.stats, linjax.size(amount))
 
@@ -57,6 +62,7 @@ def _compress(subject: Subject, amount: float) -> Params:
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
     "threshold": _threshold,
+    "published_size": _published_size,
     "size": _size,
     "tolerance": _tolerance,
     "compress": _compress,
@@ -66,7 +72,12 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
 
 def make(subject: Subject, rule: str, amount: float) -> Params:
     """Returns what a rule makes of a network; the rule ``original`` leaves it as it is."""
-    return subject.params if rule == "original" else RULES[rule](subject, amount)
+    if rule == "original":
+        return subject.params
+    with warnings.catch_warnings():
+        # The row will show it if nothing could be folded.
+        warnings.simplefilter("ignore", linjax.FoldWarning)
+        return RULES[rule](subject, amount)
 
 
 def listed(config: Any) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ def report(folder: pathlib.Path, rows: list[Row], heading: str) -> None:
     files.write(path, markdown(rows, heading).encode())
     table = Table(title=heading, title_justify="left", title_style="bold")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "rule" else "right")
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
     for rule in order:
         table.add_section()
         for row in rows:
@@ -45,7 +45,7 @@ def cells(row: Row) -> list[str]:
     ['size', '0.1', '1,234', '10.0%', '97.50%', '97.00%', '100.00%']
     """
     return [
-        row["rule"],
+        row["rule"].replace("_", " "),
         "" if row["rule"] == "original" else f"{row['amount']:g}",
         f"{row['parameters']:,}",
         f"{row['share']:.1%}",
