@@ -9,6 +9,7 @@ from linjax.fold.prune import prune
 from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
+from linjax.training.carry import carry_over
 
 __all__ = [
     "EvidenceError",
@@ -17,6 +18,7 @@ __all__ = [
     "Net",
     "Stats",
     "StructureError",
+    "carry_over",
     "collect",
     "count",
     "fold",

@@ -97,7 +97,7 @@ def merge(a: Stats, b: Stats) -> Stats:
       >>> net = linjax.trace(apply, params, x)
       >>> both = linjax.merge(*(linjax.collect(net, params, [x[i : i + 2]]) for i in (0, 2)))
       >>> both.units[0].active.tolist()
-      [2, 2, 3]
+      [2, 2, 2]
     """
     if a.graph != b.graph or a.leaves != b.leaves:
         raise EvidenceError("the evidence is about different networks or differently folded ones")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.published import fold_published
+from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
 from linjax.graph import pytree
 from linjax.graph.chains import flows, read_chain, write_chain
@@ -20,7 +21,7 @@ from linjax.graph.structure import Chain, Graph, Leaf
 DEFAULT = Tolerance(0.01)
 
 
-def fold(params: Any, evidence: Stats, rule: Rule | None = None) -> Any:
+def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: bool = False) -> Any:
     """Makes a network smaller without retraining, by the linearity of its units.
 
     By the published rules (:func:`threshold`, :func:`published_size`) units that are
@@ -34,10 +35,12 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None) -> Any:
         not changed.
       evidence: :class:`Stats` of :func:`collect`.
       rule: a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
+      details: whether to return a :class:`Report` of what was done, too.
 
     Returns:
       A nested dict of arrays of the same dtype, for ``net.apply``; or ``params`` itself,
-      with a :class:`FoldWarning`, where nothing could be made smaller.
+      with a :class:`FoldWarning`, where nothing could be made smaller. With ``details``,
+      a pair of that and the report.
 
     Raises:
       StructureError: if params isn't the network of the evidence, naming the path and the
@@ -67,16 +70,20 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None) -> Any:
     rule = DEFAULT if rule is None else rule
     if not isinstance(rule, Threshold | PublishedSize | Size | Tolerance):
         raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
-    if not matching(params, evidence.graph, evidence.leaves):
-        return params
+    graph = evidence.graph
+    if not matching(params, graph, evidence.leaves):
+        return (params, unchanged(params, graph)) if details else params
     if isinstance(rule, Threshold | PublishedSize):
-        folded = _published(params, evidence, rule)
+        folded, report = _published(params, evidence, rule)
     else:
         raise LinjaxError("not yet")
-    return smaller(params, folded, f"{rule} leaves it as it is")
+    if report.after >= report.before:
+        _nothing(report, rule)
+        folded, report = params, unchanged(params, graph)
+    return (folded, report) if details else folded
 
 
-def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> Any:
+def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
     rates = {s.name: u.rate for s, u in zip(stats.graph.sites, stats.units, strict=True)}
 
     def apply(chain: Chain, layers: Layers) -> Layers:
@@ -85,13 +92,34 @@ def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> An
     return transform(params, stats.graph, apply)
 
 
-def transform(params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]) -> Any:
-    """Rewrites every chain of a network and returns the new pytree, a nested dict."""
+def transform(
+    params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
+) -> tuple[Any, Report]:
+    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report."""
     flat = pytree.flatten(params)
+    sites = {}
     for chain in graph.chains:
-        layers = read_chain(graph, flat, chain)
-        flat = write_chain(graph, flat, chain, rewrite(chain, layers))
-    return pytree.unflatten(flat)
+        before = read_chain(graph, flat, chain)
+        after = rewrite(chain, before)
+        flat = write_chain(graph, flat, chain, after)
+        for site, old, new in zip(chain.sites, before, after, strict=False):
+            sites[site.name] = change(old, new)
+    folded = pytree.unflatten(flat)
+    return folded, Report(graph, sites, count(params), count(folded))
+
+
+def unchanged(params: Any, graph: Graph) -> Report:
+    """Reports that nothing was done."""
+    return transform(params, graph, lambda _, layers: layers)[1]
+
+
+def _nothing(report: Report, rule: Rule) -> None:
+    warnings.warn(
+        f"nothing was folded: {rule} doesn't make the network smaller "
+        f"({report.before:,} parameters, {report.after:,} when folded)",
+        FoldWarning,
+        stacklevel=3,
+    )
 
 
 def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
@@ -123,16 +151,3 @@ def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
         stacklevel=3,
     )
     return False
-
-
-def smaller(params: Any, folded: Any, reason: str) -> Any:
-    """Returns the folded pytree if it is smaller; else the given one, with a warning."""
-    before, after = count(params), count(folded)
-    if after < before:
-        return folded
-    warnings.warn(
-        f"nothing was folded: {reason} ({before:,} parameters, {after:,} when folded)",
-        FoldWarning,
-        stacklevel=3,
-    )
-    return params

@@ -61,7 +61,7 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
             layers = _remove(layers, index, next(kept))
         return layers
 
-    return transform(params, stats.graph, lambda _, layers: narrow(layers))
+    return transform(params, stats.graph, lambda _, layers: narrow(layers))[0]
 
 
 def _kept(rates: list[Array], fraction: float, scope: str) -> list[Array]:

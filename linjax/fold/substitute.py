@@ -61,4 +61,5 @@ def keep_units(layer: Layer, kept: Array) -> Layer:
         kernel=layer.kernel[:, kept],
         bias=layer.bias[kept],
         unit_leaves=tuple(leaf[kept] for leaf in layer.unit_leaves),
+        origin=None if layer.origin is None else layer.origin[kept],
     )

@@ -214,6 +214,7 @@ def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
         linear=linear,
         carry=flow.carry,
         down=down,
+        origin=np.arange(width),
     )
 
 

@@ -27,6 +27,7 @@ class Layer(NamedTuple):
       carry: whether the features themselves travel on, as residual path.
       down: ``(p_in, p)`` bottleneck in front of the layer, None without one.
       unit_leaves: arrays with one entry a unit that the activation reads.
+      origin: ``(k,)`` index of every unit in the layer as it was read, None if unknown.
     """
 
     kernel: Array
@@ -35,6 +36,7 @@ class Layer(NamedTuple):
     carry: bool = False
     down: Array | None = None
     unit_leaves: tuple[Array, ...] = ()
+    origin: Array | None = None
 
     @property
     def reads(self) -> int:

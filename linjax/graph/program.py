@@ -5,6 +5,7 @@ inlined, operations that no output needs are dropped. Loops, branches and sharde
 regions stay as single opaque operations.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,8 @@ class Ref(NamedTuple):
     id: int
 
 
-class Const(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Const:
     """A constant operand: a literal, or a value captured by the traced function."""
 
     value: Any

@@ -1,0 +1,59 @@
+"""What a fold did: units kept, linear units, parameters, predicted error."""
+
+from typing import Any, NamedTuple
+
+from linjax.graph import table
+from linjax.graph.layers import Array, Layer
+from linjax.graph.structure import Graph
+
+
+class SiteChange(NamedTuple):
+    """What became of one site.
+
+    Attributes:
+      before: number of units that had an activation.
+      kept: ``(k,)`` indices of those that still have it; ascending.
+      linears: number of linear units beside them.
+      carry: whether the layer's features travel on, as residual path.
+    """
+
+    before: int
+    kept: Array
+    linears: int
+    carry: bool
+
+
+class Report(NamedTuple):
+    """What a fold did; prints as a table.
+
+    Attributes:
+      graph: the network.
+      sites: changes by site.
+      before: number of parameters before.
+      after: number of parameters after.
+      predicted: predicted relative output error, None where the rule predicts none.
+    """
+
+    graph: Graph
+    sites: dict[str, SiteChange]
+    before: int
+    after: int
+    predicted: float | None = None
+
+    def __repr__(self) -> str:
+        rows = [
+            (name, s.before, len(s.kept), s.linears, "yes" if s.carry else "")
+            for name, s in self.sites.items()
+        ]
+        text = table.grid(("site", "units", "kept", "linear", "residual"), rows)
+        share = self.after / max(self.before, 1)
+        total = f"{self.before:,} → {self.after:,} parameters ({share:.2%})"
+        if self.predicted is not None:
+            total += f", predicted relative output error {self.predicted:.3g}"
+        return f"{text}\n{total}"
+
+
+def change(before: Layer, after: Layer) -> SiteChange:
+    """Compares a layer before and after a fold, from the origins of its units."""
+    kept: Any = after.origin
+    return SiteChange(before.units, kept, after.linears, after.carry)

@@ -1,0 +1,1 @@
+"""Folding inside a training loop."""

@@ -1,0 +1,118 @@
+"""The optimiser's state across a fold."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from linjax.errors import StructureError
+from linjax.fold.report import Report
+from linjax.graph import pytree
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Affine
+
+Array = Any
+
+
+def carry_over(
+    optimizer: optax.GradientTransformation, state: Any, params: Any, folded: Any, report: Report
+) -> Any:
+    """Carries an optimiser's state over a fold, so that training goes on.
+
+    Whatever in the state has the structure of the parameters (moments, averages) is
+    narrowed like them: units that were kept keep their entries, new leaves start as the
+    optimiser starts them. Everything else, step counts say, is kept.
+
+    Args:
+      optimizer: the gradient transformation.
+      state: its state for ``params``.
+      params: the pytree before the fold.
+      folded: the pytree after it.
+      report: what the fold did, from ``fold(..., details=True)``.
+
+    Returns:
+      A state for ``folded``.
+
+    Raises:
+      StructureError: if the state isn't one of this optimiser for ``params``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax, optax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"] + 9) @ params["out"]
+      >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+      >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
+      >>> net, adam = linjax.trace(apply, params, x), optax.adam(1e-3)
+      >>> state, stats = adam.init(params), linjax.collect(net, params, [x])
+      >>> folded, report = linjax.fold(params, stats, linjax.threshold(1.0), details=True)
+      >>> state = linjax.carry_over(adam, state, params, folded, report)
+      >>> state[0].mu["out"].shape
+      (2, 3)
+    """
+    fresh = optimizer.init(folded)
+    old, new = _outline(state, params), _outline(fresh, folded)
+    if len(old) != len(new):
+        raise StructureError("the state isn't one that this optimizer made for these parameters")
+    carried = []
+    for before, after in zip(old, new, strict=True):
+        if _is(after, folded):
+            if not _is(before, params):
+                raise StructureError("the state isn't one that this optimizer made for params")
+            carried.append(_narrow(before, after, report))
+        else:
+            carried.append(before)
+    tree = jax.tree.structure(fresh, is_leaf=lambda node: _is(node, folded))
+    return jax.tree.unflatten(tree, carried)
+
+
+def _is(node: Any, params: Any) -> bool:
+    return jax.tree.structure(node) == jax.tree.structure(params)
+
+
+def _outline(state: Any, params: Any) -> list[Any]:
+    """The state's leaves, with every subtree of the parameters' structure as one leaf."""
+    return jax.tree.leaves(state, is_leaf=lambda node: _is(node, params))
+
+
+def _narrow(before: Any, after: Any, report: Report) -> Any:
+    old, new = pytree.flatten(before), pytree.flatten(after)
+    affines = {affine.kernel: affine for affine in report.graph.affines}
+    vectors = {
+        path: site.name
+        for site in report.graph.sites
+        for path in (report.graph.affine(site.producer).bias_path, *site.unit_leaves)
+    }
+    result: Flat = {}
+    for path, leaf in new.items():
+        was = old.get(path)
+        if was is None:
+            result[path] = leaf
+        elif path in affines:
+            result[path] = _matrix(was, leaf, affines[path], old, new, report)
+        elif path in vectors and jnp.shape(was)[0] == report.sites[vectors[path]].before:
+            result[path] = jnp.asarray(was)[report.sites[vectors[path]].kept]
+        else:
+            result[path] = was if jnp.shape(was) == jnp.shape(leaf) else leaf
+    return jax.tree.unflatten(jax.tree.structure(after), list(result.values()))
+
+
+def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, report: Report) -> Array:
+    """Moves the entries of kept inputs and kept units; all others stay as they start."""
+    read = next((s.name for s in report.graph.sites if affine.name in s.consumers), None)
+    was, result = np.asarray(was), np.array(leaf)
+    if affine.layout == (1, 0):
+        was, result = was.T, result.T
+    rows = np.arange(min(was.shape[0], result.shape[0]))
+    source = rows
+    if affine.extra("down") in new:
+        if new[affine.extra("down")].shape != jnp.shape(old.get(affine.extra("down"), 0.0)):
+            return leaf
+    elif read is not None:
+        source = report.sites[read].kept
+        rows = np.arange(len(source))
+    columns = np.arange(was.shape[1])
+    if affine.name in report.sites:
+        columns = report.sites[affine.name].kept
+    result[np.ix_(rows, np.arange(len(columns)))] = was[np.ix_(source, columns)]
+    return jnp.asarray(result if affine.layout == (0, 1) else result.T)
