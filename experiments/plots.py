@@ -133,22 +133,26 @@ def weights_against_threshold(rows: list[Row], heading: str) -> Figure:
 
 def activation_rates(rates: dict[str, np.ndarray], heading: str) -> Figure:
     """Draws a histogram of the units' activation rates for each layer."""
-    columns = min(3, len(rates))
+    columns = 2 if len(rates) == 4 else min(3, len(rates))
     lines = -(-len(rates) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.5 * lines + 0.6), layout="constrained")
     figure.suptitle(f"Activation rates: {heading}", x=0.01, ha="left")
-    panels = figure.subplots(lines, columns, sharex=True, squeeze=False).flat
+    panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
+    for axes in panels[len(rates) :]:
+        axes.set_axis_off()
     for axes, (name, rate) in zip(panels, rates.items(), strict=False):
         counts, edges = np.histogram(rate, bins=20, range=(0, 1))
         colours = [GREY, *[LINEAR] * 18, ON]
         axes.bar(edges[:-1], counts, width=0.046, align="edge", color=colours)
         axes.set_title(f"{name}, {len(rate)} units", fontsize=10)
-        _say_share(axes, counts[0] / len(rate), "rarely on", 0.0, counts[0], GREY, "left")
-        _say_share(axes, counts[-1] / len(rate), "nearly always on", 1.0, counts[-1], ON, "right")
-        axes.margins(y=0.2)
+        shares = counts / len(rate)
+        corner = {"xycoords": "axes fraction", "va": "top", "fontsize": 9}
+        axes.annotate(f"{shares[0]:.0%} rarely on", (0.02, 0.98), color=GREY, **corner)
+        axes.annotate(
+            f"{shares[-1]:.0%} nearly always on", (0.98, 0.98), ha="right", color=ON, **corner
+        )
+        axes.margins(y=0.25)
         axes.xaxis.set_major_formatter(PERCENT)
-    for axes in list(panels):
-        axes.set_axis_off()
     figure.supxlabel("Share of the calibration rows on which a unit is active", fontsize=10)
     figure.supylabel("Units", fontsize=10)
     return figure
@@ -165,7 +169,7 @@ def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
     places = np.arange(len(layers))
     for axes, row in zip(panels, chosen, strict=True):
         units, linear = np.array(row["units"]), np.array(row["linear"])
-        axes.barh(places, before, height=0.72, color=FAINT, label="gone")
+        axes.barh(places, before, height=0.72, color=FAINT, label="folded away")
         axes.barh(places, units, height=0.72, color=KEPT, label="kept with activation")
         axes.barh(places, linear, left=units, height=0.72, color=LINEAR, label="linear")
         for place, total, k, r in zip(places, before, units, linear, strict=True):
@@ -244,19 +248,4 @@ def _label_ends(axes: Axes, ends: list[tuple[str, str, float, float]]) -> None:
             color=colour,
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
-        )
-
-
-def _say_share(
-    axes: Axes, share: float, what: str, x: float, height: float, colour: str, side: str
-) -> None:
-    """Writes above a bar which share of the units it holds, if any."""
-    if share > 0:
-        axes.annotate(
-            f"{share:.0%} {what}",
-            (x, height),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=colour,
-            ha=side,
         )
