@@ -7,7 +7,7 @@ A run that was stopped goes on where it was when the same command is given again
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.data import MissingData
@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     """Runs the experiment that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.ERROR)  # libraries report much that isn't about the run
     try:
         run(CONFIG.value, WORKDIR.value, DATA_DIR.value)
     except (MissingData, OtherRun) as error:

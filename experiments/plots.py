@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
 DASHES = (0, (4, 3))
 DEEPEST = 0.25  # below the original by more, a line leaves the picture
-SHARES = (1, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001)
+SHARES = (1, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001, 0.0001)
 
 
 def write(

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,14 @@ def report(folder: pathlib.Path, rows: list[Row], heading: str) -> None:
     rows = sorted(rows, key=lambda row: order.index(row["rule"]))
     path = folder / "results.md"
     files.write(path, markdown(rows, heading).encode())
-    table = Table(title=heading, title_justify="left", title_style="bold")
+    table = Table(
+        title=heading,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
     for rule in order:
