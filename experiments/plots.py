@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
 DASHES = (0, (4, 3))
 DEEPEST = 0.25  # below the original by more, a line leaves the picture
-SHARES = (1, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001, 0.0001)
+SHARES = (0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001, 0.0001)
 
 
 def write(
@@ -223,10 +223,14 @@ def _name(rule: str) -> str:
 
 
 def _size_axis(axes: Axes, smallest: float) -> None:
-    """Shares on a logarithmic axis, shrinking to the right."""
+    """Shares on a logarithmic axis, shrinking to the right, ticks far enough apart to read."""
     axes.set_xscale("log")
     axes.set_xlim(1.15, smallest / 1.15)
-    ticks = [share for share in SHARES if share >= smallest / 1.15]
+    closest = smallest**0.085
+    ticks = [1.0]
+    for share in SHARES:
+        if smallest / 1.15 <= share <= ticks[-1] * closest:
+            ticks.append(share)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(FixedLocator([]))
     axes.xaxis.set_major_formatter(PERCENT)
