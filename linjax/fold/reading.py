@@ -1,0 +1,55 @@
+"""What reads a layer's features, as one matrix: behind a residual path several layers do."""
+
+import numpy as np
+
+from linjax.graph.layers import Array, Layer, Layers
+
+
+def outgoing(layers: Layers, index: int) -> np.ndarray:
+    """Returns the rows with which later layers read the features of ``layers[index]``.
+
+    Args:
+      layers: a chain.
+      index: a layer but the last.
+
+    Returns:
+      ``(features, q)``; the columns are those of the next layer's bottleneck, or of its
+      units and linear units, and of later layers as far as its features are carried on.
+    """
+    reader = layers[index + 1]
+    if reader.down is not None:
+        return np.asarray(reader.down)
+    columns = [reader.kernel]
+    if reader.linear is not None:
+        columns.append(reader.linear)
+    if reader.carry:
+        columns.append(outgoing(layers, index + 1)[_own(reader) :])
+    return np.concatenate(columns, axis=1)
+
+
+def with_outgoing(layers: Layers, index: int, rows: Array) -> Layers:
+    """Returns the chain in which the features of ``layers[index]`` are read by ``rows``.
+
+    Args:
+      layers: a chain; the number of its features at ``index`` may differ from ``rows``.
+      index: a layer but the last.
+      rows: ``(features, q)``, the columns being those of :func:`outgoing`.
+    """
+    reader = layers[index + 1]
+    if reader.down is not None:
+        return _put(layers, index + 1, reader._replace(down=rows))
+    kernel, linear, onward = np.split(rows, np.cumsum([reader.units, reader.linears]), axis=1)
+    if reader.carry:
+        own = outgoing(layers, index + 1)[: _own(reader)]
+        layers = with_outgoing(layers, index + 1, np.concatenate([own, onward]))
+    linear = None if reader.linear is None else linear
+    return _put(layers, index + 1, reader._replace(kernel=kernel, linear=linear))
+
+
+def _own(layer: Layer) -> int:
+    """Number of features that a layer makes itself, before those that it carries."""
+    return layer.units + layer.linears
+
+
+def _put(layers: Layers, index: int, layer: Layer) -> Layers:
+    return (*layers[:index], layer, *layers[index + 1 :])
