@@ -21,6 +21,7 @@ COMMAND = [
     "--config.training.epochs=3",
     "--config.rules.threshold=(0.6, 0.4)",
     "--config.rules.size=(0.5,)",
+    "--config.rules.published_size=()",
     "--config.rules.compress=()",
 ]
 
