@@ -2,12 +2,14 @@
 
 import dataclasses
 import enum
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from linjax.graph.structure import Graph
+from linjax.graph import pytree
+from linjax.graph.structure import Graph, Leaf, join
 
 Array = Any
 
@@ -87,19 +89,48 @@ class Bounds:
     """Verdicts on every unit over a box of inputs; made by :func:`linjax.certify`.
 
     Attributes:
-      graph: the network that the bounds are of.
       lower: ``(p,)`` float64, the box's lower side.
       upper: ``(p,)`` float64, the box's upper side.
       sites: what is known at each site, in the order of ``graph.sites``.
+      graph: the network that the bounds are of.
+      leaves: the parameter pytree that they are of.
+      fingerprint: of its numbers: bounds hold for no others.
     """
 
-    graph: Graph = dataclasses.field(metadata={"static": True})
     lower: Array
     upper: Array
     sites: tuple[SiteBounds, ...]
+    graph: Graph = dataclasses.field(metadata={"static": True})
+    leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
+    fingerprint: str = dataclasses.field(metadata={"static": True})
 
     def __repr__(self) -> str:
         return summary(self.sites, [site.name for site in self.graph.sites])
+
+
+def unknown(units: int) -> SiteBounds:
+    """What is known of a site that wasn't looked at: nothing."""
+    none = np.zeros(units, np.int8)
+    return SiteBounds(
+        lower=np.full(units, -np.inf),
+        upper=np.full(units, np.inf),
+        verdict=none,
+        how=none,
+        margin=np.zeros(units),
+        witness=np.full((units, 2), -1, np.int32),
+        points=np.zeros((0, 0)),
+        proofs=Proofs(np.zeros(0, np.int32), np.zeros(0, np.int8), (), ()),
+    )
+
+
+def fingerprint(params: Any) -> str:
+    """Returns a digest of every leaf's path, dtype, shape and numbers."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(pytree.flatten(params).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{join(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def summary(sites: tuple[SiteBounds, ...], names: list[str]) -> str:

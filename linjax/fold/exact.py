@@ -11,17 +11,18 @@ a linear map of rank ρ ≤ min(|S|, p, q), which ρ linear units compute, or a 
 Layers are rewritten from the last to the first, so that C is small already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 
 from linjax.errors import LinjaxError
-from linjax.evidence.bounds import Verdict
-from linjax.fold.reading import outgoing, with_outgoing
+from linjax.evidence.bounds import Bounds, Verdict
+from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.fold.substitute import keep_units, substitute
 from linjax.graph.layers import Layer, Layers
+from linjax.graph.structure import Chain
 
 Array = Any
 
@@ -86,7 +87,7 @@ def fold_exact(
     unknown = set(rules) - set(RULES)
     if unknown:
         raise LinjaxError(f"rules: expected some of {RULES}, found {sorted(unknown)}")
-    layers = tuple(_float64(layer) for layer in layers)
+    layers = in_float64(layers)
     reports = []
     for index in reversed(range(len(layers) - 1)):
         verdict = np.asarray(verdicts[index])
@@ -267,13 +268,17 @@ def _rewritten(layers: Layers, index: int, layer: Layer, rows: Array) -> Layers:
     return with_outgoing((*layers[:index], layer, *layers[index + 1 :]), index, rows)
 
 
-def _float64(layer: Layer) -> Layer:
-    def wide(array: Array) -> np.ndarray | None:
-        return None if array is None else np.asarray(array).astype(np.float64)
+def exact_rewrite(
+    bounds: Bounds, rules: tuple[str, ...] = DEFAULT
+) -> Callable[[Chain, Layers], Layers]:
+    """Returns the rewriting of a network's chains that its bounds allow."""
+    sites = {site.name: b for site, b in zip(bounds.graph.sites, bounds.sites, strict=True)}
 
-    return layer._replace(
-        kernel=wide(layer.kernel),
-        bias=wide(layer.bias),
-        linear=wide(layer.linear),
-        down=wide(layer.down),
-    )
+    def rewrite(chain: Chain, layers: Layers) -> Layers:
+        if any(site.activation.slopes is None for site in chain.sites):
+            return layers
+        verdicts = [sites[site.name].verdict for site in chain.sites]
+        slopes = [site.activation.slopes for site in chain.sites]
+        return fold_exact(layers, verdicts, slopes, rules)[0]
+
+    return rewrite

@@ -1,4 +1,7 @@
-"""What reads a layer's features, as one matrix: behind a residual path several layers do."""
+"""What exact rewritings share: the rows that read a layer's features, as one matrix.
+
+Behind a residual path, several layers read the same features.
+"""
 
 import numpy as np
 
@@ -53,3 +56,21 @@ def _own(layer: Layer) -> int:
 
 def _put(layers: Layers, index: int, layer: Layer) -> Layers:
     return (*layers[:index], layer, *layers[index + 1 :])
+
+
+def in_float64(layers: Layers) -> Layers:
+    """Returns the chain in float64, its units numbered by ``origin``."""
+
+    def wide(array: Array | None) -> np.ndarray | None:
+        return None if array is None else np.asarray(array).astype(np.float64)
+
+    return tuple(
+        layer._replace(
+            kernel=wide(layer.kernel),
+            bias=wide(layer.bias),
+            linear=wide(layer.linear),
+            down=wide(layer.down),
+            origin=np.arange(layer.units) if layer.origin is None else layer.origin,
+        )
+        for layer in layers
+    )
