@@ -5,6 +5,11 @@ import pathlib
 
 import pytest
 
+# Random networks compile a program each: quick compilation matters more than quick programs.
+# Eight virtual devices let the sharded paths run anywhere.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

@@ -46,8 +46,8 @@ class Proofs(NamedTuple):
     Attributes:
       unit: ``(n,)`` int32.
       sign: ``(n,)`` int8, 1 or -1.
-      params: per earlier step ``(n, w)`` float32: the slope α in [0, 1], or for a split
-        unit the multiplier β ≥ 0.
+      params: per earlier step ``(n, w)``: the slope α in [0, 1], or for a split unit the
+        multiplier β ≥ 0. Float32 suffices without splits.
       splits: per earlier step ``(n, w)`` int8: 1 for z ≥ 0, -1 for z ≤ 0, 0 for either.
     """
 
@@ -71,6 +71,7 @@ class SiteBounds(NamedTuple):
         where no such input is known.
       points: ``(n, p)`` float64 inputs.
       proofs: the linear bounds, for :func:`linjax.check_certificate`.
+      leaves: those by branching.
     """
 
     lower: Array
@@ -81,6 +82,7 @@ class SiteBounds(NamedTuple):
     witness: Array
     points: Array
     proofs: Proofs
+    leaves: Proofs
 
 
 @jax.tree_util.register_dataclass
@@ -111,6 +113,7 @@ class Bounds:
 def unknown(units: int) -> SiteBounds:
     """What is known of a site that wasn't looked at: nothing."""
     none = np.zeros(units, np.int8)
+    nothing = Proofs(np.zeros(0, np.int32), np.zeros(0, np.int8), (), ())
     return SiteBounds(
         lower=np.full(units, -np.inf),
         upper=np.full(units, np.inf),
@@ -119,7 +122,8 @@ def unknown(units: int) -> SiteBounds:
         margin=np.zeros(units),
         witness=np.full((units, 2), -1, np.int32),
         points=np.zeros((0, 0)),
-        proofs=Proofs(np.zeros(0, np.int32), np.zeros(0, np.int8), (), ()),
+        proofs=nothing,
+        leaves=nothing,
     )
 
 

@@ -165,33 +165,32 @@ def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -
     """Adds one batch to the accumulators."""
     taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
-    first = state.seen == 0
-
-    def centre(values: Array, old: Array) -> Array:
-        return lax.cond(first, lambda: jnp.mean(sums.wide(values), axis=0), lambda: old)
-
     pairs = [_pair(taps[site.name]) for site in net.graph.sites]
-    unit_centres = tuple(
-        (centre(z, cz), centre(h, ch))
-        for (z, h), (cz, ch) in zip(pairs, state.unit_centres, strict=True)
+    blocks = [_blocks(chain, taps) for chain, _ in zip(net.graph.chains, state.chains)]
+
+    def mean(values: Array) -> Array:
+        return jnp.mean(sums.wide(values), axis=0)
+
+    unit_centres, chain_centres = lax.cond(
+        state.seen == 0,
+        lambda: jax.tree.map(mean, (tuple(pairs), tuple(map(tuple, blocks)))),
+        lambda: (state.unit_centres, state.chain_centres),
     )
     units = tuple(
-        sums.add(old, sums.unit_sums(z, h, cz, ch))
-        for old, (z, h), (cz, ch) in zip(state.units, pairs, unit_centres, strict=True)
+        sums.add(old, sums.unit_sums(*pair, *centre))
+        for old, pair, centre in zip(state.units, pairs, unit_centres, strict=True)
     )
-    chains, chain_centres = [], []
-    for chain, old, olds in zip(net.graph.chains, state.chains, state.chain_centres, strict=False):
-        blocks = _blocks(chain, taps)
-        centres = tuple(centre(b, c) for b, c in zip(blocks, olds, strict=True))
-        chains.append(sums.add(old, sums.chain_sums(blocks, list(centres), rows, folds)))
-        chain_centres.append(centres)
+    chains = tuple(
+        sums.add(old, sums.chain_sums(bs, list(centres), rows, folds))
+        for old, bs, centres in zip(state.chains, blocks, chain_centres, strict=True)
+    )
     finite = jnp.array([jnp.isfinite(u.sums).all() for u in units])
     return _State(
         seen=state.seen + 1,
         units=units,
-        chains=tuple(chains),
+        chains=chains,
         unit_centres=unit_centres,
-        chain_centres=tuple(chain_centres),
+        chain_centres=chain_centres,
         bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
     )
 
@@ -199,39 +198,33 @@ def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -
 _step = jax.jit(_batch_sums, static_argnames=("net", "folds"), donate_argnames="state")
 
 
-@functools.partial(jax.jit, static_argnames=("net", "second_moments", "folds"))
-def _zeros(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int) -> _State:
-    taps = net.run(params, *inputs)[1]
-
-    def zeros(x: Array) -> Array:
-        return jnp.zeros(x.shape[1:], sums.wide(x).dtype)
-
-    pairs = [_pair(taps[site.name]) for site in net.graph.sites]
-    unit_centres = tuple((zeros(z), zeros(h)) for z, h in pairs)
-    rows = jax.tree.leaves(inputs)[0].shape[0]
-    chains = net.graph.chains if second_moments else ()
-    blocks = [_blocks(chain, taps) for chain in chains]
-    centres = tuple(tuple(map(zeros, b)) for b in blocks)
-    shapes = jax.eval_shape(
-        lambda: (
-            tuple(
-                sums.unit_sums(z, h, cz, ch)
-                for (z, h), (cz, ch) in zip(pairs, unit_centres, strict=True)
-            ),
-            tuple(
-                sums.chain_sums(b, list(c), rows, folds)
-                for b, c in zip(blocks, centres, strict=True)
-            ),
-        )
-    )
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    bad = jnp.full((len(pairs),), -1, jnp.int32)
-    return _State(jnp.int32(0), *empty, unit_centres, centres, bad)
-
-
 def _empty(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int) -> _State:
     """Accumulators at zero, in the shapes that this network and these inputs lead to."""
-    return _zeros(net, params, inputs, second_moments, folds)
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+
+    def shapes() -> Any:
+        taps = net.run(params, *inputs)[1]
+        pairs = [_pair(taps[site.name]) for site in net.graph.sites]
+        blocks = [_blocks(chain, taps) for chain in (net.graph.chains if second_moments else ())]
+        unit_centres = tuple((sums.wide(z)[0], sums.wide(h)[0]) for z, h in pairs)
+        chain_centres = tuple(tuple(sums.wide(b)[0] for b in bs) for bs in blocks)
+        return _State(
+            seen=jnp.int32(0),
+            units=tuple(
+                sums.unit_sums(*pair, *centre)
+                for pair, centre in zip(pairs, unit_centres, strict=True)
+            ),
+            chains=tuple(
+                sums.chain_sums(bs, list(centres), rows, folds)
+                for bs, centres in zip(blocks, chain_centres, strict=True)
+            ),
+            unit_centres=unit_centres,
+            chain_centres=chain_centres,
+            bad=jnp.zeros(len(pairs), jnp.int32),
+        )
+
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes))
+    return empty._replace(bad=empty.bad - 1)
 
 
 def _flush(host: Any, state: _State) -> tuple[Any, _State]:

@@ -55,7 +55,11 @@ def merge_scatter(
 def pooled(moments: Moments, folds: Array | None = None) -> tuple[float, Array, Array]:
     """Returns (count, mean, covariance) of the rows in the given folds (all by default)."""
     chosen = range(len(moments.count)) if folds is None else list(folds)
-    count, mean, scatter = 0.0, np.zeros(moments.mean.shape[1:]), np.zeros(moments.scatter.shape[1:])
+    count, mean, scatter = (
+        0.0,
+        np.zeros(moments.mean.shape[1:]),
+        np.zeros(moments.scatter.shape[1:]),
+    )
     for f in chosen:
         count, mean, scatter = merge_scatter(
             np.asarray(count), mean, scatter,

@@ -60,9 +60,7 @@ class Stats:
     @property
     def rates(self) -> dict[str, Array]:
         """Activation rates by site."""
-        return {
-            site.name: u.rate for site, u in zip(self.graph.sites, self.units, strict=True)
-        }
+        return {site.name: u.rate for site, u in zip(self.graph.sites, self.units, strict=True)}
 
     def __repr__(self) -> str:
         samples = ", ".join(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.stats import Stats
@@ -55,13 +56,13 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: boo
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
-      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"] + 9) @ params["out"]
-      >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["in"] + p["shift"]) @ p["out"]
+      >>> params = {"in": jnp.ones((2, 50)), "shift": jnp.full(50, 9.0), "out": jnp.ones((50, 3))}
       >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
       >>> net = linjax.trace(apply, params, x)
       >>> folded = linjax.fold(params, linjax.collect(net, params, [x]), linjax.threshold(1.0))
       >>> linjax.count(params), linjax.count(folded)
-      (250, 6)
+      (300, 9)
       >>> bool(jnp.allclose(net.apply(folded, x), apply(params, x)))
       True
     """
@@ -84,12 +85,32 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: boo
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
-    rates = {s.name: u.rate for s, u in zip(stats.graph.sites, stats.units, strict=True)}
+    rates = _foldable_rates(stats)
 
     def apply(chain: Chain, layers: Layers) -> Layers:
         return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
 
     return transform(params, stats.graph, apply)
+
+
+def _foldable_rates(stats: Stats) -> dict[str, Any]:
+    """Activation rates where ``σ(z) = z`` for ``z > 0``; elsewhere no unit may fold by rate."""
+    rates, other = {}, []
+    for site, units in zip(stats.graph.sites, stats.units, strict=True):
+        slopes = site.activation.slopes
+        if slopes is not None and slopes[1] == 1.0:
+            rates[site.name] = units.rate
+        else:
+            rates[site.name] = np.full(len(units.active), -1.0)
+            other.append(f"{site.name} ({site.activation.name})")
+    if other:
+        warnings.warn(
+            f"left alone: {', '.join(other)}: a unit that is always on isn't linear there; "
+            "fold by linjax.size or linjax.tolerance",
+            FoldWarning,
+            stacklevel=4,
+        )
+    return rates
 
 
 def transform(

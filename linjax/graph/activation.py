@@ -53,10 +53,14 @@ def describe(program: Program, ops: list[Op], pre: Ref, per_unit: bool) -> Activ
 
     slopes = _slopes(function, dtype) if {op.name for op in ops} <= _PIECEWISE | _LAYOUT else None
     if slopes is not None and slopes not in ((0.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
-        return Activation(f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes)
-    values = np.asarray(function(_GRID), np.float64)
+        return Activation(
+            f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes
+        )
+    result = function(_GRID)
+    values = np.asarray(result, np.float64)
+    coarse = jnp.finfo(dtype).bits < 32 or jnp.finfo(result.dtype).bits < 32
     for name, want in _known(str(jnp.dtype(dtype))):
-        if np.allclose(values, want, rtol=1e-2 if dtype == jnp.bfloat16 else 1e-5, atol=1e-6):
+        if np.allclose(values, want, rtol=1e-2 if coarse else 1e-5, atol=1e-6):
             return Activation(name, slopes)
     return Activation(_spelled(ops), slopes)
 
@@ -71,7 +75,8 @@ def evaluate(program: Program, ops: list[Op], pre: Ref, z: Any) -> Any:
     def read(operand: Operand) -> Any:
         if isinstance(operand, Ref) and operand.id in env:
             return env[operand.id]
-        return constant(program, operand)
+        value = constant(program, operand)
+        return jnp.broadcast_to(value, z.shape) if program.shape(operand) else value
 
     for op in ops:
         if op.name in _LAYOUT:
@@ -86,7 +91,9 @@ def constant(program: Program, operand: Operand) -> Any | None:
     if isinstance(operand, Const):
         value = np.asarray(operand.value)
         same = value.size > 0 and bool((value == value.flat[0]).all())
-        return jnp.asarray(value.flat[0], value.dtype) if same else None
+        return (
+            jnp.asarray(value.flat[0], jax.dtypes.canonicalize_dtype(value.dtype)) if same else None
+        )
     made = next((op for op in program.ops if operand in op.outputs), None)
     if made is None or not made.inputs:
         return None

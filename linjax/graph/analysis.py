@@ -89,9 +89,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
         if found is not None:
             interior, ops, unit_leaves = found
             if leaf is not None:
-                interior = interior._replace(
-                    axes=interior.axes | _view_axes(views, leaf)
-                )
+                interior = interior._replace(axes=interior.axes | _view_axes(views, leaf))
             interiors[affine.name] = interior
             sites[affine.name] = Site(
                 name=affine.name,
@@ -167,9 +165,7 @@ def _dots(
                 if op.name in ("conv_general_dilated", "scan", "while", "cond", "shard_map"):
                     refused.append((leaf.path, _unsupported(op.name)))
             continue
-        derived = [
-            o for o in op.inputs if isinstance(o, Ref) and o.id in views.derived
-        ]
+        derived = [o for o in op.inputs if isinstance(o, Ref) and o.id in views.derived]
         if not sides:
             if derived:
                 refused.append(((f"dot_general #{index}",), "kernel is computed from parameters"))
@@ -181,9 +177,7 @@ def _dots(
     names = _names([leaves[d.leaf].path for d in found] + [path for path, _ in refused])
     refusals = [
         Refusal(name, reason)
-        for name, (_, reason) in dict(
-            zip(names[len(found) :], refused, strict=True)
-        ).items()
+        for name, (_, reason) in dict(zip(names[len(found) :], refused, strict=True)).items()
     ]
     return dict(zip(names, found, strict=False)), refusals
 

@@ -137,9 +137,7 @@ def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | 
     """Checks one map's leaves against the features that it reads."""
 
     def expect(kind: str, leaf: Array | None, rows: int, columns: int | None) -> None:
-        if leaf is not None and (
-            leaf.shape[0] != rows or columns not in (None, leaf.shape[1])
-        ):
+        if leaf is not None and (leaf.shape[0] != rows or columns not in (None, leaf.shape[1])):
             path = affine.kernel if kind == "kernel" else affine.extra(kind)
             want = (rows, "any" if columns is None else columns)
             order = want if affine.layout == (0, 1) else want[::-1]
@@ -159,7 +157,9 @@ def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | 
     expect("residual", part.residual, carried, None if part.kernel is None else units_of(part))
     expect("linear", part.linear, total, None)
     if part.residual is not None and part.kernel is None:
-        raise StructureError(f"{join(affine.kernel)}: missing beside {affine.extra('residual')[-1]}")
+        raise StructureError(
+            f"{join(affine.kernel)}: missing beside {affine.extra('residual')[-1]}"
+        )
     if part.kernel is not None and part.residual is None and carried:
         raise StructureError(
             f"{join(affine.extra('residual'))}: missing, expected ({carried}, {units_of(part)})"

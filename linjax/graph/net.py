@@ -87,7 +87,9 @@ class Net:
             jax.tree.structure(self.template),
             [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
         )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs
+        )
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
         if key not in self._programs:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from linjax.graph import compat
 
@@ -123,7 +124,9 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
         env.update(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> Operand:
-            return Const(atom.val) if isinstance(atom, compat.Literal) else env[atom]
+            if isinstance(atom, compat.Literal):
+                return Const(np.asarray(atom.val, atom.aval.dtype))
+            return env[atom]
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]

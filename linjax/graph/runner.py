@@ -143,9 +143,7 @@ class _Execution:
         dot, part = self.analysis.dots[name], self.parts[name]
         source = self._features(dot)
         # main features and residual path, with the feature axis last
-        main, carried = (
-            None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source
-        )
+        main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
         inside = name in self.analysis.interiors
         if inside:
@@ -215,7 +213,9 @@ class _Execution:
             shape = list(self.program.shape(dot.operand))
             shape[dot.contract] = 0
             return jnp.zeros(shape, self._dtype(name)), stream.carried
-        return jnp.concatenate(main, axis=dot.contract) if len(main) > 1 else main[0], stream.carried
+        return jnp.concatenate(main, axis=dot.contract) if len(main) > 1 else main[
+            0
+        ], stream.carried
 
     def _inside(self, op: Op) -> None:
         """Executes an operation inside a site: units through it, the rest around it."""

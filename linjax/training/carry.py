@@ -40,8 +40,8 @@ def carry_over(
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax, optax
-      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"] + 9) @ params["out"]
-      >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["in"] + p["shift"]) @ p["out"]
+      >>> params = {"in": jnp.ones((2, 50)), "shift": jnp.full(50, 9.0), "out": jnp.ones((50, 3))}
       >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
       >>> net, adam = linjax.trace(apply, params, x), optax.adam(1e-3)
       >>> state, stats = adam.init(params), linjax.collect(net, params, [x])
