@@ -76,6 +76,8 @@ def read_weights(path: str, params: Params) -> Params:
 
     Layer i of the file becomes the i-th layer of an NNX network made by :func:`build`.
     """
+    if "layers" not in params:
+        raise ValueError('config.weights are read into a network with config.network.api = "nnx"')
     with np.load(path) as file:
         return {
             "layers": {

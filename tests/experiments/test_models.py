@@ -48,3 +48,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     np.savez(tmp_path / "wrong.npz", kernel_0=np.ones((5, 7)), bias_0=np.ones(16))
     with pytest.raises(ValueError, match=r"kernel_0 has shape \(5, 7\)"):
         models.read_weights(tmp_path / "wrong.npz", network.params)
+
+
+def test_weights_are_for_nnx():
+    network = models.build(config(api="linen"), 5, 3)
+    with pytest.raises(ValueError, match="nnx"):
+        models.read_weights("weights.npz", network.params)
