@@ -1,6 +1,7 @@
 """Spending parameters where they take away the most error: one greedy path over all budgets."""
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -96,6 +97,8 @@ def _neck_moves(shape: Shape, curve: Array, i: int) -> Iterator[Shape]:
     for rank in ranks if now else first:
         if rank >= 1:
             yield shape.put("necks", i, rank)
+    if now:
+        yield shape.put("necks", i, 0)
 
 
 def moves(prices: Prices, shape: Shape) -> Iterator[Shape]:
@@ -165,3 +168,23 @@ def within_budget(steps: Iterator[Step], budget: int) -> Step:
         if step.parameters <= budget:
             break
     return step
+
+
+def within_error(steps: Iterator[Step], error: float) -> Step:
+    """Returns the last step before the predicted squared error grows beyond a bound."""
+    kept = next(steps)
+    for step in steps:
+        if step.error > error:
+            break
+        kept = step
+    return kept
+
+
+def rounded(shape: Shape, multiple: int) -> Shape:
+    """Rounds widths down to a multiple where they reach it; the last layer's stay."""
+    down = lambda n: n if n < multiple else n - n % multiple
+    return Shape(
+        tuple(map(down, shape.necks)),
+        (*map(down, shape.units[:-1]), shape.units[-1]),
+        tuple(map(down, shape.linears)),
+    )

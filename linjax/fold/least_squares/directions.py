@@ -29,7 +29,9 @@ def solve(covariance: Array, cross: Array, jitter: float = JITTER) -> Array:
     The variables are scaled to unit variance first, so that the jitter means the same for all.
     """
     scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max(initial=0))
+    inverse = np.divide(
+        1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max(initial=0)
+    )
     correlation = covariance * inverse[:, None] * inverse
     correlation[np.diag_indices_from(correlation)] = 1.0 + jitter
     weighted = cross * inverse[:, None]
@@ -65,6 +67,4 @@ def linear_directions(covariance: Array, cross: Array, limit: int | None = None)
     values, vectors = values[::-1][:limit], vectors[:, ::-1][:, :limit]
     rank = int(np.sum(values > 1e-9 * max(values.max(initial=0.0), np.finfo(float).tiny)))
     scale = np.sqrt(values[:rank])
-    return Directions(
-        solution @ (vectors[:, :rank] / scale), scale[:, None] * vectors[:, :rank].T
-    )
+    return Directions(solution @ (vectors[:, :rank] / scale), scale[:, None] * vectors[:, :rank].T)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linjax.evidence.moments import Moments, pooled
+from linjax.evidence.moments import Moments
 from linjax.graph.layers import Layer, Layers
 
 Array = np.ndarray
@@ -102,9 +102,18 @@ def frame(moments: Moments, folds: list[int] | None = None, ridge: float = 0.0) 
     refit made from it to the plain fold: with all of the weight on the diagonal the regression
     of ``h W`` on kept units returns the kept rows of ``W``.
     """
-    count, mean, covariance = pooled(moments, folds)
+    chosen = list(range(len(moments.count)) if folds is None else folds)
+    weights = moments.count[chosen] / max(np.sum(moments.count[chosen]), 1.0)
+    mean = weights @ moments.mean[chosen]
+    covariance = np.zeros_like(moments.scatter[0])
+    for fold in chosen:
+        covariance += moments.scatter[fold]
+    covariance /= max(np.sum(moments.count[chosen]), 1.0)
+    if len(chosen) > 1:
+        apart = np.sqrt(weights)[:, None] * (moments.mean[chosen] - mean)
+        covariance += apart.T @ apart
     covariance[np.diag_indices_from(covariance)] *= 1.0 + ridge
-    return Frame(count, mean, covariance)
+    return Frame(float(np.sum(moments.count[chosen])), mean, covariance)
 
 
 def block_rows(moments: Moments) -> list[Array]:

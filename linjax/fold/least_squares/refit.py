@@ -1,103 +1,42 @@
-"""One layer at a time: choose its units, refit its kernel, factor it. All in closed form."""
+"""One layer at a time: choose its units, take their refitted kernel, factor it through few."""
 
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
 
-from linjax.fold.least_squares.budget import CARRY
-from linjax.fold.least_squares.directions import linear_directions, solve
+from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame
-from linjax.fold.least_squares.selection import pursue
+from linjax.fold.least_squares.split import Split, split
 from linjax.graph.layers import Layer
 
 Array = np.ndarray
 
 
-class Split(NamedTuple):
-    """How the features of a site divide into units and linear units.
+class Stage(NamedTuple):
+    """A layer about to be folded, given the folded features that it reads.
 
     Attributes:
-      kept: ``(k,)`` indices of the units that keep their activation.
-      linear: ``(p, r)`` kernel of the linear units, None where the features travel on.
-      reads_units: ``(k, q)`` the target's coefficients on the kept units.
-      reads_inputs: ``(p, q)`` its coefficients on the features, through the linear units.
-      error: the part of the target's variance that is left.
+      inputs: features v.
+      kernel: ``(p, m)`` refitted kernel of all its units.
+      bias: ``(m,)``.
+      units: activations h of all its units, None for the last layer.
+      target: the next pre-activation in the output metric; the last layer's own.
     """
 
-    kept: Array
-    linear: Array | None
-    reads_units: Array
-    reads_inputs: Array
-    error: float
+    inputs: Features
+    kernel: Array
+    bias: Array
+    units: Features | None
+    target: Features
 
 
-def _given(data: Frame, kept: Features, v: Features, target: Features) -> tuple[Array, Array]:
-    """Covariances of v and of v with the target, given the kept units."""
-    c_vv, r_v = data.within(v), data.between(v, target)
-    if not kept.width:
-        return c_vv, r_v
-    c_kv = data.between(kept, v)
-    through = solve(data.within(kept), np.concatenate([c_kv, data.between(kept, target)], 1))
-    return c_vv - c_kv.T @ through[:, : v.width], r_v - c_kv.T @ through[:, v.width :]
+class Widths(NamedTuple):
+    """What a layer is folded to: bottleneck's rank (0 without), units, linear units or CARRY."""
 
-
-def _pursue_beside(data: Frame, u: Features, h: Features, target: Features, k: int) -> Array:
-    """The k units that explain most of the target beside features u."""
-    c_hh, r_h = data.within(h), data.between(h, target)
-    if u.width and k:
-        c_hu = data.between(h, u)
-        through = solve(data.within(u), np.concatenate([c_hu.T, data.between(u, target)], 1))
-        c_hh, r_h = c_hh - c_hu @ through[:, : h.width], r_h - c_hu @ through[:, h.width :]
-    return pursue((c_hh + c_hh.T) / 2, r_h, k).order
-
-
-def _finish(
-    data: Frame, v: Features, h: Features, target: Features, kept: Array, linear: Array | None
-) -> Split:
-    """The coefficients and the error of a choice of units and directions."""
-    u = v if linear is None else v @ linear
-    units = h.take(kept)
-    c_ku = data.between(units, u)
-    covariance = np.block([[data.within(units), c_ku], [c_ku.T, data.within(u)]])
-    cross = np.concatenate([data.between(units, target), data.between(u, target)])
-    coefficients = solve(covariance, cross)
-    left = np.trace(data.within(target)) - np.sum(coefficients * cross)
-    through = coefficients[len(kept) :]
-    return Split(
-        kept, linear, coefficients[: len(kept)], through if linear is None else linear @ through, left
-    )
-
-
-def split(data: Frame, v: Features, h: Features, target: Features, k: int, r: int) -> Split:
-    """Chooses k units and r linear units that together explain most of a target.
-
-    The two choices depend on each other: units are pursued beside no, some and all directions
-    of v, directions are found given the units, and the best of the three is taken.
-
-    Args:
-      data: moments.
-      v: features from which linear units are drawn.
-      h: the units' activations.
-      target: what to explain.
-      k: number of units.
-      r: number of linear units, or CARRY.
-    """
-    if r == CARRY:
-        kept = _pursue_beside(data, v, h, target, k)
-        return _finish(data, v, h, target, np.sort(kept), None)
-    none = Features(np.zeros(0, int))
-    beside = [none]
-    if r:
-        beside += [v, v @ linear_directions(data.within(v), data.between(v, target), r).kernel]
-    choices = []
-    for u in beside:
-        kept = np.sort(_pursue_beside(data, u, h, target, k))
-        linear = np.zeros((v.width, 0))
-        if r:
-            linear = linear_directions(*_given(data, h.take(kept), v, target), r).kernel
-        choices.append(_finish(data, v, h, target, kept, linear))
-    return min(choices, key=lambda choice: choice.error)
+    neck: int
+    units: int
+    linears: int
 
 
 def refit(data: Frame, v: Features, target: Features) -> tuple[Array, Array]:
@@ -106,41 +45,85 @@ def refit(data: Frame, v: Features, target: Features) -> tuple[Array, Array]:
     return kernel, data.mean_of(target) - data.mean_of(v) @ kernel
 
 
-def needs(data: Frame, z: Features, h: Features, kernel: Array, choice: Split) -> Array:
+def fold_layer(data: Frame, stage: Stage, widths: Widths, layer: Layer) -> tuple[Layer, Array]:
+    """Folds one layer to the given widths.
+
+    Args:
+      data: moments of everything that the stage names.
+      stage: the layer and what stands around it.
+      widths: what it is folded to.
+      layer: the layer before folding, for the leaves that belong to its units.
+
+    Returns:
+      The folded layer and the indices of the units that it keeps.
+    """
+    v = stage.inputs
+    if stage.units is None:
+        kept, linear, carry = np.arange(stage.kernel.shape[1]), None, False
+        wanted = solve(data.within(v), data.between(v, stage.target))
+    else:
+        choice = split(data, v, stage.units, stage.target, widths.units, widths.linears)
+        kept, linear, carry = choice.kept, choice.linear, choice.linear is None
+        linear = None if carry or not linear.shape[1] else linear
+        wanted = _needs(data, stage, choice)
+    new = Layer(
+        kernel=stage.kernel[:, kept],
+        bias=stage.bias[kept],
+        linear=linear,
+        carry=carry,
+        unit_leaves=tuple(leaf[kept] for leaf in layer.unit_leaves),
+        origin=None if layer.origin is None else layer.origin[kept],
+    )
+    if 0 < widths.neck < v.width:
+        new = bottleneck(new, data, v, wanted, widths.neck)
+    return new, kept
+
+
+def _needs(data: Frame, stage: Stage, choice: Split) -> Array:
     """Returns what the outputs need of a layer's features, one column a direction: ``(p, ·)``.
 
     An error δ of the features reaches the target through the linear units and through every
     kept unit's slope. The slope's mean acts coherently, its variation unit by unit.
     """
-    z, h = z.take(choice.kept), h.take(choice.kept)
-    z_variance = np.maximum(np.diag(data.within(z)), np.finfo(np.float64).tiny)
-    slope = np.einsum("ii->i", data.between(z, h)) / z_variance
-    energy = np.maximum(np.diag(data.within(h)) / z_variance - slope**2, 0.0)
+    kernel = stage.kernel[:, choice.kept]
+    z, h = stage.inputs @ kernel, stage.units.take(choice.kept)
+    variance = np.maximum(np.diag(data.within(z)), np.finfo(np.float64).tiny)
+    slope = np.diag(data.between(z, h)) / variance
+    energy = np.maximum(np.diag(data.within(h)) / variance - slope**2, 0.0)
     coherent = kernel @ (slope[:, None] * choice.reads_units) + choice.reads_inputs
-    spread = np.sqrt(energy * np.sum(choice.reads_units**2, 1))
-    return np.concatenate([coherent, kernel * spread], 1)
+    return np.concatenate(
+        [coherent, kernel * np.sqrt(energy * np.sum(choice.reads_units**2, 1))], 1
+    )
 
 
-def bottleneck(layer: Layer, covariance: Array, wanted: Array, rank: int) -> Layer:
+def bottleneck(layer: Layer, data: Frame, v: Features, wanted: Array, rank: int) -> Layer:
     """Factors a layer through a few directions of its features, by algebra alone.
 
-    With ``M`` the wanted directions, V the top eigenvectors of ``Mᵀ C M`` and Λ their
-    eigenvalues, ``down = M V Λ^{-1/2}``; kernels K become ``downᵀ C K``, the projection onto
-    what passes. No regression on data, so nothing to overfit.
+    With M the wanted directions, C the features' covariance, V the top eigenvectors of
+    ``Mᵀ C M`` and Λ their eigenvalues: ``down = M V Λ^{-1/2}``, and a kernel K becomes
+    ``downᵀ C K``, the projection onto what passes. There is no regression on data that could
+    overfit.
 
     Args:
       layer: a layer without a bottleneck.
-      covariance: ``(p, p)`` covariance of its features.
+      data: moments.
+      v: its features.
       wanted: ``(p, ·)`` directions that count, scaled by how much they count.
       rank: number of directions that pass.
 
     Returns:
-      The layer with a bottleneck; its bias is still to be corrected at the mean.
+      The layer with a bottleneck, equal to the given one at the features' mean.
     """
+    covariance = data.within(v)
     values, vectors = scipy.linalg.eigh(wanted.T @ covariance @ wanted, check_finite=False)
     values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
-    solid = values > 1e-10 * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
+    solid = values > 1e-12 * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
     down = wanted @ (vectors[:, solid] / np.sqrt(values[solid]))
     project = down.T @ covariance
-    linear = None if layer.linear is None else project @ layer.linear
-    return layer._replace(kernel=project @ layer.kernel, linear=linear, down=down)
+    kernel = project @ layer.kernel
+    return layer._replace(
+        kernel=kernel,
+        bias=layer.bias + data.mean_of(v) @ (layer.kernel - down @ kernel),
+        linear=None if layer.linear is None else project @ layer.linear,
+        down=down,
+    )

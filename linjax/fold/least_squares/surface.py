@@ -42,29 +42,21 @@ def metric_root(sensitivity: Array) -> Array:
     mean = np.trace(sensitivity) / max(q, 1)
     if not np.isfinite(mean) or mean <= 0.0:
         return np.eye(q)
-    values, vectors = scipy.linalg.eigh(sensitivity / mean, check_finite=False)
-    return vectors * np.sqrt(mean * (np.maximum(values, 0.0) + METRIC_FLOOR))
+    lifted = sensitivity + METRIC_FLOOR * mean * np.eye(q)
+    return scipy.linalg.cholesky((lifted + lifted.T) / 2, lower=True, check_finite=False)
 
 
-def principal_target(data: Frame, target: Features) -> Features:
-    """Returns the target's principal directions, all but a negligible share of its variance."""
+def principal(data: Frame, target: Features) -> tuple[Array, Array]:
+    """Returns a target's variances along its principal directions, and these, largest first."""
     values, vectors = scipy.linalg.eigh(data.within(target), check_finite=False)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+
+
+def few_directions(target: Features, values: Array, vectors: Array) -> Features:
+    """Returns the target in its principal directions, but for a negligible share of it."""
     behind = values.sum() - np.cumsum(values)
     rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
     return target @ vectors[:, : min(rank, TARGET_LIMIT)]
-
-
-class Surface(NamedTuple):
-    """Held-out squared errors of a site's target.
-
-    Attributes:
-      error: ``(m + 1, r + 1)`` with k units and r linear units; non-increasing in both.
-      order: units in the order in which they were kept.
-    """
-
-    error: Array
-    order: Array
 
 
 def held_out(train: Array, cross: Array, covariance: Array, total: float) -> Array:
@@ -101,7 +93,7 @@ def _without_linear(pursuit: Pursuit, test: Frame, problem: SiteProblem, total: 
     return held_out(pursuit.explained, cross, covariance, total)
 
 
-def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Surface:
+def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
     """Returns the errors of every number of kept and linear units.
 
     Without linear units every k comes from one pursuit. With them, v is projected out of the
@@ -114,7 +106,8 @@ def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Surface:
       test: moments to measure on.
 
     Returns:
-      The surface, in the units of the target's variance.
+      ``(m + 1, r + 1)`` squared errors of the target with k units and r linear units, on
+      rows that were not fitted; non-increasing in both.
     """
     v, h, t = problem.inputs, problem.units, problem.target
     total = float(np.trace(test.within(t)))
@@ -161,5 +154,4 @@ def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Surface:
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
     spread = np.stack([np.interp(points, axis, column) for column in ratio.T], 1)
     error = alone[:, None] * np.concatenate([np.ones((m + 1, 1)), spread[:, 1:]], 1)
-    error = np.minimum.accumulate(np.minimum.accumulate(np.maximum(error, 0.0), 0), 1)
-    return Surface(error, plain.order)
+    return np.minimum.accumulate(np.minimum.accumulate(np.maximum(error, 0.0), 0), 1)

@@ -1,0 +1,1 @@
+"""Folding by least squares: selection, linear units, refits and budgets."""

@@ -1,0 +1,137 @@
+"""What a chain's widths cost, from its layers and moments: the surfaces that budgets are spent by."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.evidence.moments import Moments
+from linjax.fold.least_squares.budget import CARRY, Prices, Shape
+from linjax.fold.least_squares.features import (
+    Features,
+    Frame,
+    along,
+    block_rows,
+    entering,
+    frame,
+)
+from linjax.fold.least_squares.surface import (
+    SiteProblem,
+    few_directions,
+    metric_root,
+    principal,
+    site_surface,
+)
+from linjax.graph.layers import Layers
+
+Array = np.ndarray
+
+ENOUGH_ROWS = 2
+"""Rows per feature from which one held-out fold says enough."""
+
+
+class Problem(NamedTuple):
+    """A chain to fold.
+
+    Attributes:
+      layers: its layers, in float64.
+      moments: moments of its features, collected on these layers.
+      single: whether its last layer is one affine map; several can't share a bottleneck.
+    """
+
+    layers: Layers
+    moments: Moments
+    single: bool = True
+
+
+class Anatomy(NamedTuple):
+    """Features, pre-activations and units of a chain as linear maps of ``a``.
+
+    Attributes:
+      features: what each layer reads.
+      pre: each layer's pre-activation z, without its bias.
+      units: the activations behind all layers but the last.
+    """
+
+    features: tuple[Features, ...]
+    pre: tuple[Features, ...]
+    units: tuple[Features, ...]
+
+
+def anatomy(problem: Problem) -> Anatomy:
+    """Returns the linear maps that a chain's layers make of ``a``."""
+    rows = block_rows(problem.moments)
+    features = along(problem.layers, rows)
+    pre = [
+        entering(layer, v) @ np.asarray(layer.kernel, np.float64)
+        for layer, v in zip(problem.layers, features, strict=True)
+    ]
+    return Anatomy(tuple(features), tuple(pre), tuple(map(Features, rows[1:])))
+
+
+def shape_of(layers: Layers) -> Shape:
+    """Returns the widths of a chain as it is."""
+    return Shape(
+        tuple(0 if layer.down is None else layer.kernel.shape[0] for layer in layers),
+        tuple(layer.units for layer in layers),
+        tuple(CARRY if layer.carry else layer.linears for layer in layers),
+    )
+
+
+def neck_curve(weighted: Features, vectors: Array, test: Frame) -> Array:
+    """Returns the error of a weighted pre-activation behind bottlenecks of rank 0 … s.
+
+    Directions come from other rows than the ones that it is measured on.
+    """
+    along_vectors = weighted @ vectors
+    spread = test.between(weighted, along_vectors)
+    variance = np.maximum(np.einsum("ij,ij->j", vectors, spread), 0.0)
+    curve = variance.sum() - np.concatenate([[0.0], np.cumsum(variance)])
+    return np.maximum(np.minimum.accumulate(curve), 0.0)
+
+
+def _halves(moments: Moments, ridge: float) -> list[tuple[Frame, Frame]]:
+    """Pairs of moments to fit on and to measure on: all of them if rows are few."""
+    folds = [f for f, n in enumerate(moments.count) if n > 0]
+    if len(folds) < 2:
+        both = frame(moments, None, ridge)
+        return [(both, both)]
+    enough = np.sum(moments.count) >= ENOUGH_ROWS * moments.mean.shape[1]
+    held = folds[-1:] if enough else folds
+    return [
+        (frame(moments, [f for f in folds if f != out], ridge), frame(moments, [out]))
+        for out in held
+    ]
+
+
+def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
+    layers, moments = problem.layers, problem.moments
+    parts = anatomy(problem)
+    weighted = [z @ metric_root(g) for z, g in zip(parts.pre, moments.sensitivity, strict=True)]
+    axes = [principal(train, t) for t in weighted]
+    necks = [neck_curve(t, v, test) for t, (_, v) in zip(weighted, axes, strict=True)]
+    targets = [few_directions(t, *axis) for t, axis in zip(weighted, axes, strict=True)]
+    problems = map(SiteProblem, parts.features[:-1], parts.units, targets[1:])
+    sites = tuple(site_surface(p, train, test) for p in problems)
+    output = float(necks[-1][0])
+    if not problem.single:
+        necks[-1] = np.zeros(1)
+    return Prices(layers[0].reads, shape_of(layers), sites, tuple(necks), output)
+
+
+def prices(problem: Problem, ridge: float) -> Prices:
+    """Returns a chain's prices, measured on rows that nothing was fitted to."""
+    pairs = _halves(problem.moments, ridge)
+    all_prices = [_one_price(problem, train, test) for train, test in pairs]
+    first = all_prices[0]
+    return first._replace(
+        sites=tuple(_mean_surface(s) for s in zip(*(p.sites for p in all_prices), strict=True)),
+        necks=tuple(np.mean(c, 0) for c in zip(*(p.necks for p in all_prices), strict=True)),
+        output=float(np.mean([p.output for p in all_prices])),
+    )
+
+
+def _mean_surface(surfaces: tuple[Array, ...]) -> Array:
+    """The mean of surfaces whose numbers of directions may differ by the rows."""
+    columns = max(s.shape[1] for s in surfaces)
+    wide = [np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces]
+    return np.mean(wide, axis=0)
