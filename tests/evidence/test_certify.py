@@ -37,7 +37,7 @@ def networks(draw, widths):
         scale = np.where(scale == 0, 1.0, scale)
         kernel, bias = kernel * scale, bias * scale
         if draw(st.booleans()):
-            kernel[:, 0], bias[0] = kernel[:, 1], bias[1]
+            kernel[:, 0], bias[0] = kernel[:, -1], bias[-1]
         if draw(st.booleans()):
             kernel[:, -1] = 0.0
         dtype = draw(st.sampled_from([np.float32, np.float64]))

@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.evidence.certify.cell import solve_cell
 from linjax.evidence.certify.crown import Relaxed, Rows, upper_bound
 from linjax.evidence.certify.interval import Interval
 from linjax.evidence.certify.optimise import Bounded, Params, bound_rows, in_batches
 
 Array = Any
 
-# Iterations for a fresh child, and for one in which every sign is assumed.
+# Iterations for a fresh child.
 STEPS = 24
-LAST_STEPS = 400
 
 
 class Domains(NamedTuple):
@@ -31,7 +31,7 @@ class Domains(NamedTuple):
     Attributes:
       row: ``(n,)`` the row that each domain belongs to.
       value: ``(n,)`` upper bound of the row on the domain.
-      params: per step ``(n, w)`` float32, α and β of the bound.
+      params: per step ``(n, w)`` float64, α and β of the bound.
       splits: per step ``(n, w)`` int8, the assumed signs.
       choice: ``(n,)`` where to split next, counting the units of all steps; -1 if every
         sign is assumed.
@@ -90,6 +90,7 @@ def branch(
     """
     problem = _Problem(relaxed, box, rows, batch)
     count = len(rows.constant)
+    params = tuple(p.astype(np.float64) for p in params)
     splits = tuple(np.zeros(p.shape, np.int8) for p in params)
     pool, points = _bound(problem, np.arange(count), params, splits, 0)
     done = pool.value <= 0  # a bound that is not a number is not done
@@ -118,16 +119,31 @@ def _bound(
 ) -> tuple[Domains, Array]:
     """Bounds domains; also returns points at which their rows look positive."""
     bounded, reached, choice = _bound_once(problem, row, params, splits, steps)
-    last = (choice < 0) & ~(bounded.value <= 0) & (steps > 0)
-    if last.any():
-        # No split is left that could help: only better multipliers can.
-        params, splits_last = jax.tree.map(lambda a: a[last], (bounded.params, splits))
-        again, _, _ = _bound_once(problem, row[last], params, splits_last, LAST_STEPS)
-        for whole, part in zip(jax.tree.leaves(bounded), jax.tree.leaves(again), strict=True):
-            whole[last] = part
-    positive = ~(bounded.value <= 0) & (reached > 0)
-    choice[positive] = -1
-    return Domains(row, bounded.value, bounded.params, splits, choice), bounded.point[positive]
+    cells = np.flatnonzero((choice < 0) & ~(bounded.value <= 0))
+    points = bounded.point[~(bounded.value <= 0) & (reached > 0)]
+    choice[~(bounded.value <= 0) & (reached > 0)] = -1
+    if len(cells):
+        points = np.concatenate([points, _settle_cells(problem, row, splits, bounded, cells)])
+    return Domains(row, bounded.value, bounded.params, splits, choice), points
+
+
+def _settle_cells(
+    problem: _Problem, row: Array, splits: tuple[Array, ...], bounded: Bounded, cells: Array
+) -> np.ndarray:
+    """Solves the domains without a split left, in place; returns their maximisers."""
+    relaxed, box, rows, _ = problem
+    theirs = tuple(s[cells] for s in splits)
+    solutions = [
+        solve_cell(
+            relaxed, box, Rows(*(a[row[i], None] for a in rows)), tuple(s[i] for s in splits)
+        )
+        for i in cells
+    ]
+    params = tuple(np.stack(p) for p in zip(*(s.params for s in solutions), strict=True))
+    again = _bound_once(problem, row[cells], params, theirs, 0)[0]
+    for whole, part in zip(jax.tree.leaves(bounded), jax.tree.leaves(again), strict=True):
+        whole[cells] = part
+    return np.stack([s.point for s in solutions])
 
 
 def _bound_once(

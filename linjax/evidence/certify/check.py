@@ -107,7 +107,8 @@ def _check_site(
     step = steps[-1]
     sides = []
     for sign, value in ((-1, -claim.lower), (1, claim.upper)):
-        proven = _proven(known, box, step, claim.proofs, sign, k) <= value
+        bounds = [_proven(known, box, step, p, sign, k) for p in (claim.proofs, claim.leaves)]
+        proven = np.minimum(*bounds) <= value
         rest = np.flatnonzero(~proven)
         kernel, bias = sign * step.kernel[:, rest], sign * step.bias[rest]
         proven[rest] = _exceeds(kernel, bias, features, value[rest]) <= 0
@@ -242,7 +243,7 @@ def _slope(rise: Array, low: Array, high: Array, split: Array, param: Array) -> 
     alpha = np.where(crossing, np.where(rise > 0, chord, param), low >= 0)
     alpha = np.where(split == 0, alpha, split > 0)
     scale = np.abs(rise).sum(axis=1, keepdims=True) / max(rise.shape[1], 1)
-    return rise * alpha + split * param * (split != 0) * scale
+    return rise * alpha + split * param * np.where(scale > 0, scale, 1.0)
 
 
 def _witnessed(steps: tuple[Step, ...], box: Interval, claim: SiteBounds, side: int) -> np.ndarray:

@@ -104,7 +104,7 @@ def line_above(step: Relaxed, rise: Array, params: Array, splits: Array) -> Line
       step: the step whose pre-activations are z.
       rise: ``(n, w)``, the D of the module's docstring.
       params: ``(n, w)``: α in [0, 1] of a unit without split, β ≥ 0 of a split one,
-        relative to the row's mean ``|D|``.
+        relative to the row's mean ``|D|``, or to 1 where that is 0.
       splits: ``(n, w)`` 1 where the row assumes z ≥ 0, -1 where z ≤ 0, else 0.
     """
     active = (step.lower >= 0) | (splits > 0)
@@ -114,9 +114,9 @@ def line_above(step: Relaxed, rise: Array, params: Array, splits: Array) -> Line
     slope = rise * jnp.where(crossing, alpha, active)
     ends = jnp.maximum(-slope * step.lower, (rise - slope) * step.upper)
     intercept = jnp.maximum(ends, 0.0)
-    scale = jax.lax.stop_gradient(jnp.sum(jnp.abs(rise), axis=1, keepdims=True))
-    beta = splits * params * scale / max(rise.shape[1], 1)
-    return Line(rise, slope + beta, jnp.where(crossing, intercept, 0.0))
+    mean = jnp.sum(jnp.abs(rise), axis=1, keepdims=True) / max(rise.shape[1], 1)
+    scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1.0))
+    return Line(rise, slope + splits * params * scale, jnp.where(crossing, intercept, 0.0))
 
 
 def upper_bound(

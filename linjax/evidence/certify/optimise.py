@@ -14,7 +14,8 @@ Array = Any
 Params = tuple[Array, ...]
 
 LEARNING_RATE = 0.2
-DECAY = 0.95
+# What is left of the rate at the last step.
+DECAY = 0.05
 
 
 class _State(NamedTuple):
@@ -32,7 +33,7 @@ class Bounded(NamedTuple):
     Attributes:
       value: ``(n,)`` rigorous upper bounds.
       point: ``(n, p)`` corners of the box where the linear bounds are attained.
-      params: per step ``(n, w)`` float32, the α and β that give these bounds.
+      params: per step ``(n, w)``, the α and β that give these bounds.
     """
 
     value: Array
@@ -89,13 +90,13 @@ def optimise(
 
     Args:
       relaxed, box, rows, splits: see :func:`~linjax.evidence.certify.crown.upper_bound`.
-      params: where to start, float32.
+      params: where to start; their dtype is that of the result.
       goal: ``(n,)`` a row is done once its bound is at most this.
       steps: number of iterations at most; 0 evaluates ``params`` as they are.
 
     Returns:
-      the bounds, evaluated at the best parameters seen, and these in float32: what a
-      certificate stores is what was evaluated.
+      the bounds, evaluated at the best parameters seen, and these, rounded to their dtype:
+      what a certificate stores is what was evaluated.
     """
 
     def loss(candidate: Params) -> tuple[Array, Array]:
@@ -110,7 +111,7 @@ def optimise(
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mean, grads)
         square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, state.square, grads)
         time = state.time + 1
-        rate = LEARNING_RATE * DECAY**state.time
+        rate = LEARNING_RATE * DECAY ** (state.time / steps)
         correction = jnp.sqrt(1 - 0.999**time) / (1 - 0.9**time)
         moved = jax.tree.map(
             lambda p, m, s: p - rate * correction * m / (jnp.sqrt(s) + 1e-30),
@@ -133,7 +134,7 @@ def optimise(
         advance,
         _State(start, zeros, zeros, start, infinite, jnp.zeros((), box.lower.dtype)),
     )
-    stored = jax.tree.map(lambda p: p.astype(jnp.float32), last.best)
+    stored = jax.tree.map(lambda best, p: best.astype(p.dtype), last.best, params)
     return upper_bound(relaxed, box, rows, _wide(stored, box), splits), stored
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from linjax.evidence.bounds import How, Proofs, SiteBounds, Verdict
@@ -98,7 +97,7 @@ def start(problem: Problem, z: Interval) -> State:
         np.full((k, 2), how, np.int8),
         tuple(np.array(p).reshape(k, 2, p.shape[1]) for p in params),
         np.broadcast_to(problem.box.lower, (k, 2, inputs)).copy(),
-        _leaves(np.zeros(0, int), np.zeros(0, int), tuple(p[:0] for p in params)),
+        _proofs(np.zeros(0, int), np.zeros(0, int), tuple(np.zeros(p[:0].shape) for p in params)),
         nothing_seen(inputs, k),
     )
 
@@ -166,7 +165,7 @@ def branching(problem: Problem, state: State, deadline: float) -> State:
     return state._replace(
         value=value,
         how=how,
-        leaves=_leaves(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits),
+        leaves=_proofs(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits),
         seen=observe(state.seen, problem.steps, outcome.points, state.open),
     )
 
@@ -211,7 +210,8 @@ def finish(state: State) -> SiteBounds:
         margin=margin,
         witness=seen.index,
         points=seen.points,
-        proofs=_in_effect(state),
+        proofs=_linear_proofs(state),
+        leaves=state.leaves,
     )
 
 
@@ -255,7 +255,7 @@ def _adopt(state: State, unit: Array, side: Array, bounded: Bounded, how: How) -
     return state._replace(value=value, how=hows, params=params, corner=corner)
 
 
-def _leaves(
+def _proofs(
     unit: Array, side: Array, params: Params, splits: tuple[Array, ...] | None = None
 ) -> Proofs:
     sign = np.where(side == 1, 1, -1).astype(np.int8)
@@ -267,8 +267,7 @@ def _no_splits(params: Params) -> tuple[np.ndarray, ...]:
     return tuple(np.zeros(p.shape, np.int8) for p in params)
 
 
-def _in_effect(state: State) -> Proofs:
-    """The proofs that bounds rest on."""
+def _linear_proofs(state: State) -> Proofs:
+    """The slopes of all bounds that aren't interval bounds or by branching."""
     unit, side = np.nonzero(np.isin(state.how, (How.CROWN, How.ALPHA_CROWN)))
-    rows = _leaves(unit, side, tuple(p[unit, side] for p in state.params))
-    return jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, state.leaves)
+    return _proofs(unit, side, tuple(p[unit, side] for p in state.params))
