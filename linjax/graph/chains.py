@@ -77,6 +77,11 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     """
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
     parts = [[parts_of(a, flat) for a in group] for group in affines]
+    for affine, part in zip(affines[-1], parts[-1], strict=True):
+        if part.kernel is None and part.bias is None:
+            raise StructureError(
+                f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
+            )
     main, carried = affines[0][0].inputs, 0
     result = []
     for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
@@ -146,8 +151,6 @@ def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | 
                 f"{join(path)}: shape {tuple(shape)}, expected ({order[0]}, {order[1]})"
             )
 
-    if outputs is not None and part.bias is None and part.kernel is None:
-        raise StructureError(f"{join(affine.kernel)}: missing, expected ({main}, {outputs})")
     total = main + carried
     expect("down", part.down, total, None)
     if part.down is not None:

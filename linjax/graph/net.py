@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.structure import Graph, Leaf
 
 Array = Any
 
@@ -173,7 +173,6 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     leaves = pytree.leaves_of(params)
     if not leaves:
         raise StructureError("params has no leaves; expected a pytree of arrays")
-    _distinct(leaves)
     traced = program.record(apply_fn, params, inputs)
     found = analysis.analyse(traced, leaves)
     template = jax.tree.unflatten(
@@ -181,12 +180,3 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     )
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
     return Net(apply_fn, found.graph, template, example)
-
-
-def _distinct(leaves: tuple[Leaf, ...]) -> None:
-    """Two leaves whose paths read the same would overwrite each other in a folded dict."""
-    seen: set[tuple[str, ...]] = set()
-    for leaf in leaves:
-        if leaf.path in seen:
-            raise StructureError(f"{join(leaf.path)}: two leaves have this path; rename a key")
-        seen.add(leaf.path)

@@ -13,9 +13,18 @@ Flat = dict[Path, Any]
 
 
 def flatten(params: Any) -> Flat:
-    """Returns every leaf by its path of plain strings."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {tuple(key_name(key) for key in path): leaf for path, leaf in leaves}
+    """Returns every leaf by its path of plain strings.
+
+    Raises:
+      StructureError: if two paths read the same; one would overwrite the other.
+    """
+    flat: Flat = {}
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        path = tuple(key_name(key) for key in keys)
+        if path in flat:
+            raise StructureError(f"{join(path)}: two leaves have this path; rename a key")
+        flat[path] = leaf
+    return flat
 
 
 def unflatten(flat: Flat) -> dict[str, Any]:
