@@ -28,6 +28,8 @@ def solve(covariance: Array, cross: Array, jitter: float = JITTER) -> Array:
 
     The variables are scaled to unit variance first, so that the jitter means the same for all.
     """
+    if not len(covariance):
+        return np.zeros_like(cross)
     scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     inverse = np.divide(
         1.0, scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale.max(initial=0)

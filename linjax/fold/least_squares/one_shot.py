@@ -105,6 +105,7 @@ def fold_moments(
     error: float | None = None,
     fixed: int = 0,
     round_to: int = 1,
+    plan: Plan | None = None,
 ) -> Folded:
     """Folds the chains of a network by least squares on second moments.
 
@@ -119,6 +120,7 @@ def fold_moments(
       error: largest predicted relative output error; used where no budget is given.
       fixed: parameters outside the chains.
       round_to: widths are rounded down to a multiple of this where they reach it.
+      plan: the widths, if they are known already.
 
     Returns:
       The folded chains, float64, and the plan.
@@ -138,7 +140,8 @@ def fold_moments(
       >>> [layer.units for layer in folded.chains[0]], folded.plan.parameters
       ([0, 2], 7)
     """
-    plan = make_plan(problems, budget=budget, error=error, fixed=fixed, round_to=round_to)
+    if plan is None:
+        plan = make_plan(problems, budget=budget, error=error, fixed=fixed, round_to=round_to)
     chains = tuple(
         execute(problem, frame(problem.moments, None, plan.ridge), shape)
         for problem, shape in zip(problems, plan.shapes, strict=True)

@@ -1,0 +1,181 @@
+"""Moments measured on a network that is folded up to some depth, beside the original's targets."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from linjax.evidence.moments import merge_scatter
+from linjax.fold.least_squares.features import Frame
+from linjax.fold.objective import uncertainty
+from linjax.graph import pytree
+from linjax.graph.chains import write_chain
+from linjax.graph.layers import Layer, Layers
+from linjax.graph.net import Net
+
+Array = Any
+
+
+class Link(NamedTuple):
+    """What takes a layer's features to the next, as arrays: a :class:`Layer` but for its units."""
+
+    down: Array | None
+    linear: Array | None
+
+
+def _links(layers: Layers) -> tuple[tuple[Link, ...], tuple[bool, ...]]:
+    def narrow(x: Array | None) -> Array | None:
+        return None if x is None else jnp.asarray(x, jnp.float32)
+
+    links = tuple(Link(narrow(layer.down), narrow(layer.linear)) for layer in layers)
+    return links, tuple(layer.carry for layer in layers)
+
+
+def _walk(
+    links: tuple[Link, ...], carries: tuple[bool, ...], source: Array, posts: list[Array]
+) -> Array:
+    """Features behind some layers, from the chain's input and the units' activations."""
+    v = source
+    for link, carry, post in zip(links, carries, posts, strict=False):
+        inner = v if link.down is None else v @ link.down
+        parts = [post]
+        if link.linear is not None:
+            parts.append(inner @ link.linear)
+        if carry:
+            parts.append(inner)
+        v = jnp.concatenate(parts, axis=1)
+    return v
+
+
+def _activations(net: Net, params: Any, inputs: Any, chain: int) -> tuple[Array, list[Array], Any]:
+    outputs, taps, _ = net.run(params, *inputs)
+    sites = net.graph.chains[chain].sites
+    source = taps[sites[0].name].source.astype(jnp.float32)
+    nothing = jnp.zeros((source.shape[0], 0), jnp.float32)
+    posts = [taps[s.name].post for s in sites]
+    return source, [nothing if p is None else p.astype(jnp.float32) for p in posts], outputs
+
+
+@functools.partial(
+    jax.jit, static_argnames=("net", "chain", "carries", "own", "units", "metric")
+)
+def _batch_moments(
+    net: Net, original: Any, folded: Any, inputs: Any, *,
+    links: tuple[Link, ...], own_links: tuple[Link, ...], matrix: Array, floor: Array,
+    chain: int, carries: tuple[bool, ...], own: tuple[bool, ...], units: int | None, metric: str,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Weighted moments on one batch: sum of weights, mean, centred scatter."""
+    source, posts, outputs = _activations(net, original, inputs, chain)
+    target = _walk(links, carries, source, posts) @ matrix
+    source, posts, _ = _activations(net, folded, inputs, chain)
+    parts = [_walk(own_links, own, source, posts)]
+    if units is not None:
+        parts.append(posts[units])
+    rows = jnp.concatenate([*parts, target], axis=1)
+    weight = uncertainty(outputs, rows.shape[0], metric) + floor
+    count = jnp.sum(weight)
+    mean = weight @ rows / count
+    centred = (rows - mean) * jnp.sqrt(weight)[:, None]
+    return count, mean, jnp.matmul(centred.T, centred, precision=lax.Precision.HIGHEST)
+
+
+def _gather(passes: Iterable[tuple[Array, Array, Array]]) -> Frame:
+    """Merges the batches' moments in float64."""
+    total = None
+    for batch in passes:
+        now = tuple(np.asarray(x, np.float64) for x in batch)
+        total = now if total is None else merge_scatter(*total, *now)
+    count, mean, scatter = total
+    return Frame(float(count), mean, scatter / count)
+
+
+class Data(NamedTuple):
+    """The original network and rows to measure on.
+
+    Attributes:
+      net: the traced network.
+      original: its parameters.
+      batches: makes an iterator of tuples of inputs.
+      metric: output metric.
+      floor: weight of a row without any uncertainty.
+    """
+
+    net: Net
+    original: Any
+    batches: Callable[[], Iterable[Any]]
+    metric: str
+    floor: float
+
+
+class Target(NamedTuple):
+    """A linear map of the original's features at a depth: ``v @ matrix``."""
+
+    layers: Layers
+    depth: int
+    matrix: Array
+
+
+def measure(
+    data: Data, chain: int, before: pytree.Flat, own: Layers, depth: int, target: Target
+) -> Frame:
+    """Gathers moments of [features, units, target] in one pass over the data.
+
+    Rows are weighted by their outputs' uncertainty, since an error is worth nothing where
+    the outputs can't move.
+
+    Args:
+      data: the original and the rows.
+      chain: index of the chain.
+      before: parameters with the chains before it folded.
+      own: the chain's layers as folded so far: those before ``depth``, whose features are
+        measured, and that at ``depth`` if its units are wanted.
+      depth: the layer whose features are measured.
+      target: what the original computes.
+
+    Returns:
+      Moments of the features that the layer reads in the folded network, of its units'
+      activations there if ``own`` holds it, and of the target.
+    """
+    graph = data.net.graph
+    folded = write_chain(graph, before, graph.chains[chain], _completed(own, target.layers))
+    links, carries = _links(target.layers[: target.depth])
+    own_links, own_carries = _links(own[:depth])
+    step = functools.partial(
+        _batch_moments, data.net, data.original, pytree.unflatten(folded),
+        links=links, own_links=own_links, matrix=jnp.asarray(target.matrix, jnp.float32),
+        floor=jnp.float32(data.floor), chain=chain, carries=carries, own=own_carries,
+        units=depth if len(own) > depth else None, metric=data.metric,
+    )  # fmt: skip
+    return _gather(step(inputs) for inputs in data.batches())
+
+
+def _completed(own: Layers, layers: Layers) -> Layers:
+    """The folded layers with layers of fitting widths behind, which nobody looks at."""
+    done = list(own)
+    for layer in layers[len(own) :]:
+        reads = done[-1].features if done else layers[0].reads
+        done.append(
+            Layer(
+                np.zeros((reads, layer.units)),
+                np.zeros(layer.units),
+                unit_leaves=layer.unit_leaves,
+                origin=layer.origin,
+            )
+        )
+    return tuple(done)
+
+
+def mean_uncertainty(net: Net, params: Any, batches: Iterable[Any], metric: str) -> float:
+    """Returns the mean over rows of the trace of the output metric."""
+
+    @jax.jit
+    def trace(inputs: Any) -> tuple[Array, int]:
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+        return jnp.sum(uncertainty(net.apply(params, *inputs), rows, metric)), rows
+
+    sums = np.array([jax.device_get(trace(inputs)) for inputs in batches], np.float64)
+    return float(sums[:, 0].sum() / max(sums[:, 1].sum(), 1.0))

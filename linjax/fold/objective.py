@@ -1,0 +1,56 @@
+"""How far a network's outputs are from the original's, in the output metric."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = Any
+
+
+def _floating(outputs: Any) -> list[Array]:
+    return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def _logits(leaf: Array, metric: str) -> bool:
+    return metric == "softmax" and leaf.ndim > 0 and leaf.shape[-1] >= 2
+
+
+def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
+    """Returns the sum over a batch of ``KL(softmax y ‖ softmax y')`` or of ``‖y' − y‖² / 2``."""
+    total = jnp.zeros((), jnp.float32)
+    for student, original in zip(_floating(outputs), _floating(teacher), strict=True):
+        student, original = student.astype(jnp.float32), original.astype(jnp.float32)
+        if _logits(original, metric):
+            p, q = jax.nn.log_softmax(original), jax.nn.log_softmax(student)
+            total += jnp.sum(jnp.exp(p) * (p - q))
+        else:
+            total += jnp.sum((student - original) ** 2) / 2
+    return total
+
+
+def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
+    """Returns the divergence's Gauss–Newton curvature at the outputs times a tangent: ``F t``."""
+
+    def weigh(y: Array, t: Array) -> Array:
+        if not _logits(y, metric):
+            return t
+        p = jax.nn.softmax(y.astype(jnp.float32)).astype(t.dtype)
+        return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True)
+
+    return jax.tree.map(weigh, outputs, tangent)
+
+
+def uncertainty(outputs: Any, samples: int, metric: str) -> Array:
+    """Returns tr F of each sample's outputs: how much they can still move, ``(samples,)``.
+
+    Ones where outputs don't belong to samples one by one, or for a regression.
+    """
+    leaves = _floating(outputs)
+    if len(leaves) != 1 or not _logits(leaves[0], metric):
+        return jnp.ones(samples, jnp.float32)
+    p = jax.nn.softmax(leaves[0].astype(jnp.float32))
+    trace = (1.0 - jnp.sum(p**2, axis=-1)).reshape(-1)
+    if samples % trace.shape[0]:
+        return jnp.ones(samples, jnp.float32)
+    return jnp.repeat(trace, samples // trace.shape[0])
