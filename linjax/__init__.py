@@ -1,6 +1,8 @@
 """linjax: smaller networks without retraining, by exploiting linearity."""
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StructureError
+from linjax.evidence.bounds import Bounds
+from linjax.evidence.certify.network import certify, check_certificate
 from linjax.evidence.collect import collect
 from linjax.evidence.score import score
 from linjax.evidence.stats import Stats, merge
@@ -12,6 +14,7 @@ from linjax.graph.net import Net, trace
 from linjax.training.carry import carry_over
 
 __all__ = [
+    "Bounds",
     "EvidenceError",
     "FoldWarning",
     "LinjaxError",
@@ -19,6 +22,8 @@ __all__ = [
     "Stats",
     "StructureError",
     "carry_over",
+    "certify",
+    "check_certificate",
     "collect",
     "count",
     "fold",

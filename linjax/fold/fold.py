@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
+from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.stats import Stats
+from linjax.fold import exact
+from linjax.fold.least_squares.one_shot import fold_moments
+from linjax.fold.least_squares.prices import Problem
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
@@ -22,7 +26,14 @@ from linjax.graph.structure import Chain, Graph, Leaf
 DEFAULT = Tolerance(0.01)
 
 
-def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: bool = False) -> Any:
+def fold(
+    params: Any,
+    evidence: Stats | Bounds,
+    rule: Rule | None = None,
+    *,
+    rules: tuple[str, ...] = exact.DEFAULT,
+    details: bool = False,
+) -> Any:
     """Makes a network smaller without retraining, by the linearity of its units.
 
     By the published rules (:func:`threshold`, :func:`published_size`) units that are
@@ -31,11 +42,17 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: boo
     them and the next layer's kernel are chosen together so that the next pre-activation
     is reproduced best on the calibration set, by least squares in the output metric.
 
+    By :class:`Bounds` the fold is exact on their box: units that are proven off are
+    removed, those proven on are replaced by as few linear units as their maps have rank,
+    or by a residual path, from the last layer to the first.
+
     Args:
       params: the pytree that the evidence was collected on, in any floating dtype; it is
         not changed.
-      evidence: :class:`Stats` of :func:`collect`.
-      rule: a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
+      evidence: :class:`Stats` of :func:`collect`, or :class:`Bounds` of :func:`certify`.
+      rule: for Stats a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
+      rules: for Bounds the exact rewritings to use, all by default; those of the 2020
+        paper are ``("inactive", "dependent", "fold_layer", "collapse")``.
       details: whether to return a :class:`Report` of what was done, too.
 
     Returns:
@@ -48,11 +65,12 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: boo
         expected shape.
       EvidenceError: if the evidence is of another kind, lacks what the rule needs, or was
         collected on parameters that had been folded already.
-      LinjaxError: if rule isn't a rule.
+      LinjaxError: if rule isn't a rule, or is given beside Bounds.
 
     References:
       Dobler and Lemmerich, Linearity-based neural network compression, 2025,
-      arXiv 2506.21146.
+      arXiv 2506.21146. Serra, Kumar and Ramalingam, Lossless compression of deep neural
+      networks, 2020, arXiv 2001.00218.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -66,22 +84,60 @@ def fold(params: Any, evidence: Stats, rule: Rule | None = None, *, details: boo
       >>> bool(jnp.allclose(net.apply(folded, x), apply(params, x)))
       True
     """
-    if not isinstance(evidence, Stats):
-        raise EvidenceError(f"expected evidence (Stats), got {type(evidence).__name__}")
-    rule = DEFAULT if rule is None else rule
-    if not isinstance(rule, Threshold | PublishedSize | Size | Tolerance):
-        raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
+    if isinstance(evidence, Bounds):
+        if rule is not None:
+            raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
+    elif not isinstance(evidence, Stats):
+        raise EvidenceError(f"expected Stats or Bounds, got {type(evidence).__name__}")
     graph = evidence.graph
     if not matching(params, graph, evidence.leaves):
         return (params, unchanged(params, graph)) if details else params
-    if isinstance(rule, Threshold | PublishedSize):
-        folded, report = _published(params, evidence, rule)
-    else:
-        raise LinjaxError("not yet")
+    folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
     if report.after >= report.before:
-        _nothing(report, rule)
+        _nothing(report, "the bounds" if rule is None else str(rule))
         folded, report = params, unchanged(params, graph)
     return (folded, report) if details else folded
+
+
+def _dispatch(
+    params: Any, evidence: Stats | Bounds, rule: Rule, rules: tuple[str, ...]
+) -> tuple[Any, Report]:
+    if isinstance(evidence, Bounds):
+        if fingerprint(params) != evidence.fingerprint:
+            raise EvidenceError(
+                "the bounds were proven for other values of these parameters; certify these"
+            )
+        return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
+    if isinstance(rule, Threshold | PublishedSize):
+        return _published(params, evidence, rule)
+    if isinstance(rule, Size | Tolerance):
+        return _least_squares(params, evidence, rule)
+    raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
+
+
+def _least_squares(params: Any, stats: Stats, rule: Size | Tolerance) -> tuple[Any, Report]:
+    """Folds all chains together: they share the budget."""
+    if stats.moments is None:
+        raise EvidenceError(f"{rule} needs second moments; collect with second_moments=True")
+    graph, flat = stats.graph, pytree.flatten(params)
+    chains = [read_chain(graph, flat, chain) for chain in graph.chains]
+    problems = [
+        Problem(layers, moments, len(chain.layers[-1]) == 1)
+        for chain, layers, moments in zip(graph.chains, chains, stats.moments, strict=True)
+    ]
+    total = count(params)
+    own = pytree.foldable_paths(graph)
+    fixed = count({"/".join(path): leaf for path, leaf in flat.items() if path not in own})
+    folded = fold_moments(
+        problems,
+        budget=int(rule.fraction * total) if isinstance(rule, Size) else None,
+        error=rule.error if isinstance(rule, Tolerance) else None,
+        fixed=fixed,
+        round_to=rule.round_to,
+    )
+    after = iter(folded.chains)
+    params, report = transform(params, graph, lambda *_: next(after))
+    return params, report._replace(predicted=folded.plan.error)
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
@@ -134,9 +190,9 @@ def unchanged(params: Any, graph: Graph) -> Report:
     return transform(params, graph, lambda _, layers: layers)[1]
 
 
-def _nothing(report: Report, rule: Rule) -> None:
+def _nothing(report: Report, what: str) -> None:
     warnings.warn(
-        f"nothing was folded: {rule} doesn't make the network smaller "
+        f"nothing was folded: {what} can't make the network smaller "
         f"({report.before:,} parameters, {report.after:,} when folded)",
         FoldWarning,
         stacklevel=3,

@@ -26,7 +26,7 @@ METHODS: dict[str, tuple[site.Stage, ...]] = {
         site.crown,
         site.gradient,
         site.alpha_crown,
-        site.gradient,
+        site.gradient_again,
         site.branching,
     ),
 }

@@ -17,8 +17,8 @@ from linjax.evidence.certify.steps import Step
 Array = Any
 
 ALPHA_STEPS = 50
-ASCENT_STEPS = 40
-RESTARTS = 8
+ASCENT_STEPS, RESTARTS = 60, 8
+MORE_ASCENT_STEPS, MORE_RESTARTS = 300, 64
 LARGEST_BATCH = 128
 
 
@@ -120,19 +120,30 @@ def crown(problem: Problem, state: State, deadline: float) -> State:
 
 def gradient(problem: Problem, state: State, deadline: float) -> State:
     """Witnesses by projected gradient ascent, from the bounds' corners and from anywhere."""
+    return _ascend(problem, state, RESTARTS, ASCENT_STEPS, deadline)
+
+
+def gradient_again(problem: Problem, state: State, deadline: float) -> State:
+    """The same for the few units left, with patience."""
+    return _ascend(problem, state, MORE_RESTARTS, MORE_ASCENT_STEPS, deadline)
+
+
+def _ascend(
+    problem: Problem, state: State, restarts: int, steps: int, deadline: float
+) -> State:
     unit, side = np.nonzero(state.open)
     if not len(unit) or time.monotonic() > deadline:
         return state
     lower, upper = problem.box
-    draw = np.random.default_rng(0).beta(0.5, 0.5, (len(unit), RESTARTS, len(lower)))
+    draw = np.random.default_rng(0).beta(0.5, 0.5, (len(unit), restarts, len(lower)))
     starts = np.clip(lower + draw * (upper - lower), lower, upper)
     starts[:, 0] = state.corner[unit, side]
 
     def climb(weights: Array, constant: Array, starts: Array) -> tuple[Array, Array]:
         rows = Rows(weights, constant)
-        return ascend(problem.steps[:-1], problem.box, rows, starts, ASCENT_STEPS)
+        return ascend(problem.steps[:-1], problem.box, rows, starts, steps)
 
-    rows = problem.rows(np.repeat(unit, RESTARTS), np.repeat(side, RESTARTS))
+    rows = problem.rows(np.repeat(unit, restarts), np.repeat(side, restarts))
     value, points = in_batches(climb, problem.batch, *rows, starts.reshape(-1, len(lower)))
     seen = observe(state.seen, problem.steps, points[value > 0], state.open)
     return state._replace(seen=seen)
