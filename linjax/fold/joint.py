@@ -23,6 +23,8 @@ Array = Any
 ROUNDS = 12
 STEPS = 20
 """Conjugate-gradient steps of a round."""
+DAMPING = 10.0
+"""Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
 """Rounds without progress on the held-out rows before stopping."""
 PROGRESS = 0.01
@@ -80,7 +82,7 @@ def joint_refit(
     """
     parts = _parts(net, params)
     system = _System(net, parts, metric)
-    now, damping = parts.vector, 0.1
+    now, damping = parts.vector, DAMPING
     error, best = system.error(now, train), (system.error(now, held), now)
     patience = PATIENCE
     for round_ in range(rounds):
@@ -88,8 +90,7 @@ def joint_refit(
         after = system.error(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
-            damping *= 8.0
-            patience -= 1
+            damping *= 10.0
         else:
             now, error = now + step, after
             damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
