@@ -99,8 +99,12 @@ def optimise(
       what a certificate stores is what was evaluated.
     """
 
+    # The search needs no rigour: it runs in single precision, only its result is evaluated
+    # in double precision.
+    coarse = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (relaxed, box, rows))
+
     def loss(candidate: Params) -> tuple[Array, Array]:
-        value = upper_bound(relaxed, box, rows, candidate, splits).value
+        value = upper_bound(*coarse, candidate, splits).value
         return jnp.sum(value), value
 
     def advance(state: _State) -> _State:
@@ -111,10 +115,10 @@ def optimise(
         mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mean, grads)
         square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, state.square, grads)
         time = state.time + 1
-        rate = LEARNING_RATE * DECAY ** (state.time / steps)
+        rate = LEARNING_RATE * DECAY ** (state.time / jnp.float32(steps))
         correction = jnp.sqrt(1 - 0.999**time) / (1 - 0.9**time)
         moved = jax.tree.map(
-            lambda p, m, s: p - rate * correction * m / (jnp.sqrt(s) + 1e-30),
+            lambda p, m, s: p - rate * correction * m / (jnp.sqrt(s) + 1e-20),
             state.params,
             mean,
             square,
@@ -126,20 +130,20 @@ def optimise(
     def unfinished(state: _State) -> Array:
         return (state.time < steps) & jnp.any(state.value > goal)
 
-    start = jax.tree.map(lambda p: p.astype(box.lower.dtype), params)
+    start = jax.tree.map(lambda p: p.astype(jnp.float32), params)
     zeros = jax.tree.map(jnp.zeros_like, start)
-    infinite = jnp.full(rows.constant.shape, jnp.inf, box.lower.dtype)
+    infinite = jnp.full(rows.constant.shape, jnp.inf, jnp.float32)
     last = jax.lax.while_loop(
         unfinished,
         advance,
-        _State(start, zeros, zeros, start, infinite, jnp.zeros((), box.lower.dtype)),
+        _State(start, zeros, zeros, start, infinite, jnp.zeros((), jnp.float32)),
     )
-    stored = jax.tree.map(lambda best, p: best.astype(p.dtype), last.best, params)
-    return upper_bound(relaxed, box, rows, _wide(stored, box), splits), stored
-
-
-def _wide(params: Params, box: Interval) -> Params:
-    return jax.tree.map(lambda p: p.astype(box.lower.dtype), params)
+    # Without a step, the parameters are evaluated in their own precision.
+    stored = jax.tree.map(
+        lambda best, given: jnp.where(steps > 0, best.astype(given.dtype), given), last.best, params
+    )
+    wide = jax.tree.map(lambda p: p.astype(box.lower.dtype), stored)
+    return upper_bound(relaxed, box, rows, wide, splits), stored
 
 
 def _select(choose: Array, this: Params, other: Params) -> Params:
