@@ -56,8 +56,8 @@ def _tolerance(subject: Subject, amount: float) -> Params:
 
 
 def _compress(subject: Subject, amount: float) -> Params:
-    rule = linjax.size(amount)
-    return linjax.compress(subject.net, subject.params, subject.batches(), rule)
+    net, params, stats, _, _ = subject
+    return linjax.compress(net, params, subject.batches, linjax.size(amount), stats=stats)
 
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
