@@ -4,11 +4,20 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Random networks compile a program each: quick compilation matters more than quick programs.
 # Eight virtual devices let the sharded paths run anywhere.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+
+# Every example compiles programs of its own. `pytest --hypothesis-profile=thorough` takes longer.
+settings.register_profile(
+    "quick", max_examples=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=500)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

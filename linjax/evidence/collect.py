@@ -1,6 +1,5 @@
 """One streaming pass over a calibration set."""
 
-import functools
 import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -166,7 +165,7 @@ def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -
     taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
     pairs = [_pair(taps[site.name]) for site in net.graph.sites]
-    blocks = [_blocks(chain, taps) for chain, _ in zip(net.graph.chains, state.chains)]
+    blocks = [_blocks(chain, taps) for chain in net.graph.chains[: len(state.chains)]]
 
     def mean(values: Array) -> Array:
         return jnp.mean(sums.wide(values), axis=0)

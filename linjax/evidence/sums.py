@@ -5,6 +5,7 @@ the first batch's own mean is used as centre for the whole pass, so that sums of
 batches simply add. Every few batches they move to float64 on the host.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +78,7 @@ def chain_sums(blocks: list[Array], centres: list[Array], rows: int, folds: int)
                 for a in parts
             ]
         )
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        for start, end in itertools.pairwise(ends)
     )  # fmt: skip
     return ChainSums(
         count=jnp.array([a.shape[0] for a in parts], jnp.int32),

@@ -20,9 +20,9 @@ import scipy.linalg
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
-from linjax.fold.substitute import keep_units, substitute
 from linjax.graph.layers import Layer, Layers
 from linjax.graph.structure import Chain
+from linjax.graph.substitute import keep_units, substitute
 
 Array = Any
 

@@ -16,8 +16,8 @@ import scipy.sparse
 
 from linjax.errors import LinjaxError
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
-from linjax.fold.substitute import keep_units, substitute
 from linjax.graph.layers import Layer, Layers
+from linjax.graph.substitute import keep_units, substitute
 
 Array = Any
 

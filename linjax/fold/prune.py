@@ -7,8 +7,8 @@ import numpy as np
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.fold import matching, transform
-from linjax.fold.substitute import keep_units, substitute
 from linjax.graph.layers import Array, Layers
+from linjax.graph.substitute import keep_units, substitute
 
 
 def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network") -> Any:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.rules import PublishedSize, Threshold
-from linjax.fold.substitute import keep_units, substitute
 from linjax.graph.layers import Array, Layers
+from linjax.graph.substitute import keep_units, substitute
 
 
 class Widths(NamedTuple):

@@ -242,7 +242,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     """
     flat = dict(params)
     layers = normalise(layers, single=len(chain.layers[-1]) == 1)
-    main, carried = layers[0].reads, 0
+    main = layers[0].reads  # features that the next map reads by its kernel; the rest is residual
     default = _dtype(graph, params)
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
         affines = [graph.affine(name) for name in names]
@@ -262,8 +262,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
                 if layer.units:
                     flat[path] = jnp.asarray(leaf)
         if layer.units or layer.linears or not layer.carry:
-            below = layer.kernel.shape[0]
-            main, carried = layer.units + layer.linears, below if layer.carry else 0
+            main = layer.units + layer.linears
     return flat
 
 

@@ -95,12 +95,11 @@ class Net:
         if key not in self._programs:
             traced = self._record(template, shapes)
             found = analysis.analyse(traced, leaves)
-            if self.graph.affines and found.graph.chains != self.graph.chains:
-                if not _same_sites(found.graph, self.graph):
-                    raise StructureError(
-                        f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to other "
-                        f"sites than the traced {[s.shape for s in jax.tree.leaves(self.example)]}"
-                    )
+            if not _same_sites(found.graph, self.graph):
+                raise StructureError(
+                    f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to "
+                    f"other sites than {[s.shape for s in jax.tree.leaves(self.example)]}"
+                )
             self._programs[key] = traced, found
         return self._programs[key]
 

@@ -2,12 +2,13 @@
 
 Only exact rewritings: products of adjacent linear maps where the product isn't larger,
 linear units that stand alone moved into the next layer's bottleneck, linear units beside
-a residual path absorbed by it.
+a residual path absorbed by it, features that are always zero dropped.
 """
 
 import numpy as np
 
-from linjax.graph.layers import Layer, Layers
+from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.substitute import substitute
 
 
 def normalise(layers: Layers, single: bool = True) -> Layers:
@@ -17,53 +18,61 @@ def normalise(layers: Layers, single: bool = True) -> Layers:
       layers: the chain, its last layer being affine.
       single: whether the last depth holds one map; several can't share a bottleneck.
     """
-    result = list(layers)
-    for index, layer in enumerate(result[:-1]):
-        follower = result[index + 1]
-        into_head = index + 1 == len(result) - 1
-        layer, follower = _absorb(_narrow_down(layer), follower)
-        if layer.units == 0 and (single or not into_head):
-            layer, follower = _hand_on(layer, follower)
-        result[index], result[index + 1] = layer, follower
-    result[-1] = _narrow_down(result[-1])
-    return tuple(result)
+    for index in range(len(layers) - 1):
+        layers = _absorb(_settle(layers, index), index)
+        layers = _put(layers, index, _narrow_down(layers[index]))
+        into_head = index + 1 == len(layers) - 1
+        if layers[index].units == 0 and (single or not into_head):
+            layers = _hand_on(layers, index)
+    last = layers[-1]
+    if last.reads == 0:
+        last = last._replace(kernel=np.zeros((0, last.units)), down=None)
+    return (*layers[:-1], _narrow_down(last))
 
 
-def _absorb(layer: Layer, follower: Layer) -> tuple[Layer, Layer]:
+def _put(layers: Layers, index: int, *changed: Layer) -> Layers:
+    return (*layers[:index], *changed, *layers[index + len(changed) :])
+
+
+def _settle(layers: Layers, index: int) -> Layers:
+    """Reduces a layer that reads nothing to its constant units."""
+    layer = layers[index]
+    if layer.reads:
+        return layers
+    k, features = layer.units, layer.features
+    constant = layer._replace(kernel=np.zeros((0, k)), linear=None, carry=False, down=None)
+    layers = _put(layers, index, constant)
+    return substitute(layers, index + 1, lambda rows: rows[:k], np.zeros(features))
+
+
+def _absorb(layers: Layers, index: int) -> Layers:
     """Drops linear units that stand beside the path which carries all that they read."""
-    if layer.linear is None or not layer.carry or follower.carry:
-        return layer, follower  # a follower that hands on its features needs all of them
-    k, r = layer.units, layer.linears
+    layer = layers[index]
+    if layer.linear is None or not layer.carry:
+        return layers
+    k, own, linear = layer.units, layer.units + layer.linears, layer.linear
 
-    def rows(matrix):
-        carried = matrix[k + r :] + layer.linear @ matrix[k : k + r]
-        return np.concatenate([matrix[:k], carried])
+    def pull(rows: Array) -> Array:
+        return np.concatenate([rows[:k], rows[own:] + linear @ rows[k:own]])
 
-    if follower.down is not None:
-        return layer._replace(linear=None), follower._replace(down=rows(follower.down))
-    linear = None if follower.linear is None else rows(follower.linear)
-    return layer._replace(linear=None), follower._replace(
-        kernel=rows(follower.kernel), linear=linear
-    )
+    layers = _put(layers, index, layer._replace(linear=None))
+    return substitute(layers, index + 1, pull, np.zeros(own + linear.shape[0]))
 
 
-def _hand_on(layer: Layer, follower: Layer) -> tuple[Layer, Layer]:
+def _hand_on(layers: Layers, index: int) -> Layers:
     """Moves a layer without units, which is linear, in front of the next layer."""
+    layer, follower = layers[index], layers[index + 1]
     if layer.linear is not None and not layer.carry:
         reach = layer.linear if layer.down is None else layer.down @ layer.linear
-    elif layer.linear is None and layer.carry:
-        if layer.down is None:
-            return layer, follower
+    elif layer.carry and layer.down is not None:
         reach = layer.down
     else:
-        return layer, follower
+        return layers
     down = reach if follower.down is None else reach @ follower.down
-    vanished = Layer(
-        kernel=np.zeros((layer.reads, 0)),
-        bias=np.zeros((0,)),
-        carry=True,
+    vanished = layer._replace(
+        kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
     )
-    return vanished, follower._replace(down=down)
+    return _put(layers, index, vanished, follower._replace(down=down))
 
 
 def _narrow_down(layer: Layer) -> Layer:

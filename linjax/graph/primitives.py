@@ -11,15 +11,16 @@ from typing import Any
 import jax
 from jax import lax
 
-from linjax.graph.program import Op, Program
+from linjax.graph.program import Const, Op, Program
 
-ELEMENTWISE = frozenset(
-    """abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type
-    copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow
-    is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or pow
-    pvary real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
-    stop_gradient sub tan tanh xor""".split()
-)
+_NAMES = """
+    abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy
+    copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow
+    is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or pow pvary
+    real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub
+    tan tanh xor
+"""
+ELEMENTWISE = frozenset(_NAMES.split())
 
 # Operations on a parameter leaf that leave its entries as they are.
 VIEWS = frozenset(
@@ -76,13 +77,17 @@ def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -
     if op.name in ELEMENTWISE and width != traced:
         # Constants that were spread over the units when traced: all units hold the same.
         values = tuple(_narrow(v, axis, width, traced) for v in values)
-    if op.name == "max" and op.custom:
-        scalars = [v for v in values if jax.numpy.ndim(v) == 0]
-        arrays = [v for v in values if jax.numpy.ndim(v)]
-        if len(arrays) == 1 and len(scalars) == 1 and not isinstance(scalars[0], jax.core.Tracer):
-            if scalars[0] == 0:
-                return jax.nn.relu(arrays[0])  # the same values, and relu's derivative at zero
+    if _is_relu(op):
+        return jax.nn.relu(values[0])  # the same values, and relu's own derivative at zero
     return op.bind(*values)[0]
+
+
+def _is_relu(op: Op) -> bool:
+    """Whether an operation is the ``max(z, 0)`` inside of ``jax.nn.relu``."""
+    if op.name != "max" or not op.custom:
+        return False
+    zero = op.inputs[1]
+    return isinstance(zero, Const) and zero.shape == () and float(zero.value) == 0.0
 
 
 def _narrow(value: Any, axis: int, width: int, traced: int) -> Any:

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 import linjax
 
 sys.path.insert(0, str(Path(__file__).parent))
-from networks import Planted, cast, planted, relative  # noqa: E402
+from networks import Planted, cast, planted, relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
-QUIET = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def everything(network: Planted, dtype: str):
@@ -26,7 +25,6 @@ def everything(network: Planted, dtype: str):
     return net, params, x, stats
 
 
-@QUIET
 @given(planted(), st.sampled_from(["float32", "float64"]), st.booleans())
 def test_folding_always_on_units_preserves_the_outputs(network, dtype, greedy):
     with jax.enable_x64(dtype == "float64"):
@@ -39,7 +37,6 @@ def test_folding_always_on_units_preserves_the_outputs(network, dtype, greedy):
         assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(folded))
 
 
-@QUIET
 @given(planted())
 def test_counts_are_exact_and_planted_units_are_seen(network):
     with jax.enable_x64(True):
@@ -53,7 +50,6 @@ def test_counts_are_exact_and_planted_units_are_seen(network):
             np.testing.assert_array_equal(units.active[off], 0)
 
 
-@QUIET
 @given(planted(), st.floats(0, 1), st.sampled_from(["optimal", 1, 0.5]))
 def test_any_threshold_equals_the_definition(network, rate, layers):
     """Independent oracle: run the network with σ(z_S) := z_S for the folded sets."""
@@ -77,7 +73,6 @@ def test_any_threshold_equals_the_definition(network, rate, layers):
         assert relative(net.apply(folded, x), z) < 1e-9
 
 
-@QUIET
 @given(planted(max_depth=4, max_width=24))
 def test_folding_again_with_the_same_evidence_changes_nothing(network):
     with jax.enable_x64(True):
