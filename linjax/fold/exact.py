@@ -119,7 +119,7 @@ def _fold_site(
         stable, slope = stable[~gone], slope[~gone]
     if "linear" in rules:
         layers = _linearise(layers, index, stable, slope)
-    elif "fold_layer" in rules and stable.all():
+    elif "fold_layer" in rules and len(stable) and stable.all():
         layers = _replace_stable(layers, index, stable, slope, "residual")
     layer, removed = layers[index], int(off.sum())
     report = SiteReport(units, removed, units - removed - layer.units, layer.linears, layer.carry)

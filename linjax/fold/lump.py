@@ -65,7 +65,8 @@ def lump_layers(
       slopes: ``(negative, positive)`` per site, scalars or ``(k,)``; None where the
         activation is not positively homogeneous: such a site is left alone.
       tolerance: how far normalised weight vectors ``(w, b)`` may be apart, in the
-        Euclidean norm. Rounding of the kernels' dtype, four units of it, is always allowed.
+        Euclidean norm. Rounding of the kernels' dtype, four times its epsilon, is always
+        allowed.
       radius: magnitude of the inputs for which the error is reported.
 
     Returns:
@@ -76,7 +77,8 @@ def lump_layers(
     """
     if not tolerance >= 0:
         raise LinjaxError(f"tolerance: expected a number at least 0, found {tolerance}")
-    tolerance = max(tolerance, 4 * float(jnp.finfo(layers[0].kernel.dtype).eps))
+    rounding = max(float(jnp.finfo(layer.kernel.dtype).eps) for layer in layers)
+    tolerance = max(tolerance, 4 * rounding)
     units = tuple(layer.units for layer in layers[:-1])
     layers = in_float64(layers)
     gains = _gains(layers, slopes)
