@@ -48,7 +48,7 @@ def extremes_on_interval(layers: Layers, slopes, lower: float, upper: float) -> 
         found.append((z.min(axis=0), z.max(axis=0)))
         zeros = set(points)
         for left, right, a, b in zip(points, points[1:], z, z[1:], strict=False):
-            zeros |= {left + (right - left) * p / (p - q) for p, q in zip(a, b) if p * q < 0}
+            zeros |= {left + (right - left) * p / (p - q) for p, q in np.c_[a, b] if p * q < 0}
         points = sorted(zeros)
     return found
 

@@ -1,5 +1,7 @@
 """Verdicts against exact brute force on small networks, with margins meant to trip rounding."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import How, Verdict
-from linjax.evidence.certify.chain import certify_layers
+from linjax.evidence.certify.chain import METHODS, certify_layers
 from linjax.evidence.certify.check import check_layers
 from linjax.graph.layers import Layer
 from tests.evidence.oracle import (
@@ -29,7 +31,7 @@ def networks(draw, widths):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     grain = draw(st.sampled_from([None, 1.0, 0.25]))
     layers = []
-    for reads, units in zip(widths[:-1], widths[1:], strict=True):
+    for reads, units in itertools.pairwise(widths):
         kernel, bias = rng.normal(size=(reads, units)), rng.normal(size=units)
         if grain is not None:
             kernel, bias = (np.round(2 * a / grain) * grain for a in (kernel, bias))
@@ -57,8 +59,8 @@ def touching(draw, widths, extremes):
     return (*layers[:site], layers[site]._replace(bias=bias), *layers[site + 1 :])
 
 
-def agrees(sites, oracle, exhaustive=True):
-    """Every verdict is true, and every bound; with ``exhaustive``, few are missing."""
+def agrees(sites, oracle):
+    """Asserts that every verdict and every bound is true; returns how many are undecided."""
     missing = 0
     for site, (low, high) in zip(sites, oracle, strict=True):
         assert all(claim <= true for claim, true in zip(site.lower, low, strict=True))
@@ -107,3 +109,154 @@ def test_two_sites_on_a_square(layers):
     agrees(sites, extremes_2d(layers))
     assert not (sites[0].verdict == Verdict.UNDECIDED).any()  # closed form, exact at ties
     assert all(check.ok for check in check_layers(layers, [RELU] * 2, *box, sites))
+
+
+@many
+@given(touching((1, 4, 4, 4, 1), extremes_1d))
+def test_nothing_with_a_margin_stays_undecided(layers):
+    """Units of moderate size are decided unless they touch zero to rounding."""
+    sizes = [np.abs(a[a != 0]) for layer in layers for a in (layer.kernel, layer.bias)]
+    if any(len(s) and (s.min() < 1e-3 or s.max() > 1e3) for s in sizes):
+        return
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0)
+    for site, (low, high) in zip(sites, extremes_1d(layers), strict=True):
+        for unit in np.flatnonzero(site.verdict == Verdict.UNDECIDED):
+            assert min(abs(low[unit]), abs(high[unit])) < 1e-10 * max(1, high[unit] - low[unit])
+
+
+@settings(many, max_examples=8)
+@given(st.integers(0, 2**32 - 1))
+def test_three_inputs_against_linear_programs(seed):
+    rng = np.random.default_rng(seed)
+    widths = (3, 4, 3, 3, 1)
+    layers = tuple(
+        Layer(rng.normal(size=(a, b)), 0.5 * rng.normal(size=b))
+        for a, b in itertools.pairwise(widths)
+    )
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0)
+    loose = [
+        (low - 1e-6, high + 1e-6)
+        for low, high in extremes_by_patterns(layers, [-1.0] * 3, [1.0] * 3)
+    ]
+    for site, (low, high) in zip(sites, loose, strict=True):
+        assert (site.lower <= low + 2e-6).all()
+        assert (site.upper >= high - 2e-6).all()
+        expected = np.select([low >= 0, high <= 0], [Verdict.ACTIVE, Verdict.INACTIVE], 3)
+        clear = np.minimum(np.abs(low), np.abs(high)) > 1e-5
+        np.testing.assert_array_equal(site.verdict[clear], expected[clear])
+
+
+@many
+@given(st.integers(0, 2**32 - 1), st.sampled_from([LEAKY, (-0.5, 2.0), (1.0, 0.5)]))
+def test_other_slopes_and_folded_layers(seed, pair):
+    """Bottlenecks, linear units and residual paths, on an interval of one input."""
+    rng = np.random.default_rng(seed)
+    layers = (
+        Layer(rng.normal(size=(1, 3)), rng.normal(size=3), rng.normal(size=(1, 2)), carry=True),
+        Layer(
+            rng.normal(size=(4, 3)), rng.normal(size=3), down=rng.normal(size=(6, 4)), carry=True
+        ),
+        Layer(rng.normal(size=(7, 2)), rng.normal(size=2)),
+        Layer(np.ones((2, 1)), np.zeros(1)),
+    )
+    slopes = [pair, RELU, (np.array([0.25, 0.0]), 1.0)]
+    sites = certify_layers(layers, slopes, -1.0, 1.0)
+    oracle = extremes_on_interval(layers, slopes, -1.0, 1.0)
+    assert agrees(sites, oracle) == 0
+    assert all(check.ok for check in check_layers(layers, slopes, -1.0, 1.0, sites))
+
+
+@pytest.mark.parametrize("method", ["interval", "crown", "alpha-crown", "milp"])
+def test_other_methods_are_sound(method):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        layers = tuple(
+            Layer(rng.normal(size=(a, b)), rng.normal(size=b))
+            for a, b in itertools.pairwise((1, 4, 4, 4, 1))
+        )
+        sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0, method=method)
+        missing = agrees(sites, extremes_1d(layers))
+        assert missing == 0 or method != "milp"
+        checks = check_layers(layers, [RELU] * 3, -1.0, 1.0, sites)
+        assert method == "milp" or all(check.ok for check in checks)
+
+
+def small():
+    rng = np.random.default_rng(57)
+    widths = (2, 6, 6, 6, 1)
+    return tuple(
+        Layer(rng.normal(size=(a, b)), 0.3 * rng.normal(size=b))
+        for a, b in itertools.pairwise(widths)
+    )
+
+
+def test_time_limit_and_interrupt_leave_units_undecided():
+    layers, told = small(), []
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0, time_limit=0.0, progress=told.append)
+    assert len(told) == 3
+    assert any((site.verdict == Verdict.UNDECIDED).any() for site in sites)
+    assert all(check.ok for check in check_layers(layers, [RELU] * 3, -1.0, 1.0, sites))
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # outside the search it is the caller's
+        certify_layers(layers, [RELU] * 3, -1.0, 1.0, progress=interrupt)
+
+
+def test_interrupt_keeps_what_has_been_found(monkeypatch):
+    def stage(problem, state, deadline):
+        raise KeyboardInterrupt
+
+    layers = small()
+    monkeypatch.setitem(METHODS, "auto", (*METHODS["crown"], stage))
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0)
+    assert (sites[0].how == How.WITNESS).any()
+    assert all(check.ok for check in check_layers(layers, [RELU] * 3, -1.0, 1.0, sites))
+
+
+def test_data_give_witnesses():
+    layers = small()
+    data = np.random.default_rng(0).uniform(-3, 3, (500, 2))  # clipped to the box
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0, data=data, method="interval")
+    assert not any((site.how == How.WITNESS).any() for site in sites)
+    sites = certify_layers(layers, [RELU] * 3, -1.0, 1.0, data=data, method="crown")
+    assert any((site.how == How.WITNESS).any() for site in sites)
+    assert all((abs(site.points) <= 1).all() for site in sites)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "message"),
+    [
+        (0.5, 0.0, "lower 0.5 is above upper 0.0 at input 0"),
+        (np.nan, 1.0, "lower: expected numbers, found NaN"),
+        (np.zeros(3), 1.0, r"lower: expected shape \(2,\), found \(3,\)"),
+        (0.0, np.inf, "input 0 is unbounded"),
+    ],
+)
+def test_bad_boxes_are_refused(lower, upper, message):
+    with pytest.raises(EvidenceError, match=message):
+        certify_layers(small(), [RELU] * 3, lower, upper)
+
+
+def test_bad_networks_are_refused():
+    layers = small()
+    with pytest.raises(EvidenceError, match="slopes: expected a pair for each of 3 sites"):
+        certify_layers(layers, [RELU], 0.0, 1.0)
+    broken = (layers[0]._replace(bias=np.full(6, np.inf)), *layers[1:])
+    with pytest.raises(EvidenceError, match="layer 0, bias: expected finite numbers"):
+        certify_layers(broken, [RELU] * 3, 0.0, 1.0)
+    with pytest.raises(EvidenceError, match="method: expected one of"):
+        certify_layers(layers, [RELU] * 3, 0.0, 1.0, method="magic")
+
+
+def test_inputs_that_nothing_reads_may_be_unbounded():
+    layers = small()
+    kernel = np.concatenate([layers[0].kernel, np.zeros((1, 6))])
+    wider = (layers[0]._replace(kernel=kernel), *layers[1:])
+    upper = np.array([1.0, 1.0, np.inf])
+    sites = certify_layers(wider, [RELU] * 3, -upper, upper)
+    plain = certify_layers(layers, [RELU] * 3, -1.0, 1.0)
+    for site, other in zip(sites, plain, strict=True):
+        np.testing.assert_array_equal(site.verdict, other.verdict)
+    assert all(check.ok for check in check_layers(wider, [RELU] * 3, -upper, upper, sites))

@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import SiteBounds, summary
-from linjax.evidence.certify import interval, site
+from linjax.evidence.certify import interval, milp, site
 from linjax.evidence.certify.crown import Relaxed, relax
 from linjax.evidence.certify.interval import Interval
 from linjax.evidence.certify.steps import Slopes, Steps, steps_of
@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[site.Stage, ...]] = {
     "interval": (),
     "crown": (site.from_data, site.crown),
     "alpha-crown": (site.from_data, site.crown, site.gradient, site.alpha_crown),
+    "milp": (site.from_data, milp.by_milp),
     "auto": (
         site.from_data,
         site.crown,
@@ -52,7 +53,8 @@ def certify_layers(
       time_limit: seconds after which only interval bounds are computed.
       data: ``(n, p)`` inputs, clipped to the box, to look for witnesses among.
       method: the last stage to use: ``"interval"``, ``"crown"``, ``"alpha-crown"``, or
-        ``"auto"`` for branch and bound.
+        ``"auto"`` for branch and bound. ``"milp"``: one mixed-integer program per unit and
+        sign, to a solver's tolerance, which is no proof.
       progress: called with a line of text after each site.
 
     Returns:

@@ -137,8 +137,8 @@ def _interval(step: Step, features: Interval) -> Interval:
     magnitude = np.abs(step.kernel)
     centre, spread = middle @ step.kernel + step.bias, radius @ magnitude
     size = np.abs(middle) @ magnitude + np.abs(step.bias) + spread
-    terms = len(middle) + 8
-    spread = spread + 2 * _gamma(terms) * size + terms * TINY
+    terms = len(middle) + 4
+    spread = spread + _gamma(terms) * size + terms * TINY
     return Interval(np.nextafter(centre - spread, -np.inf), np.nextafter(centre + spread, np.inf))
 
 

@@ -51,7 +51,7 @@ def _lower(kernel: np.ndarray, bias: np.ndarray, features: Interval) -> np.ndarr
     up, down = np.maximum(kernel, 0.0), np.minimum(kernel, 0.0)
     value = features.lower @ up + features.upper @ down + bias
     size = np.abs(features.lower) @ up - np.abs(features.upper) @ down + np.abs(bias)
-    terms = 2 * kernel.shape[0] + 4
+    terms = 2 * kernel.shape[0] + 16
     error = gamma(terms) * size + terms * UNDERFLOW
     bound = np.nextafter(value - error, -np.inf)
     close = np.flatnonzero((bound < 0) & (value + error >= 0))

@@ -74,7 +74,8 @@ def certify(
       time_limit: seconds after which units are left undecided.
       data: inputs, clipped to the box, to look for units' signs at first; optional.
       method: the last stage to use: ``"interval"``, ``"crown"``, ``"alpha-crown"``, or
-        ``"auto"`` for all.
+        ``"auto"`` for all. ``"milp"`` solves one mixed-integer program per unit and sign
+        instead, as published in 2020: for comparison, to a solver's tolerance, not proven.
       progress: called with a line of text after each site, for example ``print``.
 
     Returns:

@@ -128,9 +128,7 @@ def gradient_again(problem: Problem, state: State, deadline: float) -> State:
     return _ascend(problem, state, MORE_RESTARTS, MORE_ASCENT_STEPS, deadline)
 
 
-def _ascend(
-    problem: Problem, state: State, restarts: int, steps: int, deadline: float
-) -> State:
+def _ascend(problem: Problem, state: State, restarts: int, steps: int, deadline: float) -> State:
     unit, side = np.nonzero(state.open)
     if not len(unit) or time.monotonic() > deadline:
         return state
