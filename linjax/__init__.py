@@ -13,6 +13,8 @@ from linjax.graph.count import count
 from linjax.graph.net import Net, trace
 from linjax.training.carry import carry_over
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Bounds",
     "EvidenceError",

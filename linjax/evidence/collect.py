@@ -24,8 +24,8 @@ Array = Any
 Batch = Any
 
 FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
-SENSITIVITY_ROWS = 512  # rows of a batch that the output sensitivity is measured on
-SENSITIVITY_BATCHES = 8  # batches that it is measured on
+SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
+SENSITIVITY_BATCHES = 12  # batches that they are taken from
 
 
 class _State(NamedTuple):
@@ -97,6 +97,8 @@ def collect(
     host: Any = None
     outputs: list[Any] = []
     key = jax.random.key(0)
+    expected = len(batches) if hasattr(batches, "__len__") else SENSITIVITY_BATCHES
+    quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
     for index, batch in enumerate(track(batches, "collect", progress)):
         inputs = _inputs(batch, index, mesh)
@@ -104,7 +106,7 @@ def collect(
             state = _empty(net, params, inputs, second_moments, folds)
         state = _step(net, params, inputs, state, folds)
         if second_moments and index < SENSITIVITY_BATCHES:
-            some = jax.tree.map(lambda x: x[:SENSITIVITY_ROWS], inputs)
+            some = jax.tree.map(lambda x: x[:quota], inputs)
             draw = jax.random.fold_in(key, index)
             outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric))
         if (index + 1) % FLUSH == 0:

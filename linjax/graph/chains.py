@@ -257,10 +257,10 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
                 flat.pop(path, None)
             _put(flat, affine, layer, kernel, bias, main, dtype, had_bias, last)
         if not last:
-            for path, leaf in zip(chain.sites[depth].unit_leaves, layer.unit_leaves, strict=False):
-                flat.pop(path, None)
-                if layer.units:
-                    flat[path] = jnp.asarray(leaf)
+            paths = chain.sites[depth].unit_leaves
+            flat = {path: leaf for path, leaf in flat.items() if path not in paths}
+            if layer.units:
+                flat |= dict(zip(paths, map(jnp.asarray, layer.unit_leaves), strict=True))
         if layer.units or layer.linears or not layer.carry:
             main = layer.units + layer.linears
     return flat
@@ -277,7 +277,7 @@ def _put(
 
     def put(path: Path, matrix: Array) -> None:
         turned = matrix if affine.layout == (0, 1) else matrix.T
-        flat[path] = jnp.asarray(turned, dtype)
+        flat[path] = _on_device(turned, dtype)
 
     if layer.down is not None:
         put(affine.extra("down"), layer.down)
@@ -288,6 +288,11 @@ def _put(
         if kernel.shape[0] > main:
             put(affine.extra("residual"), kernel[main:])
     if kernel.shape[1] and (had_bias or constant or bool(np.any(bias))):
-        flat[affine.bias_path] = jnp.asarray(bias, dtype)
+        flat[affine.bias_path] = _on_device(bias, dtype)
     if layer.linear is not None and not last:
         put(affine.extra("linear"), layer.linear)
+
+
+def _on_device(value: Array, dtype: DTypeLike) -> Array:
+    """Casts on the host: on the device every new shape would compile a program."""
+    return jnp.asarray(np.ascontiguousarray(value).astype(dtype))

@@ -18,6 +18,7 @@ def normalise(layers: Layers, single: bool = True) -> Layers:
       layers: the chain, its last layer being affine.
       single: whether the last depth holds one map; several can't share a bottleneck.
     """
+    layers = _without_unread(layers)
     for index in range(len(layers) - 1):
         layers = _absorb(_settle(layers, index), index)
         layers = _put(layers, index, _narrow_down(layers[index]))
@@ -32,6 +33,18 @@ def normalise(layers: Layers, single: bool = True) -> Layers:
 
 def _put(layers: Layers, index: int, *changed: Layer) -> Layers:
     return (*layers[:index], *changed, *layers[index + len(changed) :])
+
+
+def _without_unread(layers: Layers) -> Layers:
+    """Empties the layers in front of one that passes nothing on."""
+    ends = [i for i, layer in enumerate(layers[:-1]) if layer.features == 0]
+    if not ends:
+        return layers
+    kernel, bias = np.zeros((layers[0].reads, 0)), np.zeros(0)
+    empty = [Layer(kernel, bias, origin=np.zeros(0, int))]
+    later = Layer(np.zeros((0, 0)), bias, origin=np.zeros(0, int))
+    empty += [later] * ends[-1]
+    return (*empty, *layers[ends[-1] + 1 :])
 
 
 def _settle(layers: Layers, index: int) -> Layers:

@@ -1,0 +1,66 @@
+"""Time of ``collect`` against the forward pass and against the products it needs.
+
+    python -m experiments.benchmarks.collect
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import linjax
+from experiments.benchmarks import reference
+from linjax.graph.table import grid
+
+
+def gram(blocks: list[Any]) -> list[Any]:
+    """The lower triangle of blocks of ``aᵀ a``, for two folds of the rows: no more, no less."""
+    result = []
+    for fold in (0, 1):
+        a = jnp.concatenate(blocks, axis=1)[fold::2]
+        end = 0
+        for block in blocks:
+            start, end = end, end + block.shape[1]
+            result.append(
+                lax.dot_general(
+                    a[:, start:end],
+                    a[:, :end],
+                    (((0,), (0,)), ((), ())),
+                    precision=lax.Precision.HIGHEST,
+                )
+            )
+    return result
+
+
+def main() -> None:
+    """Prints the ratios."""
+    net, params, batches = reference.network()
+    forward = jax.jit(reference.apply)
+
+    @jax.jit
+    def products(params: Any, x: Any) -> Any:
+        blocks = [x]
+        for part in params[:-1]:
+            blocks.append(jax.nn.relu(blocks[-1] @ part["kernel"] + part["bias"]))
+        return blocks[-1] @ params[-1]["kernel"], gram(blocks)
+
+    plain, light, needed, full = reference.medians(
+        lambda: [forward(params, x) for x in batches],
+        lambda: linjax.collect(net, params, batches, second_moments=False).units[0].active,
+        lambda: [jax.block_until_ready(products(params, x)) for x in batches],
+        lambda: linjax.collect(net, params, batches).units[0].active,
+        runs=5,
+    )
+    print(reference.machine())
+    rows = [
+        ("counts, means, variances", f"{light:.3f}", "forward pass", f"{plain:.3f}",
+         f"{light / plain:.2f}"),
+        ("with second moments", f"{full:.3f}", "forward + moment products", f"{needed:.3f}",
+         f"{full / needed:.2f}"),
+    ]  # fmt: skip
+    print(grid(("collect", "s", "against", "s", "ratio"), rows))
+
+
+if __name__ == "__main__":
+    main()
