@@ -7,16 +7,23 @@ Neural network reduction by proportional lumping, 2022). Going from the first la
 last finds the coarsest such partition, in time linear in the number of weights.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from linjax.errors import LinjaxError
+from linjax.errors import EvidenceError, FoldWarning, LinjaxError
+from linjax.evidence.bounds import Bounds, fingerprint
+from linjax.fold.exact import exact_rewrite
+from linjax.fold.fold import transform
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph.layers import Layer, Layers
+from linjax.graph.net import Net
+from linjax.graph.structure import Chain
 from linjax.graph.substitute import keep_units, substitute
 
 Array = Any
@@ -49,6 +56,76 @@ class Classes(NamedTuple):
     ratio: Array
 
 
+def lump(
+    net: Net,
+    params: Any,
+    tolerance: float = 0.0,
+    *,
+    bounds: Bounds | None = None,
+    radius: float = 1.0,
+    details: bool = False,
+) -> Any:
+    """Joins units whose incoming weights are proportional: exact on all inputs, data-free.
+
+    If ``(W[:, t], b_t) = ρ (W[:, v], b_v)`` with ρ > 0 and σ is positively homogeneous (ReLU,
+    leaky ReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
+    added to those of v. Layers are lumped from the first to the last, which finds the
+    coarsest partition. Units without incoming weights move into the next bias.
+
+    Args:
+      net: the traced network.
+      params: its parameters, original or folded, in any floating dtype.
+      tolerance: how far normalised weight vectors ``(w, b)`` may be apart, in the
+        Euclidean norm; zero allows for the rounding of their dtype only.
+      bounds: if given, units that are linear combinations of others, all of proven sign,
+        are rewritten by these first: exact on the bounds' box only.
+      radius: magnitude of the chains' inputs for which the error is reported.
+      details: whether to return a tuple of :class:`LumpReport`, one a chain, too.
+
+    Returns:
+      A nested dict of arrays, for ``net.apply``; or ``params`` itself, with a
+      :class:`FoldWarning`, where no units are proportional.
+
+    Raises:
+      StructureError: if params doesn't fit the network, naming the path.
+      EvidenceError: if the bounds are of other parameters.
+      LinjaxError: for a negative tolerance.
+
+    References:
+      Ressi, Romanello, Piazza and Rossi, Neural network reduction by proportional
+      lumping, 2022.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> from linjax.fold.lump import lump
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.array([[1.0, 3.0, -1.0]]), "out": jnp.ones((3, 2))}
+      >>> net = linjax.trace(apply, params, jnp.ones((1, 1)))
+      >>> lump(net, params)["out"].tolist()
+      [[4.0, 4.0], [1.0, 1.0]]
+    """
+    if bounds is not None and bounds.fingerprint != fingerprint(params):
+        raise EvidenceError("the bounds were proven for other values of these parameters")
+    leaves = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
+    rounding = max(4 * float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
+    combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
+    reports: list[LumpReport] = []
+
+    def rewrite(chain: Chain, layers: Layers) -> Layers:
+        layers = layers if combine is None else combine(chain, layers)
+        slopes = [site.activation.slopes for site in chain.sites]
+        lumped, report = lump_layers(layers, slopes, max(tolerance, rounding), radius=radius)
+        reports.append(report)
+        return lumped
+
+    _at_least_zero(tolerance)
+    lumped, change = transform(params, net.graph, rewrite)
+    if change.after >= change.before:
+        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=2)
+        lumped = params
+    return (lumped, tuple(reports)) if details else lumped
+
+
 def lump_layers(
     layers: Layers,
     slopes: Sequence[tuple[Any, Any] | None],
@@ -75,8 +152,7 @@ def lump_layers(
     Raises:
       LinjaxError: for a negative tolerance.
     """
-    if not tolerance >= 0:
-        raise LinjaxError(f"tolerance: expected a number at least 0, found {tolerance}")
+    _at_least_zero(tolerance)
     rounding = max(float(jnp.finfo(layer.kernel.dtype).eps) for layer in layers)
     tolerance = max(tolerance, 4 * rounding)
     units = tuple(layer.units for layer in layers[:-1])
@@ -93,6 +169,11 @@ def lump_layers(
             error += drift[moved] @ gains[index][moved]
         magnitude = _magnitude(layers[index], magnitude, pair)
     return layers, LumpReport(units, tuple(layer.units for layer in layers[:-1]), error)
+
+
+def _at_least_zero(tolerance: float) -> None:
+    if not tolerance >= 0:
+        raise LinjaxError(f"tolerance: expected a number at least 0, found {tolerance}")
 
 
 def proportional_classes(columns: Array, kind: Array, tolerance: float) -> Classes:
