@@ -41,24 +41,19 @@ def sensitivity_sums(
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
     seeds = _cotangents(outputs, key, metric)
 
-    def gram(seed: Any) -> list[Array]:
-        (gradient,) = pull(seed)
-        sums = []
-        for chain in chains:
-            for group in chain.layers:
-                present = [gradient[n] for n in group if n in gradient]
-                g = jnp.concatenate(present, axis=1) if present else jnp.zeros((1, 0))
-                g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
-                sums.append(jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST))
-        return sums
+    (gradients,) = jax.vmap(pull)(seeds)  # every probe at once: one long product for each layer
 
-    grams = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(gram, seeds))
-    result, position = [], 0
-    for chain in chains:
-        result.append(tuple(grams[position : position + len(chain.layers)]))
-        position += len(chain.layers)
+    def gram(group: tuple[str, ...]) -> Array:
+        present = [gradients[n] for n in group if n in gradients]
+        if not present:
+            return jnp.zeros((0, 0))
+        g = jnp.concatenate(present, axis=-1).reshape(-1, sum(p.shape[-1] for p in present))
+        g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
+        return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
+
+    grams = tuple(tuple(gram(group) for group in chain.layers) for chain in chains)
     counts = jnp.array([shapes[c.layers[-1][0]].shape[0] for c in chains], jnp.float32)
-    return counts, tuple(result)
+    return counts, grams
 
 
 def _cotangents(outputs: Any, key: Array, metric: str) -> Any:

@@ -12,6 +12,7 @@ input. A map with nothing but a bias is constant.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
@@ -295,4 +296,4 @@ def _put(
 
 def _on_device(value: Array, dtype: DTypeLike) -> Array:
     """Casts on the host: on the device every new shape would compile a program."""
-    return jnp.asarray(np.ascontiguousarray(value).astype(dtype))
+    return jax.device_put(np.ascontiguousarray(value).astype(dtype))
