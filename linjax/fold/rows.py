@@ -1,0 +1,120 @@
+"""Calibration rows: read again and again, held out, mixed, with the original's outputs."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import EvidenceError
+from linjax.fold.objective import divergence
+from linjax.graph.net import Net
+
+Array = Any
+Batch = tuple[Any, ...]
+
+HELD_OUT = 5
+"""One in so many rows decides between candidates; nothing is fitted to it."""
+CHUNK = 4096
+"""Rows that run at a time."""
+ROWS = 20_000
+"""Rows that are kept in memory."""
+
+
+class Rows(NamedTuple):
+    """Chunks of inputs with the original's outputs, and how many rows they hold."""
+
+    chunks: tuple[tuple[Batch, Any], ...]
+    count: int
+
+
+def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
+    """Returns a function that starts the batches anew, each a tuple of inputs.
+
+    Raises:
+      EvidenceError: if they are an iterator, which can be read only once.
+    """
+    if isinstance(batches, Iterator):
+        raise EvidenceError(
+            "batches can be read only once; pass a list, or a function that returns an iterator"
+        )
+    start = batches if callable(batches) else lambda: batches
+    return lambda: (b if isinstance(b, tuple) else (b,) for b in start())
+
+
+def size_of(inputs: Batch) -> int:
+    """Returns the number of rows of a batch."""
+    return jax.tree.leaves(inputs)[0].shape[0]
+
+
+def load(batches: Iterable[Batch], limit: int = ROWS) -> Batch:
+    """Returns the first rows of the batches as one batch on the host.
+
+    Raises:
+      EvidenceError: if there are none.
+    """
+    some, count = [], 0
+    for inputs in batches:
+        some.append(jax.tree.map(np.asarray, inputs))
+        count += size_of(inputs)
+        if count >= limit:
+            break
+    if not count:
+        raise EvidenceError("no batches: the iterable of calibration data is empty")
+    return jax.tree.map(lambda *x: np.concatenate(x), *some)
+
+
+def divided(everything: Batch) -> tuple[Batch, Batch]:
+    """Returns the rows to fit on and the rows held out (all of them, if there are too few)."""
+    out = np.arange(size_of(everything)) % HELD_OUT == HELD_OUT - 1
+    if not out.any():
+        return everything, everything
+    return tuple(
+        jax.tree.map(lambda x, chosen=chosen: x[chosen], everything) for chosen in (~out, out)
+    )
+
+
+def mixed(inputs: Batch, seed: int) -> Batch | None:
+    """Returns rows on the lines between pairs of rows, nearer to the first of the two.
+
+    The original can be asked about any input; rows in between show a folded network where it
+    strays from the original, without a label or a further row of data. None if the inputs
+    aren't all floating point.
+
+    References:
+      Beyer et al., Knowledge distillation: a good teacher is patient and consistent, 2022,
+      arXiv 2106.05237.
+    """
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(inputs)):
+        return None
+    rng = np.random.default_rng(seed)
+    count = size_of(inputs)
+    partner, share = rng.permutation(count), rng.uniform(0.0, 0.5, count)
+
+    def mix(x: Array) -> Array:
+        weight = share.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+        return x + weight * (x[partner] - x)
+
+    return jax.tree.map(mix, inputs)
+
+
+def taught(net: Net, params: Any, inputs: Batch) -> Rows:
+    """Returns rows in chunks, with the outputs of the original."""
+    apply = jax.jit(lambda part: net.apply(params, *part))
+    count = size_of(inputs)
+    cuts = [slice(a, a + CHUNK) for a in range(0, count, CHUNK)]
+    parts = [jax.tree.map(lambda x, cut=cut: jnp.asarray(x[cut]), inputs) for cut in cuts]
+    return Rows(tuple((part, apply(part)) for part in parts), count)
+
+
+@functools.partial(jax.jit, static_argnames=("net", "metric"))
+def _divergence(net: Net, params: Any, inputs: Batch, teacher: Any, metric: str) -> Array:
+    return divergence(net.apply(params, *inputs), teacher, metric)
+
+
+def mean_divergence(net: Net, params: Any, rows: Rows, metric: str) -> float:
+    """Returns the mean divergence of a network's outputs from the original's on some rows."""
+    sums = [_divergence(net, params, *chunk, metric) for chunk in rows.chunks]
+    return float(sum(sums)) / max(rows.count, 1)

@@ -1,0 +1,75 @@
+"""compress: sequential and joint refits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linjax
+from linjax.fold.compress import compress
+from tests.fold.networks import dense, rows, traced
+
+
+def error(net, params, small, x):
+    y, z = net.apply(params, x), net.apply(small, x)
+    p, q = jax.nn.log_softmax(y), jax.nn.log_softmax(z)
+    return float(jnp.mean(jnp.sum(jnp.exp(p) * (p - q), -1)))
+
+
+def test_is_nearer_to_the_original_than_one_shot():
+    net, params, batches, stats = traced((12, 48, 40, 5), count=1000, batch=250)
+    fresh = rows(500, 12, seed=1)
+    rule = linjax.size(0.2)
+    one_shot = linjax.fold(params, stats, rule)
+    small = compress(net, params, batches, rule, stats=stats)
+    assert linjax.count(small) <= 0.2 * linjax.count(params)
+    assert error(net, params, small, fresh) < error(net, params, one_shot, fresh)
+
+
+def test_identity_metric_and_generators():
+    apply, params = dense((6, 32, 24, 2))
+    x = rows(300, 6)
+    net = linjax.trace(apply, params, x)
+    small = compress(
+        net, params, lambda: iter([x[:150], x[150:]]), linjax.size(0.4), metric="identity"
+    )
+    y, z = net.apply(params, x), net.apply(small, x)
+    assert float(jnp.mean((y - z) ** 2) / jnp.var(y)) < 0.05
+
+
+def test_iterators_are_refused():
+    net, params, batches, _ = traced((6, 12, 3))
+    with pytest.raises(linjax.EvidenceError, match="only once"):
+        compress(net, params, iter(batches), linjax.size(0.5))
+
+
+@pytest.mark.parametrize("fraction", [1e-6, 0.05])
+def test_extreme_budgets(fraction):
+    net, params, batches, _ = traced((6, 12, 10, 3))
+    small = compress(net, params, batches, linjax.size(fraction))
+    assert np.isfinite(net.apply(small, batches[0])).all()
+
+
+def test_several_chains_and_consumers():
+    rng = np.random.default_rng(0)
+    shapes = {"a": (6, 20), "b": (20, 6), "c": (6, 20), "d": (20, 3), "e": (20, 2)}
+    params = {k: jnp.asarray(rng.normal(size=s) / np.sqrt(s[0]), jnp.float32) for k, s in shapes.items()}
+
+    def apply(params, x):
+        x = x + jax.nn.gelu(x @ params["a"]) @ params["b"]
+        h = jax.nn.relu(x @ params["c"])
+        return h @ params["d"], h @ params["e"]
+
+    x = rows(400, 6)
+    net = linjax.trace(apply, params, x)
+    small = compress(net, params, [x], linjax.size(0.6), metric="identity")
+    assert linjax.count(small) <= 0.6 * linjax.count(params)
+    for y, z in zip(net.apply(params, x), net.apply(small, x), strict=True):
+        assert float(jnp.mean((y - z) ** 2) / jnp.var(y)) < 0.2
+
+
+def test_folded_networks_compress_further():
+    net, params, batches, stats = traced((12, 40, 30, 5))
+    half = linjax.fold(params, stats, linjax.size(0.5))
+    small = compress(net, half, batches, linjax.size(0.5))
+    assert linjax.count(small) <= 0.25 * linjax.count(params)
