@@ -172,9 +172,13 @@ def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
         axes.barh(places, before, height=0.72, color=FAINT, label="folded away")
         axes.barh(places, units, height=0.72, color=KEPT, label="kept with activation")
         axes.barh(places, linear, left=units, height=0.72, color=LINEAR, label="linear")
-        for place, total, k, r in zip(places, before, units, linear, strict=True):
+        parts = zip(places, before, units, linear, row["bottleneck"], strict=True)
+        for place, total, k, r, rank in parts:
+            text = f"{k} of {total}"
+            text += f", {r} linear" if r else ""
+            text += f", reads through {rank}" if rank else ""
             axes.annotate(
-                f"{k} of {total}" + (f", {r} linear" if r else ""),
+                text,
                 (max(total, k + r), place),
                 xytext=(4, 0),
                 textcoords="offset points",
@@ -186,7 +190,7 @@ def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
             f"{row['share']:.1%} of the parameters, accuracy {row['accuracy']:.1%}",
             fontsize=10,
         )
-        axes.set_xlim(0, 1.5 * before.max())
+        axes.set_xlim(0, 1.8 * before.max())
         axes.grid(False, axis="y")
     panels[0].set_yticks(places, layers)
     panels[0].invert_yaxis()

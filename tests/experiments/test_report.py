@@ -17,6 +17,7 @@ def row(rule, amount, share, accuracy, **fields):
         "layers": ["in", "middle"],
         "units": units,
         "linear": [0, 3],
+        "bottleneck": [2, 0],
         **fields,
     }
 
