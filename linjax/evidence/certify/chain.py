@@ -19,13 +19,13 @@ Array = Any
 
 METHODS: dict[str, tuple[site.Stage, ...]] = {
     "interval": (),
-    "crown": (site.from_data, site.crown),
-    "alpha-crown": (site.from_data, site.crown, site.gradient, site.alpha_crown),
-    "milp": (site.from_data, milp.by_milp),
+    "crown": (site.sample, site.crown),
+    "alpha-crown": (site.sample, site.gradient, site.crown, site.alpha_crown),
+    "milp": (site.sample, milp.by_milp),
     "auto": (
-        site.from_data,
-        site.crown,
+        site.sample,
         site.gradient,
+        site.crown,
         site.alpha_crown,
         site.gradient_again,
         site.branching,

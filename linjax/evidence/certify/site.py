@@ -17,6 +17,7 @@ from linjax.evidence.certify.steps import Step
 Array = Any
 
 ALPHA_STEPS = 50
+SAMPLES = 256
 ASCENT_STEPS, RESTARTS = 60, 8
 MORE_ASCENT_STEPS, MORE_RESTARTS = 300, 64
 LARGEST_BATCH = 128
@@ -102,18 +103,29 @@ def start(problem: Problem, z: Interval) -> State:
     )
 
 
-def from_data(problem: Problem, state: State, deadline: float) -> State:
-    """Looks for witnesses among the data."""
-    return state._replace(seen=observe(state.seen, problem.steps, problem.data, state.open))
+def sample(problem: Problem, state: State, deadline: float) -> State:
+    """Looks for witnesses among the data and among points that suit the site."""
+    points = _random_points(problem.box) if problem.relaxed else _corners(problem, state)
+    points = np.concatenate([problem.data, points])
+    return state._replace(seen=observe(state.seen, problem.steps, points, state.open))
+
+
+def _random_points(box: Interval) -> np.ndarray:
+    """Points near corners of the box, from mostly low to mostly high."""
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(size=(SAMPLES, 1))
+    share = rng.beta(0.1 + centre, 1.1 - centre, (SAMPLES, len(box.lower)))
+    return np.clip(box.lower + share * (box.upper - box.lower), box.lower, box.upper)
+
+
+def _corners(problem: Problem, state: State) -> np.ndarray:
+    """Where the units of a first site are extreme."""
+    up = problem.rows(*np.nonzero(state.open)).weights > 0
+    return np.where(up, problem.box.upper, problem.box.lower)
 
 
 def crown(problem: Problem, state: State, deadline: float) -> State:
     """CROWN bounds, and witnesses from the corners where they are attained."""
-    if not problem.relaxed:
-        unit, side = np.nonzero(state.open)
-        up = problem.rows(unit, side).weights > 0
-        corners = np.where(up, problem.box.upper, problem.box.lower)
-        return state._replace(seen=observe(state.seen, problem.steps, corners, state.open))
     wanted = np.repeat(state.open.any(axis=1, keepdims=True), 2, axis=1)
     return _tighten(problem, state, wanted, 0, How.CROWN, deadline)
 
@@ -177,9 +189,6 @@ def branching(problem: Problem, state: State, deadline: float) -> State:
         leaves=_proofs(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits),
         seen=observe(state.seen, problem.steps, outcome.points, state.open),
     )
-
-
-STAGES: tuple[Stage, ...] = (from_data, crown, gradient, alpha_crown, gradient, branching)
 
 
 def decide(
