@@ -6,8 +6,11 @@ from linjax.evidence.certify.network import certify, check_certificate
 from linjax.evidence.collect import collect
 from linjax.evidence.score import score
 from linjax.evidence.stats import Stats, merge
+from linjax.fold.compress import compress
 from linjax.fold.fold import fold
+from linjax.fold.lump import lump
 from linjax.fold.prune import prune
+from linjax.fold.recover import recover
 from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
@@ -27,11 +30,14 @@ __all__ = [
     "certify",
     "check_certificate",
     "collect",
+    "compress",
     "count",
     "fold",
+    "lump",
     "merge",
     "prune",
     "published_size",
+    "recover",
     "score",
     "size",
     "threshold",

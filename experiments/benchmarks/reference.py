@@ -3,6 +3,9 @@
 Time doesn't depend on the weights' values, so that the benchmarks need no data.
 """
 
+import datetime
+import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +36,7 @@ def network() -> tuple[linjax.Net, list[dict[str, Any]], list[Any]]:
             "kernel": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(2 / p), jnp.float32),
             "bias": jnp.asarray(rng.normal(size=q) * 0.5, jnp.float32),
         }
-        for p, q in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
+        for p, q in itertools.pairwise(WIDTHS)
     ]
     x = jnp.asarray(rng.uniform(size=(ROWS, WIDTHS[0])), jnp.float32)
     net = linjax.trace(apply, params, x[:1])
@@ -55,9 +58,6 @@ def medians(*functions: Callable[[], Any], runs: int = 7) -> list[float]:
 
 def machine() -> str:
     """Names the device and the versions that a figure belongs to."""
-    import datetime
-    import os
-
     device = jax.devices()[0]
     return (
         f"{device.device_kind} × {jax.device_count()}, {os.cpu_count()} host cores, "

@@ -1,7 +1,7 @@
 """One streaming pass over a calibration set."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any, NamedTuple
 
 import jax
@@ -97,7 +97,7 @@ def collect(
     host: Any = None
     outputs: list[Any] = []
     key = jax.random.key(0)
-    expected = len(batches) if hasattr(batches, "__len__") else SENSITIVITY_BATCHES
+    expected = len(batches) if isinstance(batches, Sized) else SENSITIVITY_BATCHES
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
     for index, batch in enumerate(track(batches, "collect", progress)):
@@ -254,14 +254,16 @@ def _finite(net: Net, bad: np.ndarray, last: int) -> None:
 def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any]) -> Stats:
     """Turns sums about centres into means and centred sums."""
     units = tuple(
-        _unit_stats(u, *map(np.float64, centres))
+        _unit_stats(u, *(np.asarray(c, np.float64) for c in centres))
         for u, centres in zip(host[0], state.unit_centres, strict=True)
     )
     moments = None
     if outputs:
-        totals = jax.tree.map(lambda *parts: np.sum(np.float64(parts), axis=0), *outputs)
+        totals = jax.tree.map(
+            lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *outputs
+        )
         moments = tuple(
-            _moments(c, [np.float64(x) for x in centres], count, grams)
+            _moments(c, [np.asarray(x, np.float64) for x in centres], count, grams)
             for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
         )
     return Stats(units, moments, net.graph, pytree.leaves_of(params))

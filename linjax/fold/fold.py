@@ -12,8 +12,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold import exact
-from linjax.fold.least_squares.one_shot import fold_moments
-from linjax.fold.least_squares.prices import Problem
+from linjax.fold.least_squares.network import task
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
@@ -117,27 +116,10 @@ def _dispatch(
 
 def _least_squares(params: Any, stats: Stats, rule: Size | Tolerance) -> tuple[Any, Report]:
     """Folds all chains together: they share the budget."""
-    if stats.moments is None:
-        raise EvidenceError(f"{rule} needs second moments; collect with second_moments=True")
-    graph, flat = stats.graph, pytree.flatten(params)
-    chains = [read_chain(graph, flat, chain) for chain in graph.chains]
-    problems = [
-        Problem(layers, moments, len(chain.layers[-1]) == 1)
-        for chain, layers, moments in zip(graph.chains, chains, stats.moments, strict=True)
-    ]
-    total = count(params)
-    own = pytree.foldable_paths(graph)
-    fixed = count({"/".join(path): leaf for path, leaf in flat.items() if path not in own})
-    folded = fold_moments(
-        problems,
-        budget=int(rule.fraction * total) if isinstance(rule, Size) else None,
-        error=rule.error if isinstance(rule, Tolerance) else None,
-        fixed=fixed,
-        round_to=rule.round_to,
-    )
+    folded = task(params, stats, rule).fold()
     after = iter(folded.chains)
-    params, report = transform(params, graph, lambda *_: next(after))
-    return params, report._replace(predicted=folded.plan.error)
+    small, report = transform(params, stats.graph, lambda *_: next(after))
+    return small, report._replace(predicted=folded.plan.error)
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:

@@ -19,7 +19,7 @@ class PublishedSize(NamedTuple):
 
     fraction: float
     greedy: bool = False
-    count: Literal["inference", "without_first"] = "inference"
+    sizes: Literal["inference", "without_first"] = "inference"
     gain: Literal["reads", "published"] = "reads"
 
 

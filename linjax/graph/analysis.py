@@ -16,7 +16,7 @@ from linjax.graph.structure import Affine, Chain, Graph, Leaf, Path, Refusal, Si
 class Dot(NamedTuple):
     """A ``dot_general`` of a data value with a parameter leaf, and where its parts are."""
 
-    index: int
+    at: int
     leaf: int
     side: int
     operand: Operand
@@ -49,6 +49,15 @@ class _Views(NamedTuple):
     derived: dict[int, bool]
     uses: dict[int, int]
 
+    def of(self, operand: Operand) -> int:
+        """The leaf that an operand is a view of."""
+        return self.leaf[_id(operand)]
+
+
+def _id(operand: Operand) -> int:
+    """Number of an operand; constants, which aren't numbered, have -1."""
+    return operand.id if isinstance(operand, Ref) else -1
+
 
 class _Refused(Exception):
     """A site can't be folded; the message is the reason."""
@@ -63,7 +72,7 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     views = _views(program)
     dots, refusals = _dots(program, views, leaves)
-    by_index = {dot.index: name for name, dot in dots.items()}
+    by_index = {dot.at: name for name, dot in dots.items()}
     readers = program.readers()
     biases = {name: _bias(program, views, readers, dot) for name, dot in dots.items()}
     affines = tuple(
@@ -161,7 +170,7 @@ def _dots(
         sides = [s for s, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id in views.leaf]
         if op.name != "dot_general":
             for side in sides:
-                leaf = leaves[views.leaf[op.inputs[side].id]]
+                leaf = leaves[views.of(op.inputs[side])]
                 if op.name in ("conv_general_dilated", "scan", "while", "cond", "shard_map"):
                     refused.append((leaf.path, _unsupported(op.name)))
             continue
@@ -173,7 +182,7 @@ def _dots(
         try:
             found.append(_dot(program, views, leaves, index, op, sides, len(derived)))
         except _Refused as refusal:
-            refused.append((leaves[views.leaf[op.inputs[sides[0]].id]].path, str(refusal)))
+            refused.append((leaves[views.of(op.inputs[sides[0]])].path, str(refusal)))
     names = _names([leaves[d.leaf].path for d in found] + [path for path, _ in refused])
     refusals = [
         Refusal(name, reason)
@@ -198,7 +207,7 @@ def _dot(
     if len(sides) == 2 or derived == 2:
         raise _Refused("both factors are parameters")
     side = sides[0]
-    view = op.inputs[side].id
+    view = _id(op.inputs[side])
     leaf = leaves[views.leaf[view]]
     (contract, batch) = op.params["dimension_numbers"]
     if batch[0]:
@@ -215,7 +224,7 @@ def _dot(
     axes = views.axes[view]
     samples = len(program.shape(op.inputs[1 - side])) - 1
     return Dot(
-        index=index,
+        at=index,
         leaf=views.leaf[view],
         side=side,
         operand=op.inputs[1 - side],
@@ -242,7 +251,7 @@ def _bias(
     program: Program, views: _Views, readers: dict[int, list[int]], dot: Dot
 ) -> tuple[int | None, dict[int, int], Ref]:
     """Follows a product to its bias: returns the bias leaf, the unit axes, the pre-activation."""
-    value, axis = program.ops[dot.index].outputs[0], dot.axis
+    value, axis = program.ops[dot.at].outputs[0], dot.axis
     axes = {value.id: axis}
     while len(readers.get(value.id, ())) == 1 and readers[value.id][0] >= 0:
         op = program.ops[readers[value.id][0]]
@@ -258,7 +267,7 @@ def _bias(
             break
         value, axis = op.outputs[0], moved
         axes[value.id] = axis
-    start = program.ops[dot.index].outputs[0]
+    start = program.ops[dot.at].outputs[0]
     return None, {start.id: dot.axis}, start
 
 
@@ -281,7 +290,8 @@ def _grow(
 
     Returns None where it simply is an output of the network.
     """
-    inside, layouts = dict(axes), {pre.id: ()}
+    inside = dict(axes)
+    layouts: dict[int, tuple[int, ...]] = {pre.id: ()}
     reads: dict[str, Ref] = {}
     unit_leaves: dict[int, int] = {}
     ops: list[Op] = []
@@ -372,7 +382,8 @@ def _chains(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> t
     fed = {c for site in sites.values() for c in site.consumers}
     chains = []
     for name in (n for n in dots if n in sites and n not in fed):
-        layers, run = [(name,)], []
+        layers: list[tuple[str, ...]] = [(name,)]
+        run: list[Site] = []
         while len(layers[-1]) == 1 and layers[-1][0] in sites:
             site = sites[layers[-1][0]]
             run.append(site)

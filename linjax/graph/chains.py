@@ -10,7 +10,7 @@ in the layout of the kernel. A map without any leaf has disappeared: its feature
 input. A map with nothing but a bias is constant.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -247,7 +247,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     default = _dtype(graph, params)
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
         affines = [graph.affine(name) for name in names]
-        ends = np.cumsum([a.outputs for a in affines])[:-1] if len(names) > 1 else []
+        ends: Any = np.cumsum([a.outputs for a in affines])[:-1]
         kernels = np.split(layer.kernel, ends, axis=1)
         biases = np.split(layer.bias, ends)
         last = depth == len(layers) - 1

@@ -55,9 +55,8 @@ class Net:
             naming the path and the expected shape.
         """
         flat = pytree.flatten(params)
-        if jax.tree.structure(params) == jax.tree.structure(self.template) and pytree.is_original(
-            self.graph, flat
-        ):
+        original = pytree.is_original(self.graph, flat)
+        if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
         return self.run(params, *inputs)[0]
 

@@ -125,7 +125,7 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
 
         def read(atom: Any) -> Operand:
             if isinstance(atom, compat.Literal):
-                return Const(np.asarray(atom.val, atom.aval.dtype))
+                return Const(np.asarray(atom.val, jax.dtypes.result_type(atom.aval)))
             return env[atom]
 
         for eqn in jaxpr.eqns:

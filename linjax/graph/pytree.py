@@ -46,6 +46,12 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
     )
 
 
+def same_structure(a: Any, b: Any) -> bool:
+    """Whether two pytrees differ in their leaves only."""
+    structure: Any = jax.tree.structure(a)
+    return bool(structure == jax.tree.structure(b))
+
+
 def is_original(graph: Graph, flat: Flat) -> bool:
     """Whether every leaf has the path and the shape that it had when traced."""
     if len(flat) != len(graph.leaves):

@@ -86,7 +86,7 @@ class _Execution:
                 self.flow[name], self.parts[name] = f, part
         for affine in graph.affines:
             self.parts.setdefault(affine.name, chains.parts_of(affine, flat))
-        self.dot_at = {dot.index: name for name, dot in analysis.dots.items()}
+        self.dot_at = {dot.at: name for name, dot in analysis.dots.items()}
         self.axis: dict[int, int] = {}
         self.owner: dict[int, str] = {}
         for name, interior in analysis.interiors.items():
@@ -196,15 +196,14 @@ class _Execution:
         return value
 
     def _dtype(self, name: str) -> Any:
-        op = self.program.ops[self.analysis.dots[name].index]
+        op = self.program.ops[self.analysis.dots[name].at]
         return self.program.avals[op.outputs[0].id].dtype
 
     def _features(self, dot: Dot) -> tuple[Array, Array | None]:
         """Returns main features and residual path that an affine map reads."""
-        stream = self.streams.get(dot.operand.id) if isinstance(dot.operand, Ref) else None
-        if stream is None:
+        if not isinstance(dot.operand, Ref) or dot.operand.id not in self.streams:
             return self._read(dot.operand), None
-        name = self.owner[dot.operand.id]
+        stream, name = self.streams[dot.operand.id], self.owner[dot.operand.id]
         if stream.units is not None:
             post = jnp.moveaxis(stream.units, dot.contract, -1)
             self.taps[name] = self.taps[name]._replace(post=post.reshape(-1, post.shape[-1]))
@@ -241,11 +240,13 @@ class _Execution:
         if op.name in primitives.ELEMENTWISE and op.name != "convert_element_type":
             stream = first._replace(units=units)
         else:
-            rest = [
-                None if part is None else run(lambda s, i=i: s[i], part.shape[self._axis_of(op)])
-                for i, part in ((1, first.linear), (2, first.carried))
-            ]
-            stream = _Stream(units, *rest)
+            axis_in = self._axis_of(op)
+            linear, carried = first.linear, first.carried
+            if linear is not None:
+                linear = run(lambda s: s.linear, linear.shape[axis_in])
+            if carried is not None:
+                carried = run(lambda s: s.carried, carried.shape[axis_in])
+            stream = _Stream(units, linear, carried)
         self.streams[out.id] = stream
         self._tap_pre(name, out)
 

@@ -56,23 +56,19 @@ def carry_over(
         raise StructureError("the state isn't one that this optimizer made for these parameters")
     carried = []
     for before, after in zip(old, new, strict=True):
-        if _is(after, folded):
-            if not _is(before, params):
+        if pytree.same_structure(after, folded):
+            if not pytree.same_structure(before, params):
                 raise StructureError("the state isn't one that this optimizer made for params")
             carried.append(_narrow(before, after, report))
         else:
             carried.append(before)
-    tree = jax.tree.structure(fresh, is_leaf=lambda node: _is(node, folded))
+    tree = jax.tree.structure(fresh, is_leaf=lambda node: pytree.same_structure(node, folded))
     return jax.tree.unflatten(tree, carried)
-
-
-def _is(node: Any, params: Any) -> bool:
-    return jax.tree.structure(node) == jax.tree.structure(params)
 
 
 def _outline(state: Any, params: Any) -> list[Any]:
     """The state's leaves, with every subtree of the parameters' structure as one leaf."""
-    return jax.tree.leaves(state, is_leaf=lambda node: _is(node, params))
+    return jax.tree.leaves(state, is_leaf=lambda node: pytree.same_structure(node, params))
 
 
 def _narrow(before: Any, after: Any, report: Report) -> Any:
