@@ -1,35 +1,35 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from linjax.errors import EvidenceError, FoldWarning
+from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
-from linjax.fold.joint import Rows, joint_refit
+from linjax.fold.joint import joint_refit
 from linjax.fold.least_squares.measure import Data, mean_uncertainty
 from linjax.fold.least_squares.network import task, written
 from linjax.fold.least_squares.sequential import fold_sequentially
-from linjax.fold.objective import divergence
+from linjax.fold.rows import (
+    Batch,
+    divided,
+    enriched,
+    load,
+    mean_divergence,
+    repeatable,
+    taught,
+    without_held,
+)
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.net import Net
 
-Array = Any
-
-HELD_OUT = 5
-"""One in so many rows decides between candidates and isn't used by the joint refit."""
-CHUNK = 4096
-"""Rows that the joint refit runs at a time."""
-ROWS = 20_000
-"""Rows that the joint refit keeps in memory."""
 CERTAIN = 0.25
 """Weight of a row whose outputs are certain, relative to the mean uncertainty."""
+NEGLIGIBLE = 1e-4
+"""Divergence from the original's outputs that a joint refit isn't worth its time for."""
 
 
 def compress(
@@ -48,9 +48,10 @@ def compress(
     Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
     refitted by least squares so that the original's pre-activations are reproduced from what
     the folded network itself computes. At last all layers are refitted together by a few
-    rounds of Gauss–Newton least squares on the outputs. Of the three networks (one shot,
+    rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating point
+    inputs, on others between pairs of them. Of the three networks (one shot,
     sequential, joint) the one whose outputs are nearest to the original's on held-out
-    calibration rows is returned. Labels are not used.
+    calibration rows is returned: one row in five, which the refits don't see. Labels are not used.
 
     Args:
       net: the traced network.
@@ -87,60 +88,26 @@ def compress(
       >>> linjax.count(params), linjax.count(small) <= 112
       (224, True)
     """
-    again = _repeatable(batches)
+    again = repeatable(batches)
     if stats is None:
         stats = collect(net, params, again(), metric=metric, progress=progress)
     work = task(params, stats, rule)
     plan = work.plan()
     one_shot = written(params, stats, work.fold(plan).chains)
-    floor = CERTAIN * mean_uncertainty(net, params, again(), metric)
-    data = Data(net, params, again, metric, floor)
+
+    def fitted() -> Iterator[Batch]:
+        return without_held(again())
+
+    floor = CERTAIN * mean_uncertainty(net, params, fitted(), metric)
+    data = Data(net, params, fitted, metric, floor)
     sequential = pytree.unflatten(fold_sequentially(data, work.problems, plan))
-    train, held = _rows(net, params, again())
-    candidates = [one_shot, sequential]
-    errors = [_error(net, c, held, metric) for c in candidates]
-    best = candidates[int(np.argmin(errors))]
-    if joint:
-        best = joint_refit(net, best, train, held, metric)
+    train, held = divided(load(again()))
+    held_rows = taught(net, params, held)
+    errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]
+    best = one_shot if errors[0] <= errors[1] else sequential
+    if joint and min(errors) > NEGLIGIBLE:
+        best = joint_refit(net, best, taught(net, params, enriched(train)), held_rows, metric)
     if count(best) < count(params):
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params
-
-
-def _repeatable(batches: Any) -> Callable[[], Iterator[tuple[Any, ...]]]:
-    """A function that starts the batches anew, each as a tuple of inputs."""
-    if isinstance(batches, Iterator):
-        raise EvidenceError(
-            "batches can be read only once; pass a list, or a function that returns an iterator"
-        )
-    start = batches if callable(batches) else lambda: batches
-    return lambda: (b if isinstance(b, tuple) else (b,) for b in start())
-
-
-def _rows(net: Net, params: Any, batches: Iterable[tuple[Any, ...]]) -> tuple[Rows, Rows]:
-    """Collects rows with the original's outputs, and holds one in five out."""
-    some, count = [], 0
-    for inputs in batches:
-        some.append(jax.tree.map(np.asarray, inputs))
-        count += jax.tree.leaves(inputs)[0].shape[0]
-        if count >= ROWS:
-            break
-    everything = jax.tree.map(lambda *x: np.concatenate(x), *some)
-    out = np.arange(count) % HELD_OUT == HELD_OUT - 1
-    apply = jax.jit(lambda inputs: net.apply(params, *inputs))
-
-    def chunks(chosen: Array) -> Rows:
-        inputs = jax.tree.map(lambda x: x[chosen], everything)
-        rows = int(chosen.sum())
-        cuts = [slice(a, a + CHUNK) for a in range(0, rows, CHUNK)]
-        parts = [jax.tree.map(lambda x, cut=cut: jnp.asarray(x[cut]), inputs) for cut in cuts]
-        return Rows(tuple((part, apply(part)) for part in parts), rows)
-
-    return chunks(~out), chunks(out if out.any() else ~out)
-
-
-def _error(net: Net, params: Any, rows: Rows, metric: str) -> float:
-    """Mean divergence of the rows' outputs from the original's."""
-    measure = jax.jit(lambda x, y: divergence(net.apply(params, *x), y, metric))
-    return float(sum(measure(*chunk) for chunk in rows.chunks)) / max(rows.count, 1)

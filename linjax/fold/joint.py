@@ -15,6 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from linjax.fold.objective import curvature, divergence
+from linjax.fold.rows import Rows
 from linjax.graph import pytree
 from linjax.graph.net import Net
 
@@ -29,13 +30,6 @@ PATIENCE = 2
 """Rounds without progress on the held-out rows before stopping."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
-
-
-class Rows(NamedTuple):
-    """Chunks of inputs with the original's outputs, and how many rows there are."""
-
-    chunks: tuple[tuple[Any, Any], ...]
-    count: int
 
 
 class _Parts(NamedTuple):

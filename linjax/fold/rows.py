@@ -21,6 +21,10 @@ CHUNK = 4096
 """Rows that run at a time."""
 ROWS = 20_000
 """Rows that are kept in memory."""
+ENOUGH = 16_000
+"""Rows that mixing aims at."""
+MOST_MIXES = 3
+"""Largest number of mixed rows for every row."""
 
 
 class Rows(NamedTuple):
@@ -74,6 +78,25 @@ def divided(everything: Batch) -> tuple[Batch, Batch]:
     return tuple(
         jax.tree.map(lambda x, chosen=chosen: x[chosen], everything) for chosen in (~out, out)
     )
+
+
+def without_held(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches without the rows that :func:`divided` holds out."""
+    start = 0
+    for inputs in batches:
+        rows = size_of(inputs)
+        stay = (np.arange(rows) + start) % HELD_OUT != HELD_OUT - 1
+        start += rows
+        if stay.any():
+            yield jax.tree.map(lambda x, stay=stay: jnp.asarray(x)[stay], inputs)
+
+
+def enriched(inputs: Batch) -> Batch:
+    """Returns the rows and others between them: as many again, or more where rows are few."""
+    count = size_of(inputs)
+    times = min(max(1, ENOUGH // max(count, 1)), MOST_MIXES)
+    more = [m for seed in range(times) if (m := mixed(inputs, seed)) is not None]
+    return jax.tree.map(lambda *x: np.concatenate(x), inputs, *more)
 
 
 def mixed(inputs: Batch, seed: int) -> Batch | None:

@@ -24,7 +24,7 @@ from linjax.graph.layers import Layers
 
 Array = np.ndarray
 
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-5, 1e-3, 3e-2, 0.5)
 """Weights of the shrinkage that are compared on held-out rows, where rows are few."""
 MANY_ROWS = 2
 """Rows per feature from which the smallest ridge is taken unseen."""
