@@ -48,16 +48,17 @@ def widths(layers: Layers) -> tuple[Widths, ...]:
 def saving(plan: tuple[Widths, ...], index: int, folded: int, gain: str = "reads") -> int:
     """Parameters saved by folding so many units of a layer.
 
-    ``(p + q + 1) |S| − p q``; without the last term where a residual path to the next
-    layer exists already, since a residual kernel of the same shape is added to.
+    That is ``(p + q + 1) |S| − p q`` for a layer that reads p features, unless a residual
+    path behind it grows with what it carries, too; so sizes are counted, not this formula.
+    The authors' formula (``gain="published"``) has a residual kernel's columns where its
+    rows are meant.
     """
+    if gain != "published":
+        return parameters(plan) - parameters(_fold_widths(plan, index, folded))
     layer, follower = plan[index], plan[index + 1]
     outputs = follower.units + follower.linears
-    reads = layer.reads
-    if gain == "published":  # the authors count a residual kernel's columns, not its rows
-        reads = layer.main + (layer.units if layer.reads > layer.main else 0)
-    residual = 0 if layer.carry else reads * outputs
-    return (reads + outputs + 1) * folded - residual
+    reads = layer.main + (layer.units if layer.reads > layer.main else 0)
+    return (reads + outputs + 1) * folded - (0 if layer.carry else reads * outputs)
 
 
 def _fold_widths(plan: tuple[Widths, ...], index: int, folded: int) -> tuple[Widths, ...]:
