@@ -1,5 +1,7 @@
 """Plans of the published rule: what they count is what a fold stores."""
 
+import itertools
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def chain(sizes, seed=0):
     rng = np.random.default_rng(seed)
     return tuple(
         Layer(rng.normal(size=(p, q)), rng.normal(size=q), origin=np.arange(q))
-        for p, q in zip(sizes[:-1], sizes[1:], strict=True)
+        for p, q in itertools.pairwise(sizes)
     )
 
 
