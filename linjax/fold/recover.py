@@ -137,7 +137,8 @@ def _floating(params: Any) -> tuple[pytree.Flat, pytree.Flat]:
 
 def _joined(parts: tuple[pytree.Flat, pytree.Flat], like: Any) -> dict[str, Any]:
     flat = pytree.flatten(like)
-    return pytree.unflatten({p: x.astype(flat[p].dtype) for p, x in {**parts[0], **parts[1]}.items()})
+    leaves = {**parts[0], **parts[1]}
+    return pytree.unflatten({path: x.astype(flat[path].dtype) for path, x in leaves.items()})
 
 
 def _make_step(

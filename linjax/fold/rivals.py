@@ -78,7 +78,10 @@ def truncated_whitened(params: Any, stats: Stats, rule: Size) -> Any:
         data = frame(problem.moments, None, RIDGE)
         features = anatomy(problem).features
         ranked.append(
-            [(_root(data.within(v)), layer) for v, layer in zip(features, problem.layers, strict=True)]
+            [
+                (_root(data.within(v)), layer)
+                for v, layer in zip(features, problem.layers, strict=True)
+            ]
         )
     return _low_rank(params, stats, rule, ranked, by_energy=True)
 
@@ -189,7 +192,10 @@ def _low_rank(
     params: Any, stats: Stats, rule: Size, ranked: list[list[tuple[Array, Layer]]], by_energy: bool
 ) -> Any:
     factors = [
-        [(root, layer, np.linalg.svd(root @ layer.kernel, full_matrices=False)) for root, layer in c]
+        [
+            (root, layer, np.linalg.svd(root @ layer.kernel, full_matrices=False))
+            for root, layer in c
+        ]
         for c in ranked
     ]
 

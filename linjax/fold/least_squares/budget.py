@@ -83,7 +83,7 @@ def _site_moves(shape: Shape, surface: Array, i: int) -> Iterator[Shape]:
     limit = surface.shape[1] - 1
     widths = {int(np.ceil((units + max(linears, 0)) * f)) - (f == STEPS[0]) for f in STEPS}
     for width in sorted(w for w in widths if w >= 0):
-        for r in {min(int(round(share * width)), limit) for share in SPLITS}:
+        for r in {min(round(share * width), limit) for share in SPLITS}:
             yield shape.put("units", i, min(width - r, units)).put("linears", i, r)
     for k in {int(np.ceil(units * f)) for f in STEPS} | {units}:
         yield shape.put("units", i, k).put("linears", i, CARRY)
@@ -182,7 +182,10 @@ def within_error(steps: Iterator[Step], error: float) -> Step:
 
 def rounded(shape: Shape, multiple: int) -> Shape:
     """Rounds widths down to a multiple where they reach it; the last layer's stay."""
-    down = lambda n: n if n < multiple else n - n % multiple
+
+    def down(n: int) -> int:
+        return n if n < multiple else n - n % multiple
+
     return Shape(
         tuple(map(down, shape.necks)),
         (*map(down, shape.units[:-1]), shape.units[-1]),

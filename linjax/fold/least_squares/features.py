@@ -5,6 +5,7 @@ stacked activations ``a = [x, h_1, …, h_n]`` whose moments were gathered. Mean
 of anything that least squares needs are therefore products with blocks of one matrix.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ def frame(moments: Moments, folds: list[int] | None = None, ridge: float = 0.0) 
 def block_rows(moments: Moments) -> list[Array]:
     """Returns the indices in ``a`` of the chain's input and of every site's units."""
     ends = np.cumsum((0, *moments.blocks))
-    return [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    return [np.arange(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def entering(layer: Layer, v: Features) -> Features:

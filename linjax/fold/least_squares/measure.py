@@ -60,9 +60,7 @@ def _activations(net: Net, params: Any, inputs: Any, chain: int) -> tuple[Array,
     return source, [nothing if p is None else p.astype(jnp.float32) for p in posts], outputs
 
 
-@functools.partial(
-    jax.jit, static_argnames=("net", "chain", "carries", "own", "units", "metric")
-)
+@functools.partial(jax.jit, static_argnames=("net", "chain", "carries", "own", "units", "metric"))
 def _batch_moments(
     net: Net, original: Any, folded: Any, inputs: Any, *,
     links: tuple[Link, ...], own_links: tuple[Link, ...], matrix: Array, floor: Array,

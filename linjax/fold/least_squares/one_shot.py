@@ -19,7 +19,7 @@ from linjax.fold.least_squares.budget import (
 from linjax.fold.least_squares.features import Frame, frame, leaving
 from linjax.fold.least_squares.prices import Problem, anatomy, prices, shape_of
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
-from linjax.fold.least_squares.surface import few_directions, metric_root, principal
+from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph.layers import Layers
 
 Array = np.ndarray
@@ -172,7 +172,7 @@ def execute(problem: Problem, data: Frame, shape: Shape) -> Layers:
             kernel=kernel,
             bias=bias + layer.bias,
             units=None if last else parts.units[i],
-            target=few_directions(target, *principal(data, target)),
+            target=target @ leading(*principal(data, target)),
         )
         new, kept = fold_layer(data, stage, widths, layer)
         done.append(new)

@@ -1,4 +1,4 @@
-"""What a chain's widths cost, from its layers and moments: the surfaces that budgets are spent by."""
+"""What a chain's widths cost in output error: the surfaces that budgets are spent by."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from linjax.fold.least_squares.features import (
 )
 from linjax.fold.least_squares.surface import (
     SiteProblem,
-    few_directions,
+    leading,
     metric_root,
     principal,
     site_surface,
@@ -109,7 +109,7 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
     weighted = [z @ metric_root(g) for z, g in zip(parts.pre, moments.sensitivity, strict=True)]
     axes = [principal(train, t) for t in weighted]
     necks = [neck_curve(t, v, test) for t, (_, v) in zip(weighted, axes, strict=True)]
-    targets = [few_directions(t, *axis) for t, axis in zip(weighted, axes, strict=True)]
+    targets = [t @ leading(*axis) for t, axis in zip(weighted, axes, strict=True)]
     problems = map(SiteProblem, parts.features[:-1], parts.units, targets[1:])
     sites = tuple(site_surface(p, train, test) for p in problems)
     output = float(necks[-1][0])

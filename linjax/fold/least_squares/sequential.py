@@ -7,15 +7,21 @@ hold second moments of p' + q and of p' + m + 128 variables, p' being the folded
 features, m the number of units and q that of pre-activations, and nothing of other layers.
 """
 
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
+from linjax.fold.least_squares.budget import Shape
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame, along, block_rows, frame
 from linjax.fold.least_squares.measure import Data, Target, measure
 from linjax.fold.least_squares.one_shot import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
-from linjax.fold.least_squares.surface import few_directions, metric_root, principal
+from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.layers import Layer, Layers
@@ -37,42 +43,82 @@ def fold_sequentially(data: Data, problems: tuple[Problem, ...], plan: Plan) -> 
     flat = pytree.flatten(data.original)
     graph = data.net.graph
     for chain, (problem, shape) in enumerate(zip(problems, plan.shapes, strict=True)):
-        layers = _fold_chain(data, chain, flat, problem, shape, plan.ridge)
-        flat = write_chain(graph, flat, graph.chains[chain], layers)
+        original = frame(problem.moments, None, plan.ridge)
+        look = functools.partial(measure, data, chain, flat)
+        work = _Chain(problem, shape, original, anatomy(problem).pre, plan.ridge, look)
+        flat = write_chain(graph, flat, graph.chains[chain], _fold_chain(work))
     return flat
 
 
-def _fold_chain(data, chain, flat, problem, shape, ridge) -> Layers:
-    layers, rows = problem.layers, block_rows(problem.moments)
-    original = frame(problem.moments, None, ridge)
-    pre = anatomy(problem).pre
-    roots = [metric_root(g) for g in problem.moments.sensitivity]
+class _Chain(NamedTuple):
+    """What stays the same along one chain.
+
+    Attributes:
+      problem: the chain.
+      shape: widths to fold to.
+      frame: moments of the original, shrunk.
+      pre: the original's pre-activations as maps of ``a``.
+      ridge: weight of the shrinkage.
+      measure: gathers moments of (layers folded so far, depth, target).
+    """
+
+    problem: Problem
+    shape: Shape
+    frame: Frame
+    pre: tuple[Features, ...]
+    ridge: float
+    measure: Callable[[Layers, int, Target], Frame]
+
+    def root(self, depth: int) -> Array:
+        """Square root of the output metric at a layer's pre-activation."""
+        return metric_root(self.problem.moments.sensitivity[depth])
+
+
+def _fold_chain(chain: _Chain) -> Layers:
+    layers, rows = chain.problem.layers, block_rows(chain.problem.moments)
     done: Layers = ()
     blocks = [rows[0]]
     for depth, layer in enumerate(layers):
-        here = measure(data, chain, flat, done, depth, Target(layers, depth, _reading(layer)))
-        v, z = _spans(here, layer.units)
-        in_one_shot = along((*done, layer), blocks)[depth]
-        start, _ = refit(original, in_one_shot, pre[depth])
-        kernel, bias = _corrected(here, v, z, start, ridge)
-        whole = Layer(
-            kernel, bias + layer.bias, unit_leaves=layer.unit_leaves, origin=layer.origin
-        )
-        widths = Widths(shape.necks[depth], shape.units[depth], shape.linears[depth])
+        whole, here = _refitted(chain, done, blocks, depth)
+        widths = Widths(*(numbers[depth] for numbers in chain.shape))
         if depth + 1 == len(layers):
-            stage = Stage(v, whole.kernel, whole.bias, None, z @ roots[depth])
+            v, z = _spans(here, layer.units)
+            stage = Stage(v, whole.kernel, whole.bias, None, z @ chain.root(depth))
             return (*done, fold_layer(here, stage, widths, layer)[0])
-        weighted = pre[depth + 1] @ roots[depth + 1]
-        few = few_directions(Features(np.arange(len(roots[depth + 1]))), *principal(original, weighted))
-        matrix = _reading(layers[depth + 1]) @ roots[depth + 1] @ few.dense
-        seen = measure(
-            data, chain, flat, (*done, whole), depth, Target(layers, depth + 1, matrix)
-        )
-        v, h, t = _spans(seen, layer.units, matrix.shape[1])
-        seen = _shrunk(seen, ridge, v.width + h.width)
-        new, kept = fold_layer(seen, Stage(v, whole.kernel, whole.bias, h, t), widths, layer)
+        new, kept = _chosen(chain, done, whole, widths)
         done, blocks = (*done, new), [*blocks, rows[depth + 1][kept]]
-    raise AssertionError("a chain ends with its last layer")
+    return done
+
+
+def _refitted(chain: _Chain, done: Layers, blocks: list[Array], depth: int) -> tuple[Layer, Frame]:
+    """Refits all units of a layer to what the folded network feeds it.
+
+    Shrinks towards the refit that one shot would make of the same features.
+    """
+    layers = chain.problem.layers
+    layer = layers[depth]
+    here = chain.measure(done, depth, Target(layers, depth, _reading(layer)))
+    v, z = _spans(here, layer.units)
+    start, _ = refit(chain.frame, along((*done, layer), blocks)[depth], chain.pre[depth])
+    covariance = here.within(v)
+    raised = covariance + chain.ridge * np.diag(np.diag(covariance))
+    kernel = start + solve(raised, here.between(v, z) - covariance @ start)
+    bias = here.mean_of(z) - here.mean_of(v) @ kernel + layer.bias
+    return Layer(kernel, bias, unit_leaves=layer.unit_leaves, origin=layer.origin), here
+
+
+def _chosen(chain: _Chain, done: Layers, whole: Layer, widths: Widths) -> tuple[Layer, Array]:
+    """Chooses among a refitted layer's units, seen in the folded network."""
+    depth = len(done)
+    following = chain.problem.layers[depth + 1]
+    root = chain.root(depth + 1)
+    axes = principal(chain.frame, chain.pre[depth + 1] @ root)
+    matrix = _reading(following) @ root @ leading(*axes)
+    seen = chain.measure((*done, whole), depth, Target(chain.problem.layers, depth + 1, matrix))
+    v, h, target = _spans(seen, whole.units, matrix.shape[1])
+    raised = np.arange(v.width + h.width)
+    seen.covariance[raised, raised] *= 1.0 + chain.ridge
+    return fold_layer(seen, Stage(v, whole.kernel, whole.bias, h, target), widths, whole)
 
 
 def _reading(layer: Layer) -> Array:
@@ -83,21 +129,4 @@ def _reading(layer: Layer) -> Array:
 def _spans(data: Frame, *widths: int) -> list[Features]:
     """Splits measured variables: all in front of the given widths, then each of these."""
     ends = np.cumsum([0, len(data.mean) - sum(widths), *widths])
-    return [Features(np.arange(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
-
-
-def _shrunk(data: Frame, ridge: float, width: int) -> Frame:
-    """The moments with the variances of the first variables raised."""
-    raised = np.arange(width)
-    data.covariance[raised, raised] *= 1.0 + ridge
-    return data
-
-
-def _corrected(
-    data: Frame, v: Features, z: Features, start: Array, ridge: float
-) -> tuple[Array, Array]:
-    """Refits a kernel, shrunk towards a start: ``B = B0 + (C + λD)⁻¹ (C_vz − C B0)``."""
-    covariance = data.within(v)
-    raised = covariance + ridge * np.diag(np.diag(covariance))
-    kernel = start + solve(raised, data.between(v, z) - covariance @ start)
-    return kernel, data.mean_of(z) - data.mean_of(v) @ kernel
+    return [Features(np.arange(a, b)) for a, b in itertools.pairwise(ends)]

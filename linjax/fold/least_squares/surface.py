@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from linjax.fold.least_squares.directions import linear_directions, solve
+from linjax.fold.least_squares.directions import JITTER, linear_directions, solve
 from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.selection import Pursuit, pursue
 
@@ -52,11 +52,11 @@ def principal(data: Frame, target: Features) -> tuple[Array, Array]:
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
-def few_directions(target: Features, values: Array, vectors: Array) -> Features:
-    """Returns the target in its principal directions, but for a negligible share of it."""
+def leading(values: Array, vectors: Array) -> Array:
+    """Returns the principal directions that hold all but a negligible share of the variance."""
     behind = values.sum() - np.cumsum(values)
     rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
-    return target @ vectors[:, : min(rank, TARGET_LIMIT)]
+    return vectors[:, : min(rank, TARGET_LIMIT)]
 
 
 def held_out(train: Array, cross: Array, covariance: Array, total: float) -> Array:
@@ -83,16 +83,6 @@ def grid(m: int) -> Array:
     return np.unique(np.concatenate([[0], np.round(powers).astype(int), [m]]))
 
 
-def _without_linear(pursuit: Pursuit, test: Frame, problem: SiteProblem, total: float) -> Array:
-    """Held-out errors with 0 … k units and no linear units."""
-    chosen = problem.units.take(pursuit.order)
-    triangle = pursuit.factor[pursuit.order]
-    forward = lambda b: scipy.linalg.solve_triangular(triangle, b, lower=True, check_finite=False)
-    covariance = forward(forward(test.within(chosen)).T)
-    cross = forward(test.between(chosen, problem.target))
-    return held_out(pursuit.explained, cross, covariance, total)
-
-
 def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
     """Returns the errors of every number of kept and linear units.
 
@@ -109,49 +99,90 @@ def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
       ``(m + 1, r + 1)`` squared errors of the target with k units and r linear units, on
       rows that were not fitted; non-increasing in both.
     """
-    v, h, t = problem.inputs, problem.units, problem.target
-    total = float(np.trace(test.within(t)))
-    m = h.width
-    c_hh, c_hv, c_vv = train.within(h), train.between(h, v), train.within(v)
-    r_h, r_v = train.between(h, t), train.between(v, t)
-
-    plain = pursue(c_hh, r_h)
-    alone = np.full(m + 1, np.nan)
-    errors = _without_linear(plain, test, problem, total)
-    alone[: len(errors)] = np.minimum.accumulate(errors)
-    alone[len(errors) :] = alone[len(errors) - 1]
-
-    through = solve(c_vv, np.concatenate([c_hv.T, r_v], 1))
-    c_beside, r_beside = c_hh - c_hv @ through[:, :m], r_h - c_hv @ through[:, m:]
-    beside = pursue((c_beside + c_beside.T) / 2, r_beside)
-    ks = np.unique(np.minimum(grid(m), len(beside.order)))
-    rank = min(t.width, v.width)
-    measured = np.zeros((len(ks), rank + 1))
-    for row, k in enumerate(ks):
-        order = beside.order[:k]
-        triangle = np.linalg.cholesky(
-            c_hh[np.ix_(order, order)] + 1e-9 * np.diag(np.diag(c_hh)[order])
-        )
-        forward = lambda b: scipy.linalg.solve_triangular(
-            triangle, b, lower=True, check_finite=False
-        )
-        x, e = forward(c_hv[order]), forward(r_h[order])
-        found = linear_directions(c_vv - x.T @ x, r_v - x.T @ e, rank)
-        u = v @ found.kernel
-        kept = h.take(order)
-        k_u = forward(test.between(kept, u)) if k else np.zeros((0, u.width))
-        k_k = forward(forward(test.within(kept)).T)
-        mix = x @ found.kernel
-        top = k_u - k_k @ mix
-        bottom = test.within(u) - k_u.T @ mix - mix.T @ top
-        covariance = np.block([[k_k, top], [top.T, bottom]])
-        k_t = forward(test.between(kept, t))
-        cross = np.concatenate([k_t, test.between(u, t) - mix.T @ k_t])
-        errors = held_out(np.concatenate([e, found.explained]), cross, covariance, total)[k:]
-        measured[row, : len(errors)] = errors
-        measured[row, len(errors) :] = errors[-1]
-    ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], 1e-30)[:, None]
+    h, m = problem.units, problem.units.width
+    fit = _Blocks.of(problem, train)
+    total = float(np.trace(test.within(problem.target)))
+    alone = _without_linear(pursue(fit.hh, fit.ht), test, problem, total)
+    order = _beside_inputs(fit)
+    ks = np.unique(np.minimum(grid(m), len(order)))
+    rank = min(problem.target.width, problem.inputs.width)
+    measured = np.stack(
+        [_with_linear(problem, fit, test, h.take(order[:k]), order[:k], rank, total) for k in ks]
+    )
+    ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], np.finfo(np.float64).tiny)[:, None]
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
-    spread = np.stack([np.interp(points, axis, column) for column in ratio.T], 1)
-    error = alone[:, None] * np.concatenate([np.ones((m + 1, 1)), spread[:, 1:]], 1)
+    spread = np.stack([np.interp(points, axis, column) for column in ratio.T[1:]], 1)
+    error = alone[:, None] * np.concatenate([np.ones((m + 1, 1)), spread], 1)
     return np.minimum.accumulate(np.minimum.accumulate(np.maximum(error, 0.0), 0), 1)
+
+
+class _Blocks(NamedTuple):
+    """Covariances of units h, inputs v and target t on the rows that are fitted."""
+
+    hh: Array
+    hv: Array
+    vv: Array
+    ht: Array
+    vt: Array
+
+    @classmethod
+    def of(cls, problem: SiteProblem, data: Frame) -> "_Blocks":
+        v, h, t = problem.inputs, problem.units, problem.target
+        return cls(
+            data.within(h), data.between(h, v), data.within(v), data.between(h, t),
+            data.between(v, t),
+        )  # fmt: skip
+
+
+def _without_linear(pursuit: Pursuit, test: Frame, problem: SiteProblem, total: float) -> Array:
+    """Held-out errors with 0 … m units and no linear units."""
+    chosen = problem.units.take(pursuit.order)
+    factor = pursuit.factor[pursuit.order]
+    covariance = _forward(factor, _forward(factor, test.within(chosen)).T)
+    cross = _forward(factor, test.between(chosen, problem.target))
+    errors = held_out(pursuit.explained, cross, covariance, total)
+    errors = np.pad(errors, (0, problem.units.width + 1 - len(errors)), mode="edge")
+    return np.maximum(np.minimum.accumulate(errors), 0.0)
+
+
+def _beside_inputs(fit: _Blocks) -> Array:
+    """The order of units whose inputs come along linearly in full."""
+    m = len(fit.hh)
+    through = solve(fit.vv, np.concatenate([fit.hv.T, fit.vt], 1))
+    left = fit.hh - fit.hv @ through[:, :m]
+    return pursue((left + left.T) / 2, fit.ht - fit.hv @ through[:, m:]).order
+
+
+def _with_linear(
+    problem: SiteProblem, fit: _Blocks, test: Frame, kept: Features, order: Array, rank: int,
+    total: float,
+) -> Array:  # fmt: skip
+    """Held-out errors with some units and 0 … rank linear units.
+
+    All features are made orthonormal on the fitted rows, so that coefficients are nested:
+    units by a Cholesky factor, linear units by what is left of the inputs given the units.
+    """
+    lifted = fit.hh[np.ix_(order, order)]
+    lifted[np.diag_indices_from(lifted)] *= 1.0 + JITTER
+    factor = np.linalg.cholesky(lifted)
+    inputs, explained = _forward(factor, fit.hv[order]), _forward(factor, fit.ht[order])
+    found = linear_directions(fit.vv - inputs.T @ inputs, fit.vt - inputs.T @ explained, rank)
+    u, mix = problem.inputs @ found.kernel, inputs @ found.kernel
+
+    units = _forward(factor, _forward(factor, test.within(kept)).T)
+    beside = _forward(factor, test.between(kept, u))
+    corner = beside - units @ mix
+    own = test.within(u) - beside.T @ mix - mix.T @ corner
+    covariance = np.block([[units, corner], [corner.T, own]])
+    cross = _forward(factor, test.between(kept, problem.target))
+    cross = np.concatenate([cross, test.between(u, problem.target) - mix.T @ cross])
+    coefficients = np.concatenate([explained, found.explained])
+    errors = held_out(coefficients, cross, covariance, total)[len(order) :]
+    return np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
+
+
+def _forward(factor: Array, right: Array) -> Array:
+    """Solves a lower triangular system."""
+    if not len(factor):
+        return right
+    return scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False)
