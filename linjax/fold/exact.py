@@ -138,7 +138,7 @@ def _unread(layers: Layers, index: int, rules: tuple[str, ...]) -> np.ndarray:
     """Units that no later layer reads, as all before a layer that has collapsed."""
     rows = outgoing(layers, index)[: layers[index].units]
     wanted = "unread" in rules or ("collapse" in rules and rows.shape[1] == 0)
-    return ~rows.any(axis=1) & wanted
+    return np.asarray(~rows.any(axis=1) & wanted)
 
 
 def _remove(layers: Layers, index: int, off: Array) -> Layers:
@@ -256,7 +256,9 @@ def _rank(within: np.ndarray, through: np.ndarray) -> int:
     """
     if min(*within.shape, through.shape[1]) == 0:
         return 0
-    core = np.linalg.qr(within, mode="r") @ np.linalg.qr(through.T, mode="r").T
+    left: Array = np.linalg.qr(within, mode="r")
+    right: Array = np.linalg.qr(through.T, mode="r")
+    core = left @ right.T
     values = np.linalg.svd(core, compute_uv=False)
     error = max(*within.shape, through.shape[1]) * np.finfo(np.float64).eps
     margin = RANK_MARGIN * error * np.linalg.norm(within) * np.linalg.norm(through)

@@ -75,7 +75,8 @@ def check_layers(
     chain = steps_of(layers, slopes)
     box = checked_box(lower, upper, chain)
     known: tuple[_Known, ...] = ()
-    features, checks = box, []
+    features = box
+    checks: list[SiteCheck] = []
     for i, step in enumerate(chain.steps):
         z = _interval(step, features)
         if i in chain.sites:
@@ -211,8 +212,8 @@ def _evaluate(
     for (earlier, z, size), param, split in zip(
         known[::-1], proofs.params[::-1], proofs.splits[::-1], strict=True
     ):
-        low = np.where(split > 0, np.maximum(z.lower, 0.0), z.lower)
-        high = np.where(split < 0, np.minimum(z.upper, 0.0), z.upper)
+        low: Array = np.where(split > 0, np.maximum(z.lower, 0.0), z.lower)
+        high: Array = np.where(split < 0, np.minimum(z.upper, 0.0), z.upper)
         # A branch that contradicts the bounds is empty: any value at zero bounds it.
         low, high = np.minimum(low, np.maximum(high, 0.0)), np.maximum(high, np.minimum(low, 0.0))
         rise = weights * (earlier.positive - earlier.negative)
@@ -231,9 +232,9 @@ def _evaluate(
     up = weights > 0
     value = np.sum(weights * np.where(up, box.upper, box.lower), axis=1) + constant
     error += np.abs(weights) @ box.magnitude
-    reach = sum(float(k.size.sum()) for k in known) + float(box.magnitude.sum()) + 1.0
+    extent = sum(float(k.size.sum()) for k in known) + float(box.magnitude.sum()) + 1.0
     terms = max(terms, len(box.lower)) + 4 * len(known) + 16
-    return value + _gamma(2 * terms) * (error + 2 * spread) + 8 * terms * TINY * reach
+    return value + _gamma(2 * terms) * (error + 2 * spread) + 8 * terms * TINY * extent
 
 
 def _slope(rise: Array, low: Array, high: Array, split: Array, param: Array) -> np.ndarray:
@@ -267,7 +268,8 @@ def _value(
     steps: tuple[Step, ...], points: np.ndarray, unit: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pre-activations of the units, one at each point, with bounds of their errors."""
-    value, error = points, np.zeros_like(points)
+    value: Array = points
+    error: Array = np.zeros_like(points)
     for step in steps[:-1]:
         z, slack = _affine(value @ step.kernel, value, error, np.abs(step.kernel), step.bias)
         slope = np.where(z < 0, step.negative, step.positive)

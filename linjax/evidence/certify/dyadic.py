@@ -30,10 +30,10 @@ class Dyadic(NamedTuple):
         product = np.dot(self.integers, other.integers)
         return Dyadic(product, self.exponent + other.exponent)
 
-    def __mul__(self, other: "Dyadic") -> "Dyadic":
+    def __mul__(self, other: "Dyadic") -> "Dyadic":  # type: ignore[override]
         return Dyadic(self.integers * other.integers, self.exponent + other.exponent)
 
-    def __add__(self, other: "Dyadic") -> "Dyadic":
+    def __add__(self, other: "Dyadic") -> "Dyadic":  # type: ignore[override]
         least = min(self.exponent, other.exponent)
         ours = self.integers << (self.exponent - least)
         return Dyadic(ours + (other.integers << (other.exponent - least)), least)

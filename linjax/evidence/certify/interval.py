@@ -103,4 +103,4 @@ def evaluate(steps: tuple[Step, ...], points: Array) -> Interval:
 
 def apply(step: Step, z: np.ndarray) -> np.ndarray:
     """``h = σ(z)`` in floating point."""
-    return np.where(z < 0, step.negative, step.positive) * z
+    return np.asarray(np.where(z < 0, step.negative, step.positive) * z)

@@ -101,10 +101,12 @@ def optimise(
 
     # The search needs no rigour: it runs in single precision, only its result is evaluated
     # in double precision.
-    coarse = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (relaxed, box, rows))
+    relaxed32, box32, rows32 = jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float32), (relaxed, box, rows)
+    )
 
     def loss(candidate: Params) -> tuple[Array, Array]:
-        value = upper_bound(*coarse, candidate, splits).value
+        value = upper_bound(relaxed32, box32, rows32, candidate, splits).value
         return jnp.sum(value), value
 
     def advance(state: _State) -> _State:

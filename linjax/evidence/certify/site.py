@@ -121,7 +121,7 @@ def _random_points(box: Interval) -> np.ndarray:
 def _corners(problem: Problem, state: State) -> np.ndarray:
     """Where the units of a first site are extreme."""
     up = problem.rows(*np.nonzero(state.open)).weights > 0
-    return np.where(up, problem.box.upper, problem.box.lower)
+    return np.asarray(np.where(up, problem.box.upper, problem.box.lower))
 
 
 def crown(problem: Problem, state: State, deadline: float) -> State:
