@@ -9,6 +9,7 @@ import numpy as np
 import linjax
 from experiments.data import batches
 from experiments.models import Params
+from linjax.fold import rivals
 
 
 class Subject(NamedTuple):
@@ -60,14 +61,31 @@ def _compress(subject: Subject, amount: float) -> Params:
     return linjax.compress(net, params, subject.batches, linjax.size(amount), stats=stats)
 
 
+def _recover(subject: Subject, amount: float) -> Params:
+    small = _compress(subject, amount)
+    return linjax.recover(subject.net, small, subject.params, subject.batches)
+
+
+def _rival(method: Callable[..., Params]) -> Callable[["Subject", float], Params]:
+    return lambda subject, amount: method(subject.params, subject.stats, linjax.size(amount))
+
+
 RULES: dict[str, Callable[[Subject, float], Params]] = {
     "threshold": _threshold,
     "published_size": _published_size,
     "size": _size,
     "tolerance": _tolerance,
     "compress": _compress,
+    "recover": _recover,
+    "refit": _rival(rivals.pruned_and_refitted),
+    "whitened_svd": _rival(rivals.truncated_whitened),
+    "svd": _rival(rivals.truncated),
+    "magnitude": _rival(rivals.magnitude),
+    "activity": _rival(rivals.activity),
 }
-"""Each takes a subject and an amount (an activation rate, a share of the size, an error)."""
+"""Each takes a subject and an amount (an activation rate, a share of the size, an error).
+
+``recover`` is ``compress`` and a short recovery; those behind it are what others do."""
 
 
 def make(subject: Subject, rule: str, amount: float) -> Params:

@@ -97,6 +97,7 @@ def measure_all(
             "amount": amount,
             "parameters": linjax.count(params),
             "share": linjax.count(params) / size,
+            "classes": dataset.classes,
             **evaluate.measure(logits, original, test.y),
             **widths.describe(subject.net, params),
         }

@@ -1,0 +1,26 @@
+"""Tables: mean loss of accuracy and share of tasks within one point, over tables and seeds.
+
+    python -m experiments.suite --config=configs/quality_tabular.py --workdir=runs/quality_tabular \
+        --data_dir=DIR
+
+``DIR`` holds one parquet file a table. Every table and seed is a run of its own, which goes on
+where it was; tables whose network doesn't beat the majority class are left out of the summary.
+``--config.tables='("car",)'`` and ``--config.seeds='(0,)'`` choose fewer.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tabular
+from configs.quality_fashion import RIVALS
+
+SIZES = (0.25, 0.1, 0.05, 0.025, 0.01)
+
+
+def get_config():
+    """Returns the config: a table's config, the tables (all, if none are named) and the seeds."""
+    run = tabular.get_config()
+    run.rules.threshold = ()
+    run.rules.published_size = (0.75, 0.5, 0.25)
+    for rule in ("size", "compress", "recover", *RIVALS):
+        run.rules[rule] = SIZES
+    return ConfigDict({"run": run, "tables": (), "seeds": (0, 1, 2)})
