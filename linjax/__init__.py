@@ -1,6 +1,6 @@
 """linjax: smaller networks without retraining, by exploiting linearity."""
 
-from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StructureError
+from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, StructureError
 from linjax.evidence.bounds import Bounds
 from linjax.evidence.certify.network import certify, check_certificate
 from linjax.evidence.collect import collect
@@ -14,6 +14,8 @@ from linjax.fold.recover import recover
 from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
+from linjax.store.load import load
+from linjax.store.save import save
 from linjax.training.carry import carry_over
 
 __version__ = "0.1.0"
@@ -25,6 +27,7 @@ __all__ = [
     "LinjaxError",
     "Net",
     "Stats",
+    "StoreError",
     "StructureError",
     "carry_over",
     "certify",
@@ -33,11 +36,13 @@ __all__ = [
     "compress",
     "count",
     "fold",
+    "load",
     "lump",
     "merge",
     "prune",
     "published_size",
     "recover",
+    "save",
     "score",
     "size",
     "threshold",

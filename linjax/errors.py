@@ -13,5 +13,9 @@ class EvidenceError(LinjaxError):
     """Evidence can't be gathered or used: empty, not finite, unsound, or missing a part."""
 
 
+class StoreError(LinjaxError):
+    """A file can't be saved or loaded: it is damaged, hostile, newer, or not of linjax."""
+
+
 class FoldWarning(UserWarning):
     """A fold left the network as it was, for the reason given."""

@@ -1,0 +1,156 @@
+"""Holding a file against what it says of itself, before anything in it is used."""
+
+from typing import Any, BinaryIO, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import LinjaxError, StoreError
+from linjax.graph import pytree
+from linjax.graph.chains import flows
+from linjax.graph.structure import Graph, Leaf, join
+from linjax.store import codec, containers, tensors
+from linjax.store.manifest import (
+    FORMAT,
+    PROGRAM,
+    SCHEMA,
+    Manifest,
+    check_names,
+    count_leaves,
+    digest,
+)
+from linjax.store.tensors import Header
+
+
+class Contents(NamedTuple):
+    """A checked file: its description, where its arrays lie, and the pytrees of the trace."""
+
+    manifest: Manifest
+    header: Header
+    template: Any
+    example: tuple[Any, ...]
+
+
+def contents(file: BinaryIO, size: int) -> Contents:
+    """Checks everything about a file but its program; reads no array.
+
+    Raises:
+      StoreError: if the file is damaged, contradicts itself, or is of a newer linjax.
+      StructureError: if its parameters don't fit its network.
+    """
+    header = tensors.read_header(file, size)
+    if header.metadata.get("format") != FORMAT:
+        raise StoreError("a safetensors file, but not one of linjax.save")
+    if header.metadata.keys() != {"format", "manifest", "sha256"}:
+        raise StoreError("header: expected format, manifest and sha256")
+    text = header.metadata["manifest"]
+    manifest = read_manifest(text)
+    _check_arrays(manifest, header)
+    try:
+        found = digest(text, tensors.bytes_of(file, header))
+    except UnicodeEncodeError as error:
+        raise StoreError("manifest: not text") from error
+    if found != header.metadata["sha256"]:
+        raise StoreError("damaged: the bytes don't have the SHA-256 that they were saved with")
+    try:
+        template, example = _check_network(manifest)
+    except LinjaxError:
+        raise
+    except Exception as error:  # a hostile graph can mislead the checks in any way
+        raise StoreError(f"manifest: its graph contradicts itself: {error!s:.200}") from error
+    return Contents(manifest, header, template, example)
+
+
+def read_manifest(text: str) -> Manifest:
+    """Reads the description of a network.
+
+    Raises:
+      StoreError: if it is malformed or of a newer linjax.
+    """
+    data = tensors.parse(text, "manifest")
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise StoreError("manifest: has no schema version")
+    if schema > SCHEMA:
+        raise StoreError(
+            f"saved by a newer linjax: schema {schema}, this one reads up to {SCHEMA}; "
+            "upgrade linjax"
+        )
+    return codec.decode(Manifest, data, "manifest")
+
+
+def _check_arrays(manifest: Manifest, header: Header) -> None:
+    """The header's arrays are those of the manifest, and the program."""
+    check_names(manifest.leaves)
+    want = {join(leaf.path): leaf for leaf in manifest.leaves}
+    have = header.entries.keys() - {PROGRAM}
+    for name in sorted(have ^ want.keys()):
+        raise StoreError(f"{name:.200}: {'unexpected' if name in have else 'missing'}")
+    for name, leaf in want.items():
+        entry = header.entries[name]
+        if (entry.shape, entry.dtype) != (leaf.shape, leaf.dtype):
+            raise StoreError(
+                f"{name}: {entry.dtype} {entry.shape}, expected {leaf.dtype} {leaf.shape}"
+            )
+    program = header.entries.get(PROGRAM)
+    if (program is not None) != manifest.program.present:
+        raise StoreError(f"{PROGRAM}: {'unexpected' if program else 'missing'}")
+    if program and (program.dtype != "uint8" or len(program.shape) != 1):
+        raise StoreError(f"{PROGRAM}: {program.dtype} {program.shape}, expected bytes")
+
+
+def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
+    """The parameters fit the graph, the graph itself; returns the trace's pytrees."""
+    graph = manifest.graph
+    check_names(graph.leaves)
+    _check_graph(graph)
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in graph.leaves]
+    if manifest.containers is None:
+        paths = [leaf.path for leaf in graph.leaves]
+        template = pytree.unflatten(dict(zip(paths, shapes, strict=True)))
+        same = set(pytree.leaves_of(template)) == set(graph.leaves)
+    else:
+        template = containers.rebuild(manifest.containers, shapes, "containers")
+        same = pytree.leaves_of(template) == graph.leaves
+    if not same or not graph.leaves:
+        raise StoreError("containers: not those of the graph's leaves")
+    specs = [jax.ShapeDtypeStruct(spec.shape, jnp.dtype(spec.dtype)) for spec in manifest.example]
+    example = containers.rebuild(manifest.inputs, specs, "inputs")
+    if type(example) is not tuple:
+        raise StoreError("inputs: expected a tuple")
+    flat = {leaf.path: _hollow(leaf) for leaf in manifest.leaves}
+    pytree.check_leaves(graph, flat)
+    for chain in graph.chains:
+        flows(graph, chain, flat)
+    counts = (manifest.provenance.before, manifest.provenance.after)
+    if counts != (count_leaves(graph.leaves), count_leaves(manifest.leaves)):
+        raise StoreError("provenance: its parameter counts aren't those of the arrays")
+    return template, example
+
+
+def _check_graph(graph: Graph) -> None:
+    """Every name in a graph leads to something in it."""
+    names = [affine.name for affine in graph.affines]
+    paths = {leaf.path for leaf in graph.leaves}
+    sound = len(set(names)) == len(names) and all(
+        affine.kernel in paths
+        and affine.layout in ((0, 1), (1, 0))
+        and (affine.bias is None or affine.bias in paths)
+        for affine in graph.affines
+    )
+    for chain in graph.chains:
+        sound &= len(chain.layers) == len(chain.sites) + 1 > 1
+        sound &= all(name in names for group in chain.layers for name in group)
+        sound &= all(len(group) == 1 for group in chain.layers[:-1]) and bool(chain.layers[-1])
+        for site, group, readers in zip(chain.sites, chain.layers, chain.layers[1:], strict=False):
+            sound &= (site.producer,) == group and set(site.consumers) == set(readers)
+            sound &= site.width == graph.affine(site.producer).outputs
+            sound &= all(path in paths for path in site.unit_leaves)
+    if not sound:
+        raise StoreError("manifest: its graph contradicts itself")
+
+
+def _hollow(leaf: Leaf) -> np.ndarray:
+    """An array of this shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), jnp.dtype(leaf.dtype)), leaf.shape)

@@ -1,0 +1,210 @@
+"""``load``: a network from its file, with its function or without."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export as jax_export
+
+from linjax.errors import LinjaxError, StoreError, StructureError
+from linjax.graph import pytree, table
+from linjax.graph.net import Net, trace
+from linjax.graph.structure import Graph, Leaf, join
+from linjax.store import files, tensors
+from linjax.store.check import Contents, contents
+from linjax.store.manifest import PROGRAM, Manifest
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredNet:
+    """A network that runs without its code, made by :func:`load`; prints like a Net.
+
+    Attributes:
+      graph: the static description of the network that was traced.
+      manifest: everything that the file says: shapes, provenance, versions.
+      exported: the program, of ``jax.export``.
+    """
+
+    graph: Graph
+    manifest: Manifest
+    exported: jax_export.Exported
+
+    def apply(self, params: Any, *inputs: Any) -> Any:
+        """Runs the stored program; works under ``jit``, not under ``grad`` or ``vmap``.
+
+        Args:
+          params: the loaded parameters, or others of the same paths, shapes and dtypes.
+          *inputs: what the network's function took; the batch size is free if it could be
+            exported so.
+
+        Returns:
+          What the network's function returned.
+
+        Raises:
+          StructureError: if parameters or inputs don't fit, naming the expected shape.
+        """
+        flat = pytree.flatten(params)
+        _check_params(self.manifest.leaves, params)
+        shaped = jax.tree.map(jnp.asarray, inputs)
+        try:
+            return self.exported.call(pytree.unflatten(flat), *shaped)
+        except (ValueError, TypeError) as error:
+            want = ", ".join(f"{spec.dtype} {spec.shape}" for spec in self.manifest.example)
+            free = "the first axis is free" if self.manifest.program.batch is None else "exactly"
+            raise StructureError(
+                f"the stored program takes {want} ({free}): {error!s:.300}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return table.describe(self.graph)
+
+
+def load(
+    path: str | os.PathLike[str], apply_fn: Callable[..., Any] | None = None
+) -> tuple[Any, Any]:
+    """Loads what :func:`save` wrote; needs no class, no pickle, and not the model's code.
+
+    Sizes, names, dtypes, structure and checksum are checked before an array is allocated.
+    The checksum guards against damage, not against malice: without ``apply_fn`` the stored
+    program is compiled and run when applied, so do that with files that you trust. With
+    ``apply_fn`` the program isn't opened.
+
+    Args:
+      path: the file.
+      apply_fn: the network's function, as it was traced; it is traced anew and must have
+        the sites that the file tells of. If the parameters were of other containers than
+        dicts, lists and tuples, it gets a nested dict with the same paths.
+
+    Returns:
+      ``(net, params)``. With ``apply_fn`` a :class:`Net`, which trains and folds further;
+      without it a :class:`StoredNet`, which runs. ``params`` has the original's containers
+      if it wasn't folded, else it is a nested dict.
+
+    Raises:
+      StoreError: if the file is missing, damaged, hostile, of a newer linjax, or has no
+        program and no ``apply_fn`` is given.
+      StructureError: if ``apply_fn`` is another network's, naming the path and what was
+        expected.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax, os, tempfile
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+      >>> params = {"in": jnp.ones((2, 5)), "out": jnp.ones((5, 3))}
+      >>> path = os.path.join(tempfile.mkdtemp(), "small.safetensors")
+      >>> linjax.save(path, linjax.trace(apply, params, jnp.ones((1, 2))), params)
+      >>> net, params = linjax.load(path, apply)
+      >>> net
+      1 foldable sites, 25 parameters
+      ...
+    """
+    path = files.place(path)
+    with files.opened(path) as (file, size):
+        try:
+            found = contents(file, size)
+            arrays = {
+                leaf.path: _on_device(leaf, tensors.read(file, found.header, join(leaf.path)))
+                for leaf in found.manifest.leaves
+            }
+            code = (
+                tensors.read(file, found.header, PROGRAM).tobytes()
+                if _runs(found, apply_fn)
+                else b""
+            )
+        except LinjaxError as error:
+            raise type(error)(f"{path}: {error}") from error
+    net = _stored(found, code, path) if apply_fn is None else _retraced(found, apply_fn)
+    if found.manifest.containers is not None and pytree.is_original(found.manifest.graph, arrays):
+        structure = jax.tree.structure(found.template)
+        order = [leaf.path for leaf in found.manifest.graph.leaves]
+        return net, jax.tree.unflatten(structure, [arrays[path] for path in order])
+    return net, pytree.unflatten(arrays)
+
+
+def _runs(found: Contents, apply_fn: Callable[..., Any] | None) -> bool:
+    """Whether the stored program is what will run."""
+    if apply_fn is None and not found.manifest.program.present:
+        raise StoreError(
+            f"no program was stored ({found.manifest.program.reason}); "
+            "give the network's function: linjax.load(path, apply_fn)"
+        )
+    return apply_fn is None
+
+
+def _on_device(leaf: Leaf, array: Any) -> Any:
+    kept = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if kept != array.dtype:
+        raise StoreError(
+            f"{join(leaf.path)}: dtype {leaf.dtype}, which JAX would cut to {kept}; "
+            "enable jax_enable_x64"
+        )
+    return jnp.asarray(array)
+
+
+def _stored(found: Contents, code: bytes, path: Path) -> StoredNet:
+    """Opens the program and holds its parameters against the file's."""
+    manifest = found.manifest
+    try:
+        exported = jax_export.deserialize(bytearray(code))
+        (params, *_), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+        specs = tuple((path, v.shape, str(v.dtype)) for path, v in pytree.flatten(params).items())
+    except Exception as error:  # whatever damaged bytes make of the reader
+        raise StoreError(
+            f"{path}: jax {jax.__version__} can't read the stored program (written by "
+            f"{manifest.versions.jax}); give the network's function: linjax.load(path, apply_fn)"
+        ) from error
+    if set(specs) != {tuple(leaf) for leaf in manifest.leaves}:
+        raise StoreError(f"{path}: the stored program is one for other parameters")
+    return StoredNet(manifest.graph, manifest, exported)
+
+
+def _retraced(found: Contents, apply_fn: Callable[..., Any]) -> Net:
+    """Traces the user's function and compares it with the network that was saved."""
+    manifest = found.manifest
+    try:
+        net = trace(apply_fn, found.template, *found.example)
+    except LinjaxError:
+        raise
+    except Exception as error:
+        leaves = ", ".join(f"{join(leaf.path)} {leaf.shape}" for leaf in manifest.graph.leaves[:8])
+        raise StructureError(
+            f"apply_fn doesn't run on the stored network's parameters ({leaves}): {error!s:.300}"
+        ) from error
+    _compare(net.graph, manifest.graph)
+    return net
+
+
+def _compare(found: Graph, stored: Graph) -> None:
+    """Checks that every stored site is there; a later linjax may find more of them."""
+    sites = {found.affine(site.producer).kernel: site for site in found.sites}
+    for want in stored.sites:
+        producer = stored.affine(want.producer)
+        have = sites.get(producer.kernel)
+        if have is None or _outline(found, have) != _outline(stored, want):
+            feeds = ", ".join(join(stored.affine(name).kernel) for name in want.consumers)
+            raise StructureError(
+                f"{join(producer.kernel)}: expected {producer.inputs} inputs, {want.width} units "
+                f"with {want.activation.name}, read by {feeds}; apply_fn computes something else"
+            )
+
+
+def _outline(graph: Graph, site: Any) -> Any:
+    """A site by its paths: names are chosen by the trace."""
+    readers = {graph.affine(name)._replace(name="") for name in site.consumers}
+    return graph.affine(site.producer)._replace(name=""), readers, site.activation, site.unit_leaves
+
+
+def _check_params(leaves: tuple[Leaf, ...], params: Any) -> None:
+    have = {leaf.path: leaf for leaf in pytree.leaves_of(params)}
+    want = {leaf.path: leaf for leaf in leaves}
+    for path in sorted(have.keys() ^ want.keys()):
+        raise StructureError(f"{join(path)}: {'unexpected' if path in have else 'missing'}")
+    for path, leaf in want.items():
+        if have[path] != leaf:
+            raise StructureError(
+                f"{join(path)}: {have[path].dtype} {have[path].shape}, "
+                f"expected {leaf.dtype} {leaf.shape}"
+            )

@@ -1,0 +1,200 @@
+"""What a saved file says about its network, beside the arrays."""
+
+import hashlib
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from linjax.errors import StoreError
+from linjax.fold.report import Report
+from linjax.graph.count import count
+from linjax.graph.net import Net
+from linjax.graph.structure import Graph, Leaf, join
+from linjax.store import containers, tensors
+from linjax.store.export import Program
+
+SCHEMA = 1
+FORMAT = "linjax"
+PROGRAM = "linjax/program"  # the array that holds the program's bytes
+
+
+class Spec(NamedTuple):
+    """The shape and dtype of an input."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Versions(NamedTuple):
+    """What the file was written with."""
+
+    linjax: str
+    jax: str
+    numpy: str
+    python: str
+
+
+class Folded(NamedTuple):
+    """What became of one site: units before, kept, linear units beside them, a residual path."""
+
+    name: str
+    units: int
+    kept: int
+    linears: int
+    residual: bool
+
+
+class Provenance(NamedTuple):
+    """How the network became what it is.
+
+    Attributes:
+      before: number of parameters of the traced network.
+      after: number of parameters in the file.
+      predicted: relative output error that the last fold predicted, None if it predicted none.
+      sites: what the last fold did, empty if no report was given.
+    """
+
+    before: int
+    after: int
+    predicted: float | None
+    sites: tuple[Folded, ...]
+
+
+class Stored(NamedTuple):
+    """What the file says of its program.
+
+    Attributes:
+      present: whether there is one.
+      platforms: where it runs.
+      batch: the only batch size that it takes, None if any.
+      reason: why it takes only one, or why there is none.
+    """
+
+    present: bool
+    platforms: tuple[str, ...]
+    batch: int | None
+    reason: str
+
+
+class Manifest(NamedTuple):
+    """A network without its arrays and without its function.
+
+    Attributes:
+      schema: version of this table.
+      versions: what wrote the file.
+      graph: the traced network, its original shapes and dtypes among it.
+      containers: the traced pytree's dicts and lists; None if they need a class.
+      inputs: the containers of the example inputs.
+      example: their shapes and dtypes.
+      leaves: the parameters in the file.
+      provenance: how they came to be.
+      program: what the stored program takes.
+    """
+
+    schema: int
+    versions: Versions
+    graph: Graph
+    containers: Any
+    inputs: Any
+    example: tuple[Spec, ...]
+    leaves: tuple[Leaf, ...]
+    provenance: Provenance
+    program: Stored
+
+
+def describe(
+    net: Net, leaves: tuple[Leaf, ...], report: Report | None, program: Program | str
+) -> Manifest:
+    """Describes a network and parameters of it.
+
+    Args:
+      net: the network.
+      leaves: the parameters to be stored.
+      report: what the last fold did, if known.
+      program: the exported program, or why there is none.
+
+    Raises:
+      StoreError: if the inputs need a class of their own, or the report is of another fold.
+    """
+    inputs = containers.skeleton(net.example)
+    if inputs is None:
+        raise StoreError("inputs: expected arrays in dicts, lists or tuples, to be told in a file")
+    example = tuple(Spec(tuple(s.shape), str(s.dtype)) for s in jax.tree.leaves(net.example))
+    stored = (
+        Stored(False, (), None, program)
+        if isinstance(program, str)
+        else Stored(True, program.platforms, program.batch, program.reason)
+    )
+    return Manifest(
+        SCHEMA,
+        _versions(),
+        net.graph,
+        containers.skeleton(net.template),
+        inputs,
+        example,
+        leaves,
+        _provenance(net, leaves, report),
+        stored,
+    )
+
+
+def _provenance(net: Net, leaves: tuple[Leaf, ...], report: Report | None) -> Provenance:
+    before, after = count(net.template), count_leaves(leaves)
+    if report is None:
+        return Provenance(before, after, None, ())
+    if report.graph != net.graph or report.after != after:
+        raise StoreError(
+            f"report: it is of a fold to {report.after:,} parameters, these are {after:,}; "
+            "give the report that came with these parameters, or none"
+        )
+    predicted = report.predicted
+    finite = predicted is not None and math.isfinite(predicted)
+    sites = tuple(
+        Folded(name, int(s.before), len(s.kept), int(s.linears), bool(s.carry))
+        for name, s in report.sites.items()
+    )
+    return Provenance(before, after, float(predicted) if finite else None, sites)
+
+
+def count_leaves(leaves: tuple[Leaf, ...]) -> int:
+    """Counts parameters from their descriptions."""
+    return count([jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves])
+
+
+def digest(manifest: str, blocks: Iterable[Any]) -> str:
+    """The SHA-256 of the description and of all bytes behind the header."""
+    sha = hashlib.sha256(manifest.encode())
+    for block in blocks:
+        sha.update(block)
+    return sha.hexdigest()
+
+
+def check_names(leaves: tuple[Leaf, ...]) -> None:
+    """Checks that every array gets a name of its own, and one that leads nowhere as a path.
+
+    Raises:
+      StoreError: naming the leaf.
+    """
+    seen = {PROGRAM}
+    for leaf in leaves:
+        name = join(leaf.path)
+        parts = name.replace("\\", "/").split("/")
+        if not name or not {"", ".", ".."}.isdisjoint(parts) or not name.isprintable():
+            raise StoreError(f"{name!r}: not a name for an array in a file; rename its keys")
+        if name in seen:
+            raise StoreError(f"{name}: two arrays would have this name; rename a key")
+        if leaf.dtype not in tensors.CODES:
+            kinds = ", ".join(tensors.CODES)
+            raise StoreError(f"{name}: dtype {leaf.dtype} can't be stored; expected one of {kinds}")
+        seen.add(name)
+
+
+def _versions() -> Versions:
+    import linjax  # only by now is its version known: the package imports this module
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Versions(linjax.__version__, jax.__version__, np.__version__, python)

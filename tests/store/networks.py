@@ -1,0 +1,39 @@
+"""A small network, saved: what most tests of the store begin with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import linjax
+
+
+def apply_fn(params: dict[str, Any], x: Any) -> Any:
+    h = jax.nn.relu(x @ params["first"]["w"] + params["first"]["b"])
+    h = jax.nn.gelu(h @ params["second"]["w"] + params["second"]["b"])
+    return h @ params["last"]["w"]
+
+
+def network(width: int = 24, dtype: Any = jnp.float32) -> tuple[Any, Any, Any]:
+    """Returns a network, its parameters, and inputs."""
+    rng = np.random.default_rng(0)
+
+    def leaf(*shape: int) -> Any:
+        return jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), dtype)
+
+    params = {
+        "first": {"w": leaf(6, width), "b": leaf(width)},
+        "second": {"w": leaf(width, width), "b": leaf(width)},
+        "last": {"w": leaf(width, 3)},
+    }
+    x = jnp.asarray(rng.normal(size=(64, 6)), dtype)
+    return linjax.trace(apply_fn, params, x[:1]), params, x
+
+
+def folded(width: int = 24, share: float = 0.3) -> tuple[Any, Any, Any, Any]:
+    """Returns a network, folded parameters, inputs and the fold's report."""
+    net, params, x = network(width)
+    stats = linjax.collect(net, params, [x])
+    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    return net, small, x, report
