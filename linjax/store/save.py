@@ -59,11 +59,11 @@ def save(
         )
     _check_free(path)
     flat = pytree.flatten(params)
+    leaves = pytree.leaves_of(params)
+    check_names(leaves)
     pytree.check_leaves(net.graph, flat)
     for chain in net.graph.chains:
         flows(net.graph, chain, flat)
-    leaves = pytree.leaves_of(params)
-    check_names(leaves)
     program = _program(net, params)
     manifest = describe(net, leaves, report, program)
     arrays = {join(leaf.path): _host(leaf, flat[leaf.path]) for leaf in leaves}

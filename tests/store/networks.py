@@ -1,5 +1,6 @@
 """A small network, saved: what most tests of the store begin with."""
 
+import functools
 from typing import Any
 
 import jax
@@ -31,9 +32,20 @@ def network(width: int = 24, dtype: Any = jnp.float32) -> tuple[Any, Any, Any]:
     return linjax.trace(apply_fn, params, x[:1]), params, x
 
 
-def folded(width: int = 24, share: float = 0.3) -> tuple[Any, Any, Any, Any]:
+@functools.cache
+def folded() -> tuple[Any, Any, Any, Any]:
     """Returns a network, folded parameters, inputs and the fold's report."""
-    net, params, x = network(width)
+    net, params, x = network()
     stats = linjax.collect(net, params, [x])
-    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    small, report = linjax.fold(params, stats, linjax.size(0.3), details=True)
     return net, small, x, report
+
+
+def narrowed(params: Any, width: int) -> Any:
+    """The first units of each layer: what a fold that drops the others would return."""
+    first, second, last = params["first"], params["second"], params["last"]
+    return {
+        "first": {"w": first["w"][:, :width], "b": first["b"][:width]},
+        "second": {"w": second["w"][:width, :width], "b": second["b"][:width]},
+        "last": {"w": last["w"][:width]},
+    }
