@@ -1,6 +1,5 @@
 import importlib.util
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import pytest
 from ml_collections import ConfigDict
 
 import linjax
-from experiments import results
 from experiments.data import load
 from experiments.exact import network, removal, scaling, tables, training
 from experiments.run import OtherRun
@@ -179,16 +177,18 @@ def test_scaling_times_each_shape_once(tmp_path):
     assert "| 6-6 | 12 |" in (tmp_path / "results.md").read_text()
 
 
-def test_killed_run_keeps_its_finished_rows(tmp_path):
+def test_command_says_what_data_is_missing(tmp_path):
     command = [
-        sys.executable, "-u", "-m", "experiments.exact",
-        f"--config={ROOT}/configs/exact_mnist.py", "--config.dataset.name=digits",
-        "--config.cases=((4, 0.01, 0.0), (5, 0.01, 0.0))", "--config.seeds=1",
-        "--config.training.epochs=1", f"--workdir={tmp_path}",
+        sys.executable, "-m", "experiments.exact", f"--config={ROOT}/configs/exact_mnist.py",
+        f"--workdir={tmp_path}", f"--data_dir={tmp_path}",
     ]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
-        for line in process.stdout:
-            if "width 5" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert [row["width"] for row in results.read(tmp_path / "results.jsonl")] == [4]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert f"mnist is not in {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["exact_mnist", "exact_scaling"])
+def test_config_gives_its_command(name):
+    assert config_of(name).experiment == name.replace("exact_mnist", "removal").split("_")[-1]
+    command = f"python -m experiments.exact --config=configs/{name}.py"
+    assert command in (ROOT / "configs" / f"{name}.py").read_text()

@@ -1,0 +1,38 @@
+"""MNIST: time and verdicts of certificates from 2×100 to 2×400 and 5×100.
+
+    python -m experiments.exact --config=configs/exact_scaling.py --workdir=runs/exact_scaling \
+        --data_dir=DIR
+
+certifies lightly trained networks (2 epochs, L1 2e-4), verifies the certificates, and solves
+a sample of the mixed-integer programs of 2020 by HiGHS; the ratio is the time of one program
+for each unit behind the first layer, scaled from the sample, over that of ``linjax.certify``
+with compilation. ``--config=configs/exact_scaling.py:large`` adds 2×800;
+``--config.training.epochs=0`` takes random weights.
+"""
+
+from ml_collections import ConfigDict
+
+SHAPES = ((100, 100), (200, 200), (400, 400), (100,) * 3, (100,) * 5)
+
+
+def get_config(variant: str = "standard"):
+    """Returns the config; ``variant`` is ``standard`` or ``large``."""
+    return ConfigDict(
+        {
+            "experiment": "scaling",
+            "dataset": {"name": "mnist", "seed": 0, "rows": 0, "drop": ()},
+            "shapes": (*SHAPES, (800, 800)) if variant == "large" else SHAPES,
+            "l1": 2e-4,
+            "sampled": True,
+            "time_limit": 300.0,
+            "training": {
+                "penalty": "none",
+                "learning_rate": 0.01,
+                "momentum": 0.9,
+                "batch": 64,
+                "epochs": 2,
+                "stages": 1,
+                "seed": 0,
+            },
+        }
+    )

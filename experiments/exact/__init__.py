@@ -1,0 +1,1 @@
+"""Exact rewriting, measured: how much of a trained network is provably superfluous."""

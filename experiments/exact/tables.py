@@ -1,0 +1,114 @@
+"""The results of exact rewriting as Markdown tables, beside what was published."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import files
+from experiments.results import Row
+
+PUBLISHED = {
+    (25, 1e-3): (0.9576, 0.22),
+    (25, 2e-4): (0.9724, 0.083),
+    (50, 1e-3): (0.9605, 0.294),
+    (50, 2e-4): (0.9781, 0.151),
+    (100, 5e-4): (0.9714, 0.308),
+    (100, 1e-4): (0.9814, 0.149),
+}
+"""Accuracy and share of units removed by width and L1: means of 31 networks.
+
+Of Serra, Kumar & Ramalingam, Lossless compression of deep neural networks, 2020, arXiv
+2001.00218. Without L1 nothing was removed.
+"""
+
+REMOVAL = (
+    "width", "L1", "extra", "networks", "accuracy", "published: accuracy", "units removed",
+    "by the published rules", "by ours", "parameters removed: published rules", "ours",
+    "same class", "undecided", "verified", "certify, s",
+)  # fmt: skip
+
+SCALING = (
+    "hidden", "units", "active", "inactive", "unstable", "undecided", "verified",
+    "certify, s", "check, s", "a program, s", "ratio",
+)  # fmt: skip
+
+
+def removal(rows: Sequence[Row], config: Any) -> str:
+    """Tabulates the means over seeds, in the order of the config's cases."""
+    lines = []
+    for width, l1, extra in config.cases:
+        same = [r for r in rows if (r["width"], r["l1"], r["extra"]) == (width, l1, extra)]
+        if same:
+            lines.append([f"{width}", f"{l1:g}", f"{extra:g}", *_means(same, (width, l1))])
+    return markdown(REMOVAL, lines)
+
+
+def _means(rows: list[Row], published: tuple[int, float]) -> list[str]:
+    accuracy, units = (f"{share:.1%}" for share in PUBLISHED.get(published, (np.nan, np.nan)))
+
+    def share(name: str, total: str) -> str:
+        return f"{np.mean([row[name] / row[total] for row in rows]):.1%}"
+
+    return [
+        f"{len(rows)}",
+        f"{np.mean([row['accuracy'] for row in rows]):.2%}",
+        accuracy.replace("nan%", ""),
+        units.replace("nan%", ""),
+        share("published_units", "units"),
+        share("ours_units", "units"),
+        share("published_parameters", "parameters"),
+        share("ours_parameters", "parameters"),
+        f"{min(min(row['published_agreement'], row['ours_agreement']) for row in rows):.2%}",
+        f"{sum(row['undecided'] for row in rows)}",
+        f"{sum(row['verified'] for row in rows)}",
+        f"{np.mean([row['seconds'] for row in rows]):.1f}",
+    ]
+
+
+def scaling(rows: Sequence[Row]) -> str:
+    """Tabulates verdicts and times, a network a line."""
+    counts = ("units", "active", "inactive", "unstable", "undecided")
+    lines = [
+        [
+            "-".join(map(str, row["hidden"])),
+            *(str(row[name]) for name in counts),
+            "yes" if row["verified"] else "NO",
+            f"{row['certify']:.1f}",
+            f"{row['check']:.1f}",
+            f"{row['program']:.2f}",
+            f"{row['ratio']:.0f}",
+        ]
+        for row in rows
+    ]
+    return markdown(SCALING, lines)
+
+
+def sentence(row: Row) -> str:
+    """Returns what a run says about one network."""
+    return (
+        f"width {row['width']}, L1 {row['l1']:g}, extra {row['extra']:g}, seed {row['seed']}: "
+        f"accuracy {row['accuracy']:.4f}; removed {row['published_parameters']:,} parameters by "
+        f"the published rules, {row['ours_parameters']:,} by ours, of {row['parameters']:,} "
+        f"[{row['seconds']:.1f} s]"
+    )
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown, every column to the right.
+
+    >>> print(markdown(("a", "b"), [("1", "2")]))
+    | a | b |
+    | ---: | ---: |
+    | 1 | 2 |
+    """
+    rule = ["---:"] * len(header)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+
+
+def report(folder: pathlib.Path, table: str, heading: str) -> None:
+    """Writes ``results.md`` and prints the table."""
+    path = folder / "results.md"
+    files.write(path, f"# {heading}\n\n{table}\n".encode())
+    print(f"{table}\ntable: {path}")
