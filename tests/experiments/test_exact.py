@@ -160,7 +160,7 @@ def test_table_gives_means_beside_published_figures(config):
     lines = tables.removal([row, row | {"accuracy": 0.97}], config).splitlines()
     assert len(lines) == 3  # a case without rows has no line
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[:7] == ["25", "0.001", "0", "2", "96.00%", "95.8%", "22.0%"]
+    assert cells[:7] == ["25", "0.001", "0", "2", "96.00%", "95.76%", "22%"]
     assert cells[7:] == ["20.0%", "30.0%", "10.0%", "30.0%", "100.00%", "0", "2", "2.0"]
 
 
