@@ -118,9 +118,11 @@ def _summary(manifest: Manifest, size: int) -> str:
 
 
 def _export(options: argparse.Namespace) -> tuple[Any, str]:
+    path = files.place(options.to)
+    if os.path.lexists(path):
+        raise LinjaxError(f"{path}: exists; give another path or remove it")
     net, _ = linjax.load(options.path)
     code = restrict(net.exported, tuple(options.platforms.split(",")))
-    path = files.place(options.to)
     files.replace(path, lambda file: file.write(code))
     found = {"file": str(path), "bytes": len(code), "platforms": options.platforms.split(",")}
     return found, f"{path}: {len(code):,} bytes for {options.platforms}"

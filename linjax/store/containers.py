@@ -66,7 +66,7 @@ def _build(outline: Any) -> Any:
         return outline
     if outline == NONE:
         return None
-    ((kind, items),) = outline.items() if isinstance(outline, dict) else ()
+    ((kind, items),) = dict(outline).items()
     if kind == "dict":
         tree = {key: _build(item) for key, item in items if type(key) in (str, int)}
         if len(tree) != len(items):

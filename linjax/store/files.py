@@ -5,6 +5,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ def place(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     """Opens a regular file for reading; gives it and its size.
 
     Raises:
@@ -46,7 +47,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             yield file, status.st_size
 
 
-def replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that at every moment ``path`` is the old one or the new one, whole.
 
     Raises:

@@ -8,6 +8,7 @@ descriptor. Files are plain safetensors, which every reader of that format opens
 import json
 import math
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
@@ -67,7 +68,7 @@ def layout(arrays: Mapping[str, np.ndarray]) -> dict[str, Entry]:
 def blocks(arrays: Mapping[str, np.ndarray]) -> Iterator[memoryview]:
     """The arrays' bytes in the order of :func:`layout`."""
     for name in layout(arrays):
-        yield memoryview(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        yield _bytes(np.ascontiguousarray(arrays[name]))
 
 
 def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -86,6 +87,11 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     file.write(text)
     for block in blocks(arrays):
         file.write(block)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The memory of an array; bfloat16 and its kin have no buffer of their own."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
@@ -159,12 +165,11 @@ def bytes_of(file: BinaryIO, header: Header) -> Iterator[bytes]:
         yield block
 
 
-def read(file: BinaryIO, header: Header, name: str) -> np.ndarray:
+def read(file: BufferedReader, header: Header, name: str) -> np.ndarray:
     """Reads one array."""
     entry = header.entries[name]
     file.seek(header.begin + entry.start)
     array = np.empty(entry.shape, jnp.dtype(entry.dtype))
-    got = file.readinto(memoryview(array.reshape(-1).view(np.uint8)))  # type: ignore[attr-defined]
-    if got != array.nbytes:
+    if file.readinto(_bytes(array)) != array.nbytes:
         raise StoreError(f"{name:.200}: the file ends in the middle of it")
     return array

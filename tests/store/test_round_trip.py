@@ -34,7 +34,7 @@ for folder in sys.argv[1:]:
 
 
 @given(planted(max_depth=4, max_width=24), st.sampled_from(sorted(RULES)), st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=5)
 def test_random_architectures(tmp_path_factory, case, rule, half):
     dtype = jnp.bfloat16 if half else jnp.float32
     params, x = cast(case.params, dtype), jnp.asarray(case.x, dtype)
