@@ -63,7 +63,7 @@ def export(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORMS) -> 
     reason = ""
     for batch in (_symbol(), None):
         try:
-            code = _serialised(net, params, _inputs(net.example, batch), platforms)
+            code = _serialised(net, params, _inputs(net, batch), platforms)
         except Exception as error:  # whatever the user's function raises on a symbolic size
             reason = reason or f"{type(error).__name__}: {error!s:.300}".splitlines()[0]
             failure = error
@@ -114,14 +114,13 @@ def _batch(net: Net) -> int | None:
     return next((spec.shape[0] for spec in first if spec.shape), None)
 
 
-def _inputs(example: Any, batch: Any) -> Any:
+def _inputs(net: Net, batch: Any) -> Any:
     """The example's shapes, with this batch size if one is given."""
-    leaves = jax.tree.leaves(example)
-    size = next((spec.shape[0] for spec in leaves[:1] if spec.shape), None)
+    size = _batch(net)
 
     def freed(spec: Any) -> Any:
         if batch is None or not spec.shape or spec.shape[0] != size:
             return spec
         return jax.ShapeDtypeStruct((batch, *spec.shape[1:]), spec.dtype)
 
-    return jax.tree.map(freed, example)
+    return jax.tree.map(freed, net.example)
