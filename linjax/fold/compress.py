@@ -1,20 +1,20 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
 from linjax.fold.joint import joint_refit
-from linjax.fold.least_squares.measure import Data, mean_uncertainty
+from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.network import task, written
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
-    Batch,
     divided,
     enriched,
+    enriched_once,
     load,
     mean_divergence,
     repeatable,
@@ -22,16 +22,16 @@ from linjax.fold.rows import (
     without_held,
 )
 from linjax.fold.rules import Size, Tolerance
+from linjax.fold.threads import one_thread
 from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.net import Net
 
-CERTAIN = 0.25
-"""Weight of a row whose outputs are certain, relative to the mean uncertainty."""
-NEGLIGIBLE = 1e-4
+NEGLIGIBLE = 2e-4
 """Divergence from the original's outputs that a joint refit isn't worth its time for."""
 
 
+@one_thread()
 def compress(
     net: Net,
     params: Any,
@@ -90,19 +90,16 @@ def compress(
     """
     again = repeatable(batches)
     if stats is None:
-        stats = collect(net, params, again(), metric=metric, progress=progress)
+        between = map(enriched_once, again())
+        stats = collect(net, params, between, metric=metric, progress=progress)
     work = task(params, stats, rule)
     plan = work.plan()
     one_shot = written(params, stats, work.fold(plan).chains)
 
-    def fitted() -> Iterator[Batch]:
-        return without_held(again())
-
-    floor = CERTAIN * mean_uncertainty(net, params, fitted(), metric)
-    data = Data(net, params, fitted, metric, floor)
+    data = Data(net, params, lambda: map(enriched_once, without_held(again())), metric)
     sequential = pytree.unflatten(fold_sequentially(data, work.problems, plan))
     train, held = divided(load(again()))
-    held_rows = taught(net, params, held)
+    held_rows = taught(net, params, enriched(held))
     errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]
     best = one_shot if errors[0] <= errors[1] else sequential
     if joint and min(errors) > NEGLIGIBLE:

@@ -16,6 +16,7 @@ from linjax.fold.least_squares.network import task
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
+from linjax.fold.threads import one_thread
 from linjax.graph import pytree
 from linjax.graph.chains import flows, read_chain, write_chain
 from linjax.graph.count import count
@@ -98,6 +99,7 @@ def fold(
     return (folded, report) if details else folded
 
 
+@one_thread()
 def _dispatch(
     params: Any, evidence: Stats | Bounds, rule: Rule, rules: tuple[str, ...]
 ) -> tuple[Any, Report]:
