@@ -1,10 +1,10 @@
 """``fold``: parameters and evidence in, a smaller pytree out."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -199,7 +199,7 @@ def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
     now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
     if now == {leaf.path: leaf.shape for leaf in leaves}:
         return True
-    had = count([jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves])
+    had = sum(math.prod(leaf.shape) for leaf in leaves if pytree.is_floating(leaf.dtype))
     if count(params) > had:
         raise EvidenceError(
             f"the evidence was collected on folded parameters ({had:,}), these have "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
-from linjax.graph.pytree import Flat
+from linjax.graph.pytree import Flat, is_floating
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -82,9 +82,13 @@ class Net:
     def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
         """Traces anew for each combination of input shapes and parameter dtypes."""
         leaves = _dtypes(self.graph.leaves, flat)
+        traced_leaves, tree = jax.tree.flatten(self.template)
         template = jax.tree.unflatten(
-            jax.tree.structure(self.template),
-            [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
+            tree,
+            [
+                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_floating(leaf.dtype) else old
+                for leaf, old in zip(leaves, traced_leaves, strict=True)
+            ],
         )
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs
@@ -173,8 +177,7 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
         raise StructureError("params has no leaves; expected a pytree of arrays")
     traced = program.record(apply_fn, params, inputs)
     found = analysis.analyse(traced, leaves)
-    template = jax.tree.unflatten(
-        jax.tree.structure(params), [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    template, example = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), (params, inputs)
     )
-    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
     return Net(apply_fn, found.graph, template, example)

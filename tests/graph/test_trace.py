@@ -211,3 +211,27 @@ class _Clash:
     @classmethod
     def tree_unflatten(cls, _, parts):
         return cls(*parts)
+
+
+class Noisy(nnx.Module):
+    """A network whose state holds a random key and a counter beside its kernels."""
+
+    def __init__(self, rngs):
+        self.a = nnx.Linear(3, 32, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.b = nnx.Linear(32, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(self.drop(nnx.relu(self.a(x) + 9.0)))
+
+
+def test_dropout_in_inference_and_random_keys_in_the_state():
+    model = Noisy(nnx.Rngs(0))
+    model.eval()
+    graph, state = nnx.split(model)
+    params = nnx.to_pure_dict(state)
+    net = linjax.trace(lambda p, x: nnx.merge(graph, p)(x), params, X)
+    folded = linjax.fold(params, linjax.collect(net, params, [X]), linjax.tolerance(0.01))
+    assert linjax.count(folded) < linjax.count(params) == 3 * 32 + 32 + 32 * 2 + 2
+    assert "key" in folded["drop"]["rngs"]
+    np.testing.assert_allclose(net.apply(folded, X), net.apply(params, X), rtol=1e-3, atol=1e-3)

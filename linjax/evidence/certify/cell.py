@@ -8,7 +8,6 @@ is evaluated, and the bound that the multipliers give is evaluated, too.
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 
 from linjax.evidence.certify.crown import Relaxed, Rows
 from linjax.evidence.certify.interval import Interval
@@ -61,6 +60,8 @@ def solve_cell(
     norm = np.linalg.norm(rows_below, axis=1)
     norm = np.where(norm > 0, norm, 1.0)
     price = PRICE * (reach + abs(float(rows.constant[0])) + 1e-30)
+    from scipy.optimize import linprog  # here: it takes longer to import than all of linjax
+
     found = linprog(
         np.append(-objective, price),
         A_ub=np.concatenate([rows_below / norm[:, None], -np.ones((len(norm), 1))], axis=1),

@@ -13,8 +13,6 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from linjax.evidence.bounds import How
 from linjax.evidence.certify.crown import Relaxed, Rows
@@ -51,6 +49,10 @@ def maximise(
       row: which of them.
       time_limit: seconds.
     """
+    # Imported here: scipy.optimize takes longer to import than all of linjax.
+    import scipy.sparse as sp
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     inputs = len(box.lower)
     widths = [len(step.bias) for step in relaxed]
     # Variables: the inputs, then per step the blocks h, g, d.
