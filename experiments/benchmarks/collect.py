@@ -1,6 +1,6 @@
 """Time of ``collect`` against the forward pass and against the products it needs.
 
-    python -m experiments.benchmarks.collect
+python -m experiments.benchmarks.collect
 """
 
 from typing import Any

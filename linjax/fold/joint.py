@@ -121,17 +121,17 @@ class _System:
 
     def error(self, vector: Array, rows: Rows) -> float:
         """Mean divergence of the rows."""
-        return float(sum(self._error(vector, *chunk) for chunk in rows.chunks)) / rows.count
+        return float(sum(self._error(vector, *chunk) for chunk in rows.chunks)) / rows.total
 
     def step(self, vector: Array, rows: Rows, damping: float, key: Array) -> tuple[Array, float]:
         """Returns the damped Gauss–Newton step and the decrease that it predicts."""
 
         def curve(direction: Array) -> Array:
             products = (self._product(vector, direction, x) for x, _ in rows.chunks)
-            return functools.reduce(jnp.add, products) / rows.count
+            return functools.reduce(jnp.add, products) / rows.total
 
         gradients = (self._gradient(vector, *chunk) for chunk in rows.chunks)
-        gradient = functools.reduce(jnp.add, gradients) / rows.count
+        gradient = functools.reduce(jnp.add, gradients) / rows.total
         scale = self._scale(curve, key)
         step = _conjugate_gradients(curve, -gradient, damping * scale, STEPS)
         return step, float(gradient @ step + step @ curve(step) / 2)

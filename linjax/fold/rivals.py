@@ -161,7 +161,8 @@ def _pruned(
 
 def _narrowed(layers: Layers, kept: list[Array]) -> Layers:
     """Restricts layers to some units each, and their readers to these."""
-    result, rows = [], slice(None)
+    result: list[Layer] = []
+    rows: Any = slice(None)
     for i, layer in enumerate(layers):
         columns = kept[i] if i < len(kept) else np.arange(layer.units)
         result.append(

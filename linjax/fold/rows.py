@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     """Chunks of inputs with the original's outputs, and how many rows they hold."""
 
     chunks: tuple[tuple[Batch, Any], ...]
-    count: int
+    total: int
 
 
 def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
@@ -94,9 +94,15 @@ def without_held(batches: Iterable[Batch]) -> Iterator[Batch]:
 def enriched(inputs: Batch) -> Batch:
     """Returns the rows and others between them: as many again, or more where rows are few."""
     count = size_of(inputs)
-    times = min(max(1, ENOUGH // max(count, 1)), MOST_MIXES)
+    times = min(max(1, ENOUGH // max(count, 1) - 1), MOST_MIXES)
     more = [m for seed in range(times) if (m := mixed(inputs, seed)) is not None]
     return jax.tree.map(lambda *x: np.concatenate(x), inputs, *more)
+
+
+def enriched_once(inputs: Batch) -> Batch:
+    """Returns a batch's rows and as many between them."""
+    more = mixed(inputs, size_of(inputs))
+    return inputs if more is None else jax.tree.map(lambda *x: jnp.concatenate(x), inputs, more)
 
 
 def mixed(inputs: Batch, seed: int) -> Batch | None:
@@ -140,4 +146,4 @@ def _divergence(net: Net, params: Any, inputs: Batch, teacher: Any, metric: str)
 def mean_divergence(net: Net, params: Any, rows: Rows, metric: str) -> float:
     """Returns the mean divergence of a network's outputs from the original's on some rows."""
     sums = [_divergence(net, params, *chunk, metric) for chunk in rows.chunks]
-    return float(sum(sums)) / max(rows.count, 1)
+    return float(sum(sums)) / max(rows.total, 1)

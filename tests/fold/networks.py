@@ -1,5 +1,7 @@
 """Small networks and data for tests of folding."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ def dense(widths, seed=0, activation=jax.nn.relu, dtype=jnp.float32, scale=1.0):
     """Returns an apply function and random parameters of a multilayer perceptron."""
     rng = np.random.default_rng(seed)
     params = {}
-    for i, (p, q) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (p, q) in enumerate(itertools.pairwise(widths)):
         kernel = scale * rng.normal(size=(p, q)) * np.sqrt(2.0 / max(p, 1))
         params[f"layer_{i}"] = {
             "kernel": jnp.asarray(kernel, dtype),

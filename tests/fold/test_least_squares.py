@@ -1,5 +1,6 @@
 """Folding by least squares: planted structure, budgets, errors, degenerate networks."""
 
+import itertools
 import warnings
 
 import jax
@@ -89,7 +90,7 @@ class TestBudget:
             assert linjax.count(small) <= fraction * linjax.count(params)
             errors.append(difference(net, params, small, x))
         assert errors[0] > errors[-1]
-        assert all(b <= a * 1.1 + 1e-6 for a, b in zip(errors, errors[1:], strict=False))
+        assert all(b <= a * 1.1 + 1e-6 for a, b in itertools.pairwise(errors))
 
     def test_whole_network_stays_as_it_is(self):
         _, params, _, stats = traced((8, 20, 4))
@@ -119,7 +120,7 @@ class TestBudget:
         assert steps[0].error <= 1e-6 <= steps[-1].error
 
     def test_prediction_tracks_the_measured_error(self):
-        net, params, batches, stats = traced((16, 60, 40, 5), count=2000, batch=500, seed=3)
+        net, params, _batches, stats = traced((16, 60, 40, 5), count=2000, batch=500, seed=3)
         fresh = rows(2000, 16, seed=1)
         pairs = []
         for fraction in (0.7, 0.4, 0.2, 0.1, 0.05):

@@ -53,7 +53,9 @@ def test_extreme_budgets(fraction):
 def test_several_chains_and_consumers():
     rng = np.random.default_rng(0)
     shapes = {"a": (6, 20), "b": (20, 6), "c": (6, 20), "d": (20, 3), "e": (20, 2)}
-    params = {k: jnp.asarray(rng.normal(size=s) / np.sqrt(s[0]), jnp.float32) for k, s in shapes.items()}
+    params = {
+        k: jnp.asarray(rng.normal(size=s) / np.sqrt(s[0]), jnp.float32) for k, s in shapes.items()
+    }
 
     def apply(params, x):
         x = x + jax.nn.gelu(x @ params["a"]) @ params["b"]

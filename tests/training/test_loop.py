@@ -1,6 +1,5 @@
 """A fold in the middle of a jitted training loop."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +101,7 @@ def test_derivatives_of_the_folded_network_equal_those_of_the_original():
     net = linjax.trace(apply, params, X[:1])
     stats = linjax.collect(net, params, [X], second_moments=False)
     folded = linjax.fold(params, stats, linjax.threshold(1.0))
+
     def total(p, x):
         return jnp.sum(jnp.sin(net.apply(p, x)))
 

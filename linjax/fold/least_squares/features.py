@@ -68,12 +68,12 @@ class Frame(NamedTuple):
     """First and second moments of ``a`` over some rows of the data.
 
     Attributes:
-      count: number of rows.
+      samples: number of rows.
       mean: ``(D,)``.
       covariance: ``(D, D)``.
     """
 
-    count: float
+    samples: float
     mean: Array
     covariance: Array
 

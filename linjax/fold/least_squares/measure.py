@@ -11,7 +11,7 @@ from jax import lax
 
 from linjax.evidence.moments import merge_scatter
 from linjax.fold.least_squares.features import Frame
-from linjax.fold.objective import uncertainty
+from linjax.fold.objective import importance
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.layers import Layer, Layers
@@ -63,7 +63,7 @@ def _activations(net: Net, params: Any, inputs: Any, chain: int) -> tuple[Array,
 @functools.partial(jax.jit, static_argnames=("net", "chain", "carries", "own", "units", "metric"))
 def _batch_moments(
     net: Net, original: Any, folded: Any, inputs: Any, *,
-    links: tuple[Link, ...], own_links: tuple[Link, ...], matrix: Array, floor: Array,
+    links: tuple[Link, ...], own_links: tuple[Link, ...], matrix: Array,
     chain: int, carries: tuple[bool, ...], own: tuple[bool, ...], units: int | None, metric: str,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Weighted moments on one batch: sum of weights, mean, centred scatter."""
@@ -74,7 +74,7 @@ def _batch_moments(
     if units is not None:
         parts.append(posts[units])
     rows = jnp.concatenate([*parts, target], axis=1)
-    weight = uncertainty(outputs, rows.shape[0], metric) + floor
+    weight = importance(outputs, rows.shape[0], metric)
     count = jnp.sum(weight)
     mean = weight @ rows / count
     centred = (rows - mean) * jnp.sqrt(weight)[:, None]
@@ -99,14 +99,12 @@ class Data(NamedTuple):
       original: its parameters.
       batches: makes an iterator of tuples of inputs.
       metric: output metric.
-      floor: weight of a row without any uncertainty.
     """
 
     net: Net
     original: Any
     batches: Callable[[], Iterable[Any]]
     metric: str
-    floor: float
 
 
 class Target(NamedTuple):
@@ -122,7 +120,7 @@ def measure(
 ) -> Frame:
     """Gathers moments of [features, units, target] in one pass over the data.
 
-    Rows are weighted by their outputs' uncertainty, since an error is worth nothing where
+    Rows are weighted by the trace of the output metric, since an error is worth little where
     the outputs can't move.
 
     Args:
@@ -145,8 +143,8 @@ def measure(
     step = functools.partial(
         _batch_moments, data.net, data.original, pytree.unflatten(folded),
         links=links, own_links=own_links, matrix=jnp.asarray(target.matrix, jnp.float32),
-        floor=jnp.float32(data.floor), chain=chain, carries=carries, own=own_carries,
-        units=depth if len(own) > depth else None, metric=data.metric,
+        chain=chain, carries=carries, own=own_carries, units=depth if len(own) > depth else None,
+        metric=data.metric,
     )  # fmt: skip
     return _gather(step(inputs) for inputs in data.batches())
 
@@ -165,15 +163,3 @@ def _completed(own: Layers, layers: Layers) -> Layers:
             )
         )
     return tuple(done)
-
-
-def mean_uncertainty(net: Net, params: Any, batches: Iterable[Any], metric: str) -> float:
-    """Returns the mean over rows of the trace of the output metric."""
-
-    @jax.jit
-    def trace(inputs: Any) -> tuple[Array, int]:
-        rows = jax.tree.leaves(inputs)[0].shape[0]
-        return jnp.sum(uncertainty(net.apply(params, *inputs), rows, metric)), rows
-
-    sums = np.array([jax.device_get(trace(inputs)) for inputs in batches], np.float64)
-    return float(sums[:, 0].sum() / max(sums[:, 1].sum(), 1.0))
