@@ -11,6 +11,7 @@ import jax
 from linjax.graph import activation, primitives
 from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.structure import Affine, Chain, Graph, Leaf, Path, Refusal, Site, join
+from linjax.graph.views import Views, find_views, operand_id, unit_axes, unit_leaf
 
 
 class Dot(NamedTuple):
@@ -41,24 +42,6 @@ class Analysis(NamedTuple):
     interiors: dict[str, Interior]
 
 
-class _Views(NamedTuple):
-    """Values that are a parameter leaf seen otherwise: which leaf, and which axis is which."""
-
-    leaf: dict[int, int]
-    axes: dict[int, tuple[int | None, ...]]
-    derived: dict[int, bool]
-    uses: dict[int, int]
-
-    def of(self, operand: Operand) -> int:
-        """The leaf that an operand is a view of."""
-        return self.leaf[_id(operand)]
-
-
-def _id(operand: Operand) -> int:
-    """Number of an operand; constants, which aren't numbered, have -1."""
-    return operand.id if isinstance(operand, Ref) else -1
-
-
 class _Refused(Exception):
     """A site can't be folded; the message is the reason."""
 
@@ -70,7 +53,7 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 
 
 def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
-    views = _views(program)
+    views = find_views(program)
     dots, refusals = _dots(program, views, leaves)
     by_index = {dot.at: name for name, dot in dots.items()}
     readers = program.readers()
@@ -98,7 +81,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
         if found is not None:
             interior, ops, unit_leaves = found
             if leaf is not None:
-                interior = interior._replace(axes=interior.axes | _view_axes(views, leaf))
+                interior = interior._replace(axes=interior.axes | unit_axes(views, leaf))
             interiors[affine.name] = interior
             sites[affine.name] = Site(
                 name=affine.name,
@@ -119,49 +102,8 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     return Analysis(Graph(affines, chains, tuple(refusals), leaves), dots, interiors)
 
 
-def _views(program: Program) -> _Views:
-    """Marks the values that are views of a parameter leaf, or computed from parameters alone."""
-    views = _Views({}, {}, {}, {})
-    for index, ref in enumerate(program.leaves):
-        views.leaf[ref.id] = index
-        views.axes[ref.id] = tuple(range(len(program.shape(ref))))
-        views.derived[ref.id] = True
-    for op in program.ops:
-        source = op.inputs[0] if op.inputs else None
-        if op.name in primitives.VIEWS and isinstance(source, Ref) and source.id in views.leaf:
-            out = op.outputs[0].id
-            axes: list[int | None] = [None] * len(program.shape(op.outputs[0]))
-            lost = False
-            for axis, leaf_axis in enumerate(views.axes[source.id]):
-                if leaf_axis is None:
-                    continue
-                to = axis if op.name in ("convert_element_type", "copy") else None
-                if to is None:
-                    to = primitives.follow(op, program, axis)
-                if to is None and op.name == "transpose":
-                    to = op.params["permutation"].index(axis)
-                if to is None or axes[to] is not None:
-                    lost = True
-                    break
-                axes[to] = leaf_axis
-            if not lost:
-                views.leaf[out], views.axes[out] = views.leaf[source.id], tuple(axes)
-                views.derived[out] = True
-                continue
-        for operand in op.inputs:
-            if isinstance(operand, Ref) and operand.id in views.leaf:
-                views.uses[views.leaf[operand.id]] = views.uses.get(views.leaf[operand.id], 0) + 1
-        refs = [o for o in op.inputs if isinstance(o, Ref)]
-        if refs and all(r.id in views.derived for r in refs):
-            views.derived.update({out.id: True for out in op.outputs})
-    for operand in program.outputs:
-        if isinstance(operand, Ref) and operand.id in views.leaf:
-            views.uses[views.leaf[operand.id]] = views.uses.get(views.leaf[operand.id], 0) + 1
-    return views
-
-
 def _dots(
-    program: Program, views: _Views, leaves: tuple[Leaf, ...]
+    program: Program, views: Views, leaves: tuple[Leaf, ...]
 ) -> tuple[dict[str, Dot], list[Refusal]]:
     """Finds the affine maps' products, and refuses those that aren't simply one."""
     found: list[Dot] = []
@@ -200,14 +142,14 @@ def _unsupported(primitive: str) -> str:
 
 
 def _dot(
-    program: Program, views: _Views, leaves: tuple[Leaf, ...], index: int, op: Op,
+    program: Program, views: Views, leaves: tuple[Leaf, ...], index: int, op: Op,
     sides: list[int], derived: int,
 ) -> Dot:  # fmt: skip
     """Reads one ``dot_general`` as affine map, or says why it isn't one."""
     if len(sides) == 2 or derived == 2:
         raise _Refused("both factors are parameters")
     side = sides[0]
-    view = _id(op.inputs[side])
+    view = operand_id(op.inputs[side])
     leaf = leaves[views.leaf[view]]
     (contract, batch) = op.params["dimension_numbers"]
     if batch[0]:
@@ -248,7 +190,7 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _bias(
-    program: Program, views: _Views, readers: dict[int, list[int]], dot: Dot
+    program: Program, views: Views, readers: dict[int, list[int]], dot: Dot
 ) -> tuple[int | None, dict[int, int], Ref]:
     """Follows a product to its bias: returns the bias leaf, the unit axes, the pre-activation."""
     value, axis = program.ops[dot.at].outputs[0], dot.axis
@@ -257,7 +199,7 @@ def _bias(
         op = program.ops[readers[value.id][0]]
         if op.name == "add" and len(set(op.inputs)) == 2:
             other = next(o for o in op.inputs if o != value)
-            leaf = _unit_leaf(program, views, other, axis)
+            leaf = unit_leaf(program, views, other, axis)
             if leaf is not None and views.uses[leaf] == 1:
                 axes[op.outputs[0].id] = axis
                 return leaf, axes, op.outputs[0]
@@ -271,19 +213,8 @@ def _bias(
     return None, {start.id: dot.axis}, start
 
 
-def _unit_leaf(program: Program, views: _Views, operand: Operand, axis: int) -> int | None:
-    """Returns the leaf that holds one entry a unit along this axis and nothing else."""
-    if not isinstance(operand, Ref) or operand.id not in views.leaf:
-        return None
-    axes = views.axes[operand.id]
-    if axis >= len(axes) or axes[axis] != 0 or any(a is not None for a in axes if a != axes[axis]):
-        return None
-    leaf = views.leaf[operand.id]
-    return leaf if len(program.shape(program.leaves[leaf])) == 1 else None
-
-
 def _grow(
-    program: Program, views: _Views, readers: dict[int, list[int]], dots: dict[str, Dot],
+    program: Program, views: Views, readers: dict[int, list[int]], dots: dict[str, Dot],
     by_index: dict[int, str], affine: Affine, axes: dict[int, int], pre: Ref,
 ) -> tuple[Interior, list[Op], tuple[int, ...]] | None:  # fmt: skip
     """Follows a pre-activation through everything that reads it, up to the next affine maps.
@@ -315,7 +246,7 @@ def _grow(
                     leaf = _spread(program, views, other, axis, affine.outputs, op.name)
                     if leaf is not None:
                         unit_leaves[leaf] = unit_leaves.get(leaf, 0) + 1
-                        inside |= _view_axes(views, leaf)
+                        inside |= unit_axes(views, leaf)
             moved, layout = axis, layouts[mine[0].id]
         elif index in by_index and dots[by_index[index]].operand == mine[0]:
             if dots[by_index[index]].contract != axis:
@@ -352,13 +283,13 @@ def _reader(op: Op, program: Program, value: Ref) -> str:
 
 
 def _spread(
-    program: Program, views: _Views, other: Operand, axis: int, width: int, name: str
+    program: Program, views: Views, other: Operand, axis: int, width: int, name: str
 ) -> int | None:
     """Checks a second operand of an elementwise operation: a constant or one entry a unit.
 
     Returns the leaf that holds the entries, None for a constant.
     """
-    leaf = _unit_leaf(program, views, other, axis)
+    leaf = unit_leaf(program, views, other, axis)
     if leaf is not None and program.shape(other)[axis] == width:
         return leaf
     if activation.constant(program, other) is not None:
@@ -366,15 +297,6 @@ def _spread(
     if isinstance(other, Ref) and other.id in views.derived:
         raise _Refused(f"{name} with a parameter that isn't one entry a unit")
     raise _Refused(f"{name} with another value that depends on the input")
-
-
-def _view_axes(views: _Views, leaf: int) -> dict[int, int]:
-    """Unit axes of all views of a per-unit leaf."""
-    return {
-        ref: axes.index(0)
-        for ref, axes in views.axes.items()
-        if views.leaf.get(ref) == leaf and 0 in axes
-    }
 
 
 def _chains(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tuple[Chain, ...]:
