@@ -9,15 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from experiments import files
+from experiments.main import CONFIG, DATA_DIR, WORKDIR
 from experiments.results import Row, append, read
 from experiments.run import run
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "What to do; a file in configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for what the runs write.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that holds the tables.")
 
 POINT = 0.01
 
@@ -122,5 +119,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main)
