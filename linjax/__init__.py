@@ -6,6 +6,7 @@ from linjax.evidence.certify.network import certify, check_certificate
 from linjax.evidence.collect import collect
 from linjax.evidence.score import score
 from linjax.evidence.stats import Stats, merge
+from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.fold import fold
 from linjax.fold.lump import lump
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bounds",
+    "Comparison",
     "EvidenceError",
     "FoldWarning",
     "LinjaxError",
@@ -33,6 +35,7 @@ __all__ = [
     "certify",
     "check_certificate",
     "collect",
+    "compare",
     "compress",
     "count",
     "fold",

@@ -93,10 +93,26 @@ def fold(
     if not matching(params, graph, evidence.leaves):
         return (params, unchanged(params, graph)) if details else params
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
+    report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(evidence))
     if report.after >= report.before:
         _nothing(report, "the bounds" if rule is None else str(rule))
         folded, report = params, unchanged(params, graph)
     return (folded, report) if details else folded
+
+
+def _named(evidence: Stats | Bounds, rule: Rule | None, rules: tuple[str, ...]) -> str:
+    if isinstance(evidence, Bounds):
+        return f"exact: {', '.join(rules)}"
+    return str(DEFAULT if rule is None else rule)
+
+
+def _told(evidence: Stats | Bounds) -> str:
+    """What evidence is about, in a line that can travel with the parameters."""
+    if isinstance(evidence, Bounds):
+        low, high = np.min(evidence.lower), np.max(evidence.upper)
+        return f"certificate for a box of {len(evidence.lower)} inputs in [{low:g}, {high:g}]"
+    samples = max((int(u.count) for u in evidence.units), default=0)
+    return f"statistics of {samples:,} samples"
 
 
 @one_thread()

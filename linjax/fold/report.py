@@ -32,6 +32,8 @@ class Report(NamedTuple):
       before: number of parameters before.
       after: number of parameters after.
       predicted: predicted relative output error, None where the rule predicts none.
+      rule: the rule that was followed, as text.
+      evidence: what it went by, as text.
     """
 
     graph: Graph
@@ -39,6 +41,8 @@ class Report(NamedTuple):
     before: int
     after: int
     predicted: float | None = None
+    rule: str = ""
+    evidence: str = ""
 
     def __repr__(self) -> str:
         rows = [

@@ -29,7 +29,7 @@ def decode(kind: type[T], data: Any, where: str) -> T:
 
     Args:
       kind: a NamedTuple, ``tuple[...]``, a union with None, ``str``, ``int``, ``float``,
-        ``bool`` or ``Any``.
+        ``bool`` or ``Any``. Fields with a default may be absent.
       data: what JSON held.
       where: name of the place, for messages.
 
@@ -61,11 +61,13 @@ def _decoder(kind: Any) -> Any:
 
 
 def _fields(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict) or data.keys() != set(kind._fields):
+    # Fields that a later linjax added have defaults: files from before don't tell of them.
+    known, needed = set(kind._fields), set(kind._fields) - kind._field_defaults.keys()
+    if not isinstance(data, dict) or not needed <= data.keys() <= known:
         have = ", ".join(sorted(data)) if isinstance(data, dict) else type(data).__name__
         raise StoreError(f"{where}: has {have:.200}, expected {', '.join(kind._fields)}")
     hints = typing.get_type_hints(kind)
-    return kind(*(decode(hints[n], data[n], f"{where}.{n}") for n in kind._fields))
+    return kind(**{n: decode(hints[n], data[n], f"{where}.{n}") for n in kind._fields if n in data})
 
 
 def _tuple(kind: Any, data: Any, where: str) -> Any:

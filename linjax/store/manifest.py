@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from linjax.errors import StoreError
+from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph.count import count
 from linjax.graph.net import Net
@@ -48,6 +49,15 @@ class Folded(NamedTuple):
     residual: bool
 
 
+class Measured(NamedTuple):
+    """What a comparison with the original found; see :class:`linjax.Comparison`."""
+
+    rows: int
+    metric: str
+    error: float
+    agreement: float | None
+
+
 class Provenance(NamedTuple):
     """How the network became what it is.
 
@@ -56,12 +66,20 @@ class Provenance(NamedTuple):
       after: number of parameters in the file.
       predicted: relative output error that the last fold predicted, None if it predicted none.
       sites: what the last fold did, empty if no report was given.
+      rule: the rule of the last fold, empty if no report was given.
+      evidence: what it went by.
+      measured: how far the network is from the original, None if it wasn't given.
+      note: what else its maker wrote.
     """
 
     before: int
     after: int
     predicted: float | None
     sites: tuple[Folded, ...]
+    rule: str = ""
+    evidence: str = ""
+    measured: Measured | None = None
+    note: str = ""
 
 
 class Stored(NamedTuple):
@@ -107,18 +125,18 @@ class Manifest(NamedTuple):
 
 
 def describe(
-    net: Net, leaves: tuple[Leaf, ...], report: Report | None, program: Program | str
+    net: Net, leaves: tuple[Leaf, ...], provenance: Provenance, program: Program | str
 ) -> Manifest:
     """Describes a network and parameters of it.
 
     Args:
       net: the network.
       leaves: the parameters to be stored.
-      report: what the last fold did, if known.
+      provenance: how they came to be.
       program: the exported program, or why there is none.
 
     Raises:
-      StoreError: if the inputs need a class of their own, or the report is of another fold.
+      StoreError: if the inputs need a class of their own.
     """
     inputs = containers.skeleton(net.example)
     if inputs is None:
@@ -137,27 +155,61 @@ def describe(
         inputs,
         example,
         leaves,
-        _provenance(net, leaves, report),
+        provenance,
         stored,
     )
 
 
-def _provenance(net: Net, leaves: tuple[Leaf, ...], report: Report | None) -> Provenance:
+def provenance_of(
+    net: Net,
+    leaves: tuple[Leaf, ...],
+    report: Report | None,
+    measured: Comparison | None,
+    note: str,
+) -> Provenance:
+    """Gathers what is known of how parameters came to be.
+
+    Raises:
+      StoreError: if the report or the comparison is of other parameters.
+    """
     before, after = count(net.template), count_leaves(leaves)
+    known = Provenance(before, after, None, (), measured=_measured(measured, after), note=note)
     if report is None:
-        return Provenance(before, after, None, ())
+        return known
     if report.graph != net.graph or report.after != after:
         raise StoreError(
             f"report: it is of a fold to {report.after:,} parameters, these are {after:,}; "
             "give the report that came with these parameters, or none"
         )
-    predicted = report.predicted
-    finite = predicted is not None and math.isfinite(predicted)
     sites = tuple(
         Folded(name, int(s.before), len(s.kept), int(s.linears), bool(s.carry))
         for name, s in report.sites.items()
     )
-    return Provenance(before, after, float(predicted) if finite else None, sites)
+    return known._replace(
+        predicted=_finite(report.predicted),
+        sites=sites,
+        rule=report.rule,
+        evidence=report.evidence,
+    )
+
+
+def _measured(measured: Comparison | None, after: int) -> Measured | None:
+    if measured is None:
+        return None
+    if measured.after != after:
+        raise StoreError(
+            f"measured: it is of {measured.after:,} parameters, these are {after:,}; "
+            "compare these with the original"
+        )
+    error = _finite(measured.error)
+    if error is None:
+        raise StoreError(f"measured: its error is {measured.error}; nothing to keep")
+    return Measured(measured.rows, measured.metric, error, _finite(measured.agreement))
+
+
+def _finite(value: Any) -> float | None:
+    """JSON has no infinities."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def count_leaves(leaves: tuple[Leaf, ...]) -> int:

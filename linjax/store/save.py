@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import LinjaxError, StoreError
+from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph import pytree
 from linjax.graph.chains import flows
@@ -16,11 +17,17 @@ from linjax.graph.net import Net
 from linjax.graph.structure import Leaf, join
 from linjax.store import codec, files, tensors
 from linjax.store.export import Program, export
-from linjax.store.manifest import FORMAT, PROGRAM, check_names, describe, digest
+from linjax.store.manifest import FORMAT, PROGRAM, check_names, describe, digest, provenance_of
 
 
 def save(
-    path: str | os.PathLike[str], net: Net, params: Any, *, report: Report | None = None
+    path: str | os.PathLike[str],
+    net: Net,
+    params: Any,
+    *,
+    report: Report | None = None,
+    measured: Comparison | None = None,
+    note: str = "",
 ) -> None:
     """Saves a network, original or folded, so that it runs where its code isn't.
 
@@ -33,11 +40,15 @@ def save(
       path: where to; an earlier save there is replaced, anything else is refused.
       net: the network that ``params`` belong to, of :func:`trace`.
       params: its original parameters or folded ones.
-      report: what the last fold did (``fold(..., details=True)``), to be kept as provenance.
+      report: what the last fold did (``fold(..., details=True)``), to be kept as provenance:
+        its rule, its evidence, the predicted error, what became of each site.
+      measured: how far the outputs are from the original's, of :func:`compare`, to be kept, too.
+      note: anything else that whoever loads it should know.
 
     Raises:
-      StoreError: if the place is taken by something else or can't be written, or if a leaf
-        or an input is of a kind that can't be stored.
+      StoreError: if the place is taken by something else or can't be written, if a leaf
+        or an input is of a kind that can't be stored, or if report or measured is of other
+        parameters.
       StructureError: if params isn't that of this network.
 
     Example:
@@ -64,8 +75,9 @@ def save(
     pytree.check_leaves(net.graph, flat)
     for chain in net.graph.chains:
         flows(net.graph, chain, flat)
+    provenance = provenance_of(net, leaves, report, measured, note)
     program = _program(net, params)
-    manifest = describe(net, leaves, report, program)
+    manifest = describe(net, leaves, provenance, program)
     arrays = {join(leaf.path): _host(leaf, flat[leaf.path]) for leaf in leaves}
     if isinstance(program, Program):
         arrays[PROGRAM] = np.frombuffer(program.code, np.uint8)

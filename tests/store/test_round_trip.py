@@ -128,8 +128,24 @@ def test_the_report_travels(tmp_path):
     assert [site.kept for site in manifest.provenance.sites] == [
         len(site.kept) for site in report.sites.values()
     ]
+    assert manifest.provenance.rule == "Size(fraction=0.3, round_to=1)"
+    assert manifest.provenance.evidence == "statistics of 64 samples"
     with pytest.raises(linjax.StoreError, match="came with these"):
         linjax.save(tmp_path / "net", net, networks.network()[1], report=report)
+
+
+def test_what_was_measured_travels(tmp_path):
+    net, small, x, _ = networks.folded()
+    _, params, _ = networks.network()
+    measured = linjax.compare(net, params, small, [x])
+    linjax.save(tmp_path / "net", net, small, measured=measured, note="for the tests")
+    known = linjax.load(tmp_path / "net")[0].manifest.provenance
+    assert known.measured._asdict() == {
+        "rows": 64, "metric": "softmax", "error": measured.error, "agreement": measured.agreement,
+    }  # fmt: skip
+    assert known.note == "for the tests"
+    with pytest.raises(linjax.StoreError, match="compare these"):
+        linjax.save(tmp_path / "net", net, params, measured=measured)
 
 
 @pytest.mark.parametrize("container", [list, tuple])

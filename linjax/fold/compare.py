@@ -1,0 +1,201 @@
+"""How far a smaller network is from the original, measured."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import EvidenceError, LinjaxError
+from linjax.evidence.sensitivity import METRICS
+from linjax.graph.count import count
+from linjax.graph.net import Net
+from linjax.report.progress import track
+
+Array = Any
+WIDEST = 4096  # classes whose metric is held as a matrix
+
+
+class Comparison(NamedTuple):
+    """What a smaller network costs and saves; prints as text.
+
+    Attributes:
+      rows: number of samples of outputs compared.
+      metric: ``"softmax"`` or ``"identity"``, as for :func:`collect`.
+      error: relative output error in that metric, as rules mean it: the root of
+        ``E δᵀGδ / E (y − E y)ᵀG(y − E y)`` with ``δ = y' − y`` and ``G = E F``.
+      plain: the same with G the identity.
+      largest: largest absolute difference of an output.
+      divergence: mean ``KL(softmax y ‖ softmax y')``, None for a regression.
+      agreement: share of samples with the original's class, None for a regression.
+      before: number of parameters of the original.
+      after: number of parameters of the smaller network.
+    """
+
+    rows: int
+    metric: str
+    error: float
+    plain: float
+    largest: float
+    divergence: float | None
+    agreement: float | None
+    before: int
+    after: int
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{self.before:,} → {self.after:,} parameters "
+            f"({self.after / max(self.before, 1):.2%}), compared on {self.rows:,} samples",
+            f"relative output error {self.error:.3g} ({self.metric}), {self.plain:.3g} unweighted, "
+            f"largest difference {self.largest:.3g}",
+        ]
+        if self.agreement is not None:
+            lines.append(
+                f"same class in {self.agreement:.2%}, mean KL divergence {self.divergence:.3g}"
+            )
+        return "\n".join(lines)
+
+
+class _Sums(NamedTuple):
+    """Sums over samples for one output leaf; for a regression the matrices are traces.
+
+    The original's outputs enter by their mean and their sum of squares around it.
+    """
+
+    rows: Array
+    metric: Array
+    mean: Array
+    scatter: Array
+    wrong: Array
+    plain: Array
+    largest: Array
+    divergence: Array
+    same: Array
+
+
+def compare(
+    net: Net,
+    params: Any,
+    small: Any,
+    batches: Iterable[Any],
+    *,
+    metric: str = "softmax",
+    progress: bool | None = None,
+) -> Comparison:
+    """Measures how far a smaller network's outputs are from the original's.
+
+    Args:
+      net: the traced network.
+      params: the original parameters.
+      small: the folded ones.
+      batches: inputs, as for :func:`collect`; better not those that the fold went by.
+      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
+      progress: whether to show progress; by default on a terminal.
+
+    Returns:
+      A :class:`Comparison`: relative error, largest difference, agreement, counts.
+
+    Raises:
+      EvidenceError: if there are no batches, or the network has no floating point output.
+      StructureError: if a pytree isn't one of this network.
+      LinjaxError: for another metric, or more than 4096 classes with ``"softmax"``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.eye(3), "out": jnp.array([[1.0, 0], [0, 1], [1e-3, 0]])}
+      >>> small = {"in": params["in"][:, :2], "out": params["out"][:2]}
+      >>> x = jax.random.normal(jax.random.key(0), (64, 3))
+      >>> net = linjax.trace(apply, params, x)
+      >>> found = linjax.compare(net, params, small, [x])
+      >>> found.before, found.after, found.agreement, found.error < 0.01
+      (15, 10, 1.0, True)
+    """
+    if metric not in METRICS:
+        raise LinjaxError(f"metric = {metric!r}, expected one of {', '.join(METRICS)}")
+    total: list[_Sums] = []
+    for batch in track(batches, "compare", progress):
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        found = jax.tree.map(_host, _compare(net, params, small, inputs, metric))
+        total = list(map(_add, total, found)) if total else found
+    if not total or not total[0].rows:
+        raise EvidenceError("no batches: the iterable of inputs is empty, or no output is a float")
+    return Comparison(
+        rows=int(total[0].rows),
+        metric=metric,
+        error=_root(total, lambda s: (s.metric * s.wrong, s.metric * s.scatter)),
+        plain=_root(total, lambda s: (s.plain, np.diag(s.scatter) if s.wrong.ndim else s.scatter)),
+        largest=float(max(s.largest for s in total)),
+        divergence=_mean(total, "divergence") if metric == "softmax" else None,
+        agreement=_mean(total, "same") if metric == "softmax" else None,
+        before=count(params),
+        after=count(small),
+    )
+
+
+def _host(value: Array) -> Array:
+    return np.asarray(value, np.float64)
+
+
+def _add(a: _Sums, b: _Sums) -> _Sums:
+    summed = _Sums(*(x + y for x, y in zip(a, b, strict=True)))
+    apart, weight = b.mean - a.mean, a.rows * b.rows / max(summed.rows, 1)
+    between = np.outer(apart, apart) if summed.scatter.ndim else apart @ apart
+    return summed._replace(
+        mean=a.mean + apart * b.rows / max(summed.rows, 1),
+        scatter=summed.scatter + weight * between,
+        largest=np.maximum(a.largest, b.largest),
+    )
+
+
+def _root(total: list[_Sums], pair: Callable[[_Sums], tuple[Array, Array]]) -> float:
+    """The root of a ratio of sums; 0 if nothing is wrong, infinite if nothing varies."""
+    wrong, scale = (max(float(sum(np.sum(pair(s)[i]) for s in total)), 0.0) for i in (0, 1))
+    if scale == 0:
+        return math.inf if wrong else 0.0
+    return math.sqrt(wrong / scale)
+
+
+def _mean(total: list[_Sums], name: str) -> float:
+    """The mean over all leaves' samples."""
+    return float(sum(getattr(s, name) for s in total) / sum(s.rows for s in total))
+
+
+@functools.partial(jax.jit, static_argnames=("net", "metric"))
+def _compare(net: Net, params: Any, small: Any, inputs: Any, metric: str) -> list[_Sums]:
+    outputs = [jax.tree.leaves(net.apply(p, *inputs)) for p in (params, small)]
+    return [
+        _leaf(y.astype(jnp.float32), z.astype(jnp.float32), metric)
+        for y, z in zip(*outputs, strict=True)
+        if jnp.issubdtype(y.dtype, jnp.floating)
+    ]
+
+
+def _leaf(y: Array, other: Array, metric: str) -> _Sums:
+    classes = y.shape[-1] if y.ndim else 1
+    y, other = y.reshape(-1, classes), other.reshape(-1, classes)
+    difference = other - y
+    plain, largest = jnp.sum(difference**2), jnp.max(jnp.abs(difference), initial=0.0)
+    rows, mean, none = jnp.asarray(len(y)), jnp.mean(y, axis=0), jnp.zeros(())
+    centred = y - mean
+    if metric == "identity":
+        one, scatter = jnp.ones(()), jnp.sum(centred**2)
+        return _Sums(rows, one, mean, scatter, plain, plain, largest, none, none)
+    if classes > WIDEST:
+        raise LinjaxError(f"{classes} classes: compare with metric='identity'")
+    matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    logs, p = jax.nn.log_softmax(y), jax.nn.softmax(y)
+    return _Sums(
+        rows=rows,
+        metric=jnp.diag(jnp.sum(p, axis=0)) - matmul(p.T, p),
+        mean=mean,
+        scatter=matmul(centred.T, centred),
+        wrong=matmul(difference.T, difference),
+        plain=plain,
+        largest=largest,
+        divergence=jnp.sum(p * (logs - jax.nn.log_softmax(other))),
+        same=jnp.sum(jnp.argmax(y, axis=-1) == jnp.argmax(other, axis=-1)),
+    )

@@ -1,0 +1,70 @@
+"""The measured error: against a direct computation, and beside the predicted one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linjax
+from tests.store import networks
+
+
+@pytest.mark.parametrize("metric", ["softmax", "identity"])
+def test_against_a_direct_computation(metric):
+    net, small, _, _ = networks.folded()
+    _, params, x = networks.network()
+    parts = [x[:20], x[20:50], (x[50:],)]
+    found = linjax.compare(net, params, small, parts, metric=metric)
+
+    y = np.asarray(net.apply(params, x), np.float64)
+    other = np.asarray(net.apply(small, x), np.float64)
+    p = np.exp(y) / np.exp(y).sum(1, keepdims=True)
+    q = np.exp(other) / np.exp(other).sum(1, keepdims=True)
+    weight = (
+        sum(np.diag(row) - np.outer(row, row) for row in p) if metric == "softmax" else np.eye(3)
+    )
+    wrong, centred = other - y, y - y.mean(0)
+    want = np.sqrt(np.sum((wrong @ weight) * wrong) / np.sum((centred @ weight) * centred))
+    assert found.error == pytest.approx(want, rel=1e-4)
+    plain = np.sqrt(np.sum(wrong**2) / np.sum(centred**2))
+    assert found.plain == pytest.approx(plain, rel=1e-4)
+    assert found.largest == pytest.approx(abs(wrong).max(), rel=1e-4)
+    assert (found.rows, found.before, found.after) == (64, 840, linjax.count(small))
+    if metric == "softmax":
+        assert found.agreement == np.mean(y.argmax(1) == other.argmax(1))
+        assert found.divergence == pytest.approx(np.mean(np.sum(p * np.log(p / q), 1)), rel=1e-3)
+    else:
+        assert found.agreement is None and found.divergence is None
+
+
+def test_the_same_network_has_no_error():
+    net, params, x = networks.network()
+    found = linjax.compare(net, params, params, [x])
+    assert (found.error, found.plain, found.largest, found.agreement) == (0, 0, 0, 1)
+    assert "100.00%" in repr(found)
+
+
+def test_outputs_far_from_zero_keep_their_spread():
+    params = {"in": jnp.eye(4), "out": jnp.ones((4, 2))}
+    x = jax.random.normal(jax.random.key(0), (400, 4))
+
+    def apply(params, x):
+        return jax.nn.relu(x @ params["in"]) @ params["out"] + 3000.0
+
+    net = linjax.trace(apply, params, x)
+    small = {"in": params["in"][:, :3], "out": params["out"][:3]}
+    halves = [x[:100], x[100:]]
+    found = linjax.compare(net, params, small, halves, metric="identity")
+    h = np.maximum(np.asarray(x), 0)
+    want = np.sqrt(np.sum(h[:, 3] ** 2) / np.sum((h.sum(1) - h.sum(1).mean()) ** 2))
+    assert found.error == pytest.approx(want, rel=1e-3)
+
+
+def test_bad_input_is_refused():
+    net, params, x = networks.network()
+    with pytest.raises(linjax.EvidenceError, match="no batches"):
+        linjax.compare(net, params, params, [])
+    with pytest.raises(linjax.LinjaxError, match="expected one of softmax, identity"):
+        linjax.compare(net, params, params, [x], metric="cosine")
+    with pytest.raises(linjax.StructureError, match="fourth"):
+        linjax.compare(net, params, params | {"fourth": x}, [x])
