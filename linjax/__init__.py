@@ -13,6 +13,7 @@ from linjax.fold.lump import lump
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
 from linjax.fold.rules import published_size, size, threshold, tolerance
+from linjax.frameworks.nnx import from_nnx, to_nnx
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
 from linjax.store.load import load
@@ -39,6 +40,7 @@ __all__ = [
     "compress",
     "count",
     "fold",
+    "from_nnx",
     "load",
     "lump",
     "merge",
@@ -49,6 +51,7 @@ __all__ = [
     "score",
     "size",
     "threshold",
+    "to_nnx",
     "tolerance",
     "trace",
 ]

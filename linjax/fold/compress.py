@@ -97,7 +97,7 @@ def compress(
     one_shot = written(params, stats, work.fold(plan).chains)
 
     data = Data(net, params, lambda: map(enriched_once, without_held(again())), metric)
-    sequential = pytree.unflatten(fold_sequentially(data, work.problems, plan))
+    sequential = pytree.unflatten(fold_sequentially(data, work.problems, plan), like=params)
     train, held = divided(load(again()))
     held_rows = taught(net, params, enriched(held))
     errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]

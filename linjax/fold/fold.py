@@ -181,7 +181,7 @@ def transform(
         flat = write_chain(graph, flat, chain, after)
         for site, old, new in zip(chain.sites, before, after, strict=False):
             sites[site.name] = change(old, new)
-    folded = pytree.unflatten(flat)
+    folded = pytree.unflatten(flat, like=params)
     return folded, Report(graph, sites, count(params), count(folded))
 
 

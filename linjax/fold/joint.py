@@ -95,7 +95,8 @@ def joint_refit(
             break
     dtypes = {path: leaf.dtype for path, leaf in pytree.flatten(params).items()}
     flat = pytree.flatten(parts.tree(best[1]))
-    return pytree.unflatten({path: leaf.astype(dtypes[path]) for path, leaf in flat.items()})
+    now = {path: leaf.astype(dtypes[path]) for path, leaf in flat.items()}
+    return pytree.unflatten(now, like=params)
 
 
 class _System:

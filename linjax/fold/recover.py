@@ -134,7 +134,8 @@ def _floating(params: Any) -> tuple[pytree.Flat, pytree.Flat]:
 def _joined(parts: tuple[pytree.Flat, pytree.Flat], like: Any) -> dict[str, Any]:
     flat = pytree.flatten(like)
     leaves = {**parts[0], **parts[1]}
-    return pytree.unflatten({path: x.astype(flat[path].dtype) for path, x in leaves.items()})
+    now = {path: x.astype(flat[path].dtype) for path, x in leaves.items()}
+    return pytree.unflatten(now, like=like)
 
 
 def _make_step(

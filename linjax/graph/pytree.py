@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
@@ -27,14 +28,28 @@ def flatten(params: Any) -> Flat:
     return flat
 
 
-def unflatten(flat: Flat) -> dict[str, Any]:
-    """Returns a nested dict, the form of every folded pytree."""
+def unflatten(flat: Flat, like: Any = None) -> Any:
+    """Returns a nested dict, the form of every folded pytree.
+
+    Args:
+      flat: leaves by path.
+      like: a pytree; where it holds Flax's ``FrozenDict``, the result does.
+    """
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         node = tree
         for key in path[:-1]:
             node = node.setdefault(key, {})
         node[path[-1]] = leaf
+    return _frozen(tree, like)
+
+
+def _frozen(tree: Any, like: Any) -> Any:
+    if isinstance(like, FrozenDict):
+        return FrozenDict(tree)
+    if isinstance(tree, dict) and isinstance(like, dict):
+        kinds = {str(key): value for key, value in like.items()}
+        return {key: _frozen(value, kinds.get(key)) for key, value in tree.items()}
     return tree
 
 

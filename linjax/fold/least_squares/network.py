@@ -56,9 +56,9 @@ def task(params: Any, stats: Stats, rule: Size | Tolerance) -> Task:
     return Task(problems, options)
 
 
-def written(params: Any, stats: Stats, chains: tuple[Layers, ...]) -> dict[str, Any]:
+def written(params: Any, stats: Stats, chains: tuple[Layers, ...]) -> Any:
     """Returns the pytree with its chains replaced."""
     flat = pytree.flatten(params)
     for chain, layers in zip(stats.graph.chains, chains, strict=True):
         flat = write_chain(stats.graph, flat, chain, layers)
-    return pytree.unflatten(flat)
+    return pytree.unflatten(flat, like=params)

@@ -1,0 +1,1 @@
+"""Networks of Flax NNX in and out; every other framework comes as a function."""
