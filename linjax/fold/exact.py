@@ -277,10 +277,10 @@ def exact_rewrite(
     sites = {site.name: b for site, b in zip(bounds.graph.sites, bounds.sites, strict=True)}
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
-        if any(site.activation.slopes is None for site in chain.sites):
+        slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
+        if any(pair is None for pair in slopes):
             return layers
         verdicts = [sites[site.name].verdict for site in chain.sites]
-        slopes = [site.activation.slopes for site in chain.sites]
         return fold_exact(layers, verdicts, slopes, rules)[0]
 
     return rewrite

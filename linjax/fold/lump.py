@@ -68,7 +68,7 @@ def lump(
     """Joins units whose incoming weights are proportional: exact on all inputs, data-free.
 
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)`` with ρ > 0 and σ is positively homogeneous (ReLU,
-    leaky ReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
+    leaky ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
     coarsest partition. Units without incoming weights move into the next bias.
 
@@ -112,8 +112,8 @@ def lump(
     reports: list[LumpReport] = []
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
+        slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
         layers = layers if combine is None else combine(chain, layers)
-        slopes = [site.activation.slopes for site in chain.sites]
         lumped, report = lump_layers(layers, slopes, max(tolerance, rounding), radius=radius)
         reports.append(report)
         return lumped

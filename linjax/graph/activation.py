@@ -10,7 +10,7 @@ import numpy as np
 
 from linjax.graph import primitives
 from linjax.graph.program import Const, Op, Operand, Program, Ref
-from linjax.graph.structure import Activation
+from linjax.graph.structure import Activation, Path, Slope
 
 # Functions made of these alone are piecewise linear with finitely many pieces.
 _PIECEWISE = frozenset(
@@ -40,10 +40,24 @@ _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 _GRID = np.concatenate([np.linspace(-9, 9, 181), [-40.0, 40.0]])
 
 
-def describe(program: Program, ops: list[Op], pre: Ref, per_unit: bool) -> Activation:
-    """Names the function that ``ops`` compute from ``pre``, and measures its slopes."""
-    if per_unit:
-        return Activation(_spelled(ops), None, True)
+# Values that a learned slope is tried with: both signs, either side of one, zero.
+_TRIED = np.array([0.0, -1.25, 0.28125, 3.5, -0.40625, 1.0, 0.0078125, -96.0, 0.875, 1.5])
+
+
+def describe(
+    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: dict[int, Path]
+) -> Activation:
+    """Names the function that ``ops`` compute from ``pre``, and measures its slopes.
+
+    Args:
+      program: the traced program.
+      ops: the operations between the pre-activation and the affine maps that read it.
+      pre: the pre-activation.
+      leaf_of: which parameter leaf each value is a view of.
+      leaves: paths of the leaves that the operations read, one entry a unit or scalar.
+    """
+    if leaves:
+        return _with_parameters(program, ops, pre, leaf_of, leaves)
     if not ops:
         return Activation("identity", (1.0, 1.0))
     dtype = program.avals[pre.id].dtype
@@ -65,12 +79,70 @@ def describe(program: Program, ops: list[Op], pre: Ref, per_unit: bool) -> Activ
     return Activation(_spelled(ops), slopes)
 
 
+def _with_parameters(
+    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: dict[int, Path]
+) -> Activation:
+    """Describes an activation with parameters: two slopes, if each is a number or a leaf."""
+    per_unit = any(len(program.shape(program.leaves[leaf])) for leaf in leaves)
+    other = Activation(_spelled(ops), per_unit=per_unit)
+    if not {op.name for op in ops} <= _PIECEWISE | _LAYOUT:
+        return other
+    dtype = program.avals[pre.id].dtype
+    # Every leaf takes every value, no two of them together in the same order.
+    values = {leaf: np.roll(_TRIED, 3 * i) for i, leaf in enumerate(leaves)}
+    sides = np.array([_slopes(_given(program, ops, pre, leaf_of,
+                                     {leaf: v[i] for leaf, v in values.items()}), dtype)
+                      or (np.nan, np.nan) for i in range(len(_TRIED))])  # fmt: skip
+    if np.isnan(sides).any():
+        return other
+
+    def slope(side: np.ndarray) -> Slope | None:
+        if np.ptp(side) == 0:
+            return Slope(float(side[0]))
+        same = (leaf for leaf in leaves if np.array_equal(values[leaf], side))
+        leaf = next(same, None)
+        return None if leaf is None else Slope(0.0, leaves[leaf])
+
+    below, above = (slope(side) for side in sides.T)
+    if below is None or above is None:
+        return other
+    name = "prelu" if above == Slope(1.0) else "two learned slopes"
+    return Activation(name, learned=(below, above), per_unit=per_unit)
+
+
+def _given(
+    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], values: dict[int, float]
+) -> Callable[[Any], Any]:
+    """The function of z for given values of the leaves."""
+
+    def function(z: Any) -> Any:
+        z = jnp.asarray(z, program.avals[pre.id].dtype)
+        known = {
+            ref: jnp.full(z.shape, values[leaf], program.avals[ref].dtype)
+            for ref, leaf in leaf_of.items()
+            if leaf in values
+        }
+        return evaluate(program, ops, pre, z, known)
+
+    return function
+
+
 _LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
 
 
-def evaluate(program: Program, ops: list[Op], pre: Ref, z: Any) -> Any:
-    """Evaluates an elementwise region on a vector of any length; layout is left out."""
-    env: dict[int, Any] = {pre.id: z}
+def evaluate(
+    program: Program, ops: list[Op], pre: Ref, z: Any, known: dict[int, Any] | None = None
+) -> Any:
+    """Evaluates an elementwise region on a vector of any length; layout is left out.
+
+    Args:
+      program: the traced program.
+      ops: the region's operations.
+      pre: the value that it starts from.
+      z: what that value is, ``(n,)``.
+      known: what other values are, ``(n,)`` each.
+    """
+    env: dict[int, Any] = {**(known or {}), pre.id: z}
 
     def read(operand: Operand) -> Any:
         if isinstance(operand, Ref) and operand.id in env:

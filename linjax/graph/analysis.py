@@ -79,7 +79,8 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
             refusals.append(Refusal(affine.name, str(refusal)))
             continue
         if found is not None:
-            interior, ops, unit_leaves = found
+            interior, ops, read = found
+            unit_leaves = [i for i in read if leaves[i].shape]
             if leaf is not None:
                 interior = interior._replace(axes=interior.axes | unit_axes(views, leaf))
             interiors[affine.name] = interior
@@ -88,7 +89,9 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
                 producer=affine.name,
                 consumers=tuple(interiors[affine.name].reads),
                 width=affine.outputs,
-                activation=activation.describe(program, ops, pre, len(unit_leaves) > 0),
+                activation=activation.describe(
+                    program, ops, pre, views.leaf, {i: leaves[i].path for i in read}
+                ),
                 unit_leaves=tuple(leaves[leaf].path for leaf in unit_leaves),
             )
     for name in [s.name for s in sites.values() if len(s.consumers) > 1]:
@@ -224,7 +227,7 @@ def _grow(
     inside = dict(axes)
     layouts: dict[int, tuple[int, ...]] = {pre.id: ()}
     reads: dict[str, Ref] = {}
-    unit_leaves: dict[int, int] = {}
+    read: dict[int, int] = {}
     ops: list[Op] = []
     if readers.get(pre.id) == [-1]:
         return None
@@ -245,7 +248,7 @@ def _grow(
                 if other not in mine:
                     leaf = _spread(program, views, other, axis, affine.outputs, op.name)
                     if leaf is not None:
-                        unit_leaves[leaf] = unit_leaves.get(leaf, 0) + 1
+                        read[leaf] = read.get(leaf, 0) + 1
                         inside |= unit_axes(views, leaf)
             moved, layout = axis, layouts[mine[0].id]
         elif index in by_index and dots[by_index[index]].operand == mine[0]:
@@ -264,12 +267,12 @@ def _grow(
         if not readers.get(out.id):
             continue
         frontier = sorted({*frontier, *readers[out.id]} - {index})
-    for leaf, count in unit_leaves.items():
-        if views.uses[leaf] != count:
+    for leaf, count in read.items():
+        if program.shape(program.leaves[leaf]) and views.uses[leaf] != count:
             raise _Refused("a per-unit parameter of its activation is used elsewhere, too")
     if not reads:
         return None
-    return Interior(inside, pre, reads), ops, tuple(unit_leaves)
+    return Interior(inside, pre, reads), ops, tuple(read)
 
 
 def _reader(op: Op, program: Program, value: Ref) -> str:
@@ -287,11 +290,15 @@ def _spread(
 ) -> int | None:
     """Checks a second operand of an elementwise operation: a constant or one entry a unit.
 
-    Returns the leaf that holds the entries, None for a constant.
+    Returns the leaf that holds the entries or one number for all, None for a constant.
     """
     leaf = unit_leaf(program, views, other, axis)
     if leaf is not None and program.shape(other)[axis] == width:
         return leaf
+    if isinstance(other, Ref) and other.id in views.leaf:
+        scalar = views.of(other)
+        if not program.shape(program.leaves[scalar]):
+            return scalar
     if activation.constant(program, other) is not None:
         return None
     if isinstance(other, Ref) and other.id in views.derived:

@@ -21,7 +21,7 @@ from linjax.errors import StructureError
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.normal import normalise
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Affine, Chain, Graph, Path, join
+from linjax.graph.structure import Activation, Affine, Chain, Graph, Path, join
 
 
 class Parts(NamedTuple):
@@ -192,10 +192,14 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     names = [name for group in chain.layers for name in group]
     layers = []
     for index, (name, f, part) in enumerate(zip(names, flow, parts, strict=True)):
-        leaves = () if index >= len(chain.sites) else tuple(
-            np.asarray(params[path]) for path in chain.sites[index].unit_leaves if path in params
-        )  # fmt: skip
-        layers.append(_layer(graph.affine(name), f, part)._replace(unit_leaves=leaves))
+        layer = _layer(graph.affine(name), f, part)
+        if index < len(chain.sites):
+            site = chain.sites[index]
+            leaves = tuple(np.asarray(params[p]) for p in site.unit_leaves if p in params)
+            layer = layer._replace(
+                unit_leaves=leaves, slopes=_slopes(site.activation, params, layer.units)
+            )
+        layers.append(layer)
     ends = layers[len(layers) - heads :]
     if heads == 1:
         return tuple(layers)
@@ -206,9 +210,26 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     return (*layers[: len(layers) - heads], stacked)
 
 
+def _slopes(activation: Activation, params: Flat, units: int) -> tuple[Array, Array] | None:
+    """The units' slopes below and above zero; what went with its units has none."""
+    if activation.slopes is not None:
+        below, above = (np.full(units, slope) for slope in activation.slopes)
+        return below, above
+    if activation.learned is None:
+        return None
+    below, above = (
+        np.full(units, slope.value)
+        if slope.leaf is None
+        else np.broadcast_to(_host(slope.leaf, params.get(slope.leaf, np.zeros(0))), (units,))
+        for slope in activation.learned
+    )
+    return below, above
+
+
 def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
     """Stacks what an affine map reads from the features and from the residual path."""
-    kernel, bias, linear, residual, down = (_host(affine, p) for p in part)
+    where = affine.kernel[:-1] or (affine.name,)
+    kernel, bias, linear, residual, down = (_host(where, p) for p in part)
     reads = flow.main + flow.carried if down is None else down.shape[1]
     rows = [p for p in (kernel, residual) if p is not None]
     width = units_of(part)
@@ -222,12 +243,12 @@ def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
     )
 
 
-def _host(affine: Affine, leaf: Array | None) -> np.ndarray | None:
+def _host(where: Path, leaf: Array | None) -> np.ndarray | None:
     if leaf is None:
         return None
     value = np.asarray(leaf).astype(np.float64)
     if not np.isfinite(value).all():
-        raise StructureError(f"{join(affine.kernel[:-1]) or affine.name}: values aren't finite")
+        raise StructureError(f"{join(where)}: values aren't finite")
     return value
 
 

@@ -27,6 +27,8 @@ class Layer(NamedTuple):
       carry: whether the features themselves travel on, as residual path.
       down: ``(p_in, p)`` bottleneck in front of the layer, None without one.
       unit_leaves: arrays with one entry a unit that the activation reads.
+      slopes: ``(k,)`` each, the units' slopes below and above zero, as the layer was read;
+        None where they have none, or behind the last layer.
       origin: ``(k,)`` index of every unit in the layer as it was read, None if unknown.
     """
 
@@ -36,6 +38,7 @@ class Layer(NamedTuple):
     carry: bool = False
     down: Array | None = None
     unit_leaves: tuple[Array, ...] = ()
+    slopes: tuple[Array, Array] | None = None
     origin: Array | None = None
 
     @property

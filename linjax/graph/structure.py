@@ -4,6 +4,7 @@ Everything here is hashable and free of arrays, so that evidence can carry it as
 static data and a fold needs neither the network's function nor its class.
 """
 
+import math
 from typing import NamedTuple
 
 Path = tuple[str, ...]
@@ -14,6 +15,19 @@ def join(path: Path) -> str:
     return "/".join(path)
 
 
+class Slope(NamedTuple):
+    """A slope that may be a parameter: PReLU's below zero.
+
+    Attributes:
+      value: the slope, where it is a constant.
+      leaf: path of the parameter that holds it, a scalar or one entry a unit; None for a
+        constant.
+    """
+
+    value: float
+    leaf: Path | None = None
+
+
 class Activation(NamedTuple):
     """An elementwise function ``h = σ(z)``.
 
@@ -22,12 +36,26 @@ class Activation(NamedTuple):
       slopes: ``(negative, positive)`` if ``σ(z)`` is exactly ``negative · z`` below
         zero and ``positive · z`` above (then σ is positively homogeneous), else None.
         ReLU is ``(0.0, 1.0)``, the identity ``(1.0, 1.0)``.
-      per_unit: whether σ reads per-unit parameters (PReLU), so that units differ.
+      learned: the same if a slope is a parameter (PReLU); then ``slopes`` is None.
+      per_unit: whether σ reads per-unit parameters, so that units differ.
     """
 
     name: str
     slopes: tuple[float, float] | None = None
+    learned: tuple[Slope, Slope] | None = None
     per_unit: bool = False
+
+    @property
+    def two_slopes(self) -> bool:
+        """Whether σ is linear on either side of zero."""
+        return self.slopes is not None or self.learned is not None
+
+    @property
+    def identity_above(self) -> bool:
+        """Whether ``σ(z) = z`` above zero."""
+        if self.slopes is not None:
+            return self.slopes[1] == 1.0
+        return self.learned is not None and self.learned[1] == Slope(1.0)
 
 
 class Affine(NamedTuple):
@@ -80,6 +108,131 @@ class Site(NamedTuple):
     unit_leaves: tuple[Path, ...] = ()
 
 
+class Term(NamedTuple):
+    """One step of an operand's computation from parameters, in postfix order.
+
+    Attributes:
+      op: ``"leaf"``, ``"constant"``, or the name of an elementwise primitive.
+      leaf: path of the parameter that ``"leaf"`` stands for.
+      value: the number that ``"constant"`` stands for.
+    """
+
+    op: str
+    leaf: Path = ()
+    value: float = 0.0
+
+
+class Rescaling(NamedTuple):
+    """One elementwise operation on a pre-activation, with one operand entry a unit.
+
+    Attributes:
+      op: ``"add"``, ``"sub"``, ``"mul"``, ``"div"``, or ``"rsub"`` for ``operand − z``.
+      operand: the other operand.
+    """
+
+    op: str
+    operand: tuple[Term, ...]
+
+
+class Scaling(NamedTuple):
+    """A per-unit affine map behind an affine map, such as batch norm in inference.
+
+    Attributes:
+      steps: its operations.
+      leaves: paths of its parameters; a pytree without them has it multiplied into the kernel.
+    """
+
+    steps: tuple[Rescaling, ...]
+    leaves: tuple[Path, ...]
+
+
+class Convolution(NamedTuple):
+    """A convolution with its parameters' places in the pytree.
+
+    Attributes:
+      name: shortest readable name, unique in the network.
+      kernel: path of the kernel leaf.
+      bias: path of the bias leaf, None without one.
+      inputs: number of channels read.
+      outputs: number of channels made.
+      axes: axes of the kernel leaf that hold (space …, inputs, outputs).
+      window: extent of the kernel in space.
+      padded: whether it reads beyond the border of its input.
+      scaling: a per-channel affine map that follows it, None without one.
+    """
+
+    name: str
+    kernel: Path
+    bias: Path | None
+    inputs: int
+    outputs: int
+    axes: tuple[int, ...]
+    window: tuple[int, ...]
+    padded: bool
+    scaling: Scaling | None = None
+
+    def extra(self, kind: str) -> Path:
+        """Path of a leaf that folding adds beside the kernel: ``kernel_linear``."""
+        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
+
+    @property
+    def bias_path(self) -> Path:
+        """Where this convolution's bias is, or would be put if a fold made one."""
+        return self.extra("bias") if self.bias is None else self.bias
+
+    @property
+    def taps(self) -> int:
+        """Number of places that the kernel reads at a time."""
+        return math.prod(self.window)
+
+
+class Reading(NamedTuple):
+    """An affine map or convolution that reads a site's channels.
+
+    Attributes:
+      consumer: its name.
+      outer: how often the channels occur, one place of an image after another, in front of
+        the channels' axis where that was flattened with others.
+      inner: likewise behind it.
+    """
+
+    consumer: str
+    outer: int = 1
+    inner: int = 1
+
+
+class UnitLeaf(NamedTuple):
+    """A parameter with one entry, or slice, a unit along an axis."""
+
+    path: Path
+    axis: int
+
+
+class ChannelSite(NamedTuple):
+    """What stands between a convolution and the maps that read its channels.
+
+    Attributes:
+      name: the producer's name.
+      producer: name of the convolution that computes the channels.
+      readings: the only readers.
+      width: number of channels in the traced network.
+      activation: the elementwise function that comes first.
+      steps: names of the channelwise operations behind it.
+      unit_leaves: parameters of a channelwise operation.
+      straight: whether channels without their activation could take the same way, all
+        operations behind being linear.
+    """
+
+    name: str
+    producer: str
+    readings: tuple[Reading, ...]
+    width: int
+    activation: Activation
+    steps: tuple[str, ...] = ()
+    unit_leaves: tuple[UnitLeaf, ...] = ()
+    straight: bool = True
+
+
 class Refusal(NamedTuple):
     """Something that was left alone, and why."""
 
@@ -119,12 +272,16 @@ class Graph(NamedTuple):
       chains: the foldable runs; each site is in exactly one.
       refusals: what cannot be folded, with reasons.
       leaves: the traced parameter pytree's leaves, in order.
+      convolutions: every convolution whose kernel is a parameter leaf.
+      channels: the sites between a convolution and what reads it.
     """
 
     affines: tuple[Affine, ...]
     chains: tuple[Chain, ...]
     refusals: tuple[Refusal, ...]
     leaves: tuple[Leaf, ...]
+    convolutions: tuple[Convolution, ...] = ()
+    channels: tuple[ChannelSite, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -134,3 +291,7 @@ class Graph(NamedTuple):
     def affine(self, name: str) -> Affine:
         """Returns the affine map of this name."""
         return next(a for a in self.affines if a.name == name)
+
+    def convolution(self, name: str) -> Convolution:
+        """Returns the convolution of this name."""
+        return next(c for c in self.convolutions if c.name == name)

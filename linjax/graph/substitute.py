@@ -61,5 +61,6 @@ def keep_units(layer: Layer, kept: Array) -> Layer:
         kernel=layer.kernel[:, kept],
         bias=layer.bias[kept],
         unit_leaves=tuple(leaf[kept] for leaf in layer.unit_leaves),
+        slopes=None if layer.slopes is None else tuple(s[kept] for s in layer.slopes),
         origin=None if layer.origin is None else layer.origin[kept],
     )

@@ -147,6 +147,7 @@ def _check_graph(graph: Graph) -> None:
             sound &= (site.producer,) == group and set(site.consumers) == set(readers)
             sound &= site.width == graph.affine(site.producer).outputs
             sound &= all(path in paths for path in site.unit_leaves)
+            sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
 

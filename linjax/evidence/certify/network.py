@@ -175,13 +175,14 @@ def slopes_of(chain: Chain, layers: Layers) -> list[Slopes]:
       EvidenceError: naming a site whose activation is of another form.
     """
     slopes = []
-    for site, _ in zip(chain.sites, layers, strict=False):
-        if site.activation.slopes is None:
+    for site, layer in zip(chain.sites, layers, strict=False):
+        if layer.slopes is None:
             raise EvidenceError(
                 f"{site.name}: activation {site.activation.name} isn't piecewise linear with its"
-                " kink at zero (ReLU, leaky ReLU, identity); there are no certificates for it"
+                " kink at zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates"
+                " for it"
             )
-        slopes.append(site.activation.slopes)
+        slopes.append(layer.slopes)
     return slopes
 
 
