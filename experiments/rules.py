@@ -19,6 +19,7 @@ class Subject(NamedTuple):
       net: the traced network.
       params: its parameters.
       stats: evidence collected on the calibration rows.
+      frontier: what every size costs by that evidence.
       rows: the calibration rows.
       batch: how many of them are run at a time.
     """
@@ -26,6 +27,7 @@ class Subject(NamedTuple):
     net: linjax.Net
     params: Params
     stats: linjax.Stats
+    frontier: linjax.Frontier
     rows: np.ndarray
     batch: int
 
@@ -37,7 +39,7 @@ class Subject(NamedTuple):
 def gather(net: linjax.Net, params: Params, rows: np.ndarray, batch: int) -> Subject:
     """Collects evidence on calibration rows."""
     stats = linjax.collect(net, params, batches(rows, batch))
-    return Subject(net, params, stats, rows, batch)
+    return Subject(net, params, stats, linjax.frontier(params, stats), rows, batch)
 
 
 def _threshold(subject: Subject, amount: float) -> Params:
@@ -49,16 +51,16 @@ def _published_size(subject: Subject, amount: float) -> Params:
 
 
 def _size(subject: Subject, amount: float) -> Params:
-    return linjax.fold(subject.params, subject.stats, linjax.size(amount))
+    return linjax.fold(subject.params, subject.frontier, linjax.size(amount))
 
 
 def _tolerance(subject: Subject, amount: float) -> Params:
-    return linjax.fold(subject.params, subject.stats, linjax.tolerance(amount))
+    return linjax.fold(subject.params, subject.frontier, linjax.tolerance(amount))
 
 
 def _compress(subject: Subject, amount: float) -> Params:
-    net, params, stats, _, _ = subject
-    return linjax.compress(net, params, subject.batches, linjax.size(amount), stats=stats)
+    rule, known = linjax.size(amount), subject.frontier
+    return linjax.compress(subject.net, subject.params, subject.batches, rule, evidence=known)
 
 
 def _recover(subject: Subject, amount: float) -> Params:

@@ -9,6 +9,7 @@ from linjax.evidence.stats import Stats, merge
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.fold import fold
+from linjax.fold.frontier import Frontier, frontier
 from linjax.fold.lump import lump
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
@@ -27,6 +28,7 @@ __all__ = [
     "Comparison",
     "EvidenceError",
     "FoldWarning",
+    "Frontier",
     "LinjaxError",
     "Net",
     "Stats",
@@ -41,6 +43,7 @@ __all__ = [
     "count",
     "fold",
     "from_nnx",
+    "frontier",
     "load",
     "lump",
     "merge",

@@ -7,9 +7,9 @@ from typing import Any
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
+from linjax.fold.frontier import Frontier, known_or_made, written
 from linjax.fold.joint import joint_refit
 from linjax.fold.least_squares.measure import Data
-from linjax.fold.least_squares.network import task, written
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
     divided,
@@ -39,7 +39,7 @@ def compress(
     rule: Size | Tolerance,
     *,
     metric: str = "softmax",
-    stats: Stats | None = None,
+    evidence: Stats | Frontier | None = None,
     joint: bool = True,
     progress: bool | None = None,
 ) -> Any:
@@ -60,7 +60,8 @@ def compress(
         can be started anew, or a function that returns an iterator.
       rule: :func:`size` or :func:`tolerance`.
       metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
-      stats: evidence of :func:`collect` on the same parameters and data, to save a pass.
+      evidence: of :func:`collect` on the same parameters and data, to save a pass, or the
+        :func:`frontier` made of it, to save the planning, too.
       joint: whether to refit all layers together at the end.
       progress: whether to show progress; by default on a terminal.
 
@@ -89,15 +90,15 @@ def compress(
       (224, True)
     """
     again = repeatable(batches)
-    if stats is None:
+    if evidence is None:
         between = map(enriched_once, again())
-        stats = collect(net, params, between, metric=metric, progress=progress)
-    work = task(params, stats, rule)
-    plan = work.plan()
-    one_shot = written(params, stats, work.fold(plan).chains)
+        evidence = collect(net, params, between, metric=metric, progress=progress)
+    known = known_or_made(params, evidence)
+    plan = known.plan(rule)
+    one_shot = written(params, known.stats, known.fold(plan))
 
     data = Data(net, params, lambda: map(enriched_once, without_held(again())), metric)
-    sequential = pytree.unflatten(fold_sequentially(data, work.problems, plan), like=params)
+    sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
     train, held = divided(load(again()))
     held_rows = taught(net, params, enriched(held))
     errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]

@@ -12,7 +12,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold import exact
-from linjax.fold.least_squares.network import task
+from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
@@ -28,7 +28,7 @@ DEFAULT = Tolerance(0.01)
 
 def fold(
     params: Any,
-    evidence: Stats | Bounds,
+    evidence: Stats | Frontier | Bounds,
     rule: Rule | None = None,
     *,
     rules: tuple[str, ...] = exact.DEFAULT,
@@ -49,7 +49,8 @@ def fold(
     Args:
       params: the pytree that the evidence was collected on, in any floating dtype; it is
         not changed.
-      evidence: :class:`Stats` of :func:`collect`, or :class:`Bounds` of :func:`certify`.
+      evidence: :class:`Stats` of :func:`collect`, :class:`Bounds` of :func:`certify`, or,
+        where several sizes are wanted, the :class:`Frontier` of :func:`frontier`.
       rule: for Stats a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
       rules: for Bounds the exact rewritings to use, all by default; those of the 2020
         paper are ``("inactive", "dependent", "fold_layer", "collapse")``.
@@ -87,20 +88,21 @@ def fold(
     if isinstance(evidence, Bounds):
         if rule is not None:
             raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
-    elif not isinstance(evidence, Stats):
-        raise EvidenceError(f"expected Stats or Bounds, got {type(evidence).__name__}")
-    graph = evidence.graph
-    if not matching(params, graph, evidence.leaves):
+    elif not isinstance(evidence, Stats | Frontier):
+        raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
+    about = evidence.stats if isinstance(evidence, Frontier) else evidence
+    graph = about.graph
+    if not matching(params, graph, about.leaves):
         return (params, unchanged(params, graph)) if details else params
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
-    report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(evidence))
+    report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(about))
     if report.after >= report.before:
         _nothing(report, "the bounds" if rule is None else str(rule))
         folded, report = params, unchanged(params, graph)
     return (folded, report) if details else folded
 
 
-def _named(evidence: Stats | Bounds, rule: Rule | None, rules: tuple[str, ...]) -> str:
+def _named(evidence: Stats | Frontier | Bounds, rule: Rule | None, rules: tuple[str, ...]) -> str:
     if isinstance(evidence, Bounds):
         return f"exact: {', '.join(rules)}"
     return str(DEFAULT if rule is None else rule)
@@ -117,7 +119,7 @@ def _told(evidence: Stats | Bounds) -> str:
 
 @one_thread()
 def _dispatch(
-    params: Any, evidence: Stats | Bounds, rule: Rule, rules: tuple[str, ...]
+    params: Any, evidence: Stats | Frontier | Bounds, rule: Rule, rules: tuple[str, ...]
 ) -> tuple[Any, Report]:
     if isinstance(evidence, Bounds):
         if fingerprint(params) != evidence.fingerprint:
@@ -126,18 +128,22 @@ def _dispatch(
             )
         return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
-        return _published(params, evidence, rule)
+        stats = evidence.stats if isinstance(evidence, Frontier) else evidence
+        return _published(params, stats, rule)
     if isinstance(rule, Size | Tolerance):
         return _least_squares(params, evidence, rule)
     raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
 
 
-def _least_squares(params: Any, stats: Stats, rule: Size | Tolerance) -> tuple[Any, Report]:
+def _least_squares(
+    params: Any, evidence: Stats | Frontier, rule: Size | Tolerance
+) -> tuple[Any, Report]:
     """Folds all chains together: they share the budget."""
-    folded = task(params, stats, rule).fold()
-    after = iter(folded.chains)
-    small, report = transform(params, stats.graph, lambda *_: next(after))
-    return small, report._replace(predicted=folded.plan.error)
+    known = known_or_made(params, evidence)
+    plan = known.plan(rule)
+    after = iter(known.fold(plan))
+    small, report = transform(params, known.stats.graph, lambda *_: next(after))
+    return small, report._replace(predicted=plan.error)
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
@@ -153,8 +159,7 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
     """Activation rates where ``σ(z) = z`` for ``z > 0``; elsewhere no unit may fold by rate."""
     rates, other = {}, []
     for site, units in zip(stats.graph.sites, stats.units, strict=True):
-        slopes = site.activation.slopes
-        if slopes is not None and slopes[1] == 1.0:
+        if site.activation.identity_above:
             rates[site.name] = units.rate
         else:
             rates[site.name] = np.full(len(units.active), -1.0)

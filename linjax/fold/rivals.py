@@ -11,11 +11,13 @@ import numpy as np
 import scipy.linalg
 
 from linjax.evidence.stats import Stats
+from linjax.fold.frontier import budget, chain_problems, written
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, block_rows, frame
-from linjax.fold.least_squares.network import task, written
 from linjax.fold.least_squares.prices import Problem, anatomy
 from linjax.fold.rules import Size
+from linjax.graph import pytree
+from linjax.graph.count import count
 from linjax.graph.layers import Layer, Layers
 from linjax.graph.normal import normalise
 
@@ -63,7 +65,7 @@ def pruned_and_refitted(params: Any, stats: Stats, rule: Size) -> Any:
 
 def truncated(params: Any, stats: Stats, rule: Size) -> Any:
     """Truncates the singular values of every kernel, to the same share of its rank."""
-    problems = task(params, stats, rule).problems
+    problems = chain_problems(params, stats)
     ranked = [[(np.eye(len(layer.kernel)), layer) for layer in p.layers] for p in problems]
     return _low_rank(params, stats, rule, ranked, by_energy=False)
 
@@ -74,7 +76,7 @@ def truncated_whitened(params: Any, stats: Stats, rule: Size) -> Any:
     Reference: Wang et al., SVD-LLM, 2024, arXiv 2403.07378.
     """
     ranked = []
-    for problem in task(params, stats, rule).problems:
+    for problem in chain_problems(params, stats):
         data = frame(problem.moments, None, RIDGE)
         features = anatomy(problem).features
         ranked.append(
@@ -129,15 +131,16 @@ def _stored(chains: Sequence[Layers]) -> int:
 
 def _share(params: Any, stats: Stats, rule: Size, shrink: Shrink) -> float:
     """The share with which the chains just fit the rule."""
-    work = task(params, stats, rule)
-    budget = work.options["budget"] - work.options["fixed"]
-    return _largest(lambda share: _stored(shrink(share)), budget)
+    own = pytree.foldable_paths(stats.graph)
+    fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
+    allowed = budget(rule, count(params)) - fixed
+    return _largest(lambda share: _stored(shrink(share)), allowed)
 
 
 def _pruned(
     params: Any, stats: Stats, rule: Size, score: Callable[[Problem, int], Array], refit: bool
 ) -> Any:
-    problems = task(params, stats, rule).problems
+    problems = chain_problems(params, stats)
     ranks = [
         [np.argsort(-score(p, i), kind="stable") for i in range(len(p.layers) - 1)]
         for p in problems

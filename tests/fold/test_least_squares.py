@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linjax
-from linjax.fold.least_squares import budget, features, selection
+from linjax.fold.least_squares import features, selection
 from linjax.fold.least_squares.directions import linear_directions, solve
-from linjax.fold.least_squares.network import task
 from linjax.fold.least_squares.surface import metric_root
 from tests.fold.networks import dense, rows, traced
 
@@ -111,10 +110,7 @@ class TestBudget:
 
     def test_path_shrinks_and_its_error_grows(self):
         _, params, _, stats = traced((10, 24, 16, 3))
-        work = task(params, stats, linjax.size(0.5))
-        from linjax.fold.least_squares.prices import prices
-
-        steps = list(budget.path((prices(work.problems[0], 1e-3),)))
+        steps = linjax.frontier(params, stats).curves[0].steps
         sizes = [step.parameters for step in steps]
         assert sizes == sorted(sizes, reverse=True)
         assert steps[0].error <= 1e-6 <= steps[-1].error
@@ -222,3 +218,28 @@ class TestParts:
         values = np.concatenate([(a[[1, 4, 6]].T @ v.matrix).T, a[[0, 4]]])
         np.testing.assert_allclose(data.within(w), np.cov(values, bias=True), atol=1e-12)
         np.testing.assert_allclose(data.mean_of(w), values.mean(1), atol=1e-12)
+
+
+class TestFrontier:
+    def test_folds_as_if_planned_anew(self):
+        _, params, _, stats = traced((10, 40, 30, 4))
+        known = linjax.frontier(params, stats)
+        for rule in (linjax.size(0.3), linjax.size(0.05), linjax.tolerance(0.05)):
+            a, b = linjax.fold(params, stats, rule), linjax.fold(params, known, rule)
+            assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+    def test_errors_grow_as_sizes_shrink(self):
+        _, params, _, stats = traced((10, 40, 30, 4))
+        errors = linjax.frontier(params, stats).errors([1.0, 0.5, 0.2, 0.1, 0.01])
+        assert (np.diff(errors) >= 0).all() and errors[0] < 1e-3
+
+    def test_other_values_are_refused(self):
+        _, params, _, stats = traced((10, 40, 30, 4))
+        known = linjax.frontier(params, stats)
+        other = jax.tree.map(lambda x: 2 * x, params)
+        with pytest.raises(linjax.StructureError, match="other values"):
+            linjax.fold(other, known, linjax.size(0.5))
+
+    def test_prints_sizes(self):
+        _, params, _, stats = traced((10, 40, 30, 4))
+        assert "10.0%" in repr(linjax.frontier(params, stats))

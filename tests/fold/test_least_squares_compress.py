@@ -21,7 +21,7 @@ def test_is_nearer_to_the_original_than_one_shot():
     fresh = rows(500, 12, seed=1)
     rule = linjax.size(0.2)
     one_shot = linjax.fold(params, stats, rule)
-    small = compress(net, params, batches, rule, stats=stats)
+    small = compress(net, params, batches, rule, evidence=stats)
     assert linjax.count(small) <= 0.2 * linjax.count(params)
     assert error(net, params, small, fresh) < error(net, params, one_shot, fresh)
 

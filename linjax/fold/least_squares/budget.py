@@ -161,25 +161,6 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
         best[c] = _best_move(chains[c], shapes[c])
 
 
-def within_budget(steps: Iterator[Step], budget: int) -> Step:
-    """Returns the first step within the budget, or the smallest network there is."""
-    step = None
-    for step in steps:
-        if step.parameters <= budget:
-            break
-    return step
-
-
-def within_error(steps: Iterator[Step], error: float) -> Step:
-    """Returns the last step before the predicted squared error grows beyond a bound."""
-    kept = next(steps)
-    for step in steps:
-        if step.error > error:
-            break
-        kept = step
-    return kept
-
-
 def rounded(shape: Shape, multiple: int) -> Shape:
     """Rounds widths down to a multiple where they reach it; the last layer's stay."""
 

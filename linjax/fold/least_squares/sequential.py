@@ -18,7 +18,7 @@ from linjax.fold.least_squares.budget import Shape
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame, along, block_rows, frame
 from linjax.fold.least_squares.measure import Data, Target, measure
-from linjax.fold.least_squares.one_shot import Plan
+from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
 from linjax.fold.least_squares.surface import leading, metric_root, principal

@@ -1,0 +1,143 @@
+"""The frontier of a network: what every size costs, priced once for all budgets."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linjax.errors import EvidenceError, StructureError
+from linjax.evidence.bounds import fingerprint
+from linjax.evidence.stats import Stats
+from linjax.fold.least_squares.one_shot import fold_moments
+from linjax.fold.least_squares.plan import Curve, Plan, curves, within_budget, within_error
+from linjax.fold.least_squares.prices import Problem
+from linjax.fold.rules import Size, Tolerance
+from linjax.fold.threads import one_thread
+from linjax.graph import pytree, table
+from linjax.graph.chains import read_chain, write_chain
+from linjax.graph.count import count
+from linjax.graph.layers import Layers
+
+Array = np.ndarray
+
+SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005)
+
+
+class Frontier(NamedTuple):
+    """Predicted output error at every size; prints as a table.
+
+    Attributes:
+      stats: the evidence that it was made of.
+      problems: the network's chains with their moments.
+      curves: what every size costs, by shrinkage.
+      before: parameters of the network.
+      fingerprint: digest of its parameters.
+    """
+
+    stats: Stats
+    problems: tuple[Problem, ...]
+    curves: tuple[Curve, ...]
+    before: int
+    fingerprint: str
+
+    def plan(self, rule: Size | Tolerance) -> Plan:
+        """Returns the widths that a rule asks for."""
+        if isinstance(rule, Size):
+            return within_budget(self.curves, budget(rule, self.before), rule.round_to)
+        return within_error(self.curves, rule.error, rule.round_to)
+
+    def fold(self, plan: Plan) -> tuple[Layers, ...]:
+        """Returns the chains folded to a plan in one shot."""
+        return fold_moments(self.problems, plan)
+
+    def errors(self, sizes: Any) -> Array:
+        """Returns the predicted relative output error at shares of the parameters."""
+        return np.array([self.plan(Size(float(share))).error for share in np.ravel(sizes)])
+
+    def __repr__(self) -> str:
+        plans = [self.plan(Size(share)) for share in SHOWN]
+        rows = [
+            (f"{share:.1%}", f"{plan.parameters:,}", f"{plan.error:.3g}")
+            for share, plan in zip(SHOWN, plans, strict=True)
+        ]
+        text = table.grid(("size", "parameters", "predicted relative output error"), rows)
+        return f"{text}\n{self.before:,} parameters before"
+
+
+@one_thread()
+def frontier(params: Any, stats: Stats) -> Frontier:
+    """Prices all sizes of a network at once.
+
+    Errors of parts are measured on rows of the calibration set that nothing was fitted to, in
+    the output metric, and add up. From there a greedy path of ever smaller networks, each
+    the one before after the move that costs least error per parameter saved, serves every
+    size and every tolerance: ``fold(params, frontier(params, stats), rule)`` is
+    ``fold(params, stats, rule)`` without planning anew.
+
+    Args:
+      params: the pytree that the evidence was collected on.
+      stats: evidence of :func:`collect`, with second moments.
+
+    Returns:
+      The frontier, evidence for :func:`fold` and :func:`compress`.
+
+    Raises:
+      StructureError: if params isn't the network of the evidence, naming the path.
+      EvidenceError: if the evidence holds no second moments.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["in"] + 9) @ p["out"]
+      >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+      >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0], [1.0, 2.0]])
+      >>> net = linjax.trace(apply, params, x)
+      >>> known = linjax.frontier(params, linjax.collect(net, params, [x]))
+      >>> bool(known.errors([0.5, 0.1]).max() < 1e-3)
+      True
+      >>> linjax.count(linjax.fold(params, known, linjax.size(0.1))) <= 25
+      True
+    """
+    if stats.moments is None:
+        raise EvidenceError("sizes need second moments; collect with second_moments=True")
+    pytree.check_leaves(stats.graph, pytree.flatten(params))
+    problems = chain_problems(params, stats)
+    own = pytree.foldable_paths(stats.graph)
+    fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
+    found = curves(problems, fixed)
+    return Frontier(stats, problems, found, count(params), fingerprint(params))
+
+
+def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:
+    """Returns the frontier of these parameters, made if evidence isn't one.
+
+    Raises:
+      StructureError: if the frontier is of other parameters.
+    """
+    if not isinstance(evidence, Frontier):
+        return frontier(params, evidence)
+    if fingerprint(params) != evidence.fingerprint:
+        raise StructureError(
+            "the frontier was made for other values of these parameters; make one for these"
+        )
+    return evidence
+
+
+def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
+    """Returns the network's chains, each with its moments."""
+    graph, flat = stats.graph, pytree.flatten(params)
+    return tuple(
+        Problem(read_chain(graph, flat, chain), moments, len(chain.layers[-1]) == 1)
+        for chain, moments in zip(graph.chains, stats.moments, strict=True)
+    )
+
+
+def budget(rule: Size, before: int) -> int:
+    """Returns the largest number of parameters that a rule allows."""
+    return int(rule.fraction * before)
+
+
+def written(params: Any, stats: Stats, chains: tuple[Layers, ...]) -> Any:
+    """Returns the pytree with its chains replaced."""
+    flat = pytree.flatten(params)
+    for chain, layers in zip(stats.graph.chains, chains, strict=True):
+        flat = write_chain(stats.graph, flat, chain, layers)
+    return pytree.unflatten(flat, like=params)
