@@ -17,7 +17,9 @@ from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.frameworks.nnx import from_nnx, to_nnx
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
+from linjax.store.export import to_stablehlo
 from linjax.store.load import load
+from linjax.store.onnx import to_onnx
 from linjax.store.save import save
 from linjax.training.carry import carry_over
 
@@ -55,6 +57,8 @@ __all__ = [
     "size",
     "threshold",
     "to_nnx",
+    "to_onnx",
+    "to_stablehlo",
     "tolerance",
     "trace",
 ]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Var", "bind", "key_name"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Var", "bind", "jaxpr_as_fun", "key_name"]
 
 
 def key_name(key: object) -> str:

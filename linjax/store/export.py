@@ -1,6 +1,7 @@
 """A network as a StableHLO program that runs without its code: parameters are arguments."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ class Program(NamedTuple):
     reason: str = ""
 
 
-def export(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORMS) -> Program:
+def to_stablehlo(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORMS) -> Program:
     """Exports ``net.apply`` on parameters of these shapes by ``jax.export``.
 
     The batch size stays free: every input axis 0 as long as the first input's becomes one
@@ -54,21 +55,37 @@ def export(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORMS) -> 
       >>> params = {"in": jnp.ones((2, 5)), "out": jnp.ones((5, 3))}
       >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
       >>> net = linjax.trace(apply, params, jnp.ones((1, 2)))
-      >>> program = export(net, params, platforms=("cpu",))
+      >>> program = linjax.to_stablehlo(net, params, platforms=("cpu",))
       >>> jax.export.deserialize(program.code).call(params, jnp.ones((7, 2))).shape
       (7, 3)
     """
-    flat = pytree.flatten(params)
-    pytree.check_leaves(net.graph, flat)
+    pytree.check_leaves(net.graph, pytree.flatten(params))
+    code, batch, reason = freest(net, lambda inputs: _serialised(net, params, inputs, platforms))
+    return Program(code, platforms, batch, reason)
+
+
+def freest(net: Net, write: Callable[[Any], bytes]) -> tuple[bytes, int | None, str]:
+    """Writes a program for inputs with a symbolic batch size, else for those of the trace.
+
+    Args:
+      net: the network.
+      write: a program from the inputs' shapes and dtypes.
+
+    Returns:
+      The program, the only batch size that it takes or None, and why it takes only one.
+
+    Raises:
+      LinjaxError: if there is no program at all, with the reason.
+    """
     reason = ""
-    for batch in (_symbol(), None):
+    for symbol in (_symbol(), None):
         try:
-            code = _serialised(net, params, _inputs(net, batch), platforms)
+            code = write(_inputs(net, symbol))
         except Exception as error:  # whatever the user's function raises on a symbolic size
             reason = reason or f"{type(error).__name__}: {error!s:.300}".splitlines()[0]
             failure = error
         else:
-            return Program(code, platforms, None if batch is not None else _batch(net), reason)
+            return code, None if symbol is not None else batch_of(net), reason
     raise LinjaxError(f"the network can't be exported: {failure!s:.300}") from failure
 
 
@@ -108,7 +125,7 @@ def _symbol() -> Any:
     return jax_export.symbolic_shape("batch")[0]
 
 
-def _batch(net: Net) -> int | None:
+def batch_of(net: Net) -> int | None:
     """The first input's batch size when traced; None if it has no axes."""
     first = jax.tree.leaves(net.example)[:1]
     return next((spec.shape[0] for spec in first if spec.shape), None)
@@ -116,7 +133,7 @@ def _batch(net: Net) -> int | None:
 
 def _inputs(net: Net, batch: Any) -> Any:
     """The example's shapes, with this batch size if one is given."""
-    size = _batch(net)
+    size = batch_of(net)
 
     def freed(spec: Any) -> Any:
         if batch is None or not spec.shape or spec.shape[0] != size:

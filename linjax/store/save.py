@@ -16,7 +16,7 @@ from linjax.graph.chains import flows
 from linjax.graph.net import Net
 from linjax.graph.structure import Leaf, join
 from linjax.store import codec, files, tensors
-from linjax.store.export import Program, export
+from linjax.store.export import Program, to_stablehlo
 from linjax.store.manifest import FORMAT, PROGRAM, check_names, describe, digest, provenance_of
 
 
@@ -105,7 +105,7 @@ def _check_free(path: Path) -> None:
 def _program(net: Net, params: Any) -> Program | str:
     """The program, or why there is none; the parameters are worth saving without it."""
     try:
-        return export(net, params)
+        return to_stablehlo(net, params)
     except LinjaxError as error:
         return str(error)
 

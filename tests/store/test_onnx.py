@@ -1,0 +1,91 @@
+"""What onnxruntime computes from an exported file is what the network computes."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+
+import linjax
+from linjax.store import onnx
+from tests.properties.networks import planted, relative
+from tests.store import networks
+
+pytest.importorskip("jax2onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def run(code, *inputs):
+    session = onnxruntime.InferenceSession(code)
+    names = [x.name for x in session.get_inputs()]
+    return session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
+
+
+@given(planted(max_depth=3, max_width=16))
+@settings(max_examples=3)
+def test_random_architectures_original_and_folded(case):
+    x = jnp.asarray(case.x)
+    net = linjax.trace(case.apply_fn, case.params, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", linjax.FoldWarning)
+        stats = linjax.collect(net, case.params, [x])
+        small = linjax.fold(case.params, stats, linjax.size(0.5))
+    sizes = []
+    for params in (case.params, small):
+        code = linjax.to_onnx(net, params)
+        sizes.append(len(code))
+        for n in (1, 7, len(x)):
+            (found,) = run(code, x[:n])
+            assert relative(found, net.apply(params, x[:n])) < 1e-4
+    saved = 4 * (linjax.count(case.params) - linjax.count(small))
+    assert sizes[1] <= sizes[0] - saved + 2000
+
+
+def test_an_nnx_network_with_normalisation_and_several_inputs():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.norm = nnx.Linear(6, 32, rngs=rngs), nnx.LayerNorm(32, rngs=rngs)
+            self.second, self.last = nnx.Linear(32, 64, rngs=rngs), nnx.Linear(64, 3, rngs=rngs)
+
+        def __call__(self, x, scale):
+            h = self.norm(self.first(x)) * scale["by"]
+            return {"logits": self.last(nnx.relu(self.second(h))), "features": h}
+
+    graph, state = nnx.split(Network(nnx.Rngs(0)))
+    params = nnx.to_pure_dict(state)
+    x, scale = jax.random.normal(jax.random.key(0), (40, 6)), {"by": jnp.ones((40, 1)) * 2}
+    net = linjax.trace(lambda p, x, s: nnx.merge(graph, p)(x, s), params, x, scale)
+    small = linjax.fold(params, linjax.collect(net, params, [(x, scale)]), linjax.size(0.6))
+    features, logits = run(linjax.to_onnx(net, small), x[:5], scale["by"][:5])
+    want = net.apply(small, x[:5], {"by": scale["by"][:5]})
+    assert relative(features, want["features"]) < 1e-4
+    assert relative(logits, want["logits"]) < 1e-4
+
+
+def test_a_wrong_program_is_not_handed_out(monkeypatch):
+    net, params, _ = networks.network()
+    wrong = jax.tree.map(lambda leaf: leaf * 1.01, params)
+    converted = onnx._converted
+    monkeypatch.setattr(onnx, "_converted", lambda n, _, *rest: converted(n, wrong, *rest))
+    with pytest.raises(linjax.LinjaxError, match="ONNX and JAX differ by"):
+        linjax.to_onnx(net, params)
+
+
+def test_what_cannot_be_converted_is_refused(tmp_path):
+    def apply(params, x):
+        y = jax.nn.relu(x @ params["w"]) @ params["v"]
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+
+    params = {"w": jnp.ones((4, 5)), "v": jnp.ones((5, 2))}
+    net = linjax.trace(apply, params, jnp.ones((3, 4)))
+    with pytest.raises(linjax.LinjaxError, match="can't be exported"):
+        linjax.to_onnx(net, params)
+    net, params, _ = networks.network()
+    with pytest.raises(linjax.StructureError, match="fourth"):
+        linjax.to_onnx(net, params | {"fourth": params["last"]})
+    linjax.save(tmp_path / "net", net, params)
+    with pytest.raises(linjax.LinjaxError, match="load it with its function"):
+        linjax.to_onnx(*linjax.load(tmp_path / "net"))
