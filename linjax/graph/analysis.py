@@ -9,6 +9,9 @@ from typing import NamedTuple
 import jax
 
 from linjax.graph import activation, primitives
+from linjax.graph.channels import convolutions
+from linjax.graph.channels import sites as channel_sites
+from linjax.graph.channels.sites import Channels
 from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.structure import Affine, Chain, Graph, Leaf, Path, Refusal, Site, join
 from linjax.graph.views import Views, find_views, operand_id, unit_axes, unit_leaf
@@ -40,6 +43,7 @@ class Analysis(NamedTuple):
     graph: Graph
     dots: dict[str, Dot]
     interiors: dict[str, Interior]
+    channels: Channels = channel_sites.NONE
 
 
 class _Refused(Exception):
@@ -54,7 +58,8 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 
 def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     views = find_views(program)
-    dots, refusals = _dots(program, views, leaves)
+    context = convolutions.Context.of(program, views, leaves)
+    dots, convs, refusals = _dots(context)
     by_index = {dot.at: name for name, dot in dots.items()}
     readers = program.readers()
     biases = {name: _bias(program, views, readers, dot) for name, dot in dots.items()}
@@ -102,21 +107,36 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
             )
             del sites[name], interiors[name]
     chains = _chains(program, dots, sites)
-    return Analysis(Graph(affines, chains, tuple(refusals), leaves), dots, interiors)
+    products = {
+        dot.at: (name, channel_sites.Product(dot.operand, dot.contract))
+        for name, dot in dots.items()
+    }
+    found = channel_sites.find(context, convs, products)
+    refusals += found.refusals
+    graph = Graph(affines, chains, tuple(refusals), leaves, found.convolutions, found.sites)
+    return Analysis(graph, dots, interiors, found.channels)
 
 
 def _dots(
-    program: Program, views: Views, leaves: tuple[Leaf, ...]
-) -> tuple[dict[str, Dot], list[Refusal]]:
-    """Finds the affine maps' products, and refuses those that aren't simply one."""
+    context: convolutions.Context,
+) -> tuple[dict[str, Dot], dict[str, convolutions.ConvOp], list[Refusal]]:
+    """Finds affine maps' products and convolutions, and refuses what isn't simply one."""
+    program, views, leaves = context.program, context.views, context.leaves
     found: list[Dot] = []
+    convs: list[convolutions.ConvOp] = []
     refused: list[tuple[Path, str]] = []
     for index, op in enumerate(program.ops):
         sides = [s for s, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id in views.leaf]
+        if op.name == convolutions.PRIMITIVE and sides == [1]:
+            try:
+                convs.append(convolutions.read(context, index, op))
+            except convolutions.Unfit as refusal:
+                refused.append((leaves[views.of(op.inputs[1])].path, str(refusal)))
+            continue
         if op.name != "dot_general":
             for side in sides:
                 leaf = leaves[views.of(op.inputs[side])]
-                if op.name in ("conv_general_dilated", "scan", "while", "cond", "shard_map"):
+                if op.name in ("scan", "while", "cond", "shard_map"):
                     refused.append((leaf.path, _unsupported(op.name)))
             continue
         derived = [o for o in op.inputs if isinstance(o, Ref) and o.id in views.derived]
@@ -128,17 +148,17 @@ def _dots(
             found.append(_dot(program, views, leaves, index, op, sides, len(derived)))
         except _Refused as refusal:
             refused.append((leaves[views.of(op.inputs[sides[0]])].path, str(refusal)))
-    names = _names([leaves[d.leaf].path for d in found] + [path for path, _ in refused])
+    known = [leaves[d.leaf].path for d in (*found, *convs)]
+    names = _names(known + [path for path, _ in refused])
     refusals = [
         Refusal(name, reason)
-        for name, (_, reason) in dict(zip(names[len(found) :], refused, strict=True)).items()
+        for name, (_, reason) in dict(zip(names[len(known) :], refused, strict=True)).items()
     ]
-    return dict(zip(names, found, strict=False)), refusals
+    dots = dict(zip(names, found, strict=False))
+    return dots, dict(zip(names[len(found) :], convs, strict=False)), refusals
 
 
 def _unsupported(primitive: str) -> str:
-    if primitive == "conv_general_dilated":
-        return "convolutions can't be folded yet"
     if primitive == "scan":
         return "its layers are scanned (one stacked kernel); unroll the scan to fold them"
     return f"stands inside {primitive}"

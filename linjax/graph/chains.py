@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
+from linjax.graph.channels import kernels
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.normal import normalise
 from linjax.graph.pytree import Flat
@@ -83,7 +84,8 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
             raise StructureError(
                 f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
             )
-    main, carried = affines[0][0].inputs, 0
+    first = affines[0][0]
+    main, carried = kernels.incoming(graph, flat).get(first.name, first.inputs), 0
     result = []
     for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
         last = depth == len(affines) - 1

@@ -61,8 +61,12 @@ class Net:
         return self.run(params, *inputs)[0]
 
     def run(
-        self, params: Any, *inputs: Any, probes: dict[str, Array] | None = None
-    ) -> tuple[Any, dict[str, runner.Tap], dict[str, Array]]:
+        self,
+        params: Any,
+        *inputs: Any,
+        probes: dict[str, Array] | None = None,
+        through: bool = False,
+    ) -> tuple[Any, dict[str, Any], dict[str, Array]]:
         """Runs the network and returns what passes every site, too.
 
         Args:
@@ -70,6 +74,8 @@ class Net:
           *inputs: as for :meth:`apply`.
           probes: arrays (samples, outputs) to add to the affine maps' results by name,
             for derivatives by pre-activations.
+          through: whether taps of convolutions should hold pre-activations where they are
+            read, as they arrive without the activation.
 
         Returns:
           Outputs, a tap by site name, and affine results (samples, outputs) by name.
@@ -77,7 +83,7 @@ class Net:
         flat = pytree.flatten(params)
         pytree.check_leaves(self.graph, flat)
         traced, found = self._program(flat, inputs)
-        return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes)
+        return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes, through)
 
     def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
         """Traces anew for each combination of input shapes and parameter dtypes."""
@@ -126,7 +132,8 @@ class Net:
 
 def _same_sites(a: Graph, b: Graph) -> bool:
     def outline(graph: Graph) -> Any:
-        return [(c.layers, [s.consumers for s in c.sites]) for c in graph.chains]
+        dense = [(c.layers, [s.consumers for s in c.sites]) for c in graph.chains]
+        return dense, [(site.name, site.readings) for site in graph.channels]
 
     return outline(a) == outline(b)
 

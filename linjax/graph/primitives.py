@@ -77,12 +77,12 @@ def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -
     if op.name in ELEMENTWISE and width != traced:
         # Constants that were spread over the units when traced: all units hold the same.
         values = tuple(_narrow(v, axis, width, traced) for v in values)
-    if _is_relu(op):
+    if is_relu(op):
         return jax.nn.relu(values[0])  # the same values, and relu's own derivative at zero
     return op.bind(*values)[0]
 
 
-def _is_relu(op: Op) -> bool:
+def is_relu(op: Op) -> bool:
     """Whether an operation is the ``max(z, 0)`` inside of ``jax.nn.relu``."""
     if op.name != "max" or not op.custom:
         return False

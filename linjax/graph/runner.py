@@ -15,6 +15,8 @@ from jax import lax
 from linjax.graph import chains, primitives
 from linjax.graph.analysis import Analysis, Dot
 from linjax.graph.chains import Flow, Parts
+from linjax.graph.channels import kernels as channel_kernels
+from linjax.graph.channels.stream import ChannelRun
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
 
@@ -52,7 +54,8 @@ def execute(
     flat: Flat,
     inputs: list[Array],
     probes: dict[str, Array] | None = None,
-) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
+    through: bool = False,
+) -> tuple[Any, dict[str, Any], dict[str, Array]]:
     """Runs a program on a (folded) flat pytree.
 
     Args:
@@ -62,19 +65,21 @@ def execute(
       inputs: the input leaves.
       probes: arrays to add to affine maps' results (samples, outputs), by name; the
         derivative by a probe is the derivative by the pre-activation.
+      through: whether channels without their activation should take the way, too, for taps.
 
     Returns:
       The outputs, a tap for every site, and the affine results (samples, outputs) by name.
     """
-    return _Execution(program, analysis, flat, probes or {}).run(inputs)
+    return _Execution(program, analysis, flat, probes or {}, through).run(inputs)
 
 
 class _Execution:
     """One run: the environment of values, and the streams inside sites."""
 
     def __init__(
-        self, program: Program, analysis: Analysis, flat: Flat, probes: dict[str, Array]
-    ) -> None:
+        self, program: Program, analysis: Analysis, flat: Flat, probes: dict[str, Array],
+        through: bool,
+    ) -> None:  # fmt: skip
         graph = analysis.graph
         self.program, self.analysis, self.flat, self.probes = program, analysis, flat, probes
         self.parts: dict[str, Parts] = {}
@@ -96,6 +101,10 @@ class _Execution:
         self.streams: dict[int, _Stream] = {}
         self.taps: dict[str, Tap] = {}
         self.results: dict[str, Array] = {}
+        channel_kernels.check(graph, flat)
+        self.channels = ChannelRun(
+            program, graph, analysis.channels, flat, self.env, probes, through
+        )
 
     def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
         """Executes all operations in order."""
@@ -105,8 +114,10 @@ class _Execution:
                 self.env[ref.id] = self.flat[path]
         self.env |= {ref.id: x for ref, x in zip(self.program.inputs, inputs, strict=True)}
         kernels = {dot.leaf for dot in self.analysis.dots.values()}
-        skipped = {self.program.leaves[leaf].id for leaf in kernels}
+        skipped = {self.program.leaves[leaf].id for leaf in kernels} | self.channels.kernels()
         for index, op in enumerate(self.program.ops):
+            if self.channels.handle(index, op):
+                continue
             if index in self.dot_at:
                 self._affine(self.dot_at[index], op)
             elif any(ref.id in self.streams for ref in op.inputs if isinstance(ref, Ref)):
@@ -115,8 +126,10 @@ class _Execution:
                 skipped.update(out.id for out in op.outputs)  # a kernel on its way to its product
             else:
                 self._outside(op)
+                self.channels.after(op)
         outputs = [self._read(o) for o in self.program.outputs]
-        return jax.tree.unflatten(self.program.out_tree, outputs), self.taps, self.results
+        taps, results = self.taps | self.channels.taps, self.results | self.channels.results
+        return jax.tree.unflatten(self.program.out_tree, outputs), taps, results
 
     def _read(self, operand: Operand) -> Array | None:
         return operand.value if isinstance(operand, Const) else self.env.get(operand.id)
@@ -141,7 +154,7 @@ class _Execution:
     def _affine(self, name: str, op: Op) -> None:
         """Computes units, linear units and residual path of an affine map."""
         dot, part = self.analysis.dots[name], self.parts[name]
-        source = self._features(dot)
+        source = self._features(dot, name)
         # main features and residual path, with the feature axis last
         main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
@@ -199,10 +212,11 @@ class _Execution:
         op = self.program.ops[self.analysis.dots[name].at]
         return self.program.avals[op.outputs[0].id].dtype
 
-    def _features(self, dot: Dot) -> tuple[Array, Array | None]:
+    def _features(self, dot: Dot, reader: str) -> tuple[Array, Array | None]:
         """Returns main features and residual path that an affine map reads."""
         if not isinstance(dot.operand, Ref) or dot.operand.id not in self.streams:
-            return self._read(dot.operand), None
+            channels = self.channels.features(dot.operand, dot.contract, reader)
+            return self._read(dot.operand) if channels is None else channels, None
         stream, name = self.streams[dot.operand.id], self.owner[dot.operand.id]
         if stream.units is not None:
             post = jnp.moveaxis(stream.units, dot.contract, -1)

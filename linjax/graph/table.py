@@ -1,8 +1,9 @@
 """Plain-text tables, for people and for terminals."""
 
+import functools
 from collections.abc import Sequence
 
-from linjax.graph.structure import Graph
+from linjax.graph.structure import ChannelSite, Graph
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -32,8 +33,9 @@ def _number(text: str) -> bool:
 def describe(graph: Graph) -> str:
     """Tabulates the sites of a network, and the refusals with their reasons."""
     total = sum(_size(leaf.shape) for leaf in graph.leaves)
-    text = [f"{len(graph.sites)} foldable sites, {total:,} parameters"]
-    if graph.sites:
+    count = len(graph.sites) + len(graph.channels)
+    text = [f"{count} foldable sites, {total:,} parameters"]
+    if count:
         rows = [
             (
                 site.name,
@@ -44,11 +46,20 @@ def describe(graph: Graph) -> str:
             )
             for site in graph.sites
         ]
+        rows = [*map(functools.partial(_channel_row, graph), graph.channels), *rows]
         text.append(grid(("site", "reads", "units", "activation", "consumers"), rows))
     if graph.refusals:
         text.append("left alone:")
         text.append(grid(("layer", "reason"), [tuple(r) for r in graph.refusals]))
     return "\n".join(text)
+
+
+def _channel_row(graph: Graph, site: ChannelSite) -> tuple[object, ...]:
+    conv = graph.convolution(site.producer)
+    window = "×".join(map(str, conv.window))
+    readers = ", ".join(reading.consumer for reading in site.readings)
+    steps = ", ".join([site.activation.name, *site.steps])
+    return site.name, f"{conv.inputs} in {window}", site.width, steps, readers
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,1 @@
+"""Channels: the units of convolutions, from the trace to their execution."""

@@ -1,0 +1,284 @@
+"""Reading convolutions from a parameter pytree as matrices, and writing them back.
+
+Beside a kernel leaf ``W`` a folded pytree may hold
+
+    W_linear         kernel of the linear channels, in the layout of W
+    W_linear_bias    their bias
+    W_bias           a bias, where the traced network had none
+
+and lack the parameters of a per-channel affine map behind it, which has then been
+multiplied into the kernel.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import StructureError
+from linjax.graph.channels.spreads import evaluate
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Affine, ChannelSite, Convolution, Graph, Path, Reading, join
+
+Array = Any
+
+EXTRAS = ("linear", "linear_bias")
+
+
+class Kernel(NamedTuple):
+    """A convolution in float64 on the host, its per-channel affine map multiplied in.
+
+    Attributes:
+      kernel: ``(taps, p, k)``.
+      bias: ``(k,)``.
+      linear: ``(taps, p, r)`` kernel of the linear channels, r = 0 without any.
+      linear_bias: ``(r,)``.
+    """
+
+    kernel: Array
+    bias: Array
+    linear: Array
+    linear_bias: Array
+
+
+class Width(NamedTuple):
+    """Channels of a site: those with their activation, and linear ones."""
+
+    units: int
+    linears: int
+
+    @property
+    def total(self) -> int:
+        """All channels."""
+        return self.units + self.linears
+
+
+def width(site: ChannelSite, graph: Graph, flat: Flat) -> Width:
+    """Reads a site's numbers of channels off the shapes of its producer's leaves.
+
+    Raises:
+      StructureError: if there are none.
+    """
+    conv = graph.convolution(site.producer)
+
+    def channels(path: Path) -> int:
+        leaf = flat.get(path)
+        if leaf is None:
+            return 0
+        if jnp.ndim(leaf) != len(conv.axes):
+            raise StructureError(
+                f"{join(path)}: shape {jnp.shape(leaf)}, expected {len(conv.axes)} axes"
+            )
+        return int(jnp.shape(leaf)[conv.axes[-1]])
+
+    found = Width(channels(conv.kernel), channels(conv.extra("linear")))
+    if not found.total:
+        raise StructureError(f"{join(conv.kernel)}: missing, expected a kernel")
+    return found
+
+
+def incoming(graph: Graph, flat: Flat) -> dict[str, int]:
+    """Returns how many features the readers of channels read, by name."""
+    features = {}
+    for site in graph.channels:
+        total = width(site, graph, flat).total
+        for reading in site.readings:
+            features[reading.consumer] = total * reading.outer * reading.inner
+    return features
+
+
+def check(graph: Graph, flat: Flat) -> None:
+    """Checks the shapes of all convolutions' leaves.
+
+    Raises:
+      StructureError: naming the leaf whose shape doesn't fit, and the expected one.
+    """
+    reads = incoming(graph, flat)
+    widths = {site.producer: width(site, graph, flat) for site in graph.channels}
+    for conv in graph.convolutions:
+        own = widths.get(conv.name, Width(conv.outputs, 0))
+        inputs = reads.get(conv.name, conv.inputs)
+        for path, outputs in ((conv.kernel, own.units), (conv.extra("linear"), own.linears)):
+            if outputs or path in flat:
+                _expect(flat, path, _leaf_shape(conv, inputs, outputs))
+        for path, outputs, needed in (
+            (conv.bias_path, own.units, conv.bias is not None and own.units > 0),
+            (conv.extra("linear_bias"), own.linears, False),
+        ):
+            if needed or path in flat:
+                _expect(flat, path, (outputs,), loose=path == conv.bias)
+        _check_scaling(conv, own.units, flat)
+    for site in graph.channels:
+        for leaf in site.unit_leaves:
+            now = jnp.shape(flat[leaf.path]) if leaf.path in flat else ()
+            units = widths[site.producer].units
+            if units and (len(now) <= leaf.axis or now[leaf.axis] != units):
+                raise StructureError(
+                    f"{join(leaf.path)}: shape {now}, expected {units} entries on axis {leaf.axis}"
+                )
+    for affine in graph.affines:
+        if affine.name in reads and not _in_chain(graph, affine):
+            rows = flat[affine.kernel].shape[affine.layout[0]] if affine.kernel in flat else 0
+            if rows != reads[affine.name]:
+                raise StructureError(
+                    f"{join(affine.kernel)}: {rows} inputs, expected {reads[affine.name]}"
+                )
+
+
+def _in_chain(graph: Graph, affine: Affine) -> bool:
+    return any(affine.name in group for chain in graph.chains for group in chain.layers)
+
+
+def _check_scaling(conv: Convolution, units: int, flat: Flat) -> None:
+    if conv.scaling is None:
+        return
+    there = [path for path in conv.scaling.leaves if path in flat]
+    if there and len(there) != len(conv.scaling.leaves):
+        gone = next(p for p in conv.scaling.leaves if p not in flat)
+        raise StructureError(f"{join(gone)}: missing beside {join(there[0])}")
+    for path in there:
+        if math.prod(jnp.shape(flat[path])) != units:
+            raise StructureError(
+                f"{join(path)}: shape {jnp.shape(flat[path])}, expected ({units},)"
+            )
+
+
+def _expect(flat: Flat, path: Path, shape: tuple[int, ...], loose: bool = False) -> None:
+    if path not in flat:
+        raise StructureError(f"{join(path)}: missing, expected {shape}")
+    have = tuple(jnp.shape(flat[path]))
+    same = math.prod(have) == math.prod(shape) if loose else have == shape
+    if not same:
+        raise StructureError(f"{join(path)}: shape {have}, expected {shape}")
+
+
+def _leaf_shape(conv: Convolution, inputs: int, outputs: int) -> tuple[int, ...]:
+    shape = [0] * len(conv.axes)
+    for axis, size in zip(conv.axes, (*conv.window, inputs, outputs), strict=True):
+        shape[axis] = size
+    return tuple(shape)
+
+
+def slope_and_offset(conv: Convolution, flat: Flat) -> tuple[Array, Array] | None:
+    """Returns a, b of the per-channel affine map ``z ↦ a z + b``; None where there is none."""
+    if conv.scaling is None or conv.scaling.leaves[0] not in flat:
+        return None
+    leaves = {path: np.asarray(flat[path]) for path in conv.scaling.leaves}
+    slope, offset = np.ones(1), np.zeros(1)
+    for step in conv.scaling.steps:
+        value = evaluate(step.operand, leaves)
+        match step.op:
+            case "add":
+                offset = offset + value
+            case "sub":
+                offset = offset - value
+            case "rsub":
+                slope, offset = -slope, value - offset
+            case "mul":
+                slope, offset = slope * value, offset * value
+            case "div":
+                slope, offset = slope / value, offset / value
+    size = math.prod(leaves[conv.scaling.leaves[0]].shape)
+    return np.broadcast_to(slope, (size,)), np.broadcast_to(offset, (size,))
+
+
+def read(conv: Convolution, flat: Flat) -> Kernel:
+    """Reads a convolution's leaves.
+
+    Raises:
+      StructureError: if values aren't finite.
+    """
+
+    def matrices(path: Path) -> Array | None:
+        leaf = flat.get(path)
+        if leaf is None:
+            return None
+        value = np.transpose(_host(path, leaf), conv.axes)
+        return value.reshape(-1, *value.shape[-2:])
+
+    def vector(path: Path, size: int) -> Array:
+        leaf = flat.get(path)
+        return np.zeros(size) if leaf is None else _host(path, leaf).reshape(-1)
+
+    kernel, linear = matrices(conv.kernel), matrices(conv.extra("linear"))
+    if kernel is None:
+        kernel = np.zeros((*linear.shape[:2], 0))
+    if linear is None:
+        linear = np.zeros((*kernel.shape[:2], 0))
+    bias = vector(conv.bias_path, kernel.shape[2])
+    scaling = slope_and_offset(conv, flat)
+    if scaling is not None:
+        slope, offset = scaling
+        kernel, bias = kernel * slope, bias * slope + offset
+    return Kernel(kernel, bias, linear, vector(conv.extra("linear_bias"), linear.shape[2]))
+
+
+def _host(path: Path, leaf: Array) -> np.ndarray:
+    value = np.asarray(leaf).astype(np.float64)
+    if not np.isfinite(value).all():
+        raise StructureError(f"{join(path)}: values aren't finite")
+    return value
+
+
+def write(conv: Convolution, flat: Flat, new: Kernel) -> Flat:
+    """Returns the pytree with a convolution's leaves replaced; what has no entries is left out."""
+    flat = dict(flat)
+    like = next(flat[p] for p in (conv.kernel, conv.extra("linear")) if p in flat)
+    shape = jnp.shape(flat[conv.bias]) if conv.bias in flat else None
+    gone = [conv.kernel, conv.bias_path, *map(conv.extra, EXTRAS)]
+    if conv.scaling is not None:
+        gone += conv.scaling.leaves
+    for path in gone:
+        flat.pop(path, None)
+
+    def put(path: Path, value: Array) -> None:
+        flat[path] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+
+    def turned(value: Array) -> Array:
+        return value.reshape(*conv.window, *value.shape[1:]).transpose(np.argsort(conv.axes))
+
+    if new.kernel.shape[2]:
+        put(conv.kernel, turned(new.kernel))
+        if conv.bias is not None or np.any(new.bias):
+            keep = shape is not None and len(shape) > 1
+            put(conv.bias_path, new.bias.reshape([-1 if n != 1 else 1 for n in shape])
+                if keep else new.bias)  # fmt: skip
+    if new.linear.shape[2]:
+        put(conv.extra("linear"), turned(new.linear))
+        if np.any(new.linear_bias):
+            put(conv.extra("linear_bias"), new.linear_bias)
+    return flat
+
+
+def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array:
+    """Reads a dense reader's kernel as ``(taps, channels, q)``, a tap being a place of the image."""
+    leaf = _host(affine.kernel, flat[affine.kernel])
+    rows = leaf if affine.layout == (0, 1) else leaf.T
+    outer, inner = reading.outer, reading.inner
+    cut = outer * own.units * inner
+    parts = [
+        block.reshape(outer, n, inner, -1).swapaxes(1, 2).reshape(outer * inner, n, -1)
+        for block, n in ((rows[:cut], own.units), (rows[cut:], own.linears))
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def write_rows(
+    affine: Affine, reading: Reading, flat: Flat, rows: Array, own: Width, bias: Array
+) -> Flat:
+    """Returns the pytree with a dense reader's kernel, as of :func:`read_rows`, and bias replaced."""
+    flat = dict(flat)
+    like = flat[affine.kernel]
+    outer, inner = reading.outer, reading.inner
+    blocks = [
+        block.reshape(outer, inner, n, -1).swapaxes(1, 2).reshape(outer * n * inner, -1)
+        for block, n in ((rows[:, : own.units], own.units), (rows[:, own.units :], own.linears))
+    ]
+    value = np.concatenate(blocks)
+    value = value if affine.layout == (0, 1) else value.T
+    flat[affine.kernel] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+    if affine.bias is not None or np.any(bias):
+        flat[affine.bias_path] = jax.device_put(bias.astype(like.dtype))
+    return flat

@@ -1,0 +1,172 @@
+"""Where the channels are in a value, and how channelwise operations move them.
+
+An operation is channelwise if channel i of its result depends on channel i of its operand
+alone. After a fold there are fewer channels, and the operation runs again with as many.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+
+from linjax.graph import primitives
+from linjax.graph.program import Const, Op, Program
+
+
+class Place(NamedTuple):
+    """The axis that runs over channels; flattened with others, it has ``outer · m · inner`` entries.
+
+    Attributes:
+      axis: the axis.
+      outer: entries of the axes flattened in front of the channels.
+      inner: entries of those flattened behind.
+    """
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+    def extent(self, width: int) -> int:
+        """Entries of the axis with so many channels."""
+        return self.outer * width * self.inner
+
+
+LINEAR = frozenset(
+    {"reshape", "transpose", "broadcast_in_dim", "squeeze", "reduce_window_sum", "reduce_sum"}
+    | {"slice", "rev", "gather", "dot_general"}
+)
+"""Channelwise operations that are linear; ``pad`` is where it pads by zeros."""
+
+_WINDOWS = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
+_REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
+
+
+def moved(op: Op, program: Program, place: Place, width: int) -> Place | None:
+    """Returns where channels are after an operation, None if it isn't channelwise.
+
+    Args:
+      op: an operation whose first operand (second, for ``dot_general``) may hold them.
+      program: the traced program.
+      place: where they are in that operand.
+      width: the number of channels when traced.
+    """
+    before, after = program.shape(op.inputs[0]), program.shape(op.outputs[0])
+    axis = place.axis
+    if op.name == "reshape":
+        return None if op.params["dimensions"] else _reshaped(before, after, place, width)
+    if op.name == "transpose":
+        return place._replace(axis=op.params["permutation"].index(axis))
+    if op.name in ("broadcast_in_dim", "squeeze"):
+        to = primitives.follow(op, program, axis)
+        return None if to is None else place._replace(axis=to)
+    if op.name in _WINDOWS:
+        own = [op.params[k][axis] for k in ("window_dimensions", "window_strides")]
+        own += [op.params[k][axis] for k in ("base_dilation", "window_dilation")]
+        return place if own == [1] * 4 and tuple(op.params["padding"][axis]) == (0, 0) else None
+    if op.name in _REDUCTIONS:
+        gone = op.params["axes"]
+        return None if axis in gone else place._replace(axis=axis - sum(a < axis for a in gone))
+    if op.name == "pad":
+        return place if tuple(op.params["padding_config"][axis]) == (0, 0, 0) else None
+    if op.name == "rev":
+        return None if axis in op.params["dimensions"] else place
+    if op.name == "slice":
+        return place if after[axis] == before[axis] and not _strided(op, axis) else None
+    if op.name == "gather":
+        return _gathered(op, before, place)
+    return None
+
+
+def _strided(op: Op, axis: int) -> bool:
+    strides = op.params["strides"]
+    return strides is not None and strides[axis] != 1
+
+
+def _reshaped(
+    before: tuple[int, ...], after: tuple[int, ...], place: Place, width: int
+) -> Place | None:
+    """The entries in front of a channel and behind it, in row-major order, stay the same."""
+    ahead = math.prod(before[: place.axis]) * place.outer
+    behind = math.prod(before[place.axis + 1 :]) * place.inner
+    found = []
+    for axis, size in enumerate(after):
+        front, back = math.prod(after[:axis]), math.prod(after[axis + 1 :])
+        if not front or not back or ahead % front or behind % back:
+            continue
+        new = Place(axis, ahead // front, behind // back)
+        if new.extent(width) == size:
+            found.append(new)
+    return min(found, key=lambda p: p.outer * p.inner, default=None)
+
+
+def _gathered(op: Op, before: tuple[int, ...], place: Place) -> Place | None:
+    """Whole slices along the channels' axis, as in upsampling by repetition."""
+    numbers = op.params["dimension_numbers"]
+    axis = place.axis
+    own = axis in numbers.collapsed_slice_dims or axis in numbers.start_index_map
+    if own or axis in numbers.operand_batching_dims:
+        return None
+    if op.params["slice_sizes"][axis] != before[axis] or op.params["fill_value"] is not None:
+        return None
+    away = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    windows = [a for a in range(len(before)) if a not in away]
+    return place._replace(axis=int(numbers.offset_dims[windows.index(axis)]))
+
+
+def mixed(op: Op, program: Program, place: Place, side: int) -> Place | None:
+    """Where channels are after a product with a constant matrix along another axis."""
+    contract, batch = op.params["dimension_numbers"]
+    if place.axis in contract[side] or batch[0]:
+        return None
+    ranks = [len(program.shape(o)) for o in op.inputs]
+    free = [a for a in range(ranks[side]) if a not in contract[side]]
+    ahead = 0 if side == 0 else ranks[0] - len(contract[0])
+    return place._replace(axis=ahead + free.index(place.axis))
+
+
+def rerun(
+    op: Op, values: tuple[Any, ...], before: Place, after: Place, width: int, traced: int
+) -> Any:
+    """Executes a channelwise operation with ``width`` instead of ``traced`` channels."""
+    if op.name in primitives.ELEMENTWISE and width != traced:
+        values = tuple(_narrow(v, after, width, traced) for v in values)
+    elif op.name in ("reshape", "broadcast_in_dim"):
+        key = "new_sizes" if op.name == "reshape" else "shape"
+        return op.bind(*values, **{key: _put(op.params[key], after.axis, after.extent(width))})[0]
+    elif op.name == "slice":
+        limits = _put(op.params["limit_indices"], before.axis, before.extent(width))
+        return op.bind(*values, limit_indices=limits)[0]
+    elif op.name == "gather":
+        sizes = _put(op.params["slice_sizes"], before.axis, before.extent(width))
+        return op.bind(*values, slice_sizes=sizes)[0]
+    elif op.name == "conv_general_dilated":
+        return op.bind(*values, feature_group_count=width)[0]
+    if primitives.is_relu(op):
+        return jax.nn.relu(values[0])  # with relu's own derivative at zero
+    return op.bind(*values)[0]
+
+
+def _put(sizes: Any, axis: int, extent: int) -> tuple[int, ...]:
+    changed = list(sizes)
+    changed[axis] = extent
+    return tuple(changed)
+
+
+def _narrow(value: Any, place: Place, width: int, traced: int) -> Any:
+    """A constant that was spread over the channels, all alike, with fewer of them."""
+    shape = getattr(value, "shape", ())
+    full = place.extent(traced)
+    if len(shape) > place.axis and shape[place.axis] == full and full != place.extent(width):
+        return lax.slice_in_dim(value, 0, place.extent(width), axis=place.axis)
+    return value
+
+
+def constant_along(value: Const, place: Place) -> bool:
+    """Whether a constant is the same for all channels."""
+    array = np.asarray(value.value)
+    if array.ndim <= place.axis or array.shape[place.axis] == 1:
+        return True
+    first = array.take([0], axis=place.axis)
+    return bool((array == first).all())

@@ -1,0 +1,408 @@
+"""Finding the sites behind convolutions: channels, channelwise operations, readers.
+
+As for dense layers, a site is accepted only if every reader of every value between the
+convolution and the maps that read its channels is understood.
+"""
+
+from typing import NamedTuple
+
+from linjax.graph import activation, primitives
+from linjax.graph.channels.convolutions import (
+    PRIMITIVE,
+    Behind,
+    Context,
+    ConvOp,
+    Unfit,
+    describe,
+    groups,
+    look_behind,
+    place_of,
+)
+from linjax.graph.channels.places import LINEAR, Place, constant_along, mixed, moved
+from linjax.graph.channels.spreads import closure
+from linjax.graph.program import Const, Op, Operand, Ref
+from linjax.graph.structure import (
+    Activation,
+    ChannelSite,
+    Convolution,
+    Reading,
+    Refusal,
+    UnitLeaf,
+)
+from linjax.graph.views import operand_id
+
+
+class Interior(NamedTuple):
+    """The values of a site, each with the place of its channels.
+
+    Attributes:
+      places: values that depend on the network's input.
+      spreads: values computed from parameters, with their axis of one entry a unit.
+      pre: the pre-activation.
+      post: the value behind the elementwise operations that come first.
+    """
+
+    places: dict[int, Place]
+    spreads: dict[int, int]
+    pre: Ref
+    post: Ref
+
+
+class Channels(NamedTuple):
+    """What the runner needs to know of convolutions, by name."""
+
+    convs: dict[str, ConvOp]
+    behind: dict[str, Behind]
+    interiors: dict[str, Interior]
+
+
+NONE = Channels({}, {}, {})
+
+
+class Product(NamedTuple):
+    """A dense layer's product, as far as it matters here: its operand and contracted axis."""
+
+    operand: Operand
+    contract: int
+
+
+class Found(NamedTuple):
+    """What the analysis of convolutions adds to a graph."""
+
+    convolutions: tuple[Convolution, ...]
+    sites: tuple[ChannelSite, ...]
+    refusals: tuple[Refusal, ...]
+    channels: Channels
+
+
+def find(
+    context: Context, convs: dict[str, ConvOp], products: dict[int, tuple[str, Product]]
+) -> Found:
+    """Finds the sites of a program's convolutions.
+
+    Args:
+      context: the program and its parameters.
+      convs: convolutions by name, grouped ones too.
+      products: dense layers by the index of their operation: name and product.
+    """
+    program = context.program
+    grouped = {name: groups(context, program.ops[conv.at]) for name, conv in convs.items()}
+    plain = {name: conv for name, conv in convs.items() if grouped[name] == 1}
+    by_index = {conv.at: (name, conv) for name, conv in plain.items()}
+    depthwise = {convs[name].at: name for name, count in grouped.items() if count == -1}
+    found: list[Convolution] = []
+    sites: list[ChannelSite] = []
+    refusals: list[Refusal] = []
+    behinds: dict[str, Behind] = {}
+    interiors: dict[str, Interior] = {}
+    crossed: set[int] = set()
+    for name, conv in plain.items():
+        outputs = context.leaves[conv.leaf].shape[
+            conv.view[program.ops[conv.at].params["dimension_numbers"].rhs_spec[0]]
+        ]
+        behind = look_behind(context, program.ops[conv.at].outputs[0], conv.axis, outputs)
+        static = describe(context, name, conv, behind)
+        found.append(static)
+        behinds[name] = behind
+        growth = _Growth(context, by_index, products, depthwise, conv, behind, static)
+        try:
+            site = growth.grow()
+        except Unfit as reason:
+            refusals.append(Refusal(name, str(reason)))
+            continue
+        if site is not None:
+            sites.append(site)
+            interiors[name] = growth.interior()
+            crossed |= growth.crossed
+    for name, count in grouped.items():
+        if count > 1:
+            refusals.append(Refusal(name, f"a grouped convolution ({count} groups)"))
+        elif count == -1 and convs[name].at not in crossed:
+            refusals.append(
+                Refusal(name, "a depthwise convolution, not behind channels that can fold")
+            )
+    return Found(tuple(found), tuple(sites), tuple(refusals), Channels(plain, behinds, interiors))
+
+
+class _Growth:
+    """Follows one convolution's channels through all that reads them."""
+
+    def __init__(
+        self, context: Context, convs: dict[int, tuple[str, ConvOp]],
+        products: dict[int, tuple[str, Product]], depthwise: dict[int, str], conv: ConvOp,
+        behind: Behind, static: Convolution,
+    ) -> None:  # fmt: skip
+        self.context, self.convs, self.products = context, convs, products
+        self.depthwise, self.conv, self.behind, self.static = depthwise, conv, behind, static
+        self.width = static.outputs
+        first = context.program.ops[conv.at].outputs[0]
+        self.places: dict[int, Place] = {first.id: place_of(conv)}
+        for index in self._between(first):
+            self.places[context.program.ops[index].outputs[0].id] = place_of(conv)
+        self.pre = behind.pre
+        self.inside = {self.pre.id}
+        self.readings: dict[str, Reading] = {}
+        self.ops: list[Op] = []
+        self.operands: list[Operand] = []
+        self.unit_leaves: dict[int, int] = {}
+        self.straight = True
+        self.crossed: set[int] = set()
+
+    def _between(self, first: Ref) -> list[int]:
+        """Operations from the convolution to its pre-activation: bias and scaling."""
+        program, value, ops = self.context.program, first, []
+        while value != self.behind.pre:
+            (index,) = self.context.readers[value.id]
+            ops.append(index)
+            value = program.ops[index].outputs[0]
+        return ops
+
+    def grow(self) -> ChannelSite | None:
+        """Returns the site, None where its pre-activation simply is an output.
+
+        Raises:
+          Unfit: if something that reads its channels isn't understood.
+        """
+        context = self.context
+        program, readers = context.program, context.readers
+        if readers.get(self.pre.id) == [-1]:
+            return None
+        frontier = sorted(set(readers.get(self.pre.id, ())))
+        while frontier:
+            index = frontier.pop(0)
+            if index < 0:
+                raise Unfit("its channels are an output of the network")
+            if self._is_reading(index):
+                continue
+            op = program.ops[index]
+            out = op.outputs[0]
+            place = self._place(index, op)
+            self.ops.append(op)
+            self.places[out.id] = place
+            self.inside.add(out.id)
+            frontier = sorted({*frontier, *readers.get(out.id, ())} - {index})
+        if not self.readings:
+            return None
+        self._check_parameters()
+        return self._site()
+
+    def _is_reading(self, index: int) -> bool:
+        """Whether an operation is a convolution or a product that reads the channels."""
+        op = self.context.program.ops[index]
+        mine = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.inside]
+        if index in self.convs and self.convs[index][1].operand == mine[0]:
+            name, conv = self.convs[index]
+            place = self.places[mine[0].id]
+            if place != Place(conv.reads):
+                raise Unfit(f"{name} reads another axis than the channels'")
+            self.readings[name] = Reading(name)
+            return True
+        if index in self.products and self.products[index][1].operand == mine[0]:
+            name, product = self.products[index]
+            place = self.places[mine[0].id]
+            if place.axis != product.contract:
+                raise Unfit(f"{name} contracts another axis than the channels'")
+            self.readings[name] = Reading(name, place.outer, place.inner)
+            return True
+        return False
+
+    def _place(self, index: int, op: Op) -> Place:
+        """Where an operation's result has the channels.
+
+        Raises:
+          Unfit: if it isn't channelwise.
+        """
+        program = self.context.program
+        mine = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.inside]
+        place = self.places[mine[0].id]
+        if len(op.outputs) != 1:
+            raise Unfit(f"it is read by {op.name}, which isn't channelwise")
+        if op.name in primitives.ELEMENTWISE:
+            if len({self.places[o.id] for o in mine}) != 1:
+                raise Unfit(f"values of different layout meet in {op.name}")
+            for other in op.inputs:
+                if other not in mine:
+                    self._other(op, other, place)
+            return place
+        if index in self.depthwise and op.inputs[0] == mine[0]:
+            return self._depthwise(index, op, place)
+        to = None
+        if op.name == "dot_general" and len(mine) == 1:
+            side = op.inputs.index(mine[0])
+            known = activation_free(self.context, op.inputs[1 - side])
+            to = mixed(op, program, place, side) if known else None
+        elif op.inputs[0] == mine[0] and self._others_known(op):
+            to = moved(op, program, place, self.width)
+        if to is None:
+            raise Unfit(self._reader(op, mine[0]))
+        pads_zero = op.name == "pad" and _is_zero(self.context, op.inputs[1])
+        self.straight &= op.name in LINEAR or pads_zero
+        return to
+
+    def _others_known(self, op: Op) -> bool:
+        """Whether all operands but the first are constants, or computed from constants."""
+        return all(activation_free(self.context, o) for o in op.inputs[1:])
+
+    def _other(self, op: Op, other: Operand, place: Place) -> None:
+        """Checks the second operand of an elementwise operation."""
+        context = self.context
+        spread = context.spreads.get(operand_id(other))
+        if spread is not None:
+            fits = (spread.axis, spread.width) == (place.axis, self.width)
+            if not fits or place.outer * place.inner != 1:
+                raise Unfit(f"{op.name} with a parameter that isn't one entry a channel")
+            self.operands.append(other)
+            for leaf in spread.leaves:
+                shape = context.leaves[leaf].shape
+                self.unit_leaves[leaf] = next((a for a, n in enumerate(shape) if n != 1),
+                                              len(shape) - 1)  # fmt: skip
+            return
+        if isinstance(other, Const) and constant_along(other, place):
+            return
+        if activation.constant(context.program, other) is not None:
+            return
+        if isinstance(other, Ref) and _ignores(context, other, place):
+            return
+        if operand_id(other) in context.views.derived:
+            raise Unfit(f"{op.name} with a parameter that isn't one entry a channel")
+        if op.name in ("add", "sub"):
+            raise Unfit("its channels are added to another branch (a residual sum)")
+        raise Unfit(f"{op.name} with another value that depends on the input")
+
+    def _depthwise(self, index: int, op: Op, place: Place) -> Place:
+        """A depthwise convolution: its kernel is a parameter with one slice a channel."""
+        context, numbers = self.context, op.params["dimension_numbers"]
+        if place != Place(int(numbers.lhs_spec[1])):
+            raise Unfit("a depthwise convolution reads another axis than the channels'")
+        kernel = op.inputs[1]
+        leaf = context.views.of(kernel)
+        axis = context.views.axes[operand_id(kernel)][numbers.rhs_spec[0]]
+        if axis is None or context.views.uses[leaf] != 1:
+            raise Unfit("the kernel of a depthwise convolution is shared")
+        self.unit_leaves[leaf] = axis
+        self.straight = False
+        self.crossed.add(index)
+        return Place(int(numbers.out_spec[1]))
+
+    def _reader(self, op: Op, value: Ref) -> str:
+        """Says what reads the channels and isn't channelwise."""
+        if op.name == PRIMITIVE:
+            if op.inputs[0] == value and int(op.params["feature_group_count"]) > 1:
+                return "it is read by a grouped convolution"
+            return "it is read by a convolution whose kernel isn't a parameter of its own"
+        if op.name == "dot_general":
+            return "it is multiplied with a kernel that can't be folded, or with another value"
+        if op.name == "concatenate":
+            return "its channels are concatenated with another branch"
+        if op.name in ("reshape", "transpose", "broadcast_in_dim", "squeeze"):
+            shapes = (
+                f"{self.context.program.shape(value)} → {self.context.program.shape(op.outputs[0])}"
+            )
+            return f"{op.name} {shapes} mixes the channels with other axes"
+        if op.name.startswith("reduce_"):
+            return f"{op.name} over its channels (a normalisation over them, or a mean)"
+        return f"it is read by {op.name}, which isn't channelwise"
+
+    def _check_parameters(self) -> None:
+        """Parameters with one entry a channel must be read by nothing else."""
+        context = self.context
+        refs = closure(context.program, self.operands, context.spreads)
+        indices = {i for i, op in enumerate(context.program.ops) if any(op is o for o in self.ops)}
+        if not context.only_here(refs, indices):
+            raise Unfit("a parameter of its activation is used elsewhere, too")
+
+    def _site(self) -> ChannelSite:
+        context = self.context
+        first = self._elementwise_first()
+        free = not any(
+            isinstance(o, Ref) and o.id in context.spreads for op in first for o in op.inputs
+        )
+        name = "·".join(dict.fromkeys(op.name for op in first))
+        described = (
+            activation.describe(context.program, first, self.pre, {}, {})
+            if free
+            else Activation(name, per_unit=True)
+        )
+        rest = self.ops[len(first) :]
+        return ChannelSite(
+            name=self.static.name,
+            producer=self.static.name,
+            readings=tuple(self.readings.values()),
+            width=self.width,
+            activation=described,
+            steps=tuple(dict.fromkeys(op.name for op in rest)),
+            unit_leaves=tuple(
+                UnitLeaf(context.leaves[leaf].path, axis)
+                for leaf, axis in sorted(self.unit_leaves.items())
+            ),
+            straight=self.straight,
+        )
+
+    def _elementwise_first(self) -> list[Op]:
+        first = []
+        for op in self.ops:
+            if op.name not in primitives.ELEMENTWISE:
+                break
+            first.append(op)
+        return first
+
+    def interior(self) -> Interior:
+        """Returns the site's values."""
+        context, first = self.context, self._elementwise_first()
+        spreads = closure(context.program, self.operands, context.spreads) | self.behind.spreads
+        axes = {ref: context.spreads[ref].axis for ref in spreads}
+        for index in self.crossed:
+            kernel = context.program.ops[index].inputs[1]
+            leaf = context.views.of(kernel)
+            for ref, of in context.views.leaf.items():
+                view = context.views.axes[ref]
+                if of == leaf and self.unit_leaves[leaf] in view:
+                    axes[ref] = view.index(self.unit_leaves[leaf])
+        post = first[-1].outputs[0] if first else self.pre
+        return Interior(self.places, axes, self.pre, post)
+
+
+def activation_free(context: Context, operand: Operand) -> bool:
+    """Whether a value is computed from constants alone: neither inputs nor parameters."""
+    if isinstance(operand, Const):
+        return True
+    made = {out.id: op for op in context.program.ops for out in op.outputs}
+    todo, seen = [operand.id], set()
+    while todo:
+        ref = todo.pop()
+        if ref in seen:
+            continue
+        seen.add(ref)
+        if ref not in made:
+            return False
+        todo += [o.id for o in made[ref].inputs if isinstance(o, Ref)]
+    return True
+
+
+def _ignores(context: Context, other: Ref, place: Place) -> bool:
+    """Whether a value computed from constants is the same for all channels.
+
+    It is where its last step spreads a smaller value over the channels' axis.
+    """
+    program = context.program
+    if not activation_free(context, other):
+        return False
+    op = next(op for op in program.ops if other in op.outputs)
+    if len(program.shape(other)) <= place.axis or program.shape(other)[place.axis] == 1:
+        return True
+    if op.name == "broadcast_in_dim":
+        dims = list(op.params["broadcast_dimensions"])
+        source = program.shape(op.inputs[0])
+        return place.axis not in dims or source[dims.index(place.axis)] == 1
+    if op.name in primitives.ELEMENTWISE or op.name == "reduce_window_sum":
+        return all(
+            (isinstance(o, Const) and constant_along(o, place))
+            or (isinstance(o, Ref) and _ignores(context, o, place))
+            for o in op.inputs
+        )
+    return False
+
+
+def _is_zero(context: Context, operand: Operand) -> bool:
+    value = activation.constant(context.program, operand)
+    return value is not None and float(value) == 0.0

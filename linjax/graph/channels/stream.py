@@ -1,0 +1,255 @@
+"""Executing convolutions and what stands behind them with as many channels as a pytree holds.
+
+Inside a site the channels with their activation take the traced way; linear channels take
+the same way without the activation, and meet them where both are read.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from linjax.graph import primitives
+from linjax.graph.channels.convolutions import ConvOp
+from linjax.graph.channels.places import Place, rerun
+from linjax.graph.channels.sites import Channels
+from linjax.graph.program import Const, Op, Operand, Program, Ref
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Graph
+
+Array = Any
+
+
+class Parts(NamedTuple):
+    """Channels on their way.
+
+    Attributes:
+      units: with their activation, None without any.
+      linear: linear channels, None without any.
+      through: all units' pre-activations as they would arrive without the activation, where
+        that was asked for.
+    """
+
+    units: Array | None
+    linear: Array | None = None
+    through: Array | None = None
+
+
+class ChannelTap(NamedTuple):
+    """What passes a site.
+
+    Attributes:
+      pre: pre-activations ``(samples, k)``, None without units.
+      post: activations, likewise.
+      reads: by reader what it reads, in the layout of the traced operand.
+    """
+
+    pre: Array | None
+    post: Array | None
+    reads: dict[str, Parts]
+
+
+class ChannelRun:
+    """The part of an execution that concerns convolutions."""
+
+    def __init__(
+        self, program: Program, graph: Graph, channels: Channels, flat: Flat, env: dict[int, Array],
+        probes: Mapping[str, Array], through: bool,
+    ) -> None:  # fmt: skip
+        self.program, self.graph, self.channels = program, graph, channels
+        self.flat, self.env, self.probes, self.through = flat, env, probes, through
+        self.streams: dict[int, Parts] = {}
+        self.taps: dict[str, ChannelTap] = {}
+        self.results: dict[str, Array] = {}
+        self.at = {conv.at: name for name, conv in channels.convs.items()}
+        self.places: dict[int, Place] = {}
+        self.spreads: dict[int, int] = {}
+        self.owner: dict[int, str] = {}
+        for name, interior in channels.interiors.items():
+            self.places |= interior.places
+            self.spreads |= interior.spreads
+            self.owner |= dict.fromkeys(interior.places, name)
+        self.static = {conv.name: conv for conv in graph.convolutions}
+        self.width = {site.name: site.width for site in graph.channels}
+        self.straight = {site.name: site.straight for site in graph.channels}
+        self.pre = {behind.pre.id: name for name, behind in channels.behind.items()}
+        self.post = {i.post.id: name for name, i in channels.interiors.items()}
+        self.merged: dict[int, str] = {}
+        for name, behind in channels.behind.items():
+            if behind.scaling is not None and behind.scaling.leaves[0] not in flat:
+                self.merged |= dict.fromkeys(behind.ops, name)
+
+    def kernels(self) -> set[int]:
+        """Numbers of the kernel leaves, which are used nowhere else."""
+        return {self.program.leaves[conv.leaf].id for conv in self.channels.convs.values()}
+
+    def handle(self, index: int, op: Op) -> bool:
+        """Executes an operation if it belongs to convolutions; returns whether it does."""
+        inputs = [o for o in op.inputs if isinstance(o, Ref)]
+        if index in self.at:
+            self._convolve(self.at[index], op)
+        elif index in self.merged:
+            self._pass(self.merged[index], op)
+        elif op.outputs[0].id in self.places and any(ref.id in self.streams for ref in inputs):
+            self._inside(op)
+        elif op.outputs[0].id in self.spreads:
+            self._parameter(op)
+        else:
+            return False
+        self._after(op.outputs[0])
+        return True
+
+    def after(self, op: Op) -> None:
+        """Looks at a value that was computed as traced: it may be a pre-activation."""
+        self._after(op.outputs[0])
+
+    def features(self, operand: Operand, axis: int, name: str) -> Array | None:
+        """What an affine map reads if it reads channels, None if it doesn't."""
+        if not isinstance(operand, Ref) or operand.id not in self.streams:
+            return None
+        parts = self.streams[operand.id]
+        self.taps[self.owner[operand.id]].reads[name] = parts
+        both = [p for p in (parts.units, parts.linear) if p is not None]
+        return both[0] if len(both) == 1 else jnp.concatenate(both, axis=axis)
+
+    def _read(self, operand: Operand) -> Array | None:
+        return operand.value if isinstance(operand, Const) else self.env.get(operand.id)
+
+    def _convolve(self, name: str, op: Op) -> None:
+        conv, static, out = self.channels.convs[name], self.static[name], op.outputs[0]
+        read = self.features(conv.operand, conv.reads, name)
+        read = self._read(conv.operand) if read is None else read
+        convolve = self._convolution(conv, op, read)
+        extra = None if static.bias is not None else self.flat.get(static.extra("bias"))
+        units = convolve(self.flat.get(static.kernel), extra)
+        linear = convolve(
+            self.flat.get(static.extra("linear")), self.flat.get(static.extra("linear_bias"))
+        )
+        if name in self.channels.interiors:
+            self.taps[name] = ChannelTap(None, None, {})
+            self.streams[out.id] = Parts(units, linear)
+        else:
+            self.env[out.id] = units
+
+    def _convolution(
+        self, conv: ConvOp, op: Op, read: Array
+    ) -> Callable[[Array | None, Array | None], Array | None]:
+        dtypes = [self._dtype(o) for o in op.inputs]
+
+        def convolve(kernel: Array | None, bias: Array | None) -> Array | None:
+            if kernel is None:
+                return None
+            kernel = jnp.transpose(jnp.asarray(kernel, dtypes[1]), conv.view)
+            (value,) = op.bind(jnp.asarray(read, dtypes[0]), kernel)
+            if bias is None:
+                return value
+            shape = [1] * value.ndim
+            shape[conv.axis] = -1
+            return value + bias.astype(value.dtype).reshape(shape)
+
+        return convolve
+
+    def _dtype(self, operand: Operand) -> Any:
+        return (
+            operand.value.dtype
+            if isinstance(operand, Const)
+            else self.program.avals[operand.id].dtype
+        )
+
+    def _pass(self, name: str, op: Op) -> None:
+        """Skips an operation that was multiplied into the kernel."""
+        ids = [o.id for o in op.inputs if isinstance(o, Ref)]
+        for ref in ids:
+            if ref in self.streams:
+                self.streams[op.outputs[0].id] = self.streams[ref]
+                return
+        spreads = self.channels.behind[name].spreads
+        known = [ref for ref in ids if ref in self.env and ref not in spreads]
+        self.env[op.outputs[0].id] = self.env[known[0]]
+
+    def _parameter(self, op: Op) -> None:
+        """Computes a value of parameters with one entry a unit, of which there may be fewer."""
+        values = [self._read(o) for o in op.inputs]
+        if any(v is None for v in values):
+            return
+        out, axis = op.outputs[0], self.spreads[op.outputs[0].id]
+        traced = self.program.shape(out)[axis]
+        refs = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.spreads]
+        before, now = self._leaf_axis(refs[0])
+        place = Place(axis)
+        self.env[out.id] = rerun(op, tuple(values), Place(before), place, now, traced)
+
+    def _leaf_axis(self, ref: Ref) -> tuple[int, int]:
+        axis = self.spreads[ref.id]
+        return axis, self.env[ref.id].shape[axis]
+
+    def _inside(self, op: Op) -> None:
+        """Executes a channelwise operation on all parts."""
+        out = op.outputs[0]
+        refs = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.streams]
+        name = self.owner[out.id]
+        before, after, traced = self.places[refs[0].id], self.places[out.id], self.width[name]
+
+        def run(part: str) -> Array:
+            values = tuple(
+                getattr(self.streams[o.id], part)
+                if isinstance(o, Ref) and o.id in self.streams
+                else self._read(o)
+                for o in op.inputs
+            )
+            first = getattr(self.streams[refs[0].id], part)
+            now = first.shape[before.axis] // (before.outer * before.inner)
+            return rerun(op, values, before, after, now, traced)
+
+        first = self.streams[refs[0].id]
+        units = None if first.units is None else run("units")
+        skips = op.name in primitives.ELEMENTWISE and not self._tail(op, refs)
+        if skips or not self.straight[name]:
+            self.streams[out.id] = first._replace(units=units)
+            return
+        linear = None if first.linear is None else run("linear")
+        through = None if first.through is None else run("through")
+        self.streams[out.id] = Parts(units, linear, through)
+
+    def _tail(self, op: Op, refs: list[Ref]) -> bool:
+        """Whether an elementwise operation is linear and varies over space: a mean's divisor."""
+        if op.name not in ("mul", "div") or len(refs) != 1 or op.inputs[0] != refs[0]:
+            return False
+        other = op.inputs[1]
+        if isinstance(other, Ref) and other.id in self.spreads:
+            return False
+        return len(self.program.shape(other)) > 0
+
+    def _after(self, out: Ref) -> None:
+        """Adds probes to pre-activations and takes note of what passes."""
+        if out.id in self.pre:
+            self._pre_activation(self.pre[out.id], out)
+        if out.id in self.post and out.id in self.streams:
+            name, units = self.post[out.id], self.streams[out.id].units
+            if units is not None:
+                flat = self._flattened(units, self.places[out.id].axis)
+                self.taps[name] = self.taps[name]._replace(post=flat)
+
+    def _pre_activation(self, name: str, out: Ref) -> None:
+        axis = self.channels.convs[name].axis
+        value = self.streams[out.id].units if out.id in self.streams else self.env.get(out.id)
+        if value is None:
+            return
+        if name in self.probes:
+            moved = jnp.moveaxis(value, axis, -1)
+            moved = moved + self.probes[name].reshape(moved.shape)
+            value = jnp.moveaxis(moved, -1, axis)
+            if out.id in self.streams:
+                self.streams[out.id] = self.streams[out.id]._replace(units=value)
+            else:
+                self.env[out.id] = value
+        self.results[name] = self._flattened(value, axis)
+        if out.id not in self.streams:
+            return
+        self.taps[name] = self.taps[name]._replace(pre=self._flattened(value, axis))
+        if self.through and self.straight[name]:
+            self.streams[out.id] = self.streams[out.id]._replace(through=value)
+
+    def _flattened(self, value: Array, axis: int) -> Array:
+        value = jnp.moveaxis(value, axis, -1)
+        return value.reshape(-1, value.shape[-1])
