@@ -1,5 +1,7 @@
 """linjax: smaller networks without retraining, by exploiting linearity."""
 
+from typing import TYPE_CHECKING, Any
+
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, StructureError
 from linjax.evidence.bounds import Bounds
 from linjax.evidence.certify.network import certify, check_certificate
@@ -14,7 +16,6 @@ from linjax.fold.lump import lump
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
 from linjax.fold.rules import published_size, size, threshold, tolerance
-from linjax.frameworks.nnx import from_nnx, to_nnx
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
 from linjax.store.export import to_stablehlo
@@ -22,6 +23,9 @@ from linjax.store.load import load
 from linjax.store.onnx import to_onnx
 from linjax.store.save import save
 from linjax.training.carry import carry_over
+
+if TYPE_CHECKING:
+    from linjax.frameworks.nnx import from_nnx, to_nnx
 
 __version__ = "0.1.0"
 
@@ -62,3 +66,12 @@ __all__ = [
     "tolerance",
     "trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports Flax when it is asked for: it takes longer than the rest."""
+    if name in ("from_nnx", "to_nnx"):
+        from linjax.frameworks import nnx
+
+        return getattr(nnx, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

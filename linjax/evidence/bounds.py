@@ -6,6 +6,7 @@ import hashlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linjax.graph import pytree
@@ -131,6 +132,8 @@ def fingerprint(params: Any) -> str:
     """Returns a digest of every leaf's path, dtype, shape and numbers."""
     digest = hashlib.sha256()
     for path, leaf in sorted(pytree.flatten(params).items()):
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         digest.update(f"{join(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())

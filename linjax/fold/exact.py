@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict

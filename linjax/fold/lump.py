@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
+import scipy
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint

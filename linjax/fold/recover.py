@@ -1,18 +1,20 @@
 """``recover``: a short distillation of the original's outputs, without labels."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from linjax.fold.objective import divergence
 from linjax.fold.rows import divided, load, mean_divergence, repeatable, size_of, taught
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.report.progress import track
+
+if TYPE_CHECKING:
+    import optax
 
 Array = Any
 
@@ -86,6 +88,8 @@ def recover(
       >>> result.errors[0] > min(result.errors)
       True
     """
+    import optax  # slow to import, and only needed here
+
     train, held = divided(load(repeatable(batches)(), limit=10**9))
     held_rows = taught(net, original, held)
     count = size_of(train)
@@ -139,9 +143,10 @@ def _joined(parts: tuple[pytree.Flat, pytree.Flat], like: Any) -> dict[str, Any]
 
 
 def _make_step(
-    net: Net, original: Any, optimiser: optax.GradientTransformation, metric: str, mix: bool
+    net: Net, original: Any, optimiser: "optax.GradientTransformation", metric: str, mix: bool
 ) -> Callable[..., tuple[pytree.Flat, Any]]:
     """One step of Adam on a batch, compiled."""
+    import optax
 
     def loss(moving: pytree.Flat, fixed: pytree.Flat, inputs: Any, targets: Any) -> Array:
         outputs = net.apply(pytree.unflatten({**moving, **fixed}), *inputs)

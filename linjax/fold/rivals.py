@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from linjax.evidence.stats import Stats
 from linjax.fold.frontier import budget, chain_problems, written

@@ -1,10 +1,10 @@
 """Parameter pytrees as flat dicts from path to leaf, and back to nested dicts."""
 
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
@@ -45,8 +45,9 @@ def unflatten(flat: Flat, like: Any = None) -> Any:
 
 
 def _frozen(tree: Any, like: Any) -> Any:
-    if isinstance(like, FrozenDict):
-        return FrozenDict(tree)
+    flax = sys.modules.get("flax.core")  # a FrozenDict is Flax's: then it has been imported
+    if flax is not None and isinstance(like, flax.FrozenDict):
+        return flax.FrozenDict(tree)
     if isinstance(tree, dict) and isinstance(like, dict):
         kinds = {str(key): value for key, value in like.items()}
         return {key: _frozen(value, kinds.get(key)) for key, value in tree.items()}

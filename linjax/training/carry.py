@@ -1,11 +1,10 @@
 """The optimiser's state across a fold."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from linjax.errors import StructureError
 from linjax.fold.report import Report
@@ -13,11 +12,18 @@ from linjax.graph import pytree
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Affine
 
+if TYPE_CHECKING:
+    import optax
+
 Array = Any
 
 
 def carry_over(
-    optimizer: optax.GradientTransformation, state: Any, params: Any, folded: Any, report: Report
+    optimizer: "optax.GradientTransformation",
+    state: Any,
+    params: Any,
+    folded: Any,
+    report: Report,
 ) -> Any:
     """Carries an optimiser's state over a fold, so that training goes on.
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from linjax.fold.least_squares.directions import JITTER, linear_directions, solve
 from linjax.fold.least_squares.features import Features, Frame

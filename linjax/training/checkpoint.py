@@ -1,0 +1,201 @@
+"""Orbax checkpoints of training loops whose parameters change their shapes on the way."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from linjax.errors import LinjaxError, StoreError, StructureError
+from linjax.graph import pytree
+from linjax.graph.chains import flows
+from linjax.graph.net import Net
+from linjax.graph.structure import Graph, Leaf, join
+from linjax.store import codec
+
+Array = Any
+
+
+class Checkpoint(NamedTuple):
+    """What a training loop goes on with.
+
+    Attributes:
+      step: the step that was saved.
+      params: the parameters, original or folded: a nested dict.
+      state: the optimiser's state, None without one.
+    """
+
+    step: int
+    params: Any
+    state: Any
+
+
+class _Described(NamedTuple):
+    """What stands beside the arrays: the traced network's leaves, and those saved."""
+
+    traced: tuple[Leaf, ...]
+    leaves: tuple[Leaf, ...]
+    state: bool
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    step: int,
+    net: Net,
+    params: Any,
+    state: Any = None,
+    *,
+    keep: int = 3,
+) -> None:
+    """Saves a step of a training loop by Orbax, whatever shapes the parameters have by now.
+
+    A checkpoint is written as a whole or not at all. Beside the arrays it tells the shapes of
+    the network that was traced and of what a fold made of it, so that
+    :func:`restore_checkpoint` needs no example of them.
+
+    Args:
+      folder: of all steps; made if it isn't there.
+      step: number of the step.
+      net: the traced network.
+      params: its parameters, original or folded; sharded arrays are saved as such.
+      state: the optimiser's state for them, optional.
+      keep: number of latest checkpoints that stay.
+
+    Raises:
+      StructureError: if params isn't that of this network.
+      StoreError: if the step is there already or can't be written.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax, optax, tempfile
+      >>> from linjax.training.checkpoint import restore_checkpoint, save_checkpoint
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+      >>> params = {"in": jnp.ones((2, 5)), "out": jnp.ones((5, 3))}
+      >>> net, adam = linjax.trace(apply, params, jnp.ones((1, 2))), optax.adam(1e-3)
+      >>> small = {"in": params["in"][:, :4], "out": params["out"][:4]}
+      >>> folder = tempfile.mkdtemp()
+      >>> save_checkpoint(folder, 100, net, small, adam.init(small))
+      >>> found = restore_checkpoint(folder, net, adam)
+      >>> found.step, found.params["out"].shape, found.state[0].mu["out"].shape
+      (100, (4, 3), (4, 3))
+    """
+    ocp = _orbax()
+    _check(net.graph, params)
+    nested = pytree.unflatten(pytree.flatten(params))
+    leaves = pytree.leaves_of(nested)
+    told = codec.encode(_Described(net.graph.leaves, leaves, state is not None))
+    items = {"params": ocp.args.StandardSave(nested), "linjax": ocp.args.JsonSave(told)}
+    if state is not None:
+        # lists of leaves: the state's containers are the optimiser's, not the file's
+        items["state"] = ocp.args.StandardSave(jax.tree.leaves(state))
+    with _manager(ocp, folder, keep, create=True) as manager:
+        try:
+            saved = manager.save(step, args=ocp.args.Composite(**items), force=True)
+            manager.wait_until_finished()
+        except Exception as error:  # orbax and its file systems raise whatever they like
+            raise StoreError(f"{folder}: step {step} can't be saved: {error!s:.300}") from error
+    if not saved:
+        raise StoreError(f"{folder}: step {step} was not saved")
+
+
+def restore_checkpoint(
+    folder: str | os.PathLike[str],
+    net: Net,
+    optimizer: Any = None,
+    *,
+    step: int | None = None,
+) -> Checkpoint:
+    """Restores a step that :func:`save_checkpoint` saved, after comparing it with the network.
+
+    Args:
+      folder: of all steps.
+      net: the traced network: the same as when the step was saved, never mind how small its
+        parameters had become.
+      optimizer: the gradient transformation, if its state is wanted.
+      step: number of the step; by default the latest.
+
+    Returns:
+      A :class:`Checkpoint`.
+
+    Raises:
+      StoreError: if there is no such step, or no state in it though one is wanted.
+      StructureError: if it is another network's, naming the path and both shapes, or the
+        state another optimiser's.
+    """
+    ocp = _orbax()
+    if not Path(folder).is_dir():
+        raise StoreError(f"{folder}: no such folder")
+    with _manager(ocp, folder, None, create=False) as manager:
+        at = manager.latest_step() if step is None else step
+        if at is None or at not in manager.all_steps():
+            have = ", ".join(map(str, manager.all_steps())) or "none"
+            raise StoreError(f"{folder}: no step {'at all' if at is None else at}; it has {have}")
+        told = _told(_restore(manager, ocp, at, linjax=ocp.args.JsonRestore()))
+        _compare(net.graph.leaves, told.traced)
+        shapes = {x.path: jax.ShapeDtypeStruct(x.shape, x.dtype) for x in told.leaves}
+        wanted = pytree.unflatten(shapes)
+        _check(net.graph, wanted)
+        params = _restore(manager, ocp, at, params=ocp.args.StandardRestore(wanted))
+        if optimizer is None:
+            return Checkpoint(at, params, None)
+        if not told.state:
+            raise StoreError(f"{folder}: step {at} has no optimiser's state")
+        template = jax.eval_shape(optimizer.init, wanted)
+        flat, structure = jax.tree.flatten(template)
+        try:
+            leaves = _restore(manager, ocp, at, state=ocp.args.StandardRestore(flat))
+        except StoreError as error:
+            raise StructureError(f"the state isn't one of this optimizer: {error}") from error
+        return Checkpoint(at, params, jax.tree.unflatten(structure, leaves))
+
+
+def _orbax() -> Any:
+    """Imports Orbax only here: it takes longer than the rest of the library."""
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise LinjaxError(f"{error}; install it: pip install orbax-checkpoint") from error
+    return ocp
+
+
+def _manager(ocp: Any, folder: Any, keep: int | None, create: bool) -> Any:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=create, enable_async_checkpointing=False
+    )
+    return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+
+def _restore(manager: Any, ocp: Any, step: int, **item: Any) -> Any:
+    """Restores one item of a step."""
+    ((name, how),) = item.items()
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
+    except Exception as error:  # orbax and its file systems raise whatever they like
+        raise StoreError(
+            f"{manager.directory}: step {step}: {name} can't be read: {error!s:.300}"
+        ) from error
+
+
+def _told(data: Any) -> _Described:
+    return codec.decode(_Described, json.loads(json.dumps(data)), "checkpoint")
+
+
+def _check(graph: Graph, params: Any) -> None:
+    flat = pytree.flatten(params)
+    pytree.check_leaves(graph, flat)
+    for chain in graph.chains:
+        flows(graph, chain, flat)
+
+
+def _compare(have: tuple[Leaf, ...], saved: tuple[Leaf, ...]) -> None:
+    """The traced network must be the one of the checkpoint, leaf by leaf."""
+    ours, theirs = ({leaf.path: leaf for leaf in leaves} for leaves in (have, saved))
+    for path in sorted(ours.keys() | theirs.keys()):
+        a, b = ours.get(path), theirs.get(path)
+        if a is None or b is None:
+            where = "the checkpoint" if b is None else "this network"
+            raise StructureError(f"{join(path)}: not in {where}")
+        if a != b:
+            raise StructureError(
+                f"{join(path)}: {a.dtype} {a.shape} here, {b.dtype} {b.shape} in the checkpoint"
+            )
