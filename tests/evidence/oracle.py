@@ -4,7 +4,6 @@ import itertools
 from fractions import Fraction
 
 import numpy as np
-from scipy.optimize import linprog
 
 from linjax.graph.layers import Layer, Layers
 
@@ -74,30 +73,41 @@ def extremes_on_square(layers: Layers, slopes, lower, upper) -> list:
 
 
 def extremes_by_patterns(layers: Layers, lower, upper) -> list:
-    """The same for ReLU layers of any inputs: a linear program for each pattern of signs."""
+    """The same for ReLU layers of any inputs: on a pattern of signs extremes are at corners."""
+    inputs = len(lower)
     found = []
-    box = list(zip(lower, upper, strict=True))
-    regions = [(np.eye(len(lower)), np.zeros(len(lower)), np.zeros((0, len(lower))), np.zeros(0))]
-    for layer in layers[:-1]:
+    box = (
+        np.concatenate([np.eye(inputs), -np.eye(inputs)]),
+        np.concatenate([upper, np.negative(lower)]),
+    )
+    regions = [(np.eye(inputs), np.zeros(inputs), *box, _corners(*box))]
+    for depth, layer in enumerate(layers[:-1]):
         kernel, bias = np.float64(layer.kernel), np.float64(layer.bias)
         low, high = np.full(len(bias), np.inf), np.full(len(bias), -np.inf)
         following = []
-        for linear, offset, rows, limits in regions:
+        for linear, offset, rows, limits, corners in regions:
             z, shift = linear @ kernel, offset @ kernel + bias
-            constraints = {"A_ub": rows, "b_ub": limits} if len(rows) else {}
-            for j in range(len(bias)):
-                least = linprog(z[:, j], bounds=box, **constraints)
-                most = linprog(-z[:, j], bounds=box, **constraints)
-                if least.success and most.success:
-                    low[j] = min(low[j], least.fun + shift[j])
-                    high[j] = max(high[j], -most.fun + shift[j])
+            values = corners @ z + shift
+            low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+            if depth + 2 == len(layers):
+                continue  # nothing is behind the last site
             for signs in itertools.product((-1.0, 1.0), repeat=len(bias)):
                 signs = np.array(signs)
                 more = np.concatenate([rows, (-signs * z).T])
                 bound = np.concatenate([limits, signs * shift])
-                if linprog(np.zeros(len(lower)), A_ub=more, b_ub=bound, bounds=box).success:
+                inside = _corners(more, bound)
+                if len(inside):
                     on = signs > 0
-                    following.append((z * on, shift * on, more, bound))
+                    following.append((z * on, shift * on, more, bound, inside))
         regions = following
         found.append((low, high))
     return found
+
+
+def _corners(rows: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Corners of the polytope ``rows x <= limits``: every choice of rows that cross in it."""
+    choice = np.array(list(itertools.combinations(range(len(rows)), rows.shape[1])))
+    matrices = rows[choice]
+    regular = np.abs(np.linalg.det(matrices)) > 1e-12
+    points = np.linalg.solve(matrices[regular], limits[choice[regular]][..., None])[..., 0]
+    return points[(points @ rows.T <= limits + 1e-9).all(axis=1)]

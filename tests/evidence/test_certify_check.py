@@ -14,6 +14,7 @@ from linjax.evidence.certify import certify, check_certificate
 from linjax.evidence.certify.chain import certify_layers
 from linjax.evidence.certify.check import check_layers
 from linjax.graph.layers import Layer
+from tests.reference import certified
 
 RELU = (0.0, 1.0)
 
@@ -177,9 +178,7 @@ def test_reference_networks(shared, name):
         "100-100_0.0005_1": [(44, 28), (65, 17)],
         "400-400_0.0002_1": [(269, 60), (181, 56)],
     }
-    with np.load(shared / "reference" / "exact" / f"{name}.npz") as file:
-        layers = tuple(Layer(file[f"kernel_{i}"], file[f"bias_{i}"]) for i in range(3))
-    sites = certify_layers(layers, [RELU] * 2, 0.0, 1.0)
+    layers, sites = certified(shared, name)
     assert not any((site.verdict == Verdict.UNDECIDED).any() for site in sites)
     counts = [
         tuple(int((site.verdict == v).sum()) for v in (Verdict.ACTIVE, Verdict.INACTIVE))
@@ -191,8 +190,6 @@ def test_reference_networks(shared, name):
 
 @pytest.mark.slow
 def test_deep_reference_network(shared):
-    with np.load(shared / "reference" / "exact" / "100-100-100-100-100_0.0002_1.npz") as file:
-        layers = tuple(Layer(file[f"kernel_{i}"], file[f"bias_{i}"]) for i in range(6))
-    sites = certify_layers(layers, [RELU] * 5, 0.0, 1.0)
+    layers, sites = certified(shared, "100-100-100-100-100_0.0002_1")
     assert sum(int((site.verdict == Verdict.UNDECIDED).sum()) for site in sites) <= 2
     assert all(check.ok for check in check_layers(layers, [RELU] * 5, 0.0, 1.0, sites))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Verdict
-from linjax.evidence.certify.chain import certify_layers
 from linjax.fold.exact import DEFAULT, PUBLISHED, RULES, fold_exact
 from linjax.graph.layers import Layer
 from tests.fold.chains import forward, random_chain, size
+from tests.reference import certified
 
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=200, deadline=None, derandomize=True)
@@ -134,10 +134,8 @@ def test_folding_the_folded_again(seed):
     [("100-100_0.0005_1", 0.45), ("400-400_0.0002_1", 0.50), ("25-25_0.001_1", 0.28)],
 )
 def test_reference_networks(shared, name, least):
-    with np.load(shared / "reference" / "exact" / f"{name}.npz") as file:
-        layers = tuple(Layer(file[f"kernel_{i}"], file[f"bias_{i}"]) for i in range(3))
+    layers, sites = certified(shared, name)
     slopes = [(0.0, 1.0)] * 2
-    sites = certify_layers(layers, slopes, 0.0, 1.0)
     assert not any((site.verdict == Verdict.UNDECIDED).any() for site in sites)
     verdicts = [site.verdict for site in sites]
     folded, _ = fold_exact(layers, verdicts, slopes)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.evidence.certify.cell import solve_cell
+from linjax.evidence.certify.cell import Solution, solve_cell
 from linjax.evidence.certify.crown import Relaxed, Rows, upper_bound
 from linjax.evidence.certify.interval import Interval
 from linjax.evidence.certify.optimise import Bounded, Params, bound_rows, in_batches
@@ -69,6 +69,7 @@ class _Problem(NamedTuple):
     box: Interval
     rows: Rows
     batch: int
+    deadline: float
 
 
 def branch(
@@ -88,14 +89,16 @@ def branch(
       deadline: ``time.monotonic()`` at which to stop.
       batch: number of domains to bound at once.
     """
-    problem = _Problem(relaxed, box, rows, batch)
+    problem = _Problem(relaxed, box, rows, batch, deadline)
     count = len(rows.constant)
     params = tuple(p.astype(np.float64) for p in params)
     splits = tuple(np.zeros(p.shape, np.int8) for p in params)
-    pool, points = _bound(problem, np.arange(count), params, splits, 0)
+    whole = Domains(np.arange(count), np.zeros(count), params, splits, np.zeros(count, int))
+    pool, points = _bound_all(problem, whole)
     done = pool.value <= 0  # a bound that is not a number is not done
-    closed, found, nodes = [pool.take(done)], [points], count
-    pool, dropped = pool.take(~done), np.zeros(count, bool)
+    closed, found, nodes = [pool.take(done)], [points], len(pool.row)
+    dropped = ~np.isin(np.arange(count), pool.row)  # rows that the deadline left out
+    pool = pool.take(~done)
     while True:
         dropped[pool.row[pool.choice < 0]] = True  # refuted, or nothing left to split
         pool = pool.take(~dropped[pool.row])
@@ -112,6 +115,19 @@ def branch(
     dropped[pool.row] = True
     leaves = _join(*closed)
     return Outcome(~dropped, leaves.take(~dropped[leaves.row]), np.concatenate(found), nodes)
+
+
+def _bound_all(problem: _Problem, whole: Domains) -> tuple[Domains, Array]:
+    """Bounds the rows without splits, batch by batch until the deadline."""
+    parts, found = [], []
+    for start in range(0, max(len(whole.row), 1), problem.batch):
+        if parts and time.monotonic() > problem.deadline:
+            break
+        part = whole.take(slice(start, start + problem.batch))
+        bounded, points = _bound(problem, part.row, part.params, part.splits, 0)
+        parts.append(bounded)
+        found.append(points)
+    return _join(*parts), np.concatenate(found)
 
 
 def _bound(
@@ -131,14 +147,15 @@ def _settle_cells(
     problem: _Problem, row: Array, splits: tuple[Array, ...], bounded: Bounded, cells: Array
 ) -> np.ndarray:
     """Solves the domains without a split left, in place; returns their maximisers."""
-    relaxed, box, rows, _ = problem
+    relaxed, box, rows = problem.relaxed, problem.box, problem.rows
+    solutions: list[Solution] = []
+    for i in cells:
+        if solutions and time.monotonic() > problem.deadline:
+            break
+        row_here = Rows(*(a[row[i], None] for a in rows))
+        solutions.append(solve_cell(relaxed, box, row_here, tuple(s[i] for s in splits)))
+    cells = cells[: len(solutions)]
     theirs = tuple(s[cells] for s in splits)
-    solutions = [
-        solve_cell(
-            relaxed, box, Rows(*(a[row[i], None] for a in rows)), tuple(s[i] for s in splits)
-        )
-        for i in cells
-    ]
     params = tuple(np.stack(p) for p in zip(*(s.params for s in solutions), strict=True))
     again = _bound_once(problem, row[cells], params, theirs, 0)[0]
     for whole, part in zip(jax.tree.leaves(bounded), jax.tree.leaves(again), strict=True):
@@ -149,7 +166,7 @@ def _settle_cells(
 def _bound_once(
     problem: _Problem, row: Array, params: Params, splits: tuple[Array, ...], steps: int
 ) -> tuple[Bounded, Array, Array]:
-    relaxed, box, rows, batch = problem
+    relaxed, box, rows, batch, _ = problem
     mine = Rows(rows.weights[row], rows.constant[row])
     goal = np.zeros(len(row))
     bounded = bound_rows(relaxed, box, mine, params, splits, goal=goal, steps=steps, batch=batch)

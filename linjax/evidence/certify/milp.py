@@ -100,7 +100,7 @@ def by_milp(problem: Problem, state: State, deadline: float) -> State:
         rows = problem.rows(np.array([unit]), np.array([side]))
         solved = maximise(problem.relaxed, problem.box, rows, 0, min(left, 1e6))
         if solved.point is not None:
-            seen = observe(state.seen, problem.steps, solved.point[None], state.open)
+            seen = observe(state.seen, problem.steps, solved.point[None], state.open, deadline)
             state = state._replace(seen=seen)
         reach = float(np.abs(rows.weights[0]) @ _reach(problem)) + abs(float(rows.constant[0]))
         bound = solved.bound + TOLERANCE * max(1.0, reach)

@@ -1,5 +1,6 @@
 """Optimises the slopes α and the split multipliers β of many rows at once."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,18 +57,29 @@ def bound_rows(
 
     def bound(*arrays: Array) -> Bounded:
         rows, params, splits, goal = jax.tree.unflatten(form, arrays)
-        found, stored = optimise(relaxed, box, rows, params, splits, goal, float(steps))
-        return Bounded(found.value, found.point, stored)
+        # In one precision, so that one program serves with and without splits. What single
+        # precision holds comes back as it is.
+        wide = tuple(p.astype(np.float64) for p in params)
+        found, stored = optimise(relaxed, box, rows, wide, splits, goal, float(steps))
+        narrow = (np.asarray(s).astype(p.dtype) for s, p in zip(stored, params, strict=True))
+        return Bounded(found.value, found.point, tuple(narrow))
 
     arrays, form = jax.tree.flatten((rows, params, splits, goal))
     return in_batches(bound, batch, *arrays)
 
 
-def in_batches(function: Callable[..., Any], batch: int, *arrays: Array) -> Any:
-    """Maps a jitted function over the leading axis in batches of one size: one compilation."""
+def in_batches(
+    function: Callable[..., Any], batch: int, *arrays: Array, deadline: float = float("inf")
+) -> Any:
+    """Maps a jitted function over the leading axis in batches of one size: one compilation.
+
+    Past the deadline no further batch is begun; the result then has fewer rows.
+    """
     count = len(arrays[0])
-    parts = []
+    parts: list[Any] = []
     for start in range(0, max(count, 1), batch):
+        if parts and time.monotonic() > deadline:
+            break
         index = np.minimum(np.arange(start, start + batch), max(count - 1, 0))
         size = min(batch, count - start)
         part = function(*(a[index] if count else np.zeros((batch, *a.shape[1:]), a.dtype)
@@ -90,13 +102,13 @@ def optimise(
 
     Args:
       relaxed, box, rows, splits: see :func:`~linjax.evidence.certify.crown.upper_bound`.
-      params: where to start; their dtype is that of the result.
+      params: where to start, in double precision.
       goal: ``(n,)`` a row is done once its bound is at most this.
       steps: number of iterations at most; 0 evaluates ``params`` as they are.
 
     Returns:
-      the bounds, evaluated at the best parameters seen, and these, rounded to their dtype:
-      what a certificate stores is what was evaluated.
+      the bounds, evaluated at the best parameters seen, and these: what a certificate
+      stores is what was evaluated. After a step they are what single precision holds.
     """
 
     # The search needs no rigour: it runs in single precision, only its result is evaluated
@@ -144,8 +156,7 @@ def optimise(
     stored = jax.tree.map(
         lambda best, given: jnp.where(steps > 0, best.astype(given.dtype), given), last.best, params
     )
-    wide = jax.tree.map(lambda p: p.astype(box.lower.dtype), stored)
-    return upper_bound(relaxed, box, rows, wide, splits), stored
+    return upper_bound(relaxed, box, rows, stored, splits), stored
 
 
 def _select(choose: Array, this: Params, other: Params) -> Params:

@@ -6,6 +6,7 @@ what counts is that the sign at the point is proven, by running error bounds or,
 leave zero in, by exact arithmetic.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +52,13 @@ def nothing_seen(inputs: int, units: int) -> Seen:
     )
 
 
-def observe(seen: Seen, steps: tuple[Step, ...], points: Array, wanted: Array) -> Seen:
+def observe(
+    seen: Seen,
+    steps: tuple[Step, ...],
+    points: Array,
+    wanted: Array,
+    deadline: float = float("inf"),
+) -> Seen:
     """Adds what the points prove about the units of the last step.
 
     Args:
@@ -59,6 +66,7 @@ def observe(seen: Seen, steps: tuple[Step, ...], points: Array, wanted: Array) -
       steps: the steps up to the site.
       points: ``(n, p)`` inputs inside the box.
       wanted: ``(k, 2)`` bool, the signs worth exact arithmetic if nothing else helps.
+      deadline: ``time.monotonic()`` after which nothing is.
     """
     if not len(points):
         return seen
@@ -69,6 +77,8 @@ def observe(seen: Seen, steps: tuple[Step, ...], points: Array, wanted: Array) -
     best, margin = proven.argmax(axis=0), proven.max(axis=0)
     unclear = wanted & (seen.index < 0) & (margin <= 0) & (possible.max(axis=0) > 0)
     for unit, side in np.argwhere(unclear):
+        if time.monotonic() > deadline:
+            break
         point = (proven[:, unit, side] + possible[:, unit, side]).argmax()
         sign = dyadic.preactivation_signs(steps, points[point : point + 1], np.array([unit]))[0]
         if sign == (1 if side == ON else -1):

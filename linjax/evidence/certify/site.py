@@ -107,7 +107,7 @@ def sample(problem: Problem, state: State, deadline: float) -> State:
     """Looks for witnesses among the data and among points that suit the site."""
     points = _random_points(problem.box) if problem.relaxed else _corners(problem, state)
     points = np.concatenate([problem.data, points])
-    return state._replace(seen=observe(state.seen, problem.steps, points, state.open))
+    return state._replace(seen=observe(state.seen, problem.steps, points, state.open, deadline))
 
 
 def _random_points(box: Interval) -> np.ndarray:
@@ -154,8 +154,9 @@ def _ascend(problem: Problem, state: State, restarts: int, steps: int, deadline:
         return ascend(problem.steps[:-1], problem.box, rows, starts, steps)
 
     rows = problem.rows(np.repeat(unit, restarts), np.repeat(side, restarts))
-    value, points = in_batches(climb, problem.batch, *rows, starts.reshape(-1, len(lower)))
-    seen = observe(state.seen, problem.steps, points[value > 0], state.open)
+    starts = starts.reshape(-1, len(lower))
+    value, points = in_batches(climb, problem.batch, *rows, starts, deadline=deadline)
+    seen = observe(state.seen, problem.steps, points[value > 0], state.open, deadline)
     return state._replace(seen=seen)
 
 
@@ -187,7 +188,7 @@ def branching(problem: Problem, state: State, deadline: float) -> State:
         value=value,
         how=how,
         leaves=_proofs(unit[leaves.row], side[leaves.row], leaves.params, leaves.splits),
-        seen=observe(state.seen, problem.steps, outcome.points, state.open),
+        seen=observe(state.seen, problem.steps, outcome.points, state.open, deadline),
     )
 
 
@@ -254,7 +255,7 @@ def _tighten(
             steps=steps,
             batch=problem.batch,
         )
-        seen = observe(state.seen, problem.steps, bounded.point, state.open)
+        seen = observe(state.seen, problem.steps, bounded.point, state.open, deadline)
         state = _adopt(state._replace(seen=seen), unit, side, bounded, how)
     return state
 
