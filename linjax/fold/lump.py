@@ -113,9 +113,10 @@ def lump(
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
         slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
+        units = tuple(layer.units for layer in layers[: len(chain.sites)])
         layers = layers if combine is None else combine(chain, layers)
         lumped, report = lump_layers(layers, slopes, max(tolerance, rounding), radius=radius)
-        reports.append(report)
+        reports.append(report._replace(units=units))
         return lumped
 
     _at_least_zero(tolerance)

@@ -1,10 +1,12 @@
 """Lumping finds every planted class, keeps the function, and leaves others untouched."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import linjax
 from linjax.errors import LinjaxError
 from linjax.fold.lump import lump_layers, proportional_classes
 from linjax.graph.layers import Layer
@@ -146,6 +148,34 @@ def test_work_grows_with_the_number_of_columns_only():
     assert (leader[:10_000] % 10_000 == np.arange(10_000)).all()
     assert len(np.unique(leader)) == 10_000
     np.testing.assert_allclose(columns[:, leader] * ratio, columns, rtol=1e-12)
+
+
+@settings(quick, max_examples=15)
+@given(seeds, st.sampled_from([0.0, 0.25]), st.integers(2, 4))
+def test_combinations_go_where_bounds_prove_their_signs(seed, slope, terms):
+    """Two combinations of units that are on, two of units that are off, one of others."""
+    rng = np.random.default_rng(seed)
+    grid = rng.integers(-8, 9, (21, 12)) / 8  # so that combinations are exact in float32
+    grid[20] = np.repeat([40.0, -40.0, 0.0], 4)
+    mixes = np.zeros((12, 5))
+    for column, first in enumerate((0, 0, 4, 4, 8)):
+        chosen = rng.choice(np.arange(first, first + 4), terms, replace=False)
+        mixes[chosen, column] = rng.choice([0.5, 1.0, 2.0], terms)
+    whole = np.concatenate([grid, grid @ mixes], axis=1).astype(np.float32)
+    params = {"in": whole[:20], "shift": whole[20], "out": rng.normal(size=(17, 5))}
+    params = {name: leaf.astype(np.float32) for name, leaf in params.items()}
+
+    def apply(params, x):
+        return jax.nn.leaky_relu(x @ params["in"] + params["shift"], slope) @ params["out"]
+
+    net = linjax.trace(apply, params, np.zeros((1, 20), np.float32))
+    bounds = linjax.certify(net, params, -1.0, 1.0)
+    lumped, (report,) = linjax.lump(net, params, bounds=bounds, details=True)
+    # Units that are off are zero where the slope is: nothing to combine.
+    assert (report.units, report.kept) == ((17,), (17 - (2 if slope == 0 else 4),))
+    x = rng.uniform(-1, 1, (200, 20)).astype(np.float32)
+    want = np.asarray(net.apply(params, x))
+    np.testing.assert_allclose(net.apply(lumped, x), want, atol=2e-5 * np.abs(want).max())
 
 
 def test_negative_tolerance_is_refused():
