@@ -1,5 +1,6 @@
 """One streaming pass over a calibration set."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sized
 from typing import Any, NamedTuple
@@ -11,9 +12,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linjax.errors import EvidenceError, StructureError
-from linjax.evidence import sensitivity, sums
+from linjax.evidence import channels, sensitivity, sums
 from linjax.evidence.moments import Moments
-from linjax.evidence.stats import Stats, UnitStats
+from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.graph.runner import Tap
@@ -26,6 +27,7 @@ Batch = Any
 FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
 SENSITIVITY_BATCHES = 12  # batches that they are taken from
+CHANNEL_ROWS = 24  # rows of each of them for feature maps, whose every place counts
 
 
 class _State(NamedTuple):
@@ -36,6 +38,8 @@ class _State(NamedTuple):
     chains: tuple[sums.ChainSums, ...]
     unit_centres: tuple[tuple[Array, Array], ...]
     chain_centres: tuple[tuple[Array, ...], ...]
+    channels: tuple[channels.ChannelSums, ...]
+    channel_centres: tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]
     bad: Array
 
 
@@ -48,6 +52,7 @@ def collect(
     metric: str = "softmax",
     folds: int = 2,
     mesh: Mesh | None = None,
+    limits: channels.Limits = channels.Limits(),
     progress: bool | None = None,
 ) -> Stats:
     """Gathers statistics of every unit in one streaming pass over a calibration set.
@@ -57,6 +62,10 @@ def collect(
     features ``a = [v_0, h_1, …, h_n]`` and the output sensitivity ``G = E[Jᵀ F J]`` of
     every layer, which the least-squares folds need. A chain of D features takes
     ``4 folds D²`` bytes on the device and ``16 folds D²`` on the host.
+
+    For convolutions: the same statistics of every channel, and second moments of the
+    patches that are read, taken at some places of every example. A patch of D entries, four
+    times ``taps · channels`` where linear channels may come along, takes as much as a chain.
 
     Args:
       net: the traced network.
@@ -71,6 +80,7 @@ def collect(
         held-out errors; at least 2.
       mesh: devices to spread every batch over, along its first axis. Batches that don't
         divide evenly run unsharded. Counts are the same as on one device.
+      limits: what bounds the memory for patches: their number in an example, and their size.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
 
     Returns:
@@ -96,6 +106,7 @@ def collect(
     state: _State | None = None
     host: Any = None
     outputs: list[Any] = []
+    weighed: list[Any] = []
     key = jax.random.key(0)
     expected = len(batches) if isinstance(batches, Sized) else SENSITIVITY_BATCHES
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
@@ -103,12 +114,15 @@ def collect(
     for index, batch in enumerate(track(batches, "collect", progress)):
         inputs = _inputs(batch, index, mesh)
         if state is None:
-            state = _empty(net, params, inputs, second_moments, folds)
-        state = _step(net, params, inputs, state, folds)
+            state = _empty(net, params, inputs, second_moments, folds, limits)
+        state = _step(net, params, inputs, state, folds, limits)
         if second_moments and index < SENSITIVITY_BATCHES:
             some = jax.tree.map(lambda x: x[:quota], inputs)
             draw = jax.random.fold_in(key, index)
             outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric))
+            if net.graph.channels:
+                some = jax.tree.map(lambda x: x[:CHANNEL_ROWS], inputs)
+                weighed.append(channels.sensitivity_sums(net, params, some, draw, metric))
         if (index + 1) % FLUSH == 0:
             host, state = _flush(host, state)
         last = index
@@ -116,12 +130,14 @@ def collect(
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state)
     _finite(net, np.asarray(state.bad), last)
-    return _finish(net, params, host, state, outputs)
+    stats = _finish(net, params, host, state, outputs)
+    sizes = channels.shapes(net, params, inputs, limits) if weighed else []
+    return dataclasses.replace(stats, channels=_channels(net, host, state, weighed, sizes))
 
 
 def _check(net: Net, params: Any, metric: str, folds: int) -> None:
     pytree.check_leaves(net.graph, pytree.flatten(params))
-    if not net.graph.sites:
+    if not net.graph.sites and not net.graph.channels:
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.graph.refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
     if metric not in sensitivity.METRICS:
@@ -162,20 +178,24 @@ def _pair(tap: Tap) -> tuple[Array, Array]:
     return tap.pre, tap.post
 
 
-def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -> _State:
+def _batch_sums(
+    net: Net, params: Any, inputs: Any, state: _State, folds: int, limits: channels.Limits
+) -> _State:
     """Adds one batch to the accumulators."""
-    taps = net.run(params, *inputs)[1]
+    taps = net.run(params, *inputs, through=True)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
+    second = bool(state.chains) or any(c.readings for c in state.channels)
+    feature_maps = _feature_maps(net, taps, limits, state.seen, second)
     pairs = [_pair(taps[site.name]) for site in net.graph.sites]
     blocks = [_blocks(chain, taps) for chain in net.graph.chains[: len(state.chains)]]
 
     def mean(values: Array) -> Array:
         return jnp.mean(sums.wide(values), axis=0)
 
-    unit_centres, chain_centres = lax.cond(
+    unit_centres, chain_centres, channel_centres = lax.cond(
         state.seen == 0,
-        lambda: jax.tree.map(mean, (tuple(pairs), tuple(map(tuple, blocks)))),
-        lambda: (state.unit_centres, state.chain_centres),
+        lambda: jax.tree.map(mean, (tuple(pairs), tuple(map(tuple, blocks)), feature_maps)),
+        lambda: (state.unit_centres, state.chain_centres, state.channel_centres),
     )
     units = tuple(
         sums.add(old, sums.unit_sums(*pair, *centre))
@@ -185,28 +205,65 @@ def _batch_sums(net: Net, params: Any, inputs: Any, state: _State, folds: int) -
         sums.add(old, sums.chain_sums(bs, list(centres), rows, folds))
         for old, bs, centres in zip(state.chains, blocks, chain_centres, strict=True)
     )
-    finite = jnp.array([jnp.isfinite(u.sums).all() for u in units])
+    maps = tuple(
+        sums.add(old, _channel_sums(now, centre, rows, folds))
+        for old, now, centre in zip(state.channels, feature_maps, channel_centres, strict=True)
+    )
+    everything = (*units, *(c.units for c in maps))
+    finite = jnp.array([jnp.isfinite(u.sums).all() for u in everything])
     return _State(
         seen=state.seen + 1,
         units=units,
         chains=chains,
         unit_centres=unit_centres,
         chain_centres=chain_centres,
+        channels=maps,
+        channel_centres=channel_centres,
         bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
     )
 
 
-_step = jax.jit(_batch_sums, static_argnames=("net", "folds"), donate_argnames="state")
+_step = jax.jit(_batch_sums, static_argnames=("net", "folds", "limits"), donate_argnames="state")
 
 
-def _empty(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int) -> _State:
+def _feature_maps(
+    net: Net, taps: Any, limits: channels.Limits, seen: Array, second: bool
+) -> tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]:
+    """Channels and patches by site, ``(samples, ·)``."""
+    key = jax.random.fold_in(jax.random.key(0), seen)
+    return tuple(
+        (
+            channels.pair(taps[site.name]),
+            tuple(channels.read_patches(net.graph, site, taps[site.name], limits, key))
+            if second
+            else (),
+        )
+        for site in net.graph.channels
+    )
+
+
+def _channel_sums(now: Any, centres: Any, rows: int, folds: int) -> channels.ChannelSums:
+    (z, h), patches = now
+    return channels.ChannelSums(
+        sums.unit_sums(z, h, *centres[0]),
+        tuple(
+            sums.chain_sums([p], [c], rows, folds) for p, c in zip(patches, centres[1], strict=True)
+        ),
+    )
+
+
+def _empty(
+    net: Net, params: Any, inputs: Any, second_moments: bool, folds: int, limits: channels.Limits
+) -> _State:
     """Accumulators at zero, in the shapes that this network and these inputs lead to."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
 
     def shapes() -> Any:
-        taps = net.run(params, *inputs)[1]
+        taps = net.run(params, *inputs, through=True)[1]
         pairs = [_pair(taps[site.name]) for site in net.graph.sites]
         blocks = [_blocks(chain, taps) for chain in (net.graph.chains if second_moments else ())]
+        maps = _feature_maps(net, taps, limits, jnp.int32(0), second_moments)
+        map_centres = jax.tree.map(lambda x: sums.wide(x)[0], maps)
         unit_centres = tuple((sums.wide(z)[0], sums.wide(h)[0]) for z, h in pairs)
         chain_centres = tuple(tuple(sums.wide(b)[0] for b in bs) for bs in blocks)
         return _State(
@@ -221,7 +278,12 @@ def _empty(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int)
             ),
             unit_centres=unit_centres,
             chain_centres=chain_centres,
-            bad=jnp.zeros(len(pairs), jnp.int32),
+            channels=tuple(
+                _channel_sums(now, centre, rows, folds)
+                for now, centre in zip(maps, map_centres, strict=True)
+            ),
+            channel_centres=map_centres,
+            bad=jnp.zeros(len(pairs) + len(maps), jnp.int32),
         )
 
     empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes))
@@ -230,7 +292,7 @@ def _empty(net: Net, params: Any, inputs: Any, second_moments: bool, folds: int)
 
 def _flush(host: Any, state: _State) -> tuple[Any, _State]:
     """Moves the device's sums to the host: integers to int64, the rest to float64."""
-    sums_now = (state.units, state.chains)
+    sums_now = (state.units, state.chains, state.channels)
 
     def up(x: Array) -> np.ndarray:
         wide = np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float64
@@ -239,11 +301,11 @@ def _flush(host: Any, state: _State) -> tuple[Any, _State]:
     moved = jax.tree.map(up, sums_now)
     host = moved if host is None else jax.tree.map(np.add, host, moved)
     empty = jax.tree.map(jnp.zeros_like, sums_now)
-    return host, state._replace(units=empty[0], chains=empty[1])
+    return host, state._replace(units=empty[0], chains=empty[1], channels=empty[2])
 
 
 def _finite(net: Net, bad: np.ndarray, last: int) -> None:
-    for site, index in zip(net.graph.sites, bad, strict=True):
+    for site, index in zip((*net.graph.sites, *net.graph.channels), bad, strict=True):
         if index >= 0:
             raise EvidenceError(
                 f"{site.name}: activations are not finite (NaN or infinite), first in batch "
@@ -267,6 +329,30 @@ def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any])
             for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
         )
     return Stats(units, moments, net.graph, pytree.leaves_of(params))
+
+
+def _channels(
+    net: Net, host: Any, state: _State, weighed: list[Any], sizes: list[Any]
+) -> tuple[ChannelStats, ...]:
+    """Turns the sums of channels into statistics."""
+    rows, grams = 0.0, {}
+    if weighed:
+        rows, grams = jax.tree.map(
+            lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *weighed
+        )
+    result = []
+    for i, (site, sums_, centres) in enumerate(
+        zip(net.graph.channels, host[2], state.channel_centres, strict=True)
+    ):
+        units = _unit_stats(sums_.units, *(np.asarray(c, np.float64) for c in centres[0]))
+        readings = tuple(
+            channels.finished(c, centre, grams[r.consumer], float(rows), size)
+            for r, c, centre, size in zip(
+                site.readings, sums_.readings, centres[1], sizes[i], strict=True
+            )
+        ) if weighed else ()  # fmt: skip
+        result.append(ChannelStats(units, readings))
+    return tuple(result)
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:

@@ -39,7 +39,7 @@ def sensitivity_sums(
     shapes = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
     probes = {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names if n in shapes}
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
-    seeds = _cotangents(outputs, key, metric)
+    seeds = cotangents(outputs, key, metric)
 
     (gradients,) = jax.vmap(pull)(seeds)  # every probe at once: one long product for each layer
 
@@ -56,7 +56,7 @@ def sensitivity_sums(
     return counts, grams
 
 
-def _cotangents(outputs: Any, key: Array, metric: str) -> Any:
+def cotangents(outputs: Any, key: Array, metric: str) -> Any:
     """Output cotangents whose outer products sum (or average) to the metric F."""
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:

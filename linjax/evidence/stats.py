@@ -42,6 +42,24 @@ class UnitStats:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class ChannelStats:
+    """Statistics of the channels of one site behind a convolution.
+
+    Attributes:
+      units: of the channels, every place of every example being a sample.
+      readings: second moments of the patches that each reader reads, none where they
+        weren't asked for or would be too large: entries tap by tap of the channels with
+        their activation, the linear channels, and the pre-activations as they would arrive
+        without the activation (blocks of no entries where they don't). Their sensitivity
+        is that of the reader's result, summed over its places.
+    """
+
+    units: UnitStats
+    readings: tuple[Moments, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Stats:
     """Evidence from a calibration set, made by :func:`collect`; a pytree of NumPy arrays.
 
@@ -50,22 +68,32 @@ class Stats:
       moments: second moments by chain, None where they weren't asked for.
       graph: the network that the evidence is about.
       leaves: the parameter pytree that it was collected on.
+      channels: statistics by site behind a convolution, in the order of ``graph.channels``.
     """
 
     units: tuple[UnitStats, ...]
     moments: tuple[Moments, ...] | None
     graph: Graph = dataclasses.field(metadata={"static": True})
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
+    channels: tuple[ChannelStats, ...] = ()
 
     @property
     def rates(self) -> dict[str, Array]:
         """Activation rates by site."""
-        return {site.name: u.rate for site, u in zip(self.graph.sites, self.units, strict=True)}
+        channels = zip(self.graph.channels, self.channels, strict=True)
+        dense = zip(self.graph.sites, self.units, strict=True)
+        return {site.name: c.units.rate for site, c in channels} | {
+            site.name: u.rate for site, u in dense
+        }
 
     def __repr__(self) -> str:
         samples = ", ".join(
             f"{site.name}: {int(u.count):,}"
-            for site, u in zip(self.graph.sites, self.units, strict=True)
+            for site, u in zip(
+                (*self.graph.channels, *self.graph.sites),
+                (*(c.units for c in self.channels), *self.units),
+                strict=True,
+            )
         )
         kind = "without" if self.moments is None else "with"
         return f"Stats({kind} second moments; samples by site: {samples})"
@@ -102,9 +130,19 @@ def merge(a: Stats, b: Stats) -> Stats:
     if (a.moments is None) != (b.moments is None):
         raise EvidenceError("only one of the two holds second moments")
     units = tuple(map(_merge_units, a.units, b.units))
+    channels = tuple(map(_merge_channels, a.channels, b.channels))
     if a.moments is None or b.moments is None:
-        return Stats(units, None, a.graph, a.leaves)
-    return Stats(units, tuple(map(_merge_moments, a.moments, b.moments)), a.graph, a.leaves)
+        return Stats(units, None, a.graph, a.leaves, channels)
+    moments = tuple(map(_merge_moments, a.moments, b.moments))
+    return Stats(units, moments, a.graph, a.leaves, channels)
+
+
+def _merge_channels(a: ChannelStats, b: ChannelStats) -> ChannelStats:
+    if len(a.readings) != len(b.readings):
+        raise EvidenceError("only one of the two holds second moments of patches")
+    return ChannelStats(
+        _merge_units(a.units, b.units), tuple(map(_merge_moments, a.readings, b.readings))
+    )
 
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.graph import primitives
+from linjax.graph.channels import windows
 from linjax.graph.channels.convolutions import ConvOp
 from linjax.graph.channels.places import Place, rerun
 from linjax.graph.channels.sites import Channels
+from linjax.graph.channels.windows import Windows
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Graph
@@ -41,12 +43,12 @@ class ChannelTap(NamedTuple):
     Attributes:
       pre: pre-activations ``(samples, k)``, None without units.
       post: activations, likewise.
-      reads: by reader what it reads, in the layout of the traced operand.
+      reads: by reader what it reads, in the layout of the traced operand, and how.
     """
 
     pre: Array | None
     post: Array | None
-    reads: dict[str, Parts]
+    reads: dict[str, tuple[Parts, Windows]]
 
 
 class ChannelRun:
@@ -108,7 +110,13 @@ class ChannelRun:
         if not isinstance(operand, Ref) or operand.id not in self.streams:
             return None
         parts = self.streams[operand.id]
-        self.taps[self.owner[operand.id]].reads[name] = parts
+        if name in self.channels.convs:
+            op = self.program.ops[self.channels.convs[name].at]
+            read = windows.of_convolution(op.params, self.program.shape(op.inputs[1]))
+        else:
+            place, rank = self.places[operand.id], len(self.program.shape(operand))
+            read = windows.of_product(rank, axis, place.outer, place.inner)
+        self.taps[self.owner[operand.id]].reads[name] = parts, read
         both = [p for p in (parts.units, parts.linear) if p is not None]
         return both[0] if len(both) == 1 else jnp.concatenate(both, axis=axis)
 

@@ -1,0 +1,168 @@
+"""Statistics of channels, and second moments of the patches in which they are read.
+
+For a reader with ``K`` taps the patch of a place holds ``K · k`` entries, tap by tap: the
+channels with their activation, the linear channels, and, where linear channels could take
+the same way, all pre-activations as they would arrive. Patches are taken at some places of
+every example and exist for one batch at a time.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from linjax.evidence import sums
+from linjax.evidence.moments import Moments
+from linjax.evidence.sensitivity import cotangents
+from linjax.graph.channels.stream import ChannelTap, Parts
+from linjax.graph.channels.windows import Windows, patches
+from linjax.graph.net import Net
+from linjax.graph.structure import ChannelSite, Graph
+
+Array = Any
+
+PLACES = 16
+"""Places of an example that patches are taken at."""
+FEATURES = 4608
+"""Largest number of entries of a patch; beyond, a site is left alone."""
+
+
+class Limits(NamedTuple):
+    """What bounds the memory for second moments of patches.
+
+    Attributes:
+      places: places of an example that patches are taken at.
+      features: the largest number of entries of a patch.
+    """
+
+    places: int = PLACES
+    features: int = FEATURES
+
+
+class ChannelSums(NamedTuple):
+    """Sums of one site: of its channels, and of the patches of each reader."""
+
+    units: sums.UnitSums
+    readings: tuple[sums.ChainSums, ...]
+
+
+def in_chain(graph: Graph, name: str) -> bool:
+    """Whether a reader is a dense layer that has units itself, or reads such."""
+    return any(name in group for chain in graph.chains for group in chain.layers)
+
+
+def may_be_linear(graph: Graph, site: ChannelSite) -> bool:
+    """Whether a site's channels can travel on without their activation."""
+    return site.straight and not any(in_chain(graph, r.consumer) for r in site.readings)
+
+
+def pair(tap: ChannelTap) -> tuple[Array, Array]:
+    """Returns pre-activations and activations, ``(samples, k)`` each."""
+    if tap.pre is None or tap.post is None:
+        return jnp.zeros((1, 0)), jnp.zeros((1, 0))
+    return tap.pre, tap.post
+
+
+def blocks(parts: Parts, windows: Windows, through: bool, limit: int) -> tuple[int, int, int]:
+    """Entries of a patch by part; none where there are too many."""
+
+    def entries(x: Array | None) -> int:
+        if x is None:
+            return 0
+        return windows.taps * (x.shape[windows.axes[-1]] // (windows.outer * windows.inner))
+
+    units, linear = entries(parts.units), entries(parts.linear)
+    more = entries(parts.through) if through else 0
+    if units + linear > limit:
+        return 0, 0, 0
+    return units, linear, more if units + linear + more <= limit // 2 else 0
+
+
+def read_patches(
+    graph: Graph, site: ChannelSite, tap: ChannelTap, limits: Limits, key: Array
+) -> list[Array]:
+    """Returns the patches of each reader of a site, ``(samples, entries)``."""
+    result = []
+    for reading in site.readings:
+        parts, windows = tap.reads[reading.consumer]
+        sizes = blocks(parts, windows, may_be_linear(graph, site), limits.features)
+        rows = [
+            patches(x, windows, limits.places, key)
+            for x, size in zip(parts, sizes, strict=True)
+            if size
+        ]
+        flat = [r.reshape(r.shape[0] * r.shape[1], -1) for r in rows]
+        example = next(x for x in parts if x is not None)
+        result.append(
+            jnp.concatenate(flat, axis=1)
+            if flat
+            else jnp.zeros((example.shape[windows.axes[0]], 0), example.dtype)
+        )
+    return result
+
+
+def shapes(net: Net, params: Any, inputs: Any, limits: Limits) -> list[list[tuple[int, int, int]]]:
+    """Returns the entries of patches by site and reader."""
+    found: list[list[tuple[int, int, int]]] = []
+
+    def run() -> Any:
+        outputs, taps, _ = net.run(params, *inputs, through=True)
+        for site in net.graph.channels:
+            linear = may_be_linear(net.graph, site)
+            found.append(
+                [
+                    blocks(*taps[site.name].reads[r.consumer], linear, limits.features)
+                    for r in site.readings
+                ]
+            )
+        return outputs
+
+    jax.eval_shape(run)
+    return found
+
+
+def finished(c: sums.ChainSums, centre: Array, gram: Array, rows: float, sizes: Any) -> Moments:
+    """Turns a reader's sums about a centre into moments."""
+    n = np.maximum(c.count, 1).astype(np.float64)
+    scatter = c.second[0] - c.first[:, :, None] * (c.first / n[:, None])[:, None, :]
+    return Moments(
+        count=c.count.astype(np.float64),
+        mean=np.asarray(centre, np.float64) + c.first / n[:, None],
+        scatter=scatter,
+        sensitivity=(gram / max(rows, 1.0),),
+        blocks=tuple(sizes),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("net", "metric"))
+def sensitivity_sums(
+    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str
+) -> tuple[Array, dict[str, Array]]:
+    """Sums ``Jᵀ F J`` over the places and examples of a batch, for every reader of channels.
+
+    One cotangent after another: gradients of feature maps are large.
+
+    Returns:
+      The number of examples, and ``(q, q)`` sums by reader. Divided by the examples they
+      weigh an error's mean square over places as an error of an example's outputs, places
+      taken as independent.
+    """
+    readers = {r.consumer for site in net.graph.channels for r in site.readings}
+    known = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
+    probes = {n: jnp.zeros(s.shape, s.dtype) for n, s in known.items() if n in readers}
+    outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
+    seeds = cotangents(outputs, key, metric)
+
+    def grams(seed: Any) -> dict[str, Array]:
+        (gradients,) = pull(seed)
+        return {n: _gram(sums.wide(g.reshape(-1, g.shape[-1]))) for n, g in gradients.items()}
+
+    total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
+    return jnp.float32(jax.tree.leaves(inputs)[0].shape[0]), total
+
+
+def _gram(g: Array) -> Array:
+    return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
