@@ -67,8 +67,8 @@ def lump(
 ) -> Any:
     """Joins units whose incoming weights are proportional: exact on all inputs, data-free.
 
-    If ``(W[:, t], b_t) = ρ (W[:, v], b_v)`` with ρ > 0 and σ is positively homogeneous (ReLU,
-    leaky ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
+    If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
+    ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
     coarsest partition. Units without incoming weights move into the next bias.
 

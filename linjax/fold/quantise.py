@@ -1,0 +1,94 @@
+"""Kernels of one to four bits, in which proportional units become common."""
+
+from typing import Any
+
+import numpy as np
+
+from linjax.errors import LinjaxError
+from linjax.graph import pytree
+from linjax.graph.chains import parts_of
+from linjax.graph.net import Net
+
+Array = Any
+
+# Clipping points tried for every unit, relative to its largest weight.
+CLIPS = np.linspace(0.2, 1.0, 33)
+
+
+def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None = None) -> Any:
+    """Rounds the kernels of dense layers to few levels, with one scale a unit.
+
+    ``W_i = s_i q_i`` with integers ``|q| ≤ 2^(bits − 1) − 1``, or ±1 for one bit; the scale
+    minimises ``‖W_i − s_i q_i‖``. Biases become whole multiples of the scale, so that units
+    are proportional, and :func:`linjax.lump` joins them, where their integers are.
+
+    Args:
+      net: the traced network.
+      params: its parameters, original or folded.
+      bits: 1 to 4.
+      names: the affine maps to quantise; all by default.
+
+    Returns:
+      A nested dict of arrays of the same shapes and dtypes.
+
+    Raises:
+      LinjaxError: for another number of bits, or an unknown name.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> from linjax.fold.quantise import quantise
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.array([[1.0, 2.1, 3.0], [1.1, 1.9, -2.0]]), "out": jnp.eye(3)}
+      >>> net = linjax.trace(apply, params, jnp.ones((1, 2)))
+      >>> small = linjax.lump(net, quantise(net, params, 1, names=("in",)))
+      >>> small["in"].shape
+      (2, 2)
+    """
+    if bits not in (1, 2, 3, 4):
+        raise LinjaxError(f"bits: expected 1, 2, 3 or 4, found {bits}")
+    known = {affine.name: affine for affine in net.graph.affines}
+    for name in names or ():
+        if name not in known:
+            raise LinjaxError(f"names: no affine map {name!r}; there are {', '.join(known)}")
+    flat = pytree.flatten(params)
+    pytree.check_leaves(net.graph, flat)
+    for affine in known.values():
+        part = parts_of(affine, flat)
+        if part.kernel is None or (names is not None and affine.name not in names):
+            continue
+        kernel, bias = _rounded(part.kernel, part.bias, bits)
+        turned = kernel if affine.layout == (0, 1) else kernel.T
+        flat[affine.kernel] = turned.astype(part.kernel.dtype)
+        if bias is not None:
+            flat[affine.bias_path] = bias.astype(part.bias.dtype)
+    return pytree.unflatten(flat)
+
+
+def _rounded(kernel: Array, bias: Array | None, bits: int) -> tuple[np.ndarray, np.ndarray | None]:
+    weights = np.asarray(kernel, np.float64)
+    step, integers = np.zeros(weights.shape[1]), np.zeros_like(weights)
+    least = np.full(weights.shape[1], np.inf)
+    for trial in _trials(weights, bits):
+        size = (trial**2).sum(axis=0)
+        best = (weights * trial).sum(axis=0) / np.where(size > 0, size, 1.0)
+        error = ((weights - best * trial) ** 2).sum(axis=0)
+        better = error < least
+        step, least = np.where(better, best, step), np.where(better, error, least)
+        integers = np.where(better, trial, integers)
+    if bias is None:
+        return step * integers, None
+    # A unit without weights is a constant: its bias stays.
+    safe = np.where(step > 0, step, 1.0)
+    rounded = np.where(step > 0, step * np.round(np.asarray(bias, np.float64) / safe), bias)
+    return step * integers, rounded
+
+
+def _trials(weights: np.ndarray, bits: int) -> list[np.ndarray]:
+    """Integers to choose from, per unit."""
+    if bits == 1:
+        return [np.where(weights < 0, -1.0, 1.0)]
+    levels = 2 ** (bits - 1) - 1
+    largest = np.abs(weights).max(axis=0, initial=0.0)
+    largest = np.where(largest > 0, largest, 1.0)
+    scaled = weights / largest * levels
+    return [np.clip(np.round(scaled / clip), -levels, levels) for clip in CLIPS]
