@@ -52,7 +52,7 @@ def collect(
     metric: str = "softmax",
     folds: int = 2,
     mesh: Mesh | None = None,
-    limits: channels.Limits = channels.Limits(),
+    limits: channels.Limits | None = None,
     progress: bool | None = None,
 ) -> Stats:
     """Gathers statistics of every unit in one streaming pass over a calibration set.
@@ -80,7 +80,8 @@ def collect(
         held-out errors; at least 2.
       mesh: devices to spread every batch over, along its first axis. Batches that don't
         divide evenly run unsharded. Counts are the same as on one device.
-      limits: what bounds the memory for patches: their number in an example, and their size.
+      limits: what bounds the memory for patches: their number in an example, and their size;
+        by default 16 and 4608.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
 
     Returns:
@@ -101,6 +102,7 @@ def collect(
       [1.0, 0.0, 0.5]
     """
     _check(net, params, metric, folds)
+    limits = limits or channels.Limits()
     if mesh is not None:
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     state: _State | None = None

@@ -12,6 +12,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold import exact
+from linjax.fold.channels.frontier import ChannelFrontier
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
@@ -25,10 +26,12 @@ from linjax.graph.structure import Chain, Graph, Leaf
 
 DEFAULT = Tolerance(0.01)
 
+Evidence = Stats | Frontier | ChannelFrontier | Bounds
+
 
 def fold(
     params: Any,
-    evidence: Stats | Frontier | Bounds,
+    evidence: Evidence,
     rule: Rule | None = None,
     *,
     rules: tuple[str, ...] = exact.DEFAULT,
@@ -88,9 +91,9 @@ def fold(
     if isinstance(evidence, Bounds):
         if rule is not None:
             raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
-    elif not isinstance(evidence, Stats | Frontier):
+    elif not isinstance(evidence, Stats | Frontier | ChannelFrontier):
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
-    about = evidence.stats if isinstance(evidence, Frontier) else evidence
+    about = evidence.stats if isinstance(evidence, Frontier | ChannelFrontier) else evidence
     graph = about.graph
     if not matching(params, graph, about.leaves):
         return (params, unchanged(params, graph)) if details else params
@@ -102,7 +105,9 @@ def fold(
     return (folded, report) if details else folded
 
 
-def _named(evidence: Stats | Frontier | Bounds, rule: Rule | None, rules: tuple[str, ...]) -> str:
+def _named(
+    evidence: Stats | Frontier | ChannelFrontier | Bounds, rule: Rule | None, rules: tuple[str, ...]
+) -> str:
     if isinstance(evidence, Bounds):
         return f"exact: {', '.join(rules)}"
     return str(DEFAULT if rule is None else rule)
@@ -119,7 +124,10 @@ def _told(evidence: Stats | Bounds) -> str:
 
 @one_thread()
 def _dispatch(
-    params: Any, evidence: Stats | Frontier | Bounds, rule: Rule, rules: tuple[str, ...]
+    params: Any,
+    evidence: Stats | Frontier | ChannelFrontier | Bounds,
+    rule: Rule,
+    rules: tuple[str, ...],
 ) -> tuple[Any, Report]:
     if isinstance(evidence, Bounds):
         if fingerprint(params) != evidence.fingerprint:
@@ -128,7 +136,7 @@ def _dispatch(
             )
         return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
-        stats = evidence.stats if isinstance(evidence, Frontier) else evidence
+        stats = evidence.stats if isinstance(evidence, Frontier | ChannelFrontier) else evidence
         return _published(params, stats, rule)
     if isinstance(rule, Size | Tolerance):
         return _least_squares(params, evidence, rule)
@@ -136,11 +144,15 @@ def _dispatch(
 
 
 def _least_squares(
-    params: Any, evidence: Stats | Frontier, rule: Size | Tolerance
+    params: Any, evidence: Stats | Frontier | ChannelFrontier, rule: Size | Tolerance
 ) -> tuple[Any, Report]:
     """Folds all chains together: they share the budget."""
     known = known_or_made(params, evidence)
     plan = known.plan(rule)
+    if isinstance(known, ChannelFrontier):
+        small, changes = known.fold(params, plan)
+        report = Report(known.stats.graph, changes, count(params), count(small), plan.error)
+        return small, report
     after = iter(known.fold(plan))
     small, report = transform(params, known.stats.graph, lambda *_: next(after))
     return small, report._replace(predicted=plan.error)

@@ -7,6 +7,7 @@ import numpy as np
 from linjax.errors import EvidenceError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
+from linjax.fold.channels.frontier import ChannelFrontier, channel_frontier
 from linjax.fold.least_squares.one_shot import fold_moments
 from linjax.fold.least_squares.plan import Curve, Plan, curves, within_budget, within_error
 from linjax.fold.least_squares.prices import Problem
@@ -64,7 +65,7 @@ class Frontier(NamedTuple):
 
 
 @one_thread()
-def frontier(params: Any, stats: Stats) -> Frontier:
+def frontier(params: Any, stats: Stats) -> Frontier | ChannelFrontier:
     """Prices all sizes of a network at once.
 
     Errors of parts are measured on rows of the calibration set that nothing was fitted to, in
@@ -99,6 +100,8 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     if stats.moments is None:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
     pytree.check_leaves(stats.graph, pytree.flatten(params))
+    if stats.graph.convolutions:
+        return channel_frontier(params, stats)
     problems = chain_problems(params, stats)
     own = pytree.foldable_paths(stats.graph)
     fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
@@ -106,13 +109,15 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     return Frontier(stats, problems, found, count(params), fingerprint(params))
 
 
-def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:
+def known_or_made(
+    params: Any, evidence: Stats | Frontier | ChannelFrontier
+) -> Frontier | ChannelFrontier:
     """Returns the frontier of these parameters, made if evidence isn't one.
 
     Raises:
       StructureError: if the frontier is of other parameters.
     """
-    if not isinstance(evidence, Frontier):
+    if not isinstance(evidence, Frontier | ChannelFrontier):
         return frontier(params, evidence)
     if fingerprint(params) != evidence.fingerprint:
         raise StructureError(

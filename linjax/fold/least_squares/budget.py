@@ -123,7 +123,7 @@ class _Move(NamedTuple):
     worse: float
 
 
-def _best_move(prices: Prices, shape: Shape) -> _Move | None:
+def best_move(prices: Prices, shape: Shape) -> _Move | None:
     """The move with the least error per parameter saved; among free ones the largest."""
     size, error = stored(prices.reads, shape), predicted(prices, shape)
     best = None
@@ -148,7 +148,7 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
       fixed: parameters that no move can save.
     """
     shapes = [prices.start for prices in chains]
-    best = [_best_move(prices, shape) for prices, shape in zip(chains, shapes, strict=True)]
+    best = [best_move(prices, shape) for prices, shape in zip(chains, shapes, strict=True)]
     while True:
         size = fixed + sum(stored(p.reads, s) for p, s in zip(chains, shapes, strict=True))
         error = sum(predicted(p, s) for p, s in zip(chains, shapes, strict=True))
@@ -158,7 +158,7 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
             return
         c = min(open_chains, key=lambda c: best[c].worse / best[c].saved)
         shapes[c] = best[c].shape
-        best[c] = _best_move(chains[c], shapes[c])
+        best[c] = best_move(chains[c], shapes[c])
 
 
 def rounded(shape: Shape, multiple: int) -> Shape:

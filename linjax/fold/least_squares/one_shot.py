@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from linjax.fold.least_squares.budget import Shape
-from linjax.fold.least_squares.features import Frame, frame, leaving
+from linjax.fold.least_squares.features import Features, Frame, frame, leaving
 from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy, shape_of
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
@@ -52,13 +52,22 @@ def fold_moments(problems: Sequence[Problem], plan: Plan) -> tuple[Layers, ...]:
     )
 
 
-def execute(problem: Problem, data: Frame, shape: Shape) -> Layers:
+def execute(
+    problem: Problem, data: Frame, shape: Shape, inputs: Features | None = None
+) -> Layers:
     """Folds a chain to the given widths, from its input to its outputs.
 
     Layers in front of the first one that changes stay as they are.
+
+    Args:
+      problem: the chain.
+      data: its moments.
+      shape: the widths.
+      inputs: the features that are left of its input, where it reads something folded; the
+        first layer is then refitted to these.
     """
     parts, start = anatomy(problem), shape_of(problem.layers)
-    v, done, same = parts.features[0], [], True
+    v, done, same = parts.features[0] if inputs is None else inputs, [], inputs is None
     for i, layer in enumerate(problem.layers):
         widths = Widths(shape.necks[i], shape.units[i], shape.linears[i])
         same = same and widths == Widths(start.necks[i], start.units[i], start.linears[i])

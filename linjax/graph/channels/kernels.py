@@ -253,13 +253,20 @@ def write(conv: Convolution, flat: Flat, new: Kernel) -> Flat:
 
 
 def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array:
-    """Reads a dense reader's kernel as ``(taps, channels, q)``, a tap being a place of the image."""
+    """Reads a dense reader's kernel as ``(taps, channels, q)``, a tap for each place."""
     leaf = _host(affine.kernel, flat[affine.kernel])
     rows = leaf if affine.layout == (0, 1) else leaf.T
+    return by_tap(rows, reading, own)
+
+
+def by_tap(rows: Array, reading: Reading, own: Width) -> Array:
+    """Orders a matrix's rows, one for each flattened feature, as ``(taps, channels, q)``."""
     outer, inner = reading.outer, reading.inner
     cut = outer * own.units * inner
     parts = [
-        block.reshape(outer, n, inner, -1).swapaxes(1, 2).reshape(outer * inner, n, -1)
+        block.reshape(outer, n, inner, rows.shape[1])
+        .swapaxes(1, 2)
+        .reshape(outer * inner, n, rows.shape[1])
         for block, n in ((rows[:cut], own.units), (rows[cut:], own.linears))
     ]
     return np.concatenate(parts, axis=1)
@@ -268,12 +275,12 @@ def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array
 def write_rows(
     affine: Affine, reading: Reading, flat: Flat, rows: Array, own: Width, bias: Array
 ) -> Flat:
-    """Returns the pytree with a dense reader's kernel, as of :func:`read_rows`, and bias replaced."""
+    """Returns the pytree with a dense reader's kernel ``(taps, channels, q)`` and bias replaced."""
     flat = dict(flat)
     like = flat[affine.kernel]
-    outer, inner = reading.outer, reading.inner
+    outer, inner, q = reading.outer, reading.inner, rows.shape[2]
     blocks = [
-        block.reshape(outer, inner, n, -1).swapaxes(1, 2).reshape(outer * n * inner, -1)
+        block.reshape(outer, inner, n, q).swapaxes(1, 2).reshape(outer * n * inner, q)
         for block, n in ((rows[:, : own.units], own.units), (rows[:, own.units :], own.linears))
     ]
     value = np.concatenate(blocks)

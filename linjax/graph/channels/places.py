@@ -16,7 +16,7 @@ from linjax.graph.program import Const, Op, Program
 
 
 class Place(NamedTuple):
-    """The axis that runs over channels; flattened with others, it has ``outer · m · inner`` entries.
+    """The axis that runs over channels: ``outer · m · inner`` entries if flattened with others.
 
     Attributes:
       axis: the axis.

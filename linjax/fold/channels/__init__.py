@@ -1,0 +1,1 @@
+"""Folding the channels of convolutions, together with the dense chains around them."""

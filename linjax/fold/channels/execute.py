@@ -1,0 +1,175 @@
+"""Folding the sites of a network to given widths, by second moments alone."""
+
+from typing import Any
+
+import numpy as np
+
+from linjax.fold.channels.network import Network, chain_frame, feeding
+from linjax.fold.channels.plan import Landscape, State, start
+from linjax.fold.channels.problem import Problem, Reader, kept_features, result, through
+from linjax.fold.channels.surface import Choice, Sight, choose, target
+from linjax.fold.least_squares.directions import solve
+from linjax.fold.least_squares.features import Features, Frame, frame, side_by_side
+from linjax.fold.least_squares.one_shot import execute
+from linjax.fold.report import SiteChange, change
+from linjax.graph import pytree
+from linjax.graph.chains import write_chain
+from linjax.graph.channels import kernels
+from linjax.graph.channels.kernels import Kernel, Width
+from linjax.graph.structure import ChannelSite
+
+Array = np.ndarray
+
+
+def choices(network: Network, state: State) -> list[Choice]:
+    """Chooses what every site keeps."""
+    made = []
+    for problem, (k, r) in zip(network.problems, state.widths, strict=True):
+        if (k, r) == (problem.channels, 0):
+            made.append(Choice(np.arange(k), np.zeros((problem.units, 0))))
+            continue
+        seen = []
+        for reader in problem.readers:
+            data = frame(reader.moments, None, network.ridge)
+            seen.append(Sight(reader, data, data, target(problem, reader, data)))
+        made.append(choose(problem, seen, k, r))
+    return made
+
+
+def executed(
+    network: Network, land: Landscape, state: State
+) -> tuple[pytree.Flat, dict[str, SiteChange]]:
+    """Returns the flat pytree folded to given widths, and what became of every site."""
+    made = choices(network, state)
+    flat = apply_choices(network, made)
+    changes = {
+        problem.name: _change(problem, choice)
+        for problem, choice in zip(network.problems, made, strict=True)
+    }
+    first = start(land)
+    kept = dict(zip((s.name for s in network.sites), made, strict=True))
+    for i, (chain, problem) in enumerate(zip(network.graph.chains, network.chains, strict=True)):
+        inputs = chain_inputs(network, chain, kept)
+        layers = problem.layers
+        if inputs is not None or state.shapes[i] != first.shapes[i]:
+            data = chain_frame(problem, network.ridge)
+            layers = execute(problem, data, state.shapes[i], inputs)
+            flat = write_chain(network.graph, flat, chain, layers)
+        for site, old, new in zip(chain.sites, problem.layers, layers, strict=False):
+            changes[site.name] = change(old, new)
+    return flat, changes
+
+
+def _change(problem: Problem, choice: Choice) -> SiteChange:
+    units = choice.kept[choice.kept < problem.units]
+    linears = len(choice.kept) - len(units) + choice.mix.shape[1]
+    return SiteChange(problem.units, units, linears, False)
+
+
+def chain_inputs(network: Network, chain: Any, kept: dict[str, Choice]) -> Features | None:
+    """Returns what is left of the features that a chain reads, None if all of them are."""
+    reading, site = feeding(network, chain)
+    if site is None:
+        return None
+    own = network.widths[site.name]
+    chosen = kept[site.name].kept
+    if len(chosen) == own.total:
+        return None
+    outer, inner = np.arange(reading.outer)[:, None, None], np.arange(reading.inner)
+    units = chosen[chosen < own.units][None, :, None]
+    linear = chosen[chosen >= own.units][None, :, None] - own.units
+    cut = reading.outer * own.units * reading.inner
+    rows = [
+        ((outer * own.units + units) * reading.inner + inner).reshape(-1),
+        (cut + (outer * own.linears + linear) * reading.inner + inner).reshape(-1),
+    ]
+    return Features(np.concatenate(rows))
+
+
+def refitted_rows(
+    problem: Problem, reader: Reader, choice: Choice, data: Frame
+) -> tuple[Array, Array]:
+    """Refits what a reader does with the channels that are left.
+
+    Returns:
+      ``(taps, kept + r, q)`` rows in the order of ``choice``, and the shift of the bias.
+    """
+    f = side_by_side(
+        [kept_features(problem, reader, choice.kept), through(problem, reader, choice.mix)]
+    )
+    z = result(problem, reader)
+    rows = solve(data.within(f), data.between(f, z))
+    shift = data.mean_of(z) - data.mean_of(f) @ rows
+    by_channel = rows.reshape(-1, reader.taps, rows.shape[1])
+    return by_channel.swapaxes(0, 1), shift
+
+
+def apply_choices(network: Network, made: list[Choice]) -> pytree.Flat:
+    """Narrows all sites: readers are refitted, producers restricted, batch norm multiplied in."""
+    graph = network.graph
+    new = dict(network.kernels)
+    flat = dict(network.flat)
+    for site, problem, choice in zip(network.sites, network.problems, made, strict=True):
+        if len(choice.kept) == problem.channels:
+            continue
+        for reading, reader in zip(site.readings, problem.readers, strict=True):
+            if reader.chained:
+                continue
+            data = frame(reader.moments, None, network.ridge)
+            rows, shift = refitted_rows(problem, reader, choice, data)
+            if reader.name in new:
+                new[reader.name] = _with_rows(new[reader.name], rows, shift)
+                continue
+            affine = graph.affine(reader.name)
+            bias = shift if affine.bias_path not in flat else flat[affine.bias_path] + shift
+            left = _left(problem, choice)
+            flat = kernels.write_rows(affine, reading, flat, rows, left, np.asarray(bias))
+    for site, problem, choice in zip(network.sites, network.problems, made, strict=True):
+        if len(choice.kept) == problem.channels:
+            continue
+        new[site.producer] = _restricted(new[site.producer], problem, choice)
+        flat = _narrowed(site, flat, choice.kept[choice.kept < problem.units])
+    for conv in graph.convolutions:
+        changed = new[conv.name] is not network.kernels[conv.name]
+        if changed or (conv.scaling is not None and conv.scaling.leaves[0] in flat):
+            flat = kernels.write(conv, flat, new[conv.name])
+    return flat
+
+
+def _left(problem: Problem, choice: Choice) -> Width:
+    units = int(np.sum(choice.kept < problem.units))
+    return Width(units, len(choice.kept) - units + choice.mix.shape[1])
+
+
+def _with_rows(kernel: Kernel, rows: Array, shift: Array) -> Kernel:
+    """A convolution that reads other channels."""
+    k = kernel.kernel.shape[2]
+    return Kernel(
+        rows[:, :, :k],
+        kernel.bias + shift[:k],
+        rows[:, :, k:],
+        kernel.linear_bias + shift[k:],
+    )
+
+
+def _restricted(kernel: Kernel, problem: Problem, choice: Choice) -> Kernel:
+    """A convolution restricted to what is kept, with new linear channels."""
+    units = choice.kept[choice.kept < problem.units]
+    linear = choice.kept[choice.kept >= problem.units] - problem.units
+    return Kernel(
+        kernel.kernel[:, :, units],
+        kernel.bias[units],
+        np.concatenate([kernel.linear[:, :, linear], kernel.kernel @ choice.mix], axis=2),
+        np.concatenate([kernel.linear_bias[linear], kernel.bias @ choice.mix]),
+    )
+
+
+def _narrowed(site: ChannelSite, flat: pytree.Flat, units: Array) -> pytree.Flat:
+    """Restricts the parameters of a site's activation."""
+    flat = dict(flat)
+    for leaf in site.unit_leaves:
+        if len(units):
+            flat[leaf.path] = np.take(np.asarray(flat[leaf.path]), units, axis=leaf.axis)
+        else:
+            flat.pop(leaf.path, None)
+    return flat

@@ -1,0 +1,111 @@
+"""What every size of a network with convolutions costs, priced once for all budgets."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linjax.evidence.bounds import fingerprint
+from linjax.evidence.stats import Stats
+from linjax.fold.channels.execute import executed
+from linjax.fold.channels.network import Network, landscape, read
+from linjax.fold.channels.plan import Landscape, State, Step, error, parameters, path, rounded_state
+from linjax.fold.report import SiteChange
+from linjax.fold.rules import Size, Tolerance
+from linjax.graph import pytree, table
+from linjax.graph.count import count
+
+Array = np.ndarray
+
+SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
+
+
+class ChannelPlan(NamedTuple):
+    """Widths of everything, and what was expected of them.
+
+    Attributes:
+      state: the widths.
+      parameters: parameters of the whole network.
+      error: predicted relative output error, root mean square.
+    """
+
+    state: State
+    parameters: int
+    error: float
+
+
+class ChannelFrontier(NamedTuple):
+    """Predicted output error at every size; prints as a table.
+
+    Attributes:
+      stats: the evidence that it was made of.
+      network: the parameters and the evidence, read.
+      land: what all widths cost.
+      steps: ever smaller networks, each the one before after its cheapest move.
+      scale: the outputs' variance in the metric of the errors.
+      before: parameters of the network.
+      fingerprint: digest of its parameters.
+    """
+
+    stats: Stats
+    network: Network
+    land: Landscape
+    steps: tuple[Step, ...]
+    scale: float
+    before: int
+    fingerprint: str
+
+    def plan(self, rule: Size | Tolerance) -> ChannelPlan:
+        """Returns the widths that a rule asks for."""
+        if isinstance(rule, Size):
+            most = int(rule.fraction * self.before)
+            fitting = (step for step in self.steps if step.parameters <= most)
+            step = next(fitting, self.steps[-1])
+        else:
+            step = self.steps[0]
+            for following in self.steps[1:]:
+                if following.error > rule.error**2 * self.scale:
+                    break
+                step = following
+        state = rounded_state(step.state, rule.round_to)
+        squared = error(self.land, state)
+        return ChannelPlan(
+            state, parameters(self.land, state), float(np.sqrt(squared / self.scale))
+        )
+
+    def fold(self, params: Any, plan: ChannelPlan) -> tuple[Any, dict[str, SiteChange]]:
+        """Returns the pytree folded to a plan in one shot, and what became of every site."""
+        flat, changes = executed(self.network, self.land, plan.state)
+        return pytree.unflatten(flat, like=params), changes
+
+    def errors(self, sizes: Any) -> Array:
+        """Returns the predicted relative output error at shares of the parameters."""
+        return np.array([self.plan(Size(float(share))).error for share in np.ravel(sizes)])
+
+    def __repr__(self) -> str:
+        plans = [self.plan(Size(share)) for share in SHOWN]
+        rows = [
+            (f"{share:.1%}", f"{plan.parameters:,}", f"{plan.error:.3g}")
+            for share, plan in zip(SHOWN, plans, strict=True)
+        ]
+        text = table.grid(("size", "parameters", "predicted relative output error"), rows)
+        return f"{text}\n{self.before:,} parameters before"
+
+
+def channel_frontier(params: Any, stats: Stats) -> ChannelFrontier:
+    """Prices all sizes of a network with convolutions at once."""
+    network = read(params, stats)
+    land = landscape(network)
+    return ChannelFrontier(
+        stats, network, land, tuple(path(land)), _scale(land), count(params), fingerprint(params)
+    )
+
+
+def _scale(land: Landscape) -> float:
+    """The outputs' variance in the output metric, that relative errors are relative to.
+
+    The largest that any reader in the network sees, places of a feature map taken as
+    independent.
+    """
+    seen = [chain.prices.output for chain in land.chains]
+    seen += [float(surface[0, 0]) for surface in land.surfaces]
+    return max([*seen, np.finfo(np.float64).tiny])

@@ -1,0 +1,201 @@
+"""A whole network with convolutions as least squares sees it: sites, dense chains, their costs."""
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import EvidenceError, FoldWarning
+from linjax.evidence.channels import in_chain
+from linjax.evidence.stats import Stats
+from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
+from linjax.fold.channels.problem import Problem, Reader
+from linjax.fold.channels.surface import sights, surface
+from linjax.fold.least_squares.features import frame
+from linjax.fold.least_squares.plan import MANY_ROWS, RIDGES
+from linjax.fold.least_squares.prices import Problem as ChainProblem
+from linjax.fold.least_squares.prices import prices
+from linjax.graph import pytree
+from linjax.graph.chains import read_chain
+from linjax.graph.channels import kernels
+from linjax.graph.channels.kernels import Kernel, Width
+from linjax.graph.count import count
+from linjax.graph.structure import ChannelSite, Graph
+
+Array = np.ndarray
+
+
+class Network(NamedTuple):
+    """Parameters and evidence, read.
+
+    Attributes:
+      graph: the network.
+      flat: its parameters by path.
+      kernels: its convolutions by name, per-channel affine maps multiplied in.
+      widths: channels by site.
+      sites: the sites that can fold.
+      problems: what they are to least squares.
+      chains: the dense chains.
+      ridge: shrinkage for refits.
+    """
+
+    graph: Graph
+    flat: pytree.Flat
+    kernels: dict[str, Kernel]
+    widths: dict[str, Width]
+    sites: tuple[ChannelSite, ...]
+    problems: tuple[Problem, ...]
+    chains: tuple[ChainProblem, ...]
+    ridge: float
+
+
+def read(params: Any, stats: Stats) -> Network:
+    """Reads a network and its evidence.
+
+    Raises:
+      EvidenceError: if the evidence holds no second moments.
+    """
+    if stats.moments is None:
+        raise EvidenceError("sizes and tolerances need second moments; collect with them")
+    graph, flat = stats.graph, pytree.flatten(params)
+    everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
+    widths = {site.name: kernels.width(site, graph, flat) for site in graph.channels}
+    sites, problems, skipped = [], [], []
+    for site, seen in zip(graph.channels, stats.channels, strict=True):
+        own = widths[site.name]
+        readers = tuple(
+            Reader(
+                reading.consumer, _rows(graph, flat, everything, reading, own), moments,
+                in_chain(graph, reading.consumer),
+            )
+            for reading, moments in zip(site.readings, seen.readings, strict=True)
+        )  # fmt: skip
+        problem = Problem(site.name, own.units, own.linears, readers)
+        if problem.measured:
+            sites.append(site)
+            problems.append(problem)
+        else:
+            skipped.append(site.name)
+    if skipped:
+        warnings.warn(
+            f"left alone: {', '.join(skipped)}: a reader's patch has more entries than moments "
+            "are kept of; collect with limits=Limits(features=…)",
+            FoldWarning,
+            stacklevel=5,
+        )
+    chains = tuple(
+        ChainProblem(read_chain(graph, flat, chain), moments, len(chain.layers[-1]) == 1)
+        for chain, moments in zip(graph.chains, stats.moments, strict=True)
+    )
+    ridge = _ridge(tuple(problems))
+    return Network(graph, flat, everything, widths, tuple(sites), tuple(problems), chains, ridge)
+
+
+def _rows(
+    graph: Graph, flat: pytree.Flat, known: dict[str, Kernel], reading: Any, own: Width
+) -> Array:
+    """What a reader does with channels, ``(taps, channels, q)``."""
+    if reading.consumer in known:
+        kernel = known[reading.consumer]
+        return np.concatenate([kernel.kernel, kernel.linear], axis=2)
+    affine = graph.affine(reading.consumer)
+    if in_chain(graph, reading.consumer):
+        return _chain_rows(graph, flat, reading, own)
+    return kernels.read_rows(affine, reading, flat, own)
+
+
+def _chain_rows(graph: Graph, flat: pytree.Flat, reading: Any, own: Width) -> Array:
+    """The kernel, after any bottleneck, of the first layer of a chain."""
+    chain = next(c for c in graph.chains if reading.consumer in c.layers[0])
+    layer = read_chain(graph, flat, chain)[0]
+    kernel = layer.kernel if layer.down is None else layer.down @ layer.kernel
+    return kernels.by_tap(kernel, reading, own)
+
+
+def _ridge(problems: tuple[Problem, ...]) -> float:
+    """The smallest shrinkage where samples are many, a larger one where they are few."""
+    ratio = min(
+        (
+            float(np.sum(r.moments.count)) / max(r.moments.mean.shape[1], 1)
+            for p in problems
+            for r in p.readers
+        ),
+        default=np.inf,
+    )
+    if ratio >= 4 * MANY_ROWS:
+        return RIDGES[0]
+    return RIDGES[1] if ratio >= MANY_ROWS else RIDGES[2]
+
+
+def landscape(network: Network) -> Landscape:
+    """Prices all sites and chains of a network."""
+    graph, flat = network.graph, network.flat
+    index = {site.name: i for i, site in enumerate(network.sites)}
+    feeds = {r.consumer: index[s.name] for s in network.sites for r in s.readings}
+    surfaces = tuple(surface(p, sights(p, network.ridge)) for p in network.problems)
+    reads, fixed_convs = [], 0
+    for conv in graph.convolutions:
+        if conv.name in index:
+            continue
+        kernel = network.kernels[conv.name]
+        outputs = kernel.kernel.shape[2] + kernel.linear.shape[2]
+        fixed_convs += outputs
+        if conv.name in feeds:
+            reads.append(Read(feeds[conv.name], kernel.kernel.shape[0] * outputs))
+        else:
+            fixed_convs += kernel.kernel.size + kernel.linear.size
+    for site in network.sites:
+        for reader in network.problems[index[site.name]].readers:
+            if reader.name not in network.kernels and not reader.chained:
+                taps, _, outputs = reader.rows.shape
+                reads.append(Read(index[site.name], taps * outputs))
+                fixed_convs += outputs
+    chains = tuple(
+        _chained(network, chain_problem, chain, index)
+        for chain_problem, chain in zip(network.chains, graph.chains, strict=True)
+    )
+    priced = pytree.foldable_paths(graph) | pytree.channel_paths(graph)
+    fixed = count([leaf for path, leaf in flat.items() if path not in priced])
+    return Landscape(
+        surfaces=surfaces,
+        starts=tuple(p.channels for p in network.problems),
+        costs=tuple(_cost(network, site, feeds) for site in network.sites),
+        reads=tuple(reads),
+        chains=chains,
+        fixed=fixed + fixed_convs,
+    )
+
+
+def _cost(network: Network, site: ChannelSite, feeds: dict[str, int]) -> Cost:
+    kernel = network.kernels[site.producer]
+    taps, inputs, _ = kernel.kernel.shape
+    slices = 0
+    for leaf in site.unit_leaves:
+        if leaf.path in network.flat:
+            shape = jnp.shape(network.flat[leaf.path])
+            slices += math.prod(shape) // max(shape[leaf.axis], 1)
+    return Cost(taps, inputs, feeds.get(site.producer, -1), 1 + slices, 1)
+
+
+def _chained(network: Network, problem: ChainProblem, chain: Any, index: dict[str, int]) -> Chained:
+    reading, site = feeding(network, chain)
+    priced = prices(problem, RIDGES[0])
+    if site is None:
+        return Chained(priced, -1, 0)
+    return Chained(priced, index[site.name], reading.outer * reading.inner)
+
+
+def feeding(network: Network, chain: Any) -> tuple[Any, ChannelSite | None]:
+    """Returns the site that a chain reads, and how, if there is one that can fold."""
+    for site in network.sites:
+        for reading in site.readings:
+            if reading.consumer in chain.layers[0]:
+                return reading, site
+    return None, None
+
+
+def chain_frame(problem: ChainProblem, ridge: float) -> Any:
+    """Returns the moments that a chain is refitted by."""
+    return frame(problem.moments, None, ridge)

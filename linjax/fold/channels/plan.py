@@ -1,0 +1,231 @@
+"""Spending one budget on channels and dense chains: a greedy path over all sizes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.least_squares.budget import (
+    Prices,
+    Shape,
+    best_move,
+    predicted,
+    rounded,
+    stored,
+)
+
+Array = np.ndarray
+
+
+class Cost(NamedTuple):
+    """What a site's channels cost, given the widths of the sites that it reads from.
+
+    Attributes:
+      taps: places that its convolution reads together.
+      inputs: channels that it reads where these don't come from a site.
+      source: index of the site that they come from, −1 for none.
+      own: parameters of each unit elsewhere: its bias, parameters of its activation.
+      bias: parameters of each linear channel beside its kernel.
+    """
+
+    taps: int
+    inputs: int
+    source: int
+    own: int
+    bias: int
+
+
+class Read(NamedTuple):
+    """What each channel of a site costs in a reader that isn't a site itself, nor in a chain.
+
+    Attributes:
+      source: the site.
+      per_channel: parameters of the reader for each channel.
+    """
+
+    source: int
+    per_channel: int
+
+
+class Chained(NamedTuple):
+    """A dense chain, and where its input comes from.
+
+    Attributes:
+      prices: what its widths cost.
+      source: index of the site that it reads, −1 for none.
+      places: features that each channel is to the chain.
+    """
+
+    prices: Prices
+    source: int
+    places: int
+
+
+class Landscape(NamedTuple):
+    """All that a plan decides about.
+
+    Attributes:
+      surfaces: ``(n + 1, r + 1)`` error by site, kept channels and linear ones.
+      starts: channels and linear channels of each site as it is, the latter among the former.
+      costs: of each site.
+      reads: readers that are neither sites nor in chains.
+      chains: the dense chains.
+      fixed: parameters that nothing can change.
+    """
+
+    surfaces: tuple[Array, ...]
+    starts: tuple[int, ...]
+    costs: tuple[Cost, ...]
+    reads: tuple[Read, ...]
+    chains: tuple[Chained, ...]
+    fixed: int
+
+
+class State(NamedTuple):
+    """Widths: (kept channels, linear channels) of each site, and shapes of dense chains."""
+
+    widths: tuple[tuple[int, int], ...]
+    shapes: tuple[Shape, ...]
+
+
+class Step(NamedTuple):
+    """A point on the path: widths, parameters of the network, predicted squared error."""
+
+    state: State
+    parameters: int
+    error: float
+
+
+def start(land: Landscape) -> State:
+    """Returns the network as it is."""
+    return State(tuple((n, 0) for n in land.starts), tuple(c.prices.start for c in land.chains))
+
+
+def parameters(land: Landscape, state: State) -> int:
+    """Returns the number of parameters of the whole network."""
+    total = land.fixed
+    totals = [k + r for k, r in state.widths]
+    for cost, (k, r) in zip(land.costs, state.widths, strict=True):
+        reads = cost.inputs if cost.source < 0 else totals[cost.source]
+        total += cost.taps * reads * (k + r) + cost.own * k + cost.bias * r
+    total += sum(read.per_channel * totals[read.source] for read in land.reads)
+    for chain, shape in zip(land.chains, state.shapes, strict=True):
+        total += stored(_reads(chain, totals), shape)
+    return total
+
+
+def _reads(chain: Chained, totals: list[int]) -> int:
+    if chain.source < 0:
+        return chain.prices.reads
+    return totals[chain.source] * chain.places
+
+
+def error(land: Landscape, state: State) -> float:
+    """Returns the predicted squared output error: errors of all parts, added."""
+    sites = sum(s[k, r] for s, (k, r) in zip(land.surfaces, state.widths, strict=True))
+    chains = sum(
+        predicted(c.prices, shape) for c, shape in zip(land.chains, state.shapes, strict=True)
+    )
+    return float(sites + chains)
+
+
+class _Move(NamedTuple):
+    state: State
+    price: float
+    saved: float
+
+
+def _site_move(land: Landscape, state: State, site: int) -> _Move | None:
+    """The cheapest narrowing of a site: error added per parameter saved.
+
+    With all other widths as they are, the parameters are linear in the site's.
+    """
+    k, r = state.widths[site]
+    now = parameters(land, state)
+
+    def at(units: int, linears: int) -> State:
+        widths = (*state.widths[:site], (units, linears), *state.widths[site + 1 :])
+        return state._replace(widths=widths)
+
+    per_unit = now - parameters(land, at(k - 1, r)) if k else 0
+    more = parameters(land, at(k, r + 1)) - now
+    surface = land.surfaces[site]
+    units = np.arange(surface.shape[0])[:, None]
+    linears = np.arange(surface.shape[1])[None, :]
+    per_unit = per_unit if k else more
+    saved = (k - units) * per_unit + (r - linears) * more
+    allowed = (saved > 0) & (units + linears >= 1) & (units <= k)
+    if not allowed.any():
+        return None
+    worse = np.maximum(surface - surface[k, r], 0.0)
+    price = np.where(allowed, worse / np.where(allowed, saved, 1), np.inf)
+    least = price.min()
+    best = np.argmax(np.where(price <= least, saved, -1))
+    i, j = np.unravel_index(int(best), price.shape)
+    return _Move(at(int(i), int(j)), float(least), float(saved[i, j]))
+
+
+def _chain_move(land: Landscape, state: State, index: int) -> _Move | None:
+    """The cheapest move of a dense chain."""
+    totals = [k + r for k, r in state.widths]
+    chain, shape = land.chains[index], state.shapes[index]
+    prices = chain.prices._replace(reads=_reads(chain, totals))
+    move = best_move(prices, shape)
+    if move is None:
+        return None
+    shapes = (*state.shapes[:index], move.shape, *state.shapes[index + 1 :])
+    return _Move(state._replace(shapes=shapes), move.worse / move.saved, move.saved)
+
+
+def _neighbours(land: Landscape, changed: int) -> set[int]:
+    """Sites, and chains by number behind the last site, whose prices a site's width changes."""
+    near = {changed}
+    if land.costs[changed].source >= 0:
+        near.add(land.costs[changed].source)
+    near |= {i for i, cost in enumerate(land.costs) if cost.source == changed}
+    last = len(land.costs)
+    return near | {last + i for i, chain in enumerate(land.chains) if chain.source == changed}
+
+
+def path(land: Landscape) -> Iterator[Step]:
+    """Yields ever smaller networks, each the previous one after its cheapest move."""
+    sites = len(land.costs)
+    state = start(land)
+    moves: list[_Move | None] = [None] * (sites + len(land.chains))
+    stale = set(range(len(moves)))
+    while True:
+        yield Step(state, parameters(land, state), error(land, state))
+        for i in stale:
+            moves[i] = _site_move(land, state, i) if i < sites else _chain_move(
+                land, state, i - sites
+            )  # fmt: skip
+        open_moves = [(m.price, -m.saved, i) for i, m in enumerate(moves) if m is not None]
+        if not open_moves:
+            return
+        _, _, chosen = min(open_moves)
+        move = moves[chosen]
+        if chosen < sites:
+            width = move.state.widths[chosen]
+            widths = (*state.widths[:chosen], width, *state.widths[chosen + 1 :])
+            state = state._replace(widths=widths)
+            stale = _neighbours(land, chosen)
+        else:
+            at = chosen - sites
+            shapes = (*state.shapes[:at], move.state.shapes[at], *state.shapes[at + 1 :])
+            state = state._replace(shapes=shapes)
+            source = land.chains[at].source
+            stale = {chosen} if source < 0 else {chosen, source}
+
+
+def rounded_state(state: State, multiple: int) -> State:
+    """Rounds widths down to a multiple where they reach it."""
+    if multiple == 1:
+        return state
+
+    def down(n: int) -> int:
+        return n if n < multiple else n - n % multiple
+
+    return State(
+        tuple((down(k), down(r)) for k, r in state.widths),
+        tuple(rounded(shape, multiple) for shape in state.shapes),
+    )
