@@ -11,11 +11,11 @@ import sys
 from absl import app, flags, logging
 
 from experiments.data import MissingData
-from experiments.exact import removal, scaling
+from experiments.exact import lumping, removal, scaling
 from experiments.main import CONFIG, DATA_DIR, WORKDIR
 from experiments.run import OtherRun
 
-EXPERIMENTS = {"removal": removal.run, "scaling": scaling.run}
+EXPERIMENTS = {"removal": removal.run, "scaling": scaling.run, "lumping": lumping.run}
 
 
 def main(argv: list[str]) -> None:

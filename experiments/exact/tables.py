@@ -86,6 +86,64 @@ def scaling(rows: Sequence[Row]) -> str:
     return markdown(SCALING, lines)
 
 
+RANKS = ("kernel", "units", "rank", "99% of energy", "90% of energy")
+QUANTISED = ("bits", "accuracy", "units lumped, by layer", "parameters left", "same class")
+PLANTED = (
+    "units in a combination", "removed of 128", "networks", "accuracy", "as published",
+    "fold at that size", "lump", "removed by lump",
+)  # fmt: skip
+
+
+def lumping(rows: Sequence[Row]) -> str:
+    """Tabulates ranks of kernels, quantised kernels, and planted units, means over seeds."""
+    parts = [_ranks(next(row for row in rows if row["experiment"] == "ranks"))]
+    parts.append(_quantised([row for row in rows if row["experiment"] == "quantised"]))
+    parts.append(_planted([row for row in rows if row["experiment"] == "planted"]))
+    return "\n\n".join(parts)
+
+
+def _ranks(row: Row) -> str:
+    columns = ("units", "rank", "rank 99%", "rank 90%")
+    lines = [
+        [name, *(str(found[column]) for column in columns)]
+        for name, found in row["kernels"].items()
+    ]
+    return markdown(RANKS, lines)
+
+
+def _quantised(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        pairs = zip(row["layers"], row["units"], row["kept"], strict=True)
+        lumped = ", ".join(f"{name}: {before - after} of {before}" for name, before, after in pairs)
+        share = row["lumped parameters"] / row["parameters"]
+        figures = [f"{row['accuracy']:.2%}", lumped, f"{share:.1%}", f"{row['agreement']:.2%}"]
+        lines.append([str(row["bits"]), *figures])
+    return markdown(QUANTISED, lines)
+
+
+def _planted(rows: list[Row]) -> str:
+    lines = []
+    for terms, removed in sorted({(row["terms"], row["removed"]) for row in rows}):
+        same = [row for row in rows if (row["terms"], row["removed"]) == (terms, removed)]
+        means = [
+            f"{np.mean([row[name] for row in same]):.2%}"
+            for name in ("accuracy", "published_accuracy", "fold_accuracy", "lump_accuracy")
+        ]
+        gone = f"{np.mean([row['lump_units'] for row in same]):.1f}"
+        lines.append([str(terms), str(removed), str(len(same)), *means, gone])
+    return markdown(PLANTED, lines)
+
+
+def planted_sentence(row: Row) -> str:
+    """Returns what a run says about one network with planted units."""
+    return (
+        f"{row['removed']} combinations of {row['terms']}, seed {row['seed']}: accuracy "
+        f"{row['accuracy']:.4f}; without them {row['published_accuracy']:.4f} as published, "
+        f"{row['fold_accuracy']:.4f} by fold at that size; lump removes {row['lump_units']}"
+    )
+
+
 def sentence(row: Row) -> str:
     """Returns what a run says about one network."""
     return (
