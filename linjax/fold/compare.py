@@ -16,6 +16,7 @@ from linjax.graph.net import Net
 from linjax.report.progress import track
 
 Array = Any
+Function = Callable[[tuple[Any, ...]], Any]
 WIDEST = 4096  # classes whose metric is held as a matrix
 
 
@@ -114,12 +115,44 @@ def compare(
       >>> found.before, found.after, found.agreement, found.error < 0.01
       (15, 10, 1.0, True)
     """
+    return compare_functions(
+        lambda inputs: net.apply(params, *inputs),
+        lambda inputs: net.apply(small, *inputs),
+        (count(params), count(small)),
+        batches,
+        metric=metric,
+        progress=progress,
+    )
+
+
+def compare_functions(
+    original: Function,
+    other: Function,
+    counts: tuple[int, int],
+    batches: Iterable[Any],
+    *,
+    metric: str = "softmax",
+    progress: bool | None = None,
+) -> Comparison:
+    """Compares two functions of a tuple of inputs; as :func:`compare`.
+
+    Args:
+      original: the first function.
+      other: the second; it is measured against the first.
+      counts: how many parameters each has.
+      batches: inputs.
+      metric: as for :func:`compare`.
+      progress: whether to show progress; by default on a terminal.
+
+    Raises:
+      EvidenceError, LinjaxError: as :func:`compare`, or if the outputs have other shapes.
+    """
     if metric not in METRICS:
         raise LinjaxError(f"metric = {metric!r}, expected one of {', '.join(METRICS)}")
+    step = jax.jit(lambda inputs: _compare(original(inputs), other(inputs), metric))
     total: list[_Sums] = []
     for batch in track(batches, "compare", progress):
-        inputs = batch if isinstance(batch, tuple) else (batch,)
-        found = jax.tree.map(_host, _compare(net, params, small, inputs, metric))
+        found = jax.tree.map(_host, step(batch if isinstance(batch, tuple) else (batch,)))
         total = list(map(_add, total, found)) if total else found
     if not total or not total[0].rows:
         raise EvidenceError("no batches: the iterable of inputs is empty, or no output is a float")
@@ -131,8 +164,8 @@ def compare(
         largest=float(max(s.largest for s in total)),
         divergence=_mean(total, "divergence") if metric == "softmax" else None,
         agreement=_mean(total, "same") if metric == "softmax" else None,
-        before=count(params),
-        after=count(small),
+        before=counts[0],
+        after=counts[1],
     )
 
 
@@ -164,12 +197,14 @@ def _mean(total: list[_Sums], name: str) -> float:
     return float(sum(getattr(s, name) for s in total) / sum(s.rows for s in total))
 
 
-@functools.partial(jax.jit, static_argnames=("net", "metric"))
-def _compare(net: Net, params: Any, small: Any, inputs: Any, metric: str) -> list[_Sums]:
-    outputs = [jax.tree.leaves(net.apply(p, *inputs)) for p in (params, small)]
+def _compare(original: Any, other: Any, metric: str) -> list[_Sums]:
+    pairs = jax.tree.leaves(original), jax.tree.leaves(other)
+    shapes = [[leaf.shape for leaf in leaves] for leaves in pairs]
+    if shapes[0] != shapes[1]:
+        raise LinjaxError(f"outputs of shapes {shapes[1]} can't be compared with {shapes[0]}")
     return [
         _leaf(y.astype(jnp.float32), z.astype(jnp.float32), metric)
-        for y, z in zip(*outputs, strict=True)
+        for y, z in zip(*pairs, strict=True)
         if jnp.issubdtype(y.dtype, jnp.floating)
     ]
 

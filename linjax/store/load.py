@@ -14,7 +14,7 @@ from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree, table
 from linjax.graph.net import Net, trace
 from linjax.graph.structure import Graph, Leaf, join
-from linjax.store import files, tensors
+from linjax.store import containers, files, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest
 
@@ -22,6 +22,8 @@ from linjax.store.manifest import PROGRAM, Manifest
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredNet:
     """A network that runs without its code, made by :func:`load`; prints like a Net.
+
+    :func:`certify`, :func:`check_certificate` and :func:`count` take it, too.
 
     Attributes:
       graph: the static description of the network that was traced.
@@ -32,6 +34,12 @@ class StoredNet:
     graph: Graph
     manifest: Manifest
     exported: jax_export.Exported
+
+    @property
+    def example(self) -> tuple[Any, ...]:
+        """The inputs that the network was traced with, as shapes and dtypes."""
+        specs = [jax.ShapeDtypeStruct(s.shape, jnp.dtype(s.dtype)) for s in self.manifest.example]
+        return tuple(containers.rebuild(self.manifest.inputs, specs, "inputs"))
 
     def apply(self, params: Any, *inputs: Any) -> Any:
         """Runs the stored program; works under ``jit``, not under ``grad`` or ``vmap``.
@@ -149,6 +157,8 @@ def _stored(found: Contents, code: bytes, path: Path) -> StoredNet:
     manifest = found.manifest
     try:
         exported = jax_export.deserialize(bytearray(code))
+        if exported.nr_devices != 1:
+            raise ValueError("a later jax's fields, misread")
         (params, *_), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
         specs = tuple((path, v.shape, str(v.dtype)) for path, v in pytree.flatten(params).items())
     except Exception as error:  # whatever damaged bytes make of the reader
