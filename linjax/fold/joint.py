@@ -95,7 +95,7 @@ def joint_refit(
             break
     dtypes = {path: leaf.dtype for path, leaf in pytree.flatten(params).items()}
     flat = pytree.flatten(parts.tree(best[1]))
-    now = {path: leaf.astype(dtypes[path]) for path, leaf in flat.items()}
+    now = {path: pytree.cast(leaf, dtypes[path]) for path, leaf in flat.items()}
     return pytree.unflatten(now, like=params)
 
 

@@ -138,7 +138,7 @@ def _floating(params: Any) -> tuple[pytree.Flat, pytree.Flat]:
 def _joined(parts: tuple[pytree.Flat, pytree.Flat], like: Any) -> dict[str, Any]:
     flat = pytree.flatten(like)
     leaves = {**parts[0], **parts[1]}
-    now = {path: x.astype(flat[path].dtype) for path, x in leaves.items()}
+    now = {path: pytree.cast(x, flat[path].dtype) for path, x in leaves.items()}
     return pytree.unflatten(now, like=like)
 
 

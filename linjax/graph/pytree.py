@@ -67,6 +67,11 @@ def is_floating(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat"))
 
 
+def cast(leaf: Any, dtype: Any) -> Any:
+    """Returns a leaf in a dtype; random keys, which know no casts, as they are."""
+    return leaf if leaf.dtype == dtype else leaf.astype(dtype)
+
+
 def same_structure(a: Any, b: Any) -> bool:
     """Whether two pytrees differ in their leaves only."""
     structure: Any = jax.tree.structure(a)

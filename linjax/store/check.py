@@ -10,7 +10,7 @@ from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
 from linjax.graph.chains import flows
 from linjax.graph.structure import Graph, Leaf, join
-from linjax.store import codec, containers, tensors
+from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
     PROGRAM,
@@ -88,7 +88,7 @@ def _check_arrays(manifest: Manifest, header: Header) -> None:
     for name in sorted(have ^ want.keys()):
         raise StoreError(f"{name:.200}: {'unexpected' if name in have else 'missing'}")
     for name, leaf in want.items():
-        entry = header.entries[name]
+        entry, leaf = header.entries[name], keys.as_stored(leaf)
         if (entry.shape, entry.dtype) != (leaf.shape, leaf.dtype):
             raise StoreError(
                 f"{name}: {entry.dtype} {entry.shape}, expected {leaf.dtype} {leaf.shape}"
@@ -105,7 +105,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
     graph = manifest.graph
     check_names(graph.leaves)
     _check_graph(graph)
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in graph.leaves]
+    shapes = list(map(keys.spec, graph.leaves))
     if manifest.containers is None:
         paths = [leaf.path for leaf in graph.leaves]
         template = pytree.unflatten(dict(zip(paths, shapes, strict=True)))
@@ -152,6 +152,8 @@ def _check_graph(graph: Graph) -> None:
         raise StoreError("manifest: its graph contradicts itself")
 
 
-def _hollow(leaf: Leaf) -> np.ndarray:
-    """An array of this shape that takes no memory."""
+def _hollow(leaf: Leaf) -> Any:
+    """Something of this shape and dtype that takes no memory."""
+    if leaf.dtype in keys.KINDS:
+        return keys.spec(leaf)
     return np.broadcast_to(np.zeros((), jnp.dtype(leaf.dtype)), leaf.shape)

@@ -10,6 +10,7 @@ from jax import export as jax_export
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
 from linjax.graph.net import Net
+from linjax.store import keys
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -112,9 +113,7 @@ def _serialised(net: Net, params: Any, inputs: Any, platforms: tuple[str, ...]) 
         leaves = pytree.flatten(nested)
         return net.apply(jax.tree.unflatten(structure, [leaves[path] for path in flat]), *inputs)
 
-    shapes = {
-        leaf.path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in pytree.leaves_of(params)
-    }
+    shapes = {leaf.path: keys.spec(leaf) for leaf in pytree.leaves_of(params)}
     exported = jax_export.export(jax.jit(run), platforms=platforms)
     return bytes(exported(pytree.unflatten(shapes), *inputs).serialize())
 

@@ -14,7 +14,7 @@ from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree, table
 from linjax.graph.net import Net, trace
 from linjax.graph.structure import Graph, Leaf, join
-from linjax.store import containers, files, tensors
+from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest
 
@@ -143,13 +143,13 @@ def _runs(found: Contents, apply_fn: Callable[..., Any] | None) -> bool:
 
 
 def _on_device(leaf: Leaf, array: Any) -> Any:
-    kept = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    kept = jax.dtypes.canonicalize_dtype(array.dtype)
     if kept != array.dtype:
         raise StoreError(
             f"{join(leaf.path)}: dtype {leaf.dtype}, which JAX would cut to {kept}; "
             "enable jax_enable_x64"
         )
-    return jnp.asarray(array)
+    return keys.from_numbers(leaf, jnp.asarray(array))
 
 
 def _stored(found: Contents, code: bytes, path: Path) -> StoredNet:

@@ -15,7 +15,7 @@ from linjax.fold.report import Report
 from linjax.graph.count import count
 from linjax.graph.net import Net
 from linjax.graph.structure import Graph, Leaf, join
-from linjax.store import containers, tensors
+from linjax.store import containers, keys, tensors
 from linjax.store.export import Program
 
 SCHEMA = 1
@@ -214,7 +214,7 @@ def _finite(value: Any) -> float | None:
 
 def count_leaves(leaves: tuple[Leaf, ...]) -> int:
     """Counts parameters from their descriptions."""
-    return count([jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves])
+    return count(list(map(keys.spec, leaves)))
 
 
 def digest(manifest: str, blocks: Iterable[Any]) -> str:
@@ -239,7 +239,7 @@ def check_names(leaves: tuple[Leaf, ...]) -> None:
             raise StoreError(f"{name!r}: not a name for an array in a file; rename its keys")
         if name in seen:
             raise StoreError(f"{name}: two arrays would have this name; rename a key")
-        if leaf.dtype not in tensors.CODES:
+        if keys.as_stored(leaf).dtype not in tensors.CODES:
             kinds = ", ".join(tensors.CODES)
             raise StoreError(f"{name}: dtype {leaf.dtype} can't be stored; expected one of {kinds}")
         seen.add(name)

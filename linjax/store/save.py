@@ -15,7 +15,7 @@ from linjax.graph import pytree
 from linjax.graph.chains import flows
 from linjax.graph.net import Net
 from linjax.graph.structure import Leaf, join
-from linjax.store import codec, files, tensors
+from linjax.store import codec, files, keys, tensors
 from linjax.store.export import Program, to_stablehlo
 from linjax.store.manifest import FORMAT, PROGRAM, check_names, describe, digest, provenance_of
 
@@ -113,6 +113,6 @@ def _program(net: Net, params: Any) -> Program | str:
 def _host(leaf: Leaf, value: Any) -> np.ndarray:
     """Brings a leaf to the host in the dtype that JAX gives it."""
     try:
-        return np.asarray(value, dtype=jnp.dtype(leaf.dtype))
+        return np.asarray(keys.to_numbers(leaf, value), jnp.dtype(keys.as_stored(leaf).dtype))
     except (RuntimeError, TypeError) as error:
         raise StoreError(f"{join(leaf.path)}: can't be brought to this host: {error}") from error

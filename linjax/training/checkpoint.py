@@ -12,7 +12,7 @@ from linjax.graph import pytree
 from linjax.graph.chains import flows
 from linjax.graph.net import Net
 from linjax.graph.structure import Graph, Leaf, join
-from linjax.store import codec
+from linjax.store import codec, keys
 
 Array = Any
 
@@ -83,8 +83,13 @@ def save_checkpoint(
     _check(net.graph, params)
     nested = pytree.unflatten(pytree.flatten(params))
     leaves = pytree.leaves_of(nested)
+    flat = pytree.flatten(nested)
+    numbers = pytree.unflatten({x.path: keys.to_numbers(x, flat[x.path]) for x in leaves})
     told = codec.encode(_Described(net.graph.leaves, leaves, state is not None))
-    items = {"params": ocp.args.StandardSave(nested), "linjax": ocp.args.JsonSave(told)}
+    items = {
+        "params": ocp.args.StandardSave(numbers),
+        "linjax": ocp.args.JsonSave(told),
+    }
     if state is not None:
         # lists of leaves: the state's containers are the optimiser's, not the file's
         items["state"] = ocp.args.StandardSave(jax.tree.leaves(state))
@@ -132,10 +137,12 @@ def restore_checkpoint(
             raise StoreError(f"{folder}: no step {'at all' if at is None else at}; it has {have}")
         told = _told(_restore(manager, ocp, at, linjax=ocp.args.JsonRestore()))
         _compare(net.graph.leaves, told.traced)
-        shapes = {x.path: jax.ShapeDtypeStruct(x.shape, x.dtype) for x in told.leaves}
-        wanted = pytree.unflatten(shapes)
+        wanted = pytree.unflatten({x.path: keys.spec(x) for x in told.leaves})
         _check(net.graph, wanted)
-        params = _restore(manager, ocp, at, params=ocp.args.StandardRestore(wanted))
+        shapes = pytree.unflatten({x.path: keys.spec(keys.as_stored(x)) for x in told.leaves})
+        found = _restore(manager, ocp, at, params=ocp.args.StandardRestore(shapes))
+        flat = pytree.flatten(found)
+        params = pytree.unflatten({x.path: keys.from_numbers(x, flat[x.path]) for x in told.leaves})
         if optimizer is None:
             return Checkpoint(at, params, None)
         if not told.state:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 import linjax
 from linjax.graph import pytree
+from linjax.training.checkpoint import restore_checkpoint, save_checkpoint
 from tests.properties.networks import cast, planted, relative
 from tests.store import networks
 
@@ -181,6 +182,28 @@ def test_integers_several_inputs_and_dict_outputs(tmp_path):
     stored, loaded = linjax.load(tmp_path / "net")
     got = stored.apply(loaded, jnp.array([3, 2, 1]), {"s": jnp.ones((3, 1))})
     assert got["y"].shape == (3, 2) and got["steps"] == 7
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_random_keys(tmp_path, impl):
+    """As dropout leaves them in the state of an NNX module."""
+    params = {
+        "w": jnp.ones((4, 5)),
+        "v": jnp.ones((5, 2)),
+        "rngs": {"key": jax.random.key(7, impl=impl), "many": jax.random.split(jax.random.key(1))},
+    }
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["w"]) @ p["v"], params, jnp.ones((3, 4)))
+    linjax.save(tmp_path / "net", net, params)
+    stored, loaded = linjax.load(tmp_path / "net")
+    for name in ("key", "many"):
+        assert jnp.array_equal(loaded["rngs"][name], params["rngs"][name])
+        assert loaded["rngs"][name].dtype == params["rngs"][name].dtype
+    assert stored.apply(loaded, jnp.ones((2, 4))).shape == (2, 2)
+    full, loaded = linjax.load(tmp_path / "net", net.apply_fn)
+    assert full.apply(loaded, jnp.ones((2, 4))).shape == (2, 2)
+    save_checkpoint(tmp_path / "run", 1, net, params)
+    again = restore_checkpoint(tmp_path / "run", net).params
+    assert jnp.array_equal(again["rngs"]["many"], params["rngs"]["many"])
 
 
 def test_a_batch_that_cannot_be_symbolic_says_so(tmp_path):

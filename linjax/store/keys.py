@@ -1,0 +1,53 @@
+"""Random keys in files: arrays of a dtype of JAX's own, stored as the integers they are."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linjax.graph.structure import Leaf
+
+KINDS = {"key<fry>": ("threefry2x32", 2), "key<rbg>": ("rbg", 4), "key<urbg>": ("unsafe_rbg", 4)}
+"""By dtype: the generator, and how many uint32 make a key."""
+
+
+def dtype_of(name: str) -> Any:
+    """Returns the dtype of this name, of numbers or of random keys.
+
+    Example:
+      >>> dtype_of("bfloat16").itemsize, str(dtype_of("key<fry>"))
+      (2, 'key<fry>')
+    """
+    if name not in KINDS:
+        return jnp.dtype(name)
+    generator = KINDS[name][0]
+    return jax.eval_shape(lambda: jax.random.key(0, impl=generator)).dtype
+
+
+def spec(leaf: Leaf) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of a leaf as JAX wants them."""
+    return jax.ShapeDtypeStruct(leaf.shape, dtype_of(leaf.dtype))
+
+
+def as_stored(leaf: Leaf) -> Leaf:
+    """Describes the numbers that stand for a leaf in a file.
+
+    Example:
+      >>> as_stored(Leaf(("rngs", "key"), (), "key<fry>"))
+      Leaf(path=('rngs', 'key'), shape=(2,), dtype='uint32')
+    """
+    if leaf.dtype not in KINDS:
+        return leaf
+    return Leaf(leaf.path, (*leaf.shape, KINDS[leaf.dtype][1]), "uint32")
+
+
+def to_numbers(leaf: Leaf, value: Any) -> Any:
+    """Returns a leaf's value as numbers."""
+    return jax.random.key_data(value) if leaf.dtype in KINDS else value
+
+
+def from_numbers(leaf: Leaf, value: Any) -> Any:
+    """Returns numbers as the leaf that they stand for."""
+    if leaf.dtype not in KINDS:
+        return value
+    return jax.random.wrap_key_data(value, impl=KINDS[leaf.dtype][0])
