@@ -11,7 +11,7 @@ where it was; tables whose network doesn't beat the majority class are left out 
 from ml_collections import ConfigDict
 
 from configs import tabular
-from configs.quality_fashion import RIVALS
+from configs.quality_fashion import RECOVERED, RIVALS
 
 SIZES = (0.25, 0.1, 0.05, 0.025, 0.01)
 
@@ -21,6 +21,6 @@ def get_config():
     run = tabular.get_config()
     run.rules.threshold = ()
     run.rules.published_size = (0.75, 0.5, 0.25)
-    for rule in ("size", "compress", "recover", *RIVALS):
+    for rule in ("size", "compress", *RIVALS, *RECOVERED):
         run.rules[rule] = SIZES
     return ConfigDict({"run": run, "tables": (), "seeds": (0, 1, 2)})

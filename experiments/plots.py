@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, StrMethodFormatter
 
 from experiments.results import Row
+from experiments.rules import RECOVERED
 
 # Okabe & Ito's palette, a marker beside each colour.
 LOOKS = {
@@ -19,7 +20,14 @@ LOOKS = {
     "size": ("#0072B2", "s"),
     "compress": ("#009E73", "D"),
     "tolerance": ("#CC79A7", "^"),
+    "refit": ("#9C5A1A", "P"),
+    "whitened_svd": ("#7A6FB3", "X"),
+    "svd": ("#B8A9D9", "x"),
+    "magnitude": ("#8A8A8A", "<"),
+    "activity": ("#B5B5B5", ">"),
 }
+OURS = ("threshold", "published_size", "size", "compress", "tolerance")
+DOTTED = (0, (1, 1.5))
 INK, GREY, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 KEPT, LINEAR, ON = "#0072B2", "#56B4E9", "#D55E00"
 STYLE: dict[Any, Any] = {
@@ -61,6 +69,8 @@ def write(
         "rates": lambda: activation_rates(rates, heading),
         "widths": lambda: widths_before_and_after(rows, heading),
     }
+    if any(row.get("predicted") for row in rows):
+        drawings["errors"] = lambda: predicted_against_measured(rows, heading)
     if any(row["rule"] == "threshold" for row in rows):
         drawings["thresholds"] = lambda: weights_against_threshold(rows, heading)
     written = []
@@ -82,9 +92,10 @@ def accuracy_against_size(rows: list[Row], heading: str) -> Figure:
         axes.axhline(rows[0][key], color=GREY, linestyle=DASHES, linewidth=1)
         ends = [("original", GREY, smallest, rows[0][key])] if key == "accuracy" else []
         for rule, line in _lines(rows).items():
-            colour, marker = LOOKS[rule]
+            colour, marker, style = _look(rule)
             shares, values = [row["share"] for row in line], [row[key] for row in line]
-            axes.plot(shares, values, color=colour, marker=marker, markersize=4.5, linewidth=1.8)
+            looks = {"color": colour, "marker": marker, "linestyle": style}
+            axes.plot(shares, values, **looks, markersize=4.5, linewidth=1.8)
             ends.append((_name(rule), colour, shares[-1], values[-1]))
         axes.set_title(title)
         axes.set_xlabel("Parameters, share of the original's")
@@ -131,6 +142,30 @@ def weights_against_threshold(rows: list[Row], heading: str) -> Figure:
     return figure
 
 
+def predicted_against_measured(rows: list[Row], heading: str) -> Figure:
+    """Draws the output error that evidence predicted against that measured on test rows."""
+    found = {
+        rule: [(row["predicted"], row["error"]) for row in line if row.get("predicted")]
+        for rule, line in _lines(rows).items()
+    }
+    pairs = np.array([pair for line in found.values() for pair in line])
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+    figure.suptitle(heading, x=0.01, ha="left")
+    axes = figure.subplots()
+    ends = [pairs.min() / 1.3, pairs.max() * 1.3]
+    axes.plot(ends, ends, color=GREY, linestyle=DASHES, linewidth=1)
+    for rule, line in found.items():
+        if line:
+            colour, marker, _ = _look(rule)
+            axes.plot(*zip(*line, strict=True), marker, color=colour, label=_name(rule))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("Predicted relative output error")
+    axes.set_title("Relative output error measured on test rows")
+    axes.legend(frameon=False)
+    return figure
+
+
 def activation_rates(rates: dict[str, np.ndarray], heading: str) -> Figure:
     """Draws a histogram of the units' activation rates for each layer."""
     columns = 2 if len(rates) == 4 else min(3, len(rates))
@@ -160,7 +195,8 @@ def activation_rates(rates: dict[str, np.ndarray], heading: str) -> Figure:
 
 def widths_before_and_after(rows: list[Row], heading: str) -> Figure:
     """Draws each layer's width before and after, for the smallest good network of each rule."""
-    chosen = [smallest_good(line, rows[0]) for line in _lines(rows).values()]
+    lines = _lines(rows)
+    chosen = [smallest_good(lines[rule], rows[0]) for rule in OURS if rule in lines]
     layers, before = rows[0]["layers"], np.array(rows[0]["units"])
     size = (3.9 * len(chosen) + 0.9, 0.42 * len(layers) + 2.2)
     figure = Figure(figsize=size, layout="constrained")
@@ -217,9 +253,15 @@ def _lines(rows: list[Row]) -> dict[str, list[Row]]:
     """Returns the rows of each rule, from the largest network to the smallest."""
     return {
         rule: sorted(found, key=lambda row: -row["share"])
-        for rule in LOOKS
+        for rule in (*LOOKS, *(rule + RECOVERED for rule in LOOKS))
         if (found := [row for row in rows if row["rule"] == rule])
     }
+
+
+def _look(rule: str) -> tuple[str, str, Any]:
+    """Colour, marker and style of a rule's line: dotted where a recovery followed."""
+    colour, marker = LOOKS[rule.removesuffix(RECOVERED)]
+    return colour, marker, DOTTED if rule.endswith(RECOVERED) else "-"
 
 
 def _name(rule: str) -> str:

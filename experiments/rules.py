@@ -22,6 +22,7 @@ class Subject(NamedTuple):
       frontier: what every size costs by that evidence.
       rows: the calibration rows.
       batch: how many of them are run at a time.
+      made: what has been made already, by rule and amount: a recovery starts from it.
     """
 
     net: linjax.Net
@@ -30,6 +31,7 @@ class Subject(NamedTuple):
     frontier: linjax.Frontier
     rows: np.ndarray
     batch: int
+    made: dict[tuple[str, float], Params]
 
     def batches(self) -> Iterator[np.ndarray]:
         """Returns the calibration rows in batches."""
@@ -39,7 +41,7 @@ class Subject(NamedTuple):
 def gather(net: linjax.Net, params: Params, rows: np.ndarray, batch: int) -> Subject:
     """Collects evidence on calibration rows."""
     stats = linjax.collect(net, params, batches(rows, batch))
-    return Subject(net, params, stats, linjax.frontier(params, stats), rows, batch)
+    return Subject(net, params, stats, linjax.frontier(params, stats), rows, batch, {})
 
 
 def _threshold(subject: Subject, amount: float) -> Params:
@@ -63,14 +65,12 @@ def _compress(subject: Subject, amount: float) -> Params:
     return linjax.compress(subject.net, subject.params, subject.batches, rule, evidence=known)
 
 
-def _recover(subject: Subject, amount: float) -> Params:
-    small = _compress(subject, amount)
-    return linjax.recover(subject.net, small, subject.params, subject.batches)
-
-
 def _rival(method: Callable[..., Params]) -> Callable[["Subject", float], Params]:
     return lambda subject, amount: method(subject.params, subject.stats, linjax.size(amount))
 
+
+RECOVERED = "_recovered"
+"""Behind a rule's name: followed by a short recovery on the same rows."""
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
     "threshold": _threshold,
@@ -78,7 +78,6 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "size": _size,
     "tolerance": _tolerance,
     "compress": _compress,
-    "recover": _recover,
     "refit": _rival(rivals.pruned_and_refitted),
     "whitened_svd": _rival(rivals.truncated_whitened),
     "svd": _rival(rivals.truncated),
@@ -87,17 +86,33 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
 }
 """Each takes a subject and an amount (an activation rate, a share of the size, an error).
 
-``recover`` is ``compress`` and a short recovery; those behind it are what others do."""
+Those behind ``compress`` are what others do. Every name may be followed by ``_recovered``."""
+NAMES = (*RULES, *(rule + RECOVERED for rule in RULES))
 
 
 def make(subject: Subject, rule: str, amount: float) -> Params:
     """Returns what a rule makes of a network; the rule ``original`` leaves it as it is."""
     if rule == "original":
         return subject.params
+    known = subject.made.get((rule, amount))
+    if known is not None:
+        return known
+    if rule.endswith(RECOVERED):
+        small = make(subject, rule.removesuffix(RECOVERED), amount)
+        return linjax.recover(subject.net, small, subject.params, subject.batches)
     with warnings.catch_warnings():
         # The row will show it if nothing could be folded.
         warnings.simplefilter("ignore", linjax.FoldWarning)
-        return RULES[rule](subject, amount)
+        subject.made[rule, amount] = RULES[rule](subject, amount)
+    return subject.made[rule, amount]
+
+
+def predicted(subject: Subject, rule: str, amount: float) -> float | None:
+    """Returns the relative output error that the evidence predicts, where a rule plans by it."""
+    if rule not in ("size", "tolerance", "compress"):
+        return None
+    asked = linjax.tolerance(amount) if rule == "tolerance" else linjax.size(amount)
+    return subject.frontier.plan(asked).error
 
 
 def listed(config: Any) -> list[tuple[str, float]]:
@@ -106,7 +121,7 @@ def listed(config: Any) -> list[tuple[str, float]]:
     Raises:
       ValueError: if a rule is unknown.
     """
-    unknown = sorted(set(config) - set(RULES))
+    unknown = sorted(set(config) - set(NAMES))
     if unknown:
-        raise ValueError(f"unknown rule {unknown[0]!r} in config.rules; known: {', '.join(RULES)}")
-    return [(rule, float(amount)) for rule in RULES for amount in config.get(rule, ())]
+        raise ValueError(f"unknown rule {unknown[0]!r} in config.rules; known: {', '.join(NAMES)}")
+    return [(rule, float(amount)) for rule in NAMES for amount in config.get(rule, ())]

@@ -9,7 +9,7 @@ import jax
 
 import linjax
 from experiments import evaluate, files, models, plots, results, rules, tables, train, widths
-from experiments.data import Dataset, load
+from experiments.data import Dataset, batches, load
 
 
 class OtherRun(Exception):
@@ -98,6 +98,10 @@ def measure_all(
             "parameters": linjax.count(params),
             "share": linjax.count(params) / size,
             "classes": dataset.classes,
+            "predicted": rules.predicted(subject, rule, amount),
+            "error": linjax.compare(
+                subject.net, subject.params, params, batches(test.x, 1000)
+            ).error,
             **evaluate.measure(logits, original, test.y),
             **widths.describe(subject.net, params),
         }

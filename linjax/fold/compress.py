@@ -1,7 +1,7 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from linjax.errors import FoldWarning
@@ -12,12 +12,15 @@ from linjax.fold.joint import joint_refit
 from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
+    CHUNK,
+    Batch,
     divided,
     enriched,
     enriched_once,
     load,
     mean_divergence,
     repeatable,
+    size_of,
     taught,
     without_held,
 )
@@ -97,9 +100,9 @@ def compress(
     plan = known.plan(rule)
     one_shot = written(params, known.stats, known.fold(plan))
 
-    data = Data(net, params, lambda: map(enriched_once, without_held(again())), metric)
-    sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
     train, held = divided(load(again()))
+    data = Data(net, params, lambda: map(enriched_once, _passes(train, again)), metric)
+    sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
     held_rows = taught(net, params, enriched(held))
     errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]
     best = one_shot if errors[0] <= errors[1] else sequential
@@ -109,3 +112,8 @@ def compress(
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params
+
+
+def _passes(train: Batch, again: Callable[[], Iterator[Batch]]) -> Iterable[Batch]:
+    """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""
+    return (train,) if size_of(train) < CHUNK else without_held(again())

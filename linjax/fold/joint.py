@@ -6,7 +6,7 @@ least-squares problem is solved by conjugate gradients, a few times over (Gauss�
 Levenberg–Marquardt damping). Rows held out decide when to stop.
 """
 
-import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from linjax.graph import pytree
 from linjax.graph.net import Net
 
 Array = Any
+Curve = Callable[[np.ndarray], np.ndarray]
 
 ROUNDS = 12
 STEPS = 20
@@ -78,9 +79,9 @@ def joint_refit(
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
     error, best = system.error(now, train), (system.error(now, held), now)
-    patience = PATIENCE
-    for round_ in range(rounds):
-        step, predicted = system.step(now, train, damping, jax.random.key(round_))
+    patience, rng = PATIENCE, np.random.default_rng(0)
+    for _ in range(rounds):
+        step, predicted = system.step(now, train, damping, rng)
         after = system.error(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
@@ -124,32 +125,42 @@ class _System:
         """Mean divergence of the rows."""
         return float(sum(self._error(vector, *chunk) for chunk in rows.chunks)) / rows.total
 
-    def step(self, vector: Array, rows: Rows, damping: float, key: Array) -> tuple[Array, float]:
-        """Returns the damped Gauss–Newton step and the decrease that it predicts."""
+    def step(
+        self, vector: Array, rows: Rows, damping: float, rng: np.random.Generator
+    ) -> tuple[Array, float]:
+        """Returns the damped Gauss–Newton step and the decrease that it predicts.
 
-        def curve(direction: Array) -> Array:
-            products = (self._product(vector, direction, x) for x, _ in rows.chunks)
-            return functools.reduce(jnp.add, products) / rows.total
+        Sums over chunks and conjugate gradients run on the host: their programs would have to
+        be compiled anew for every number of parameters.
+        """
 
-        gradients = (self._gradient(vector, *chunk) for chunk in rows.chunks)
-        gradient = functools.reduce(jnp.add, gradients) / rows.total
-        scale = self._scale(curve, key)
+        def curve(direction: np.ndarray) -> np.ndarray:
+            moved = jnp.asarray(direction, jnp.float32)
+            return _mean((self._product(vector, moved, x) for x, _ in rows.chunks), rows.total)
+
+        gradient = _mean((self._gradient(vector, *chunk) for chunk in rows.chunks), rows.total)
+        scale = self._scale(curve, rng)
         step = _conjugate_gradients(curve, -gradient, damping * scale, STEPS)
-        return step, float(gradient @ step + step @ curve(step) / 2)
+        decrease = float(gradient @ step + step @ curve(step) / 2)
+        return jnp.asarray(step, jnp.float32), decrease
 
-    def _scale(self, curve: Any, key: Array) -> Array:
+    def _scale(self, curve: Curve, rng: np.random.Generator) -> np.ndarray:
         """Mean curvature of each leaf, one entry a parameter, from one random product."""
-        signs = jax.random.rademacher(key, (sum(self._sizes),), jnp.float32)
-        diagonal = signs * curve(signs)
-        leaves = jnp.split(diagonal, np.cumsum(self._sizes)[:-1])
-        means = [jnp.full(x.shape, jnp.mean(x)) for x in leaves]
-        raw = jnp.concatenate(means)
-        return jnp.maximum(raw, 1e-3 * jnp.mean(jnp.abs(raw)) + 1e-12)
+        signs = rng.choice([-1.0, 1.0], sum(self._sizes))
+        leaves = np.split(signs * curve(signs), np.cumsum(self._sizes)[:-1])
+        raw = np.concatenate([np.full(x.shape, np.mean(x)) for x in leaves])
+        return np.maximum(raw, 1e-3 * np.mean(np.abs(raw)) + 1e-12)
 
 
-def _conjugate_gradients(curve: Any, target: Array, damping: Array, steps: int) -> Array:
+def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
+    return sum(np.asarray(x, np.float64) for x in sums) / total
+
+
+def _conjugate_gradients(
+    curve: Curve, target: np.ndarray, damping: np.ndarray, steps: int
+) -> np.ndarray:
     """Solves ``(A + diag damping) x = target``, preconditioned by the damping."""
-    x = jnp.zeros_like(target)
+    x = np.zeros_like(target)
     residual = target
     direction = weighted = residual / damping
     energy = start = residual @ weighted

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 Array = Any
 
-LOGITS = 0.01
+LOGITS = 1e-3
 """Weight ε of the squared error of centred logits."""
 
 

@@ -1,22 +1,28 @@
 """``recover``: a short distillation of the original's outputs, without labels."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from linjax.fold.objective import divergence
-from linjax.fold.rows import divided, load, mean_divergence, repeatable, size_of, taught
+from linjax.fold.rows import Batch, divided, load, mean_divergence, pooled, repeatable, taught
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.report.progress import track
 
-if TYPE_CHECKING:
-    import optax
-
 Array = Any
+
+CYCLES = 3
+"""Times that the learning rate starts anew, each time at a third of the last."""
+LOOKS = 10
+"""Looks at the held-out rows in a cycle."""
+WARM_UP = 0.1
+"""Share of a cycle in which the learning rate rises; Adam's first steps are blind."""
+PROGRESS = 0.01
+"""Relative improvement below which a cycle is the last, if one before it helped."""
 
 
 class Recovered(NamedTuple):
@@ -24,7 +30,7 @@ class Recovered(NamedTuple):
 
     Attributes:
       params: the best pytree seen.
-      errors: mean divergence on held-out rows before the first epoch and after each.
+      errors: mean divergence on held-out rows at the start and at each look.
     """
 
     params: Any
@@ -37,34 +43,35 @@ def recover(
     original: Any,
     batches: Iterable[Any] | Callable[[], Iterable[Any]],
     *,
-    epochs: int = 6,
-    learning_rate: float = 1e-3,
-    batch_size: int = 128,
+    steps: int = 2500,
+    learning_rate: float = 3e-3,
+    batch_size: int = 256,
     metric: str = "softmax",
     mix: bool = True,
-    patience: int = 2,
     seed: int = 0,
     details: bool = False,
     progress: bool | None = None,
 ) -> Any:
-    """Trains a folded network for a few epochs to give the original's outputs.
+    """Trains a folded network for a short while to give the original's outputs.
 
-    Minimises ``KL(softmax y ‖ softmax y') + 0.005 ‖centred (y' − y)‖²`` (squared error of the
-    outputs for a regression) with Adam and a cosine schedule on unlabelled rows, half of them
-    drawn on lines between pairs of rows. One row in five is held out: it decides which epoch's
-    parameters are returned, and when to stop.
+    Minimises the output divergence, for logits ``KL(softmax y ‖ softmax y')`` and a little
+    of the squared error of centred logits, for a regression the squared error, by Adam on
+    unlabelled rows and on others drawn between pairs of them. Up to three cosine cycles start
+    from the best so far, each with a third of the last one's learning rate: a network
+    that is good already only gains by small steps. One row in five is held out; it decides
+    what is returned and when to stop.
 
     Args:
       net: the traced network.
       params: the folded pytree to start from.
       original: the original pytree, whose outputs are the targets.
-      batches: unlabelled rows; as for :func:`compress`.
-      epochs: passes over the rows.
-      learning_rate: Adam's, at the start.
+      batches: unlabelled rows; as for :func:`compress`. Of rows and outputs at most 2 GiB
+        are kept.
+      steps: batches a cycle.
+      learning_rate: Adam's largest, in the first cycle.
       batch_size: rows a step.
       metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
-      mix: whether to draw half of the rows between pairs of rows.
-      patience: epochs without a better held-out error before stopping.
+      mix: whether to draw rows between pairs of rows.
       seed: of the order of the rows.
       details: also return the held-out errors.
       progress: whether to show progress; by default on a terminal.
@@ -76,52 +83,60 @@ def recover(
     Raises:
       EvidenceError: if batches are empty or can be read only once.
 
+    References:
+      Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015,
+      arXiv 1503.02531. Loshchilov and Hutter, SGDR, 2017, arXiv 1608.03983.
+
     Example:
       >>> import jax, jax.numpy as jnp, linjax
-      >>> from linjax.fold.recover import recover
       >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
       >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 2)) * jnp.array([1.0, -1.0])}
       >>> x = jax.random.normal(jax.random.key(0), (64, 3))
       >>> net = linjax.trace(apply, params, x)
       >>> worse = {"in": params["in"] * 0.5, "out": params["out"]}
-      >>> result = recover(net, worse, params, [x], details=True)
+      >>> result = linjax.recover(net, worse, params, [x], steps=100, details=True)
       >>> result.errors[0] > min(result.errors)
       True
     """
-    import optax  # slow to import, and only needed here
 
     train, held = divided(load(repeatable(batches)(), limit=10**9))
     held_rows = taught(net, original, held)
-    count = size_of(train)
+    rows = pooled(net, original, train, mix)
+    count = jax.tree.leaves(rows)[0].shape[0]
     batch_size = min(batch_size, count)
-    steps = max(count // batch_size, 1)
-    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, epochs * steps))
-    mix = mix and all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(train))
-    step = _make_step(net, original, optimiser, metric, mix)
 
-    best = now = _floating(params)
-    state = optimiser.init(now[0])
+    rows = jax.tree.map(jnp.asarray, rows)
+    best, fixed = _floating(params)
     errors = [mean_divergence(net, params, held_rows, metric)]
-    key = jax.random.key(seed)
-    bad = 0
-    for _ in track(range(epochs), "recover", progress):
-        key, order_key, mix_key = jax.random.split(key, 3)
-        order = np.asarray(jax.random.permutation(order_key, count))
-        for i in range(steps):
-            chosen = order[i * batch_size : (i + 1) * batch_size]
-            inputs = jax.tree.map(lambda x, chosen=chosen: x[chosen], train)
-            moving, state = step(now[0], now[1], state, inputs, jax.random.fold_in(mix_key, i))
-            now = (moving, now[1])
-        error = mean_divergence(net, _joined(now, params), held_rows, metric)
-        if np.isfinite(error) and error < min(errors):
-            best, bad = now, 0
-        else:
-            bad += 1
-        errors.append(error)
-        if bad >= patience:
+    import optax  # here, so that importing linjax stays quick
+
+    adam = optax.scale_by_adam()
+    rng, train_for = np.random.default_rng(seed), _make_stretch(net, adam, metric)
+    order = _orders(rng, count, batch_size)
+    helped = False
+    for cycle in track(range(CYCLES), "recover", progress):
+        now, before = best, min(errors)
+        state = adam.init(now)
+        for rates in np.array_split(_rates(steps) * learning_rate / 3**cycle, LOOKS):
+            chosen = np.stack([next(order) for _ in rates])
+            now, state = train_for(now, fixed, state, rows, chosen, jnp.asarray(rates))
+            error = mean_divergence(net, _joined((now, fixed), params), held_rows, metric)
+            best = now if error < min(errors) else best
+            errors.append(error)
+        gained = min(errors) < (1 - PROGRESS) * before
+        if helped and not gained:
             break
-    recovered = _joined(best, params)
+        helped = helped or gained
+    recovered = _joined((best, fixed), params)
     return Recovered(recovered, tuple(errors)) if details else recovered
+
+
+def _orders(rng: np.random.Generator, count: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields indices of batches without end, every row once a pass."""
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
 
 
 def _floating(params: Any) -> tuple[pytree.Flat, pytree.Flat]:
@@ -142,35 +157,34 @@ def _joined(parts: tuple[pytree.Flat, pytree.Flat], like: Any) -> dict[str, Any]
     return pytree.unflatten(now, like=like)
 
 
-def _make_step(
-    net: Net, original: Any, optimiser: "optax.GradientTransformation", metric: str, mix: bool
-) -> Callable[..., tuple[pytree.Flat, Any]]:
-    """One step of Adam on a batch, compiled."""
-    import optax
+def _rates(steps: int) -> np.ndarray:
+    """The learning rate of each step of a cycle: up in a line, down along a cosine."""
+    steps = max(steps, LOOKS)
+    warm = max(int(WARM_UP * steps), 1)
+    fall = np.cos(np.linspace(0.0, np.pi, steps - warm)) / 2 + 0.5
+    return np.concatenate([np.arange(1, warm + 1) / warm, fall]).astype(np.float32)
 
-    def loss(moving: pytree.Flat, fixed: pytree.Flat, inputs: Any, targets: Any) -> Array:
+
+def _make_stretch(net: Net, adam: Any, metric: str) -> Callable[..., tuple[pytree.Flat, Any]]:
+    """Several steps of Adam in one program."""
+
+    def loss(moving: pytree.Flat, fixed: pytree.Flat, inputs: Batch, targets: Any) -> Array:
         outputs = net.apply(pytree.unflatten({**moving, **fixed}), *inputs)
-        rows = jax.tree.leaves(inputs)[0].shape[0]
-        return divergence(outputs, targets, metric) / rows
+        return divergence(outputs, targets, metric) / jax.tree.leaves(inputs)[0].shape[0]
 
     @jax.jit
-    def step(
-        moving: pytree.Flat, fixed: pytree.Flat, state: Any, inputs: Any, key: Array
+    def stretch(
+        moving: pytree.Flat, fixed: pytree.Flat, state: Any, rows: Any, order: Array, rates: Array
     ) -> tuple[pytree.Flat, Any]:
-        if mix:
-            share_key, coin_key = jax.random.split(key)
-            rows = jax.tree.leaves(inputs)[0].shape[0]
-            share = jax.random.uniform(share_key, (rows,), maxval=0.5)
-            share = jnp.where(jax.random.bernoulli(coin_key, 0.5, (rows,)), share, 0.0)
+        def step(carry: Any, now: Any) -> tuple[Any, None]:
+            moving, state = carry
+            chosen, rate = now
+            inputs, targets = jax.tree.map(lambda x: x[chosen], rows)
+            gradient = jax.grad(loss)(moving, fixed, inputs, targets)
+            updates, state = adam.update(gradient, state, moving)
+            moving = jax.tree.map(lambda x, u: x - rate * u, moving, updates)
+            return (moving, state), None
 
-            def between(x: Array) -> Array:
-                weight = share.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
-                return x + weight * (jnp.roll(x, 1, axis=0) - x)
+        return jax.lax.scan(step, (moving, state), (order, rates))[0]
 
-            inputs = jax.tree.map(between, inputs)
-        targets = jax.lax.stop_gradient(net.apply(original, *inputs))
-        gradient = jax.grad(loss)(moving, fixed, inputs, targets)
-        updates, state = optimiser.update(gradient, state, moving)
-        return optax.apply_updates(moving, updates), state
-
-    return step
+    return stretch

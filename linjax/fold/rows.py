@@ -1,6 +1,7 @@
 """Calibration rows: read again and again, held out, mixed, with the original's outputs."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ ENOUGH = 16_000
 """Rows that mixing aims at."""
 MOST_MIXES = 3
 """Largest number of mixed rows for every row."""
+POOL = 2**31
+"""Bytes of rows and outputs that are kept for training on."""
 
 
 class Rows(NamedTuple):
@@ -97,6 +100,32 @@ def enriched(inputs: Batch) -> Batch:
     times = min(max(1, ENOUGH // max(count, 1) - 1), MOST_MIXES)
     more = [m for seed in range(times) if (m := mixed(inputs, seed)) is not None]
     return jax.tree.map(lambda *x: np.concatenate(x), inputs, *more)
+
+
+def pooled(net: Net, params: Any, inputs: Batch, mix: bool) -> tuple[Batch, Any]:
+    """Returns rows, mixed ones among them, and the original's outputs for them, on the host.
+
+    As many mixed rows for every row as memory allows, up to three; fewer rows if it allows
+    not even these.
+
+    Raises:
+      EvidenceError: if outputs don't belong to rows.
+    """
+    count = size_of(inputs)
+    outputs = jax.eval_shape(net.apply, params, *inputs)
+    for leaf in jax.tree.leaves(outputs):
+        if leaf.shape[:1] != (count,):
+            raise EvidenceError(f"an output has shape {leaf.shape}, expected {count} rows first")
+    held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((inputs, outputs)))
+    fitting = int(POOL / max(held, 1) * count)
+    if fitting < count:
+        inputs = jax.tree.map(lambda x: x[: max(fitting, 1)], inputs)
+    for seed in range(min(MOST_MIXES, fitting // count - 1) if mix else 0):
+        more = mixed(jax.tree.map(lambda x: x[:count], inputs), seed)
+        if more is not None:
+            inputs = jax.tree.map(lambda *x: np.concatenate(x), inputs, more)
+    chunks = [jax.tree.map(np.asarray, targets) for _, targets in taught(net, params, inputs)[0]]
+    return inputs, jax.tree.map(lambda *x: np.concatenate(x), *chunks)
 
 
 def enriched_once(inputs: Batch) -> Batch:

@@ -71,7 +71,7 @@ def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
         "compress": lambda: linjax.compress(net, variables, [X], linjax.size(0.4)),
         "prune": lambda: linjax.prune(variables, stats, 0.5),
         "recover": lambda: linjax.recover(
-            net, linjax.prune(variables, stats, 0.5), variables, [X], epochs=1
+            net, linjax.prune(variables, stats, 0.5), variables, [X], steps=10
         ),
         "lump": lambda: linjax.lump(net, variables),
     }[how]()
