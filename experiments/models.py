@@ -9,15 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from experiments import convnets
+
 Params = Any
 
 
 class Network(NamedTuple):
-    """A network: ``logits = apply(params, x)``, its first parameters, and its shape in words."""
+    """A network as pure functions.
+
+    Attributes:
+      apply: ``logits = apply(params, x)``, for inference.
+      params: its first parameters.
+      title: its shape in words.
+      learn: ``logits, params = learn(params, x, key)`` for training, the parameters with new
+        running statistics; None where training is as inference.
+    """
 
     apply: Callable[..., Any]
     params: Params
     title: str
+    learn: Callable[..., Any] | None = None
 
 
 class MLP(nnx.Module):
@@ -49,14 +60,19 @@ class LinenMLP(linen.Module):
 
 
 def build(config: Any, inputs: int, classes: int) -> Network:
-    """Returns a freshly initialised multilayer perceptron.
+    """Returns a freshly initialised network.
 
     Args:
-      config: ``hidden``, the hidden widths; ``activation``, a function's name in ``jax.nn``;
-        ``api``, ``"nnx"`` or ``"linen"``; ``seed``.
+      config: ``kind``; for ``"mlp"`` ``hidden``, the hidden widths; ``activation``, a
+        function's name in ``jax.nn``; ``api``, ``"nnx"`` or ``"linen"``; ``seed``; for the
+        others as in ``convnets.module``, and ``augment``.
       inputs: number of input features.
       classes: number of outputs.
     """
+    if config.get("kind", "mlp") != "mlp":
+        made, title = convnets.module(config, classes)
+        apply, learn, params = convnets.functions(made, tuple(config.image), config.augment)
+        return Network(apply, params, title, learn)
     widths = (inputs, *config.hidden, classes)
     activation = getattr(jax.nn, config.activation)
     title = f"{'-'.join(map(str, widths))}, {config.activation}"

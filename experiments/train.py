@@ -1,4 +1,4 @@
-"""Training by optax: an epoch is one compiled scan, and a checkpoint follows each."""
+"""Training by optax: an epoch is one compiled scan where it can be; a checkpoint follows each."""
 
 import pathlib
 from collections.abc import Callable
@@ -36,12 +36,20 @@ class Progress(NamedTuple):
     waited: Scalar
 
 
-def optimiser(config: Any) -> optax.GradientTransformation:
-    """Returns the optimiser that a training config names."""
+def optimiser(config: Any, steps: int = 0) -> optax.GradientTransformation:
+    """Returns the optimiser that a training config names.
+
+    Args:
+      config: as for :func:`fit`.
+      steps: number of steps in all, over which a cosine schedule goes to zero.
+    """
+    rate = config.learning_rate
+    if config.get("schedule", "constant") == "cosine":
+        rate = optax.cosine_decay_schedule(rate, max(steps, 1))
     if config.optimiser == "sgd":
-        return optax.sgd(config.learning_rate, momentum=config.momentum)
+        return optax.sgd(rate, momentum=config.momentum)
     if config.optimiser == "adam":
-        return optax.adam(config.learning_rate)
+        return optax.adam(rate)
     raise ValueError(f'config.training.optimiser is "sgd" or "adam", not {config.optimiser!r}')
 
 
@@ -61,15 +69,16 @@ def fit(
       network: what to train, from its parameters on.
       dataset: its training part is trained on, its validation part decides when to stop.
       config: ``optimiser``, ``learning_rate``, ``momentum``, ``batch``, ``epochs``,
-        ``patience`` (epochs without a lower validation loss before stopping), ``seed``.
+        ``patience`` (epochs without a lower validation loss before stopping), ``seed``,
+        ``schedule``, ``"constant"`` or ``"cosine"``.
       checkpoint: file to write after each epoch.
       say: told about each epoch.
 
     Returns:
       The parameters with the lowest validation loss.
     """
-    optimise = optimiser(config)
     size = min(config.batch, len(dataset.train.y))
+    optimise = optimiser(config, config.epochs * (len(dataset.train.y) // size))
     run_epoch = _epoch(network, optimise)
     x, y = jnp.asarray(dataset.train.x), jnp.asarray(dataset.train.y)
 
@@ -79,7 +88,8 @@ def fit(
         say(f"going on after epoch {int(at.epoch)}, from {checkpoint}")
     while at.epoch < config.epochs and at.waited < config.patience:
         order = _order(config.seed, at.epoch, len(y), size)
-        params, moments, train_loss = run_epoch(at.params, at.moments, x, y, order)
+        key = jax.random.fold_in(jax.random.key(config.seed), int(at.epoch))
+        params, moments, train_loss = run_epoch(at.params, at.moments, x, y, order, key)
         logits = evaluate.predict(network.apply, params, dataset.valid.x)
         loss = np.float32(_cross_entropy(logits, dataset.valid.y))
         better = loss < at.best_loss
@@ -114,19 +124,49 @@ def _cross_entropy(logits: jax.Array | np.ndarray, y: jax.Array | np.ndarray) ->
 def _epoch(network: Network, optimise: optax.GradientTransformation) -> Callable:
     """Returns the compiled function that runs one epoch."""
 
-    @jax.value_and_grad
-    def gradient(params, x, y):
-        return _cross_entropy(network.apply(params, x), y)
+    def loss(params, x, y, key):
+        if network.learn is None:
+            return _cross_entropy(network.apply(params, x), y), params
+        logits, seen = network.learn(params, x, key)
+        return _cross_entropy(logits, y), seen
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def step(carry, at):
+        params, moments = carry
+        x, y, key = at
+        (value, seen), grads = gradient(params, x, y, key)
+        updates, moments = optimise.update(grads, moments, params)
+        return (_with_statistics(optax.apply_updates(params, updates), seen), moments), value
 
     @jax.jit
-    def run(params, moments, x, y, order):
-        def step(carry, rows):
-            params, moments = carry
-            loss, grads = gradient(params, x[rows], y[rows])
-            updates, moments = optimise.update(grads, moments, params)
-            return (optax.apply_updates(params, updates), moments), loss
+    def at_once(params, moments, x, y, order, key):
+        def on_rows(carry, at):
+            rows, index = at
+            return step(carry, (x[rows], y[rows], jax.random.fold_in(key, index)))
 
-        (params, moments), losses = jax.lax.scan(step, (params, moments), order)
+        steps = (order, jnp.arange(len(order)))
+        (params, moments), losses = jax.lax.scan(on_rows, (params, moments), steps)
         return params, moments, losses.mean()
 
-    return run
+    one = jax.jit(step)
+
+    def one_by_one(params, moments, x, y, order, key):
+        carry, losses = (params, moments), []
+        for index, rows in enumerate(order):
+            carry, value = one(carry, (x[rows], y[rows], jax.random.fold_in(key, index)))
+            losses.append(value)
+        return *carry, jnp.stack(losses).mean()
+
+    # On CPUs a convolution inside of a scan runs on one thread.
+    return at_once if network.learn is None else one_by_one
+
+
+def _with_statistics(params: Params, seen: Params) -> Params:
+    """Takes the running statistics of batch norm from a pass, everything else from the step."""
+
+    def pick(path: Any, new: jax.Array, statistic: jax.Array) -> jax.Array:
+        name = str(getattr(path[-1], "key", path[-1]))
+        return statistic if name in ("mean", "var") else new
+
+    return jax.tree_util.tree_map_with_path(pick, params, seen)

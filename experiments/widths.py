@@ -3,6 +3,7 @@
 from typing import Any
 
 from linjax.graph.chains import read_chain
+from linjax.graph.channels import kernels
 from linjax.graph.pytree import flatten
 
 
@@ -15,14 +16,16 @@ def describe(net: Any, params: Any) -> dict[str, list]:
       layer reads its input, 0 if it reads it directly.
     """
     flat = flatten(params)
+    channels = [(site.name, kernels.width(site, net.graph, flat)) for site in net.graph.channels]
     found = [
         (site.name, layer)
         for chain in net.graph.chains
         for site, layer in zip(chain.sites, read_chain(net.graph, flat, chain), strict=False)
     ]
     return {
-        "layers": [name for name, _ in found],
-        "units": [layer.units for _, layer in found],
-        "linear": [layer.linears for _, layer in found],
-        "bottleneck": [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
+        "layers": [name for name, _ in (*channels, *found)],
+        "units": [layer.units for _, layer in (*channels, *found)],
+        "linear": [layer.linears for _, layer in (*channels, *found)],
+        "bottleneck": [0] * len(channels)
+        + [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
     }

@@ -1,5 +1,7 @@
 """Images as flat vectors with pixels in [0, 1]."""
 
+import io
+import itertools
 import json
 import os
 import pathlib
@@ -7,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import sklearn.datasets
+from PIL import Image
 
 from experiments.data.dataset import Dataset, MissingData, Split, split_rows
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 """Data sets read through TFDS, and their titles."""
+
+ARCHIVES = {"cifar10_jpeg": "CIFAR-10 (JPEG copy)"}
+"""Data sets kept as JPEG files in one archive, and their titles."""
 
 PARTS = ["train", "test"]
 VALIDATION = 0.1  # of the training images: the last ones, in TFDS's order
@@ -55,6 +61,46 @@ def prepared(name: str, data_dir: str | None) -> Dataset:
         test=test,
         classes=int(train.y.max()) + 1,
     )
+
+
+def jpeg_archive(name: str, data_dir: str | None) -> Dataset:
+    """Returns an image set kept as JPEG files in one ``NAME.npz``.
+
+    The file holds ``jpeg_train``, all files one after another as uint8, ``start_train``,
+    where each begins, and ``y_train``; likewise ``_test``.
+
+    Args:
+      name: the data set's name.
+      data_dir: the folder that holds the file.
+
+    Raises:
+      MissingData: if it isn't there.
+    """
+    file = pathlib.Path(data_dir or ".", f"{name}.npz").expanduser()
+    if not file.is_file():
+        raise MissingData(f"there is no {file}; name its folder by --data_dir=DIR")
+    with np.load(file) as found:
+        train, test = (
+            _undo_jpeg(*(found[f"{part}_{end}"] for part in ("jpeg", "start", "y")))
+            for end in PARTS
+        )
+    cut = len(train.y) - int(VALIDATION * len(train.y))
+    return Dataset(
+        title=ARCHIVES[name],
+        train=train.take(slice(None, cut)),
+        valid=train.take(slice(cut, None)),
+        test=test,
+        classes=int(train.y.max()) + 1,
+    )
+
+
+def _undo_jpeg(jpeg: np.ndarray, start: np.ndarray, y: np.ndarray) -> Split:
+    images = [
+        np.asarray(Image.open(io.BytesIO(jpeg[a:b].tobytes())))
+        for a, b in itertools.pairwise(start)
+    ]
+    pixels = np.stack(images).reshape(len(y), -1)
+    return Split(pixels.astype(np.float32) / np.float32(255), np.asarray(y, np.int32))
 
 
 def _decode(source: Any) -> Split:

@@ -23,6 +23,8 @@ def load(config: Any, data_dir: str | None = None) -> Dataset:
         dataset = images.digits(config.seed)
     elif config.name in images.TITLES:
         dataset = images.prepared(config.name, data_dir)
+    elif config.name in images.ARCHIVES:
+        dataset = images.jpeg_archive(config.name, data_dir)
     else:
         dataset = tabular.table(config.name, config.drop, config.seed, data_dir)
     if config.rows:

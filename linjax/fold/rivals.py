@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 
 from linjax.evidence.stats import Stats
+from linjax.fold.channels.rivals import energies, means, norms, prune
 from linjax.fold.frontier import budget, chain_problems, written
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, block_rows, frame
@@ -42,7 +43,13 @@ def magnitude(params: Any, stats: Stats, rule: Size) -> Any:
       >>> magnitude(params, stats, linjax.size(0.5))["in"].shape
       (2, 2)
     """
-    return _pruned(params, stats, rule, lambda problem, i: _norms(problem.layers[i]), refit=False)
+
+    def unit(problem: Problem, i: int) -> Array:
+        return _norms(problem.layers[i])
+
+    if stats.graph.convolutions:
+        return prune(params, stats, rule, norms, unit, refit=False)
+    return _pruned(params, stats, rule, unit, refit=False)
 
 
 def activity(params: Any, stats: Stats, rule: Size) -> Any:
@@ -50,6 +57,8 @@ def activity(params: Any, stats: Stats, rule: Size) -> Any:
 
     Reference: activation-based pruning of neural networks, Algorithms 17(1):48, 2024.
     """
+    if stats.graph.convolutions:
+        return prune(params, stats, rule, means, _activity, refit=False)
     return _pruned(params, stats, rule, _activity, refit=False)
 
 
@@ -60,6 +69,8 @@ def pruned_and_refitted(params: Any, stats: Stats, rule: Size) -> Any:
 
     References: CORP, 2026, arXiv 2602.05243; GRAIL, 2026, arXiv 2602.23795.
     """
+    if stats.graph.convolutions:
+        return prune(params, stats, rule, energies, _energy, refit=True)
     return _pruned(params, stats, rule, _energy, refit=True)
 
 

@@ -104,8 +104,17 @@ def refitted_rows(
     return by_channel.swapaxes(0, 1), shift
 
 
-def apply_choices(network: Network, made: list[Choice]) -> pytree.Flat:
-    """Narrows all sites: readers are refitted, producers restricted, batch norm multiplied in."""
+def apply_choices(
+    network: Network, made: list[Choice], refit: bool = True, ridge: float | None = None
+) -> pytree.Flat:
+    """Narrows all sites: readers are refitted, producers restricted, batch norm multiplied in.
+
+    Args:
+      network: the network.
+      made: what each site keeps.
+      refit: whether readers are refitted to what is left; else they read it as before.
+      ridge: shrinkage for the refits, the network's own by default.
+    """
     graph = network.graph
     new = dict(network.kernels)
     flat = dict(network.flat)
@@ -115,8 +124,10 @@ def apply_choices(network: Network, made: list[Choice]) -> pytree.Flat:
         for reading, reader in zip(site.readings, problem.readers, strict=True):
             if reader.chained:
                 continue
-            data = frame(reader.moments, None, network.ridge)
-            rows, shift = refitted_rows(problem, reader, choice, data)
+            rows, shift = reader.rows[:, choice.kept], np.zeros(reader.rows.shape[2])
+            if refit:
+                data = frame(reader.moments, None, network.ridge if ridge is None else ridge)
+                rows, shift = refitted_rows(problem, reader, choice, data)
             if reader.name in new:
                 new[reader.name] = _with_rows(new[reader.name], rows, shift)
                 continue

@@ -8,7 +8,16 @@ from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.execute import executed
 from linjax.fold.channels.network import Network, landscape, read
-from linjax.fold.channels.plan import Landscape, State, Step, error, parameters, path, rounded_state
+from linjax.fold.channels.plan import (
+    Landscape,
+    State,
+    Step,
+    error,
+    fitting,
+    parameters,
+    path,
+    rounded_state,
+)
 from linjax.fold.report import SiteChange
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree, table
@@ -58,19 +67,29 @@ class ChannelFrontier(NamedTuple):
         """Returns the widths that a rule asks for."""
         if isinstance(rule, Size):
             most = int(rule.fraction * self.before)
-            fitting = (step for step in self.steps if step.parameters <= most)
-            step = next(fitting, self.steps[-1])
+            state = self._within(most)
         else:
-            step = self.steps[0]
-            for following in self.steps[1:]:
-                if following.error > rule.error**2 * self.scale:
+            state = self.steps[0].state
+            for step in self.steps[1:]:
+                if step.error > rule.error**2 * self.scale:
                     break
-                step = following
-        state = rounded_state(step.state, rule.round_to)
+                state = step.state
+        state = rounded_state(state, rule.round_to)
         squared = error(self.land, state)
         return ChannelPlan(
             state, parameters(self.land, state), float(np.sqrt(squared / self.scale))
         )
+
+    def _within(self, most: int) -> State:
+        """The first step within a budget, or a smaller one from the step before it."""
+        at = next((i for i, step in enumerate(self.steps) if step.parameters <= most), None)
+        if at is None:
+            return self.steps[-1].state
+        if not at:
+            return self.steps[0].state
+        other = fitting(self.land, self.steps[at - 1].state, most)
+        both = [self.steps[at].state] + ([] if other is None else [other])
+        return min(both, key=lambda state: error(self.land, state))
 
     def fold(self, params: Any, plan: ChannelPlan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""

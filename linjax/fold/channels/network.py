@@ -13,10 +13,11 @@ from linjax.evidence.stats import Stats
 from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
 from linjax.fold.channels.problem import Problem, Reader
 from linjax.fold.channels.surface import sights, surface
+from linjax.fold.least_squares.budget import Prices
 from linjax.fold.least_squares.features import frame
 from linjax.fold.least_squares.plan import MANY_ROWS, RIDGES
 from linjax.fold.least_squares.prices import Problem as ChainProblem
-from linjax.fold.least_squares.prices import prices
+from linjax.fold.least_squares.prices import prices, shape_of
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
@@ -131,10 +132,21 @@ def _ridge(problems: tuple[Problem, ...]) -> float:
 
 def landscape(network: Network) -> Landscape:
     """Prices all sites and chains of a network."""
+    bare = skeleton(network)
+    return bare._replace(
+        surfaces=tuple(surface(p, sights(p, network.ridge)) for p in network.problems),
+        chains=tuple(
+            chain._replace(prices=prices(problem, RIDGES[0]))
+            for chain, problem in zip(bare.chains, network.chains, strict=True)
+        ),
+    )
+
+
+def skeleton(network: Network) -> Landscape:
+    """Returns what a network's widths cost in parameters; nothing is known of errors."""
     graph, flat = network.graph, network.flat
     index = {site.name: i for i, site in enumerate(network.sites)}
     feeds = {r.consumer: index[s.name] for s in network.sites for r in s.readings}
-    surfaces = tuple(surface(p, sights(p, network.ridge)) for p in network.problems)
     reads, fixed_convs = [], 0
     for conv in graph.convolutions:
         if conv.name in index:
@@ -159,7 +171,7 @@ def landscape(network: Network) -> Landscape:
     priced = pytree.foldable_paths(graph) | pytree.channel_paths(graph)
     fixed = count([leaf for path, leaf in flat.items() if path not in priced])
     return Landscape(
-        surfaces=surfaces,
+        surfaces=(),
         starts=tuple(p.channels for p in network.problems),
         costs=tuple(_cost(network, site, feeds) for site in network.sites),
         reads=tuple(reads),
@@ -181,7 +193,8 @@ def _cost(network: Network, site: ChannelSite, feeds: dict[str, int]) -> Cost:
 
 def _chained(network: Network, problem: ChainProblem, chain: Any, index: dict[str, int]) -> Chained:
     reading, site = feeding(network, chain)
-    priced = prices(problem, RIDGES[0])
+    layers = problem.layers
+    priced = Prices(layers[0].reads, shape_of(layers), (), (), 0.0)
     if site is None:
         return Chained(priced, -1, 0)
     return Chained(priced, index[site.name], reading.outer * reading.inner)

@@ -9,6 +9,7 @@ from linjax.fold.least_squares.budget import (
     Prices,
     Shape,
     best_move,
+    moves,
     predicted,
     rounded,
     stored,
@@ -135,34 +136,66 @@ class _Move(NamedTuple):
     saved: float
 
 
-def _site_move(land: Landscape, state: State, site: int) -> _Move | None:
-    """The cheapest narrowing of a site: error added per parameter saved.
+def _with_width(state: State, site: int, units: int, linears: int) -> State:
+    widths = (*state.widths[:site], (units, linears), *state.widths[site + 1 :])
+    return state._replace(widths=widths)
+
+
+def _saved(land: Landscape, state: State, site: int) -> Array:
+    """Parameters that every width of a site saves; negative where it isn't one to go to.
 
     With all other widths as they are, the parameters are linear in the site's.
     """
     k, r = state.widths[site]
     now = parameters(land, state)
-
-    def at(units: int, linears: int) -> State:
-        widths = (*state.widths[:site], (units, linears), *state.widths[site + 1 :])
-        return state._replace(widths=widths)
-
-    per_unit = now - parameters(land, at(k - 1, r)) if k else 0
-    more = parameters(land, at(k, r + 1)) - now
+    more = parameters(land, _with_width(state, site, k, r + 1)) - now
+    each = now - parameters(land, _with_width(state, site, k - 1, r)) if k else more
     surface = land.surfaces[site]
     units = np.arange(surface.shape[0])[:, None]
     linears = np.arange(surface.shape[1])[None, :]
-    per_unit = per_unit if k else more
-    saved = (k - units) * per_unit + (r - linears) * more
-    allowed = (saved > 0) & (units + linears >= 1) & (units <= k)
+    saved = (k - units) * each + (r - linears) * more
+    return np.where((units + linears >= 1) & (units <= k), saved, -1)
+
+
+def _site_move(land: Landscape, state: State, site: int) -> _Move | None:
+    """The cheapest narrowing of a site: error added per parameter saved."""
+    k, r = state.widths[site]
+    saved, surface = _saved(land, state, site), land.surfaces[site]
+    allowed = saved > 0
     if not allowed.any():
         return None
     worse = np.maximum(surface - surface[k, r], 0.0)
     price = np.where(allowed, worse / np.where(allowed, saved, 1), np.inf)
     least = price.min()
     best = np.argmax(np.where(price <= least, saved, -1))
-    i, j = np.unravel_index(int(best), price.shape)
-    return _Move(at(int(i), int(j)), float(least), float(saved[i, j]))
+    i, j = map(int, np.unravel_index(int(best), price.shape))
+    return _Move(_with_width(state, site, i, j), float(least), float(saved[i, j]))
+
+
+def fitting(land: Landscape, state: State, budget: int) -> State | None:
+    """Returns the state of least error within a budget that one move leads to, if there is one."""
+    over = parameters(land, state) - budget
+    found: list[State] = []
+    for site, surface in enumerate(land.surfaces):
+        saved = _saved(land, state, site)
+        if (saved >= over).any():
+            errors = np.where(saved >= over, surface, np.inf)
+            i, j = map(int, np.unravel_index(int(np.argmin(errors)), errors.shape))
+            found.append(_with_width(state, site, i, j))
+    totals = [k + r for k, r in state.widths]
+    for index, (chain, shape) in enumerate(zip(land.chains, state.shapes, strict=True)):
+        prices = chain.prices._replace(reads=_reads(chain, totals))
+        size = stored(prices.reads, shape)
+        enough = [m for m in moves(prices, shape) if size - stored(prices.reads, m) >= over]
+        if enough:
+            best = min(enough, key=lambda m: predicted(prices, m))
+            found.append(_with_shape(state, index, best))
+    return min(found, key=lambda state: error(land, state), default=None)
+
+
+def _with_shape(state: State, index: int, shape: Shape) -> State:
+    shapes = (*state.shapes[:index], shape, *state.shapes[index + 1 :])
+    return state._replace(shapes=shapes)
 
 
 def _chain_move(land: Landscape, state: State, index: int) -> _Move | None:
@@ -173,8 +206,8 @@ def _chain_move(land: Landscape, state: State, index: int) -> _Move | None:
     move = best_move(prices, shape)
     if move is None:
         return None
-    shapes = (*state.shapes[:index], move.shape, *state.shapes[index + 1 :])
-    return _Move(state._replace(shapes=shapes), move.worse / move.saved, move.saved)
+    changed = _with_shape(state, index, move.shape)
+    return _Move(changed, move.worse / move.saved, move.saved)
 
 
 def _neighbours(land: Landscape, changed: int) -> set[int]:
@@ -191,28 +224,25 @@ def path(land: Landscape) -> Iterator[Step]:
     """Yields ever smaller networks, each the previous one after its cheapest move."""
     sites = len(land.costs)
     state = start(land)
-    moves: list[_Move | None] = [None] * (sites + len(land.chains))
-    stale = set(range(len(moves)))
+    known: list[_Move | None] = [None] * (sites + len(land.chains))
+    stale = set(range(len(known)))
     while True:
         yield Step(state, parameters(land, state), error(land, state))
         for i in stale:
-            moves[i] = _site_move(land, state, i) if i < sites else _chain_move(
+            known[i] = _site_move(land, state, i) if i < sites else _chain_move(
                 land, state, i - sites
             )  # fmt: skip
-        open_moves = [(m.price, -m.saved, i) for i, m in enumerate(moves) if m is not None]
+        open_moves = [(m.price, -m.saved, i) for i, m in enumerate(known) if m is not None]
         if not open_moves:
             return
         _, _, chosen = min(open_moves)
-        move = moves[chosen]
+        move = known[chosen]
         if chosen < sites:
-            width = move.state.widths[chosen]
-            widths = (*state.widths[:chosen], width, *state.widths[chosen + 1 :])
-            state = state._replace(widths=widths)
+            state = _with_width(state, chosen, *move.state.widths[chosen])
             stale = _neighbours(land, chosen)
         else:
             at = chosen - sites
-            shapes = (*state.shapes[:at], move.state.shapes[at], *state.shapes[at + 1 :])
-            state = state._replace(shapes=shapes)
+            state = _with_shape(state, at, move.state.shapes[at])
             source = land.chains[at].source
             stale = {chosen} if source < 0 else {chosen, source}
 
