@@ -98,7 +98,7 @@ def score(params: Any, stats: Stats) -> Scores:
                 )
             follower = layers[depth + 1]
             down = np.eye(follower.reads) if follower.down is None else follower.down
-            outgoing = down[:k] @ follower.kernel
+            outgoing = down[:k] @ follower.kernels
             metric = None
             if stats.moments is not None:
                 metric = stats.moments[position].sensitivity[depth + 1]

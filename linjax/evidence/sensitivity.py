@@ -35,7 +35,7 @@ def sensitivity_sums(
       The number of samples by chain, and by chain and depth a ``(q, q)`` sum.
     """
     chains = net.graph.chains
-    names = [name for chain in chains for group in chain.layers for name in group]
+    names = [name for chain in chains for group in chain.groups for name in group]
     shapes = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
     probes = {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names if n in shapes}
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
@@ -51,7 +51,7 @@ def sensitivity_sums(
         g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
         return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
 
-    grams = tuple(tuple(gram(group) for group in chain.layers) for chain in chains)
+    grams = tuple(tuple(gram(group) for group in chain.groups) for chain in chains)
     counts = jnp.array([shapes[c.layers[-1][0]].shape[0] for c in chains], jnp.float32)
     return counts, grams
 

@@ -22,7 +22,7 @@ def outgoing(layers: Layers, index: int) -> np.ndarray:
     reader = layers[index + 1]
     if reader.down is not None:
         return np.asarray(reader.down)
-    columns = [reader.kernel]
+    columns = [reader.kernels]
     if reader.linear is not None:
         columns.append(reader.linear)
     if reader.carry:
@@ -41,12 +41,14 @@ def with_outgoing(layers: Layers, index: int, rows: Array) -> Layers:
     reader = layers[index + 1]
     if reader.down is not None:
         return _put(layers, index + 1, reader._replace(down=rows))
-    kernel, linear, onward = np.split(rows, np.cumsum([reader.units, reader.linears]), axis=1)
+    ends = np.cumsum([reader.units] * (1 + len(reader.mates)) + [reader.linears])
+    kernel, *others, linear, onward = np.split(rows, ends, axis=1)
+    mates = tuple((own, bias) for own, (_, bias) in zip(others, reader.mates, strict=True))
     if reader.carry:
         own = outgoing(layers, index + 1)[: _own(reader)]
         layers = with_outgoing(layers, index + 1, np.concatenate([own, onward]))
     linear = None if reader.linear is None else linear
-    return _put(layers, index + 1, reader._replace(kernel=kernel, linear=linear))
+    return _put(layers, index + 1, reader._replace(kernel=kernel, linear=linear, mates=mates))
 
 
 def _own(layer: Layer) -> int:
@@ -66,6 +68,7 @@ def in_float64(layers: Layers) -> Layers:
 
     return tuple(
         layer._replace(
+            mates=tuple((wide(kernel), wide(bias)) for kernel, bias in layer.mates),
             kernel=wide(layer.kernel),
             bias=wide(layer.bias),
             linear=wide(layer.linear),

@@ -21,6 +21,7 @@ from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.layers import Layer, Layers
 from linjax.graph.normal import normalise
+from linjax.graph.substitute import keep_units
 
 Array = np.ndarray
 Shrink = Callable[[float], tuple[Layers, ...]]
@@ -108,7 +109,8 @@ def _root(covariance: Array) -> Array:
 
 
 def _norms(layer: Layer) -> Array:
-    return np.linalg.norm(layer.kernel, axis=0)
+    squares = np.sum(layer.kernels**2, axis=0)  # a gated unit has a column in every kernel
+    return np.sqrt(squares.reshape(-1, layer.units).sum(0))
 
 
 def _activity(problem: Problem, i: int) -> Array:
@@ -118,7 +120,7 @@ def _activity(problem: Problem, i: int) -> Array:
 def _energy(problem: Problem, i: int) -> Array:
     data, rows = frame(problem.moments), block_rows(problem.moments)[i + 1]
     energy = np.diag(data.covariance)[rows] + data.mean[rows] ** 2
-    return energy * np.sum(problem.layers[i + 1].kernel ** 2, 1)
+    return energy * np.sum(problem.layers[i + 1].kernels ** 2, 1)
 
 
 def _largest(parameters: Callable[[float], int], budget: int) -> float:
@@ -135,7 +137,7 @@ def _largest(parameters: Callable[[float], int], budget: int) -> float:
 def _stored(chains: Sequence[Layers]) -> int:
     def size(layer: Layer) -> int:
         extra = sum(x.size for x in (layer.down, layer.linear) if x is not None)
-        return layer.kernel.size + layer.bias.size + extra
+        return layer.kernels.size + layer.biases.size + extra
 
     return sum(size(layer) for layers in chains for layer in normalise(layers))
 
@@ -179,14 +181,8 @@ def _narrowed(layers: Layers, kept: list[Array]) -> Layers:
     rows: Any = slice(None)
     for i, layer in enumerate(layers):
         columns = kept[i] if i < len(kept) else np.arange(layer.units)
-        result.append(
-            Layer(
-                layer.kernel[rows][:, columns],
-                layer.bias[columns],
-                unit_leaves=tuple(leaf[columns] for leaf in layer.unit_leaves),
-                origin=columns,
-            )
-        )
+        narrow = layer.with_kernels(layer.kernels[rows], layer.biases)
+        result.append(keep_units(narrow, columns)._replace(origin=columns))
         rows = columns
     return tuple(result)
 
@@ -197,9 +193,10 @@ def _refitted(problem: Problem, kept: list[Array]) -> Layers:
     pre, layers = anatomy(problem).pre, list(_narrowed(problem.layers, kept))
     for i in range(1, len(layers)):
         v, columns = Features(rows[i][kept[i - 1]]), layers[i].origin
-        kernel = solve(data.within(v), data.between(v, pre[i]))[:, columns]
-        mean = data.mean_of(pre[i])[columns] + problem.layers[i].bias[columns]
-        layers[i] = layers[i]._replace(kernel=kernel, bias=mean - data.mean_of(v) @ kernel)
+        kernels = solve(data.within(v), data.between(v, pre[i]))
+        mean = data.mean_of(pre[i]) + problem.layers[i].biases
+        whole = problem.layers[i].with_kernels(kernels, mean - data.mean_of(v) @ kernels)
+        layers[i] = keep_units(whole, columns)._replace(origin=columns)
     return tuple(layers)
 
 
@@ -232,7 +229,7 @@ def _low_rank(
 def _factored(root: Array, layer: Layer, svd: tuple[Array, Array, Array], rank: int) -> Layer:
     """A kernel as a product of two, through a few singular directions."""
     left, values, right = svd
-    if rank >= len(values):
+    if rank >= len(values) or layer.mates:
         return layer
     down = np.linalg.solve(root, left[:, :rank] * values[:rank])
     return layer._replace(kernel=right[:rank], down=down)

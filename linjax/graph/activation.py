@@ -37,7 +37,7 @@ _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("abs", jnp.abs),
 )
 
-_GRID = np.concatenate([np.linspace(-9, 9, 181), [-40.0, 40.0]])
+GRID = np.concatenate([np.linspace(-9, 9, 181), [-40.0, 40.0]])
 
 
 # Values that a learned slope is tried with: both signs, either side of one, zero.
@@ -70,13 +70,19 @@ def describe(
         return Activation(
             f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes
         )
-    result = function(_GRID)
-    values = np.asarray(result, np.float64)
-    coarse = jnp.finfo(dtype).bits < 32 or jnp.finfo(result.dtype).bits < 32
+    result = function(GRID)
+    coarse = jnp.finfo(result.dtype).bits < 32
+    name = named(np.asarray(result, np.float64), dtype, coarse)
+    return Activation(name or spelled(ops), slopes)
+
+
+def named(values: np.ndarray, dtype: Any, coarse: bool = False) -> str | None:
+    """The name of the function that takes these values on the grid, None if it has none."""
+    coarse = coarse or jnp.finfo(dtype).bits < 32
     for name, want in _known(str(jnp.dtype(dtype))):
         if np.allclose(values, want, rtol=1e-2 if coarse else 1e-5, atol=1e-6):
-            return Activation(name, slopes)
-    return Activation(_spelled(ops), slopes)
+            return name
+    return None
 
 
 def _with_parameters(
@@ -84,7 +90,7 @@ def _with_parameters(
 ) -> Activation:
     """Describes an activation with parameters: two slopes, if each is a number or a leaf."""
     per_unit = any(len(program.shape(program.leaves[leaf])) for leaf in leaves)
-    other = Activation(_spelled(ops), per_unit=per_unit)
+    other = Activation(spelled(ops), per_unit=per_unit)
     if not {op.name for op in ops} <= _PIECEWISE | _LAYOUT:
         return other
     dtype = program.avals[pre.id].dtype
@@ -179,7 +185,7 @@ def constant(program: Program, operand: Operand) -> Any | None:
 
 @functools.cache
 def _known(dtype: str) -> tuple[tuple[str, np.ndarray], ...]:
-    grid = jnp.asarray(_GRID, dtype)
+    grid = jnp.asarray(GRID, dtype)
     return tuple((name, np.asarray(f(grid), np.float64)) for name, f in _KNOWN)
 
 
@@ -199,6 +205,7 @@ def _slopes(function: Callable[[Any], Any], dtype: Any) -> tuple[float, float] |
     return float(negative[0]), float(positive[0])
 
 
-def _spelled(ops: list[Op]) -> str:
+def spelled(ops: list[Op]) -> str:
+    """A function without a name, by the operations that compute it."""
     names = list(dict.fromkeys(op.name for op in ops if op.name not in _LAYOUT))
     return "·".join(names) or "identity"

@@ -22,7 +22,7 @@ from linjax.graph.channels import kernels
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.normal import normalise
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Activation, Affine, Chain, Graph, Path, join
+from linjax.graph.structure import Activation, Affine, Chain, Graph, Path, Site, join
 
 
 class Parts(NamedTuple):
@@ -95,6 +95,7 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
             result += [Flow(main, carried, False) for _ in group]
             break
         part = own[0]
+        _check_mates(graph, chain.sites[depth], part, flat, main, carried)
         if part.gone:
             passes = not _constant(parts[depth + 1 :])
             result.append(Flow(main, carried, passes))
@@ -110,6 +111,21 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
         below = main + carried if part.down is None else part.down.shape[1]
         main, carried = features, below if carry else 0
     return tuple(result), tuple(part for own in parts for part in own)
+
+
+def _check_mates(
+    graph: Graph, site: Site, part: Parts, flat: Flat, main: int, carried: int
+) -> None:
+    """Checks that a gated layer's other maps have the producer's units, and only these."""
+    for affine in map(graph.affine, site.mates):
+        own = parts_of(affine, flat)
+        if units_of(own) != units_of(part) or own.linear is not None or own.down is not None:
+            raise StructureError(
+                f"{join(affine.kernel)}: {units_of(own)} units, expected the {units_of(part)} of "
+                f"{site.producer}, whose units its results multiply"
+            )
+        if units_of(own):
+            _check(affine, own, main, carried, None)
 
 
 def units_of(part: Parts) -> int:
@@ -199,7 +215,9 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
             site = chain.sites[index]
             leaves = tuple(np.asarray(params[p]) for p in site.unit_leaves if p in params)
             layer = layer._replace(
-                unit_leaves=leaves, slopes=_slopes(site.activation, params, layer.units)
+                unit_leaves=leaves,
+                slopes=_slopes(site.activation, params, layer.units),
+                mates=_mates(graph, site, f, params),
             )
         layers.append(layer)
     ends = layers[len(layers) - heads :]
@@ -226,6 +244,12 @@ def _slopes(activation: Activation, params: Flat, units: int) -> tuple[Array, Ar
         for slope in activation.learned
     )
     return below, above
+
+
+def _mates(graph: Graph, site: Site, flow: Flow, params: Flat) -> tuple[tuple[Array, Array], ...]:
+    affines = map(graph.affine, site.mates)
+    layers = (_layer(affine, flow, parts_of(affine, params)) for affine in affines)
+    return tuple((layer.kernel, layer.bias) for layer in layers)
 
 
 def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
@@ -285,6 +309,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
             flat = {path: leaf for path, leaf in flat.items() if path not in paths}
             if layer.units:
                 flat |= dict(zip(paths, map(jnp.asarray, layer.unit_leaves), strict=True))
+            _put_mates(graph, flat, chain.sites[depth], layer, main)
         if layer.units or layer.linears or not layer.carry:
             main = layer.units + layer.linears
     return flat
@@ -315,6 +340,18 @@ def _put(
         flat[affine.bias_path] = _on_device(bias, dtype)
     if layer.linear is not None and not last:
         put(affine.extra("linear"), layer.linear)
+
+
+def _put_mates(graph: Graph, flat: Flat, site: Site, layer: Layer, main: int) -> None:
+    """Writes a gated layer's other maps: the same units, nothing beside them."""
+    for index, affine in enumerate(map(graph.affine, site.mates)):
+        dtype = flat[affine.kernel].dtype if affine.kernel in flat else _dtype(graph, flat)
+        for path in (affine.kernel, affine.bias_path, affine.extra("residual")):
+            flat.pop(path, None)
+        if layer.units:
+            alone = Layer(*layer.mates[index])
+            had_bias = affine.bias is not None
+            _put(flat, affine, alone, alone.kernel, alone.bias, main, dtype, had_bias, True)
 
 
 def _on_device(value: Array, dtype: DTypeLike) -> Array:

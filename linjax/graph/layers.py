@@ -14,6 +14,8 @@ without linear units that carries its input has disappeared.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Array = Any  # numpy, float64: the algebra of folding runs on the host
 
 
@@ -29,6 +31,7 @@ class Layer(NamedTuple):
       unit_leaves: arrays with one entry a unit that the activation reads.
       slopes: ``(k,)`` each, the units' slopes below and above zero, as the layer was read;
         None where they have none, or behind the last layer.
+      mates: a gated layer's other kernels and biases, ``(p, k)`` and ``(k,)`` each.
       origin: ``(k,)`` index of every unit in the layer as it was read, None if unknown.
     """
 
@@ -39,12 +42,31 @@ class Layer(NamedTuple):
     down: Array | None = None
     unit_leaves: tuple[Array, ...] = ()
     slopes: tuple[Array, Array] | None = None
+    mates: tuple[tuple[Array, Array], ...] = ()
     origin: Array | None = None
 
     @property
     def reads(self) -> int:
         """Number of features that the layer reads, before its bottleneck."""
         return self.kernel.shape[0] if self.down is None else self.down.shape[0]
+
+    @property
+    def kernels(self) -> Array:
+        """The kernel and those of the mates side by side: ``(p, k (1 + mates))``."""
+        if not self.mates:
+            return self.kernel
+        return np.concatenate([self.kernel, *(kernel for kernel, _ in self.mates)], axis=1)
+
+    @property
+    def biases(self) -> Array:
+        """The bias and those of the mates, one after another."""
+        return np.concatenate([self.bias, *(bias for _, bias in self.mates)])
+
+    def with_kernels(self, kernels: Array, biases: Array) -> "Layer":
+        """Returns the layer with other :attr:`kernels` and :attr:`biases`."""
+        split = len(self.mates) + 1
+        parts = list(zip(np.split(kernels, split, axis=1), np.split(biases, split), strict=True))
+        return self._replace(kernel=parts[0][0], bias=parts[0][1], mates=tuple(parts[1:]))
 
     @property
     def units(self) -> int:

@@ -53,7 +53,10 @@ def _settle(layers: Layers, index: int) -> Layers:
     if layer.reads:
         return layers
     k, features = layer.units, layer.features
-    constant = layer._replace(kernel=np.zeros((0, k)), linear=None, carry=False, down=None)
+    mates = tuple((np.zeros((0, k)), bias) for _, bias in layer.mates)
+    constant = layer._replace(
+        kernel=np.zeros((0, k)), linear=None, carry=False, down=None, mates=mates
+    )
     layers = _put(layers, index, constant)
     return substitute(layers, index + 1, lambda rows: rows[:k], np.zeros(features))
 
@@ -81,6 +84,8 @@ def _hand_on(layers: Layers, index: int) -> Layers:
         reach = layer.down
     else:
         return layers
+    if follower.mates:
+        return layers  # a gated layer's kernels share no bottleneck
     down = reach if follower.down is None else reach @ follower.down
     vanished = layer._replace(
         kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
@@ -98,6 +103,7 @@ def _narrow_down(layer: Layer) -> Layer:
         return layer
     return layer._replace(
         kernel=layer.down @ layer.kernel,
+        mates=tuple((layer.down @ kernel, bias) for kernel, bias in layer.mates),
         linear=None if layer.linear is None else layer.down @ layer.linear,
         down=None,
     )

@@ -131,7 +131,7 @@ def channel_paths(graph: Graph) -> frozenset[Path]:
 
 def foldable_paths(graph: Graph) -> frozenset[Path]:
     """Paths of the leaves that folding may narrow, remove or add, those of dense chains."""
-    names = {n for chain in graph.chains for names in chain.layers for n in names}
+    names = {n for chain in graph.chains for names in chain.groups for n in names}
     paths: set[Path] = set()
     for affine in graph.affines:
         if affine.name in names:

@@ -89,6 +89,7 @@ class _Execution:
             flow, parts = chains.flows(graph, chain, flat)
             for name, f, part in zip(names, flow, parts, strict=True):
                 self.flow[name], self.parts[name] = f, part
+        self.mates = {mate for site in graph.sites for mate in site.mates}
         for affine in graph.affines:
             self.parts.setdefault(affine.name, chains.parts_of(affine, flat))
         self.dot_at = {dot.at: name for name, dot in analysis.dots.items()}
@@ -159,6 +160,14 @@ class _Execution:
         main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
         inside = name in self.analysis.interiors
+        if name in self.mates:  # linear units and residual path go with the producer
+            wide = self._width(name)
+            product = _product(op, self.program, dot)
+            units = self._units(name, part, main, carried, product) if wide else None
+            self.streams[out.id] = _Stream(units, None, None).map(
+                lambda value: jnp.moveaxis(value, -1, dot.axis)
+            )
+            return
         if inside:
             tap = jnp.concatenate([f for f in (main, carried) if f is not None], axis=-1)
             self.taps[name] = Tap(tap.reshape(-1, tap.shape[-1]), None, None)
@@ -234,9 +243,7 @@ class _Execution:
         """Executes an operation inside a site: units through it, the rest around it."""
         out = op.outputs[0]
         axis, name = self.axis[out.id], self.owner[out.id]
-        first = next(
-            self.streams[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in self.streams
-        )
+        first = self._joined(op)
         traced = self.program.shape(out)[axis]
 
         def run(pick: Callable[[_Stream], Array | None], width: int) -> Array:
@@ -263,6 +270,12 @@ class _Execution:
             stream = _Stream(units, linear, carried)
         self.streams[out.id] = stream
         self._tap_pre(name, out)
+
+    def _joined(self, op: Op) -> _Stream:
+        """The operands' stream; where a gated layer's meet, with all that travels beside."""
+        met = [self.streams[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in self.streams]
+        beside = (s for s in met if s.linear is not None or s.carried is not None)
+        return next(beside, met[0])
 
     def _axis_of(self, op: Op) -> int:
         """Unit axis of the operation's operand inside the site."""

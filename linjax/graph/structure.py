@@ -98,6 +98,8 @@ class Site(NamedTuple):
       width: number of units ``m`` in the traced network.
       activation: the elementwise function σ.
       unit_leaves: paths of parameters with one entry a unit that σ reads (PReLU's slopes).
+      mates: names of further affine maps of the same features whose results h is made of,
+        too, unit by unit: a gated layer's ``h = σ(z) · z'``.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Site(NamedTuple):
     width: int
     activation: Activation
     unit_leaves: tuple[Path, ...] = ()
+    mates: tuple[str, ...] = ()
 
 
 class Term(NamedTuple):
@@ -254,6 +257,12 @@ class Chain(NamedTuple):
     layers: tuple[tuple[str, ...], ...]
     sites: tuple[Site, ...]
     source: str
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of all affine maps at each depth, a gated layer's mates among them."""
+        mates = (*(site.mates for site in self.sites), ())
+        return tuple((*own, *more) for own, more in zip(self.layers, mates, strict=True))
 
 
 class Leaf(NamedTuple):

@@ -29,12 +29,17 @@ def substitute(layers: Layers, index: int, pull: Pull, offset: Array) -> Layers:
     layer = layers[index]
     if layer.down is not None:
         through = offset @ layer.down
-        layer = layer._replace(down=pull(layer.down), bias=layer.bias + through @ layer.kernel)
+        layer = layer._replace(
+            down=pull(layer.down),
+            bias=layer.bias + through @ layer.kernel,
+            mates=tuple((kernel, bias + through @ kernel) for kernel, bias in layer.mates),
+        )
         pull, offset = (lambda rows: rows), through
     else:
         layer = layer._replace(
             kernel=pull(layer.kernel),
             bias=layer.bias + offset @ layer.kernel,
+            mates=tuple((pull(kernel), bias + offset @ kernel) for kernel, bias in layer.mates),
         )
     before = layers[index].linear
     moved = np.zeros(0) if before is None else offset @ before
@@ -62,5 +67,6 @@ def keep_units(layer: Layer, kept: Array) -> Layer:
         bias=layer.bias[kept],
         unit_leaves=tuple(leaf[kept] for leaf in layer.unit_leaves),
         slopes=None if layer.slopes is None else tuple(s[kept] for s in layer.slopes),
+        mates=tuple((kernel[:, kept], bias[kept]) for kernel, bias in layer.mates),
         origin=None if layer.origin is None else layer.origin[kept],
     )

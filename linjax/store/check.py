@@ -144,7 +144,8 @@ def _check_graph(graph: Graph) -> None:
         sound &= all(name in names for group in chain.layers for name in group)
         sound &= all(len(group) == 1 for group in chain.layers[:-1]) and bool(chain.layers[-1])
         for site, group, readers in zip(chain.sites, chain.layers, chain.layers[1:], strict=False):
-            sound &= (site.producer,) == group and set(site.consumers) == set(readers)
+            sound &= (site.producer,) == group and set(readers) <= set(site.consumers)
+            sound &= all(name in names for name in (*site.consumers, *site.mates))
             sound &= site.width == graph.affine(site.producer).outputs
             sound &= all(path in paths for path in site.unit_leaves)
             sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())

@@ -204,7 +204,8 @@ def _compare(found: Graph, stored: Graph) -> None:
 def _outline(graph: Graph, site: Any) -> Any:
     """A site by its paths: names are chosen by the trace."""
     readers = {graph.affine(name)._replace(name="") for name in site.consumers}
-    return graph.affine(site.producer)._replace(name=""), readers, site.activation, site.unit_leaves
+    made_of = [graph.affine(name)._replace(name="") for name in (site.producer, *site.mates)]
+    return made_of, readers, site.activation, site.unit_leaves
 
 
 def _check_params(leaves: tuple[Leaf, ...], params: Any) -> None:

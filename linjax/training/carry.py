@@ -83,7 +83,10 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
     vectors = {
         path: site.name
         for site in report.graph.sites
-        for path in (report.graph.affine(site.producer).bias_path, *site.unit_leaves)
+        for path in (
+            *(report.graph.affine(name).bias_path for name in (site.producer, *site.mates)),
+            *site.unit_leaves,
+        )
     }
     result: Flat = {}
     for path, leaf in new.items():
@@ -114,7 +117,8 @@ def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, repor
         source = report.sites[read].kept
         rows = np.arange(len(source))
     columns = np.arange(was.shape[1])
-    if affine.name in report.sites:
-        columns = report.sites[affine.name].kept
+    made = next((s for s in report.graph.sites if affine.name in (s.producer, *s.mates)), None)
+    if made is not None:
+        columns = report.sites[made.name].kept
     result[np.ix_(rows, np.arange(len(columns)))] = was[np.ix_(source, columns)]
     return jnp.asarray(result if affine.layout == (0, 1) else result.T)

@@ -111,7 +111,8 @@ def parameters(land: Landscape, state: State) -> int:
         total += cost.taps * reads * (k + r) + cost.own * k + cost.bias * r
     total += sum(read.per_channel * totals[read.source] for read in land.reads)
     for chain, shape in zip(land.chains, state.shapes, strict=True):
-        total += stored(_reads(chain, totals), shape)
+        prices = chain.prices._replace(reads=_reads(chain, totals))
+        total += stored(prices, shape)
     return total
 
 

@@ -11,6 +11,8 @@ CARRY = -1
 """In place of a number of linear units: the features themselves travel on."""
 STEPS = (0.92, 0.7, 0.4, 0.0)
 """Factors by which a move shrinks a width."""
+FREE = 1e-9
+"""Share of a site's error that doesn't count."""
 SPLITS = np.linspace(0.0, 1.0, 9)
 """Shares of a width that a move may give to linear units."""
 
@@ -41,6 +43,7 @@ class Prices(NamedTuple):
     Attributes:
       reads: width of the chain's input.
       start: the chain as it is.
+      kernels: number of kernels that make each layer's units, more than one where gated.
       sites: one ``(m + 1, r + 1)`` error surface per site; its last column is that of CARRY.
       necks: per layer, ``(s + 1,)`` errors of bottlenecks of rank 0 … s.
       output: the outputs' variance in the same metric, seen from this chain.
@@ -48,20 +51,21 @@ class Prices(NamedTuple):
 
     reads: int
     start: Shape
+    kernels: tuple[int, ...]
     sites: tuple[Array, ...]
     necks: tuple[Array, ...]
     output: float
 
 
-def stored(reads: int, shape: Shape) -> int:
+def stored(prices: Prices, shape: Shape) -> int:
     """Returns the number of parameters that a chain of this shape stores."""
-    total, width = 0, reads
-    for neck, units, linears in zip(*shape, strict=True):
+    total, width = 0, prices.reads
+    for kernels, neck, units, linears in zip(prices.kernels, *shape, strict=True):
         if neck:
             total += width * neck
             width = neck
         made = units + max(linears, 0)
-        total += width * made + units
+        total += width * (made + (kernels - 1) * units) + kernels * units
         width = made + width if linears == CARRY else made
     return total
 
@@ -85,8 +89,14 @@ def _site_moves(shape: Shape, surface: Array, i: int) -> Iterator[Shape]:
     for width in sorted(w for w in widths if w >= 0):
         for r in {min(round(share * width), limit) for share in SPLITS}:
             yield shape.put("units", i, min(width - r, units)).put("linears", i, r)
+    yield shape.put("units", i, _needed(surface[: units + 1, min(linears, limit)]))
     for k in {int(np.ceil(units * f)) for f in STEPS} | {units}:
         yield shape.put("units", i, k).put("linears", i, CARRY)
+
+
+def _needed(errors: Array) -> int:
+    """The number of units from which on no more are needed: the rest are dead or combinations."""
+    return int(np.argmax(errors <= errors[-1] + FREE * errors[0]))
 
 
 def _neck_moves(shape: Shape, curve: Array, i: int) -> Iterator[Shape]:
@@ -125,10 +135,10 @@ class _Move(NamedTuple):
 
 def best_move(prices: Prices, shape: Shape) -> _Move | None:
     """The move with the least error per parameter saved; among free ones the largest."""
-    size, error = stored(prices.reads, shape), predicted(prices, shape)
+    size, error = stored(prices, shape), predicted(prices, shape)
     best = None
     for candidate in moves(prices, shape):
-        saved = size - stored(prices.reads, candidate)
+        saved = size - stored(prices, candidate)
         if saved <= 0:
             continue
         worse = max(predicted(prices, candidate) - error, 0.0)
@@ -150,7 +160,7 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
     shapes = [prices.start for prices in chains]
     best = [best_move(prices, shape) for prices, shape in zip(chains, shapes, strict=True)]
     while True:
-        size = fixed + sum(stored(p.reads, s) for p, s in zip(chains, shapes, strict=True))
+        size = fixed + sum(stored(p, s) for p, s in zip(chains, shapes, strict=True))
         error = sum(predicted(p, s) for p, s in zip(chains, shapes, strict=True))
         yield Step(tuple(shapes), size, error)
         open_chains = [c for c, move in enumerate(best) if move is not None]

@@ -14,7 +14,7 @@ from linjax.fold.least_squares.features import Frame
 from linjax.fold.objective import importance
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
-from linjax.graph.layers import Layer, Layers
+from linjax.graph.layers import Layers
 from linjax.graph.net import Net
 
 Array = Any
@@ -155,11 +155,8 @@ def _completed(own: Layers, layers: Layers) -> Layers:
     for layer in layers[len(own) :]:
         reads = done[-1].features if done else layers[0].reads
         done.append(
-            Layer(
-                np.zeros((reads, layer.units)),
-                np.zeros(layer.units),
-                unit_leaves=layer.unit_leaves,
-                origin=layer.origin,
+            layer._replace(linear=None, carry=False, down=None).with_kernels(
+                np.zeros((reads, len(layer.biases))), np.zeros(len(layer.biases))
             )
         )
     return tuple(done)

@@ -52,9 +52,7 @@ def fold_moments(problems: Sequence[Problem], plan: Plan) -> tuple[Layers, ...]:
     )
 
 
-def execute(
-    problem: Problem, data: Frame, shape: Shape, inputs: Features | None = None
-) -> Layers:
+def execute(problem: Problem, data: Frame, shape: Shape, inputs: Features | None = None) -> Layers:
     """Folds a chain to the given widths, from its input to its outputs.
 
     Layers in front of the first one that changes stay as they are.
@@ -76,13 +74,13 @@ def execute(
             done.append(layer)
             v = v if last else parts.features[i + 1]
             continue
-        kernel, bias = refit(data, v, parts.pre[i])
+        kernel, shift = refit(data, v, parts.pre[i])
         behind = i if last else i + 1
         target = parts.pre[behind] @ metric_root(problem.moments.sensitivity[behind])
         stage = Stage(
             inputs=v,
             kernel=kernel,
-            bias=bias + layer.bias,
+            bias=shift + layer.biases,
             units=None if last else parts.units[i],
             target=target @ leading(*principal(data, target)),
         )

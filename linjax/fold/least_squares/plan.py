@@ -51,7 +51,7 @@ class Curve(NamedTuple):
         """Returns a step as a plan, its widths rounded down to a multiple."""
         shapes = tuple(rounded(s, round_to) for s in step.shapes)
         pairs = list(zip(self.priced, shapes, strict=True))
-        size = self.fixed + sum(stored(p.reads, s) for p, s in pairs)
+        size = self.fixed + sum(stored(p, s) for p, s in pairs)
         error = sum(predicted(p, s) for p, s in pairs)
         return Plan(shapes, size, float(np.sqrt(error / self.scale)), self.ridge)
 

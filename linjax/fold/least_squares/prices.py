@@ -62,7 +62,7 @@ def anatomy(problem: Problem) -> Anatomy:
     rows = block_rows(problem.moments)
     features = along(problem.layers, rows)
     pre = [
-        entering(layer, v) @ np.asarray(layer.kernel, np.float64)
+        entering(layer, v) @ np.asarray(layer.kernels, np.float64)
         for layer, v in zip(problem.layers, features, strict=True)
     ]
     return Anatomy(tuple(features), tuple(pre), tuple(map(Features, rows[1:])))
@@ -115,7 +115,10 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
     output = float(necks[-1][0])
     if not problem.single:
         necks[-1] = np.zeros(1)
-    return Prices(layers[0].reads, shape_of(layers), sites, tuple(necks), output)
+    # The kernels of a gated layer share no bottleneck.
+    necks = [np.zeros(1) if x.mates else n for x, n in zip(layers, necks, strict=True)]
+    kernels = tuple(1 + len(layer.mates) for layer in layers)
+    return Prices(layers[0].reads, shape_of(layers), kernels, sites, tuple(necks), output)
 
 
 def prices(problem: Problem, ridge: float) -> Prices:

@@ -9,6 +9,7 @@ from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.split import Split, split
 from linjax.graph.layers import Layer
+from linjax.graph.substitute import keep_units
 
 Array = np.ndarray
 
@@ -18,8 +19,8 @@ class Stage(NamedTuple):
 
     Attributes:
       inputs: features v.
-      kernel: ``(p, m)`` refitted kernel of all its units.
-      bias: ``(m,)``.
+      kernel: ``(p, m)`` refitted kernel of all its units; a gated layer's side by side.
+      bias: ``(m,)``, likewise.
       units: activations h of all its units, None for the last layer.
       target: the next pre-activation in the output metric; the last layer's own.
     """
@@ -66,14 +67,8 @@ def fold_layer(data: Frame, stage: Stage, widths: Widths, layer: Layer) -> tuple
         kept, linear, carry = choice.kept, choice.linear, choice.linear is None
         linear = None if carry or not linear.shape[1] else linear
         wanted = _needs(data, stage, choice)
-    new = Layer(
-        kernel=stage.kernel[:, kept],
-        bias=stage.bias[kept],
-        linear=linear,
-        carry=carry,
-        unit_leaves=tuple(leaf[kept] for leaf in layer.unit_leaves),
-        origin=None if layer.origin is None else layer.origin[kept],
-    )
+    whole = layer.with_kernels(stage.kernel, stage.bias)
+    new = keep_units(whole, kept)._replace(linear=linear, carry=carry, down=None)
     if 0 < widths.neck < v.width:
         new = bottleneck(new, data, v, wanted, widths.neck)
     return new, kept

@@ -83,7 +83,7 @@ def _fold_chain(chain: _Chain) -> Layers:
         widths = Widths(*(numbers[depth] for numbers in chain.shape))
         if depth + 1 == len(layers):
             v, z = _spans(here, layer.units)
-            stage = Stage(v, whole.kernel, whole.bias, None, z @ chain.root(depth))
+            stage = Stage(v, whole.kernels, whole.biases, None, z @ chain.root(depth))
             return (*done, fold_layer(here, stage, widths, layer)[0])
         new, kept = _chosen(chain, done, whole, widths)
         done, blocks = (*done, new), [*blocks, rows[depth + 1][kept]]
@@ -98,13 +98,14 @@ def _refitted(chain: _Chain, done: Layers, blocks: list[Array], depth: int) -> t
     layers = chain.problem.layers
     layer = layers[depth]
     here = chain.measure(done, depth, Target(layers, depth, _reading(layer)))
-    v, z = _spans(here, layer.units)
+    v, z = _spans(here, len(layer.biases))
     start, _ = refit(chain.frame, along((*done, layer), blocks)[depth], chain.pre[depth])
     covariance = here.within(v)
     raised = covariance + chain.ridge * np.diag(np.diag(covariance))
     kernel = start + solve(raised, here.between(v, z) - covariance @ start)
-    bias = here.mean_of(z) - here.mean_of(v) @ kernel + layer.bias
-    return Layer(kernel, bias, unit_leaves=layer.unit_leaves, origin=layer.origin), here
+    bias = here.mean_of(z) - here.mean_of(v) @ kernel + layer.biases
+    whole = layer._replace(linear=None, carry=False, down=None)
+    return whole.with_kernels(kernel, bias), here
 
 
 def _chosen(chain: _Chain, done: Layers, whole: Layer, widths: Widths) -> tuple[Layer, Array]:
@@ -118,12 +119,12 @@ def _chosen(chain: _Chain, done: Layers, whole: Layer, widths: Widths) -> tuple[
     v, h, target = _spans(seen, whole.units, matrix.shape[1])
     raised = np.arange(v.width + h.width)
     seen.covariance[raised, raised] *= 1.0 + chain.ridge
-    return fold_layer(seen, Stage(v, whole.kernel, whole.bias, h, target), widths, whole)
+    return fold_layer(seen, Stage(v, whole.kernels, whole.biases, h, target), widths, whole)
 
 
 def _reading(layer: Layer) -> Array:
     """The matrix from a layer's features to its pre-activation."""
-    return layer.kernel if layer.down is None else layer.down @ layer.kernel
+    return layer.kernels if layer.down is None else layer.down @ layer.kernels
 
 
 def _spans(data: Frame, *widths: int) -> list[Features]:

@@ -111,8 +111,8 @@ def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
     )
     ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], np.finfo(np.float64).tiny)[:, None]
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
-    spread = np.stack([np.interp(points, axis, column) for column in ratio.T[1:]], 1)
-    error = alone[:, None] * np.concatenate([np.ones((m + 1, 1)), spread], 1)
+    spread = [np.interp(points, axis, column) for column in ratio.T[1:]]
+    error = alone[:, None] * np.stack([np.ones(m + 1), *spread], 1)
     return np.minimum.accumulate(np.minimum.accumulate(np.maximum(error, 0.0), 0), 1)
 
 

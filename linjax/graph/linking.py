@@ -1,0 +1,39 @@
+"""Linking sites into chains."""
+
+from linjax.graph.dots import Dot
+from linjax.graph.program import Operand, Program, Ref
+from linjax.graph.structure import Chain, Site
+
+
+def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tuple[Chain, ...]:
+    """Links sites into runs, in the order of the program."""
+    fed = {c for site in sites.values() for c in site.consumers}
+    chains = []
+    for name in (n for n in dots if n in sites and n not in fed):
+        layers: list[tuple[str, ...]] = [(name,)]
+        run: list[Site] = []
+        while len(layers[-1]) == 1 and layers[-1][0] in sites:
+            site = sites[layers[-1][0]]
+            run.append(site)
+            onward = tuple(name for name in site.consumers if name in sites)
+            layers.append(onward if one_gated(sites, site.consumers) else site.consumers)
+        source = "input" if _is_input(program, dots[name].operand) else "hidden"
+        chains.append(Chain(tuple(layers), tuple(run), source))
+    return tuple(chains)
+
+
+def _is_input(program: Program, operand: Operand) -> bool:
+    """Whether a value is the network's first input, at most flattened."""
+    made = {out.id: op for op in program.ops for out in op.outputs}
+    while isinstance(operand, Ref) and operand.id in made:
+        op = made[operand.id]
+        if op.name not in ("reshape", "convert_element_type"):
+            return False
+        operand = op.inputs[0]
+    return bool(program.inputs) and operand == program.inputs[0]
+
+
+def one_gated(sites: dict[str, Site], consumers: tuple[str, ...]) -> bool:
+    """Whether the readers of an activation are together one gated layer."""
+    lead = next((name for name in consumers if name in sites), None)
+    return lead is not None and {lead, *sites[lead].mates} == set(consumers)
