@@ -18,6 +18,7 @@ from linjax.fold.recover import recover
 from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
+from linjax.graph.unroll import unroll
 from linjax.store.export import to_stablehlo
 from linjax.store.load import load
 from linjax.store.onnx import to_onnx
@@ -65,6 +66,7 @@ __all__ = [
     "to_stablehlo",
     "tolerance",
     "trace",
+    "unroll",
 ]
 
 

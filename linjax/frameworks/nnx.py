@@ -11,6 +11,8 @@ from linjax.errors import LinjaxError
 from linjax.graph import chains, pytree
 from linjax.graph.net import Net, trace
 from linjax.graph.structure import Path
+from linjax.graph.unroll import Unrolled
+from linjax.graph.unroll import unroll as unrolled
 
 COLLECTIONS: dict[str, type[nnx.Variable]] = {
     "params": nnx.Param,
@@ -42,7 +44,10 @@ class Inference:
 
 
 def from_nnx(
-    model: nnx.Module, *inputs: Any, method: str | Callable[..., Any] = "__call__"
+    model: nnx.Module,
+    *inputs: Any,
+    method: str | Callable[..., Any] = "__call__",
+    unroll: bool = False,
 ) -> tuple[Net, Any]:
     """Traces an NNX module, in inference mode, and takes its parameters out.
 
@@ -54,6 +59,7 @@ def from_nnx(
       model: the module; it is not changed.
       *inputs: example inputs, arrays or ``jax.ShapeDtypeStruct``.
       method: what to trace: a method's name, or a function of the module and the inputs.
+      unroll: whether to unroll scanned layers, as :func:`linjax.unroll` does.
 
     Returns:
       The traced network and its parameters, the module's pure dict: what :func:`collect`,
@@ -82,7 +88,11 @@ def from_nnx(
     graphdef, state = nnx.split(model)
     kinds = {tuple(map(str, path)): type(v) for path, v in nnx.to_flat_state(state)}
     params = nnx.to_pure_dict(state)
-    return trace(Inference(graphdef, called, kinds), params, *inputs), params
+    function = Inference(graphdef, called, kinds)
+    if unroll:
+        apart, params = unrolled(function, params, *inputs)
+        return trace(apart, params, *inputs), params
+    return trace(function, params, *inputs), params
 
 
 class FoldedModule(nnx.Module):
@@ -141,10 +151,13 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
 
 def _kinds(net: Net) -> Callable[[Path, Any], type[nnx.Variable]]:
     """Says of which type the variable at a path is."""
-    known = net.apply_fn.kinds if isinstance(net.apply_fn, Inference) else {}
+    apart = net.apply_fn if isinstance(net.apply_fn, Unrolled) else None
+    function = net.apply_fn if apart is None else apart.apply_fn
+    known = function.kinds if isinstance(function, Inference) else {}
     linen = any(leaf.path[0] == "params" for leaf in net.graph.leaves)
 
     def kind(path: Path, leaf: Any) -> type[nnx.Variable]:
+        path = path if apart is None else apart.original(path)
         if path in known:
             return known[path]
         if linen and path[0] in COLLECTIONS:

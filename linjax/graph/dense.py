@@ -103,7 +103,7 @@ def _together(
         try:
             return group, _grow(ground, group, affine.outputs)
         except Met as met:
-            group.append(_mate(ground, affines, group, str(met)))
+            group.append(_mate(ground, affines, group, *met.args))
 
 
 class Grown(NamedTuple):
@@ -167,15 +167,17 @@ def _bias(
     return None, {start.id: dot.axis}, start
 
 
-def _mate(ground: Ground, affines: tuple[Affine, ...], group: list[str], name: str) -> str:
+def _mate(
+    ground: Ground, affines: tuple[Affine, ...], group: list[str], name: str, how: str
+) -> str:
     """Checks that an affine map can share its units with those of a group."""
     widths = {affine.name: affine.outputs for affine in affines}
     first, other = ground.dots[group[0]], ground.dots[name]
     same = gates.same_value(ground.made, first.operand, other.operand)
     if name in group or not same or first.contract != other.contract:
-        raise Refused(f"it meets the results of {name}, which reads other features")
+        raise Refused(f"{how} with the result of {name}, which reads other features")
     if widths[name] != widths[group[0]]:
-        raise Refused(f"it meets the results of {name}, which has other units")
+        raise Refused(f"{how} with the result of {name}, which has other units")
     return name
 
 
@@ -212,7 +214,7 @@ def _grow(ground: Ground, group: list[str], width: int) -> Grown | None:
                 if other not in mine:
                     mate = gates.origin(ground.made, ground.starts, other)
                     if mate is not None:
-                        raise Met(mate)
+                        raise Met(mate, op.name)
                     leaf = _spread(program, views, other, axis, width, op.name)
                     if leaf is not None:
                         read[leaf] = read.get(leaf, 0) + 1

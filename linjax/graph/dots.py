@@ -103,7 +103,7 @@ def _dot(
 
 def _unsupported(primitive: str) -> str:
     if primitive == "scan":
-        return "its layers are scanned (one stacked kernel); unroll the scan to fold them"
+        return "its layers are scanned (one stacked kernel); linjax.unroll makes a kernel for each"
     return f"stands inside {primitive}"
 
 

@@ -130,7 +130,7 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            body = _callee(eqn)
+            body = callee(eqn)
             if body is not None:
                 own = custom or eqn.primitive.name.startswith("custom_")
                 results = inline(body.jaxpr, body.consts, operands, own)
@@ -153,7 +153,7 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
     )
 
 
-def _callee(eqn: Any) -> compat.ClosedJaxpr | None:
+def callee(eqn: Any) -> compat.ClosedJaxpr | None:
     """Returns the jaxpr that an equation merely calls, None if it does anything else.
 
     Recognised by what the equation holds, not by its name: names change between
