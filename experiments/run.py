@@ -97,6 +97,7 @@ def measure_all(
             "amount": amount,
             "parameters": linjax.count(params),
             "share": linjax.count(params) / size,
+            "flops": subject.net.flops(params, test.x[:1]),
             "classes": dataset.classes,
             "predicted": rules.predicted(subject, rule, amount),
             "error": linjax.compare(

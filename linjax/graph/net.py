@@ -85,6 +85,31 @@ class Net:
         traced, found = self._program(flat, inputs)
         return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes, through)
 
+    def flops(self, params: Any, *inputs: Any) -> float:
+        """Returns the floating point operations of one call, as XLA counts them.
+
+        A product and the addition that takes it up are two operations. Nothing is run and
+        nothing compiled.
+
+        Args:
+          params: original or folded parameters, or their shapes.
+          *inputs: as for :meth:`apply`, or their shapes; by default those traced with.
+
+        Raises:
+          StructureError: as :meth:`apply`.
+
+        Example:
+          >>> import jax, jax.numpy as jnp, linjax
+          >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+          >>> params = {"in": jnp.ones((8, 64)), "out": jnp.ones((64, 4))}
+          >>> net = linjax.trace(apply, params, jnp.ones((1, 8)))
+          >>> net.flops(params) >= 2 * linjax.count(params)
+          True
+        """
+        lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
+        cost: Any = lowered.cost_analysis()
+        return float(cost["flops"])
+
     def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
         """Traces anew for each combination of input shapes and parameter dtypes."""
         leaves = _dtypes(self.graph.leaves, flat)

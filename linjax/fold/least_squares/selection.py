@@ -58,7 +58,8 @@ def pursue(covariance: Array, cross: Array, steps: int | None = None) -> Pursuit
     explained = np.zeros((steps, rest.shape[1]))
     for j in range(steps):
         alive = left > floor
-        worth = np.where(alive, np.einsum("iq,iq->i", rest, rest) / np.maximum(left, floor), -1.0)
+        energy = np.einsum("iq,iq->i", rest, rest)
+        worth = np.divide(energy, left, out=np.full(m, -1.0), where=alive)
         i = int(np.argmax(worth))
         if not alive[i]:
             return Pursuit(order[:j], factor[:, :j], explained[:j])
