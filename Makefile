@@ -9,7 +9,7 @@ BIN     := $(VENV)/bin
 # cores a fold took fourteen times as long with two of them.
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: help demo test slow lint format types bench clean
+.PHONY: help demo test slow lint format types bench docs matrix fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Lists the targets.
@@ -56,5 +56,24 @@ bench: $(VENV)/.installed-dev  ## Runs the benchmarks in experiments/benchmarks.
 	  $(BIN)/python -m experiments.benchmarks.$$(basename $$file .py) || exit 1; \
 	done
 
+docs: $(VENV)/.installed-docs  ## Builds the documentation in site/, warnings being errors.
+	@echo "==> Building the documentation"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "==> Open site/index.html"
+
+# Other versions than those of the main environment, in one of their own.
+VERSIONS ?= jax flax
+MATRIX   := $(VENV)-$(shell echo '$(PYTHON) $(VERSIONS)' | tr -c 'a-zA-Z0-9.\n' '-')
+
+matrix:  ## Runs the core tests on other versions: PYTHON=python3.13 VERSIONS='jax==0.8.0 flax==0.12.0'.
+	@echo "==> Setting up $(MATRIX) with $(VERSIONS)"
+	@$(PYTHON) -m venv $(MATRIX)
+	@$(MATRIX)/bin/python -m pip install --quiet --editable . $(VERSIONS) pytest hypothesis safetensors equinox
+	@$(MATRIX)/bin/python -m pytest -q tests/graph tests/fold tests/store tests/frameworks tests/training
+
+fuzz: $(VENV)/.installed-fuzz  ## Feeds damaged files to the loader for a while; SECONDS=60.
+	@echo "==> Fuzzing the loader"
+	@$(BIN)/python -m tests.store.fuzz -max_total_time=$(or $(SECONDS),60)
+
 clean:  ## Removes the environment and caches; runs/ stays.
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* site .pytest_cache .ruff_cache .mypy_cache .hypothesis
