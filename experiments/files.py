@@ -12,7 +12,8 @@ import numpy as np
 def write(path: pathlib.Path, content: bytes) -> None:
     """Replaces a file's content: afterwards it is the old or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")  # one a crash leaves behind is overwritten
+    # One for each process; one that a crash leaves behind is overwritten.
+    draft = path.with_name(f".{path.name}.{jax.process_index()}.draft")
     with draft.open("wb") as file:
         file.write(content)
         file.flush()

@@ -87,7 +87,7 @@ def fit(
         at = files.read_tree(checkpoint, at)
         say(f"going on after epoch {int(at.epoch)}, from {checkpoint}")
     while at.epoch < config.epochs and at.waited < config.patience:
-        order = _order(config.seed, at.epoch, len(y), size)
+        order = order_of_rows(config.seed, at.epoch, len(y), size)
         key = jax.random.fold_in(jax.random.key(config.seed), int(at.epoch))
         params, moments, train_loss = run_epoch(at.params, at.moments, x, y, order, key)
         logits = evaluate.predict(network.apply, params, dataset.valid.x)
@@ -111,7 +111,7 @@ def _start(params: Params, optimise: optax.GradientTransformation) -> Progress:
     return Progress(params, optimise.init(params), params, infinity, zero, zero)
 
 
-def _order(seed: int, epoch: Scalar, rows: int, size: int) -> np.ndarray:
+def order_of_rows(seed: int, epoch: Scalar, rows: int, size: int) -> np.ndarray:
     """Returns an epoch's row numbers (steps, size); rows beyond a whole batch sit it out."""
     order = np.random.default_rng((seed, int(epoch))).permutation(rows)
     return order[: rows // size * size].reshape(-1, size)

@@ -1,13 +1,16 @@
 """Activation-based pruning, the published baseline: units that fire least go first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
+from linjax.fold.channels.execute import without_channels
 from linjax.fold.fold import matching, transform
 from linjax.graph.layers import Array, Layers
+from linjax.graph.structure import Graph
 from linjax.graph.substitute import keep_units, substitute
 
 
@@ -53,15 +56,23 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     if not matching(params, stats.graph, stats.leaves):
         return params
-    rates = [u.rate for u in stats.units]
-    kept = iter(_kept(rates, fraction, scope))
+    rates = [c.units.rate for c in stats.channels] + [u.rate for u in stats.units]
+    kept = _kept(rates, fraction, scope)
+    channels = len(stats.channels)
+    params = without_channels(params, stats.graph, kept[:channels])
+    return narrowed(params, stats.graph, kept[channels:])
+
+
+def narrowed(params: Any, graph: Graph, kept: Sequence[Array]) -> Any:
+    """Removes the units that masks, one a site, leave out; their activation counts as zero."""
+    masks = iter(kept)
 
     def narrow(layers: Layers) -> Layers:
         for index in range(len(layers) - 1):
-            layers = _remove(layers, index, next(kept))
+            layers = _remove(layers, index, next(masks))
         return layers
 
-    return transform(params, stats.graph, lambda _, layers: narrow(layers))[0]
+    return transform(params, graph, lambda _, layers: narrow(layers))[0]
 
 
 def _kept(rates: list[Array], fraction: float, scope: str) -> list[Array]:

@@ -1,0 +1,139 @@
+"""What a sweep varies: axes of config fields, and the networks that their product asks for."""
+
+import ast
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments import rules
+
+SEEDS = ("dataset.seed", "network.seed", "training.seed")
+EVERY = "*"
+
+
+class Axes(NamedTuple):
+    """A sweep's axes.
+
+    Attributes:
+      fields: values by config field, in order; their product is trained. ``seed`` stands for
+        the seeds of data, network and training together.
+      rules: amounts by rule: what is measured on every network.
+    """
+
+    fields: dict[str, tuple[Any, ...]]
+    rules: dict[str, tuple[float, ...]]
+
+
+class Cell(NamedTuple):
+    """One network to train: its settings, ``(field, value)`` each."""
+
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def key(self) -> str:
+        """Names the network in files: JSON of its settings.
+
+        >>> Cell((("seed", 0), ("dataset.name", "car"))).key
+        '{"seed": 0, "dataset.name": "car"}'
+        """
+        return json.dumps(dict(self.settings))
+
+    def without(self, *names: str) -> tuple[tuple[str, Any], ...]:
+        """The settings but the named ones."""
+        return tuple(pair for pair in self.settings if pair[0] not in names)
+
+    def get(self, name: str, default: Any) -> Any:
+        """A setting's value, ``default`` if the sweep doesn't vary it."""
+        return dict(self.settings).get(name, default)
+
+
+def read(config: Any, given: Iterable[str]) -> Axes:
+    """Returns the axes of a config's ``sweep``, with those of the command line put over them.
+
+    Args:
+      config: its ``sweep`` is a tuple of pairs ``(field, values)``; none without.
+      given: texts ``field=value,value``; a rule's name is a field, too.
+
+    Raises:
+      ValueError: for a text of another form, or a field that the config doesn't have.
+    """
+    found: dict[str, tuple[Any, ...]] = {
+        name: tuple(values) for name, values in config.get("sweep", ())
+    }
+    for text in given:
+        name, sign, values = text.partition("=")
+        if not sign or not name.strip():
+            raise ValueError(f"--sweep={text}: expected field=value,value")
+        found[name.strip()] = tuple(_value(v) for v in _parts(values) if v.strip())
+    fields = {name: values for name, values in found.items() if name not in rules.NAMES}
+    for name, values in fields.items():
+        if not values:
+            raise ValueError(f"the axis {name} has no values")
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError(f"the axis {name} has a value twice")
+        for field in SEEDS if name == "seed" else (name,):
+            _parent(config, field)
+    amounts = {rule: tuple(config.rules.get(rule, ())) for rule in rules.NAMES}
+    amounts |= {
+        rule: tuple(map(float, values)) for rule, values in found.items() if rule in amounts
+    }
+    return Axes(fields, {rule: values for rule, values in amounts.items() if values})
+
+
+def _parts(text: str) -> list[str]:
+    """Splits at commas outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def cells(axes: Axes, data_dir: str | None) -> list[Cell]:
+    """Returns the networks of a sweep, the last axis varying fastest.
+
+    The value ``*`` of ``dataset.name`` stands for every table in ``data_dir``.
+    """
+    expanded = []
+    for name, values in axes.fields.items():
+        if name == "dataset.name" and values == (EVERY,):
+            files = pathlib.Path(data_dir or ".").glob("*.parquet")
+            values = tuple(sorted(path.stem for path in files))
+            if not values:
+                raise ValueError(f"dataset.name=*: no tables in {data_dir}")
+        expanded.append([(name, value) for value in values])
+    return [Cell(settings) for settings in itertools.product(*expanded)]
+
+
+def configured(config: Any, settings: Sequence[tuple[str, Any]]) -> ConfigDict:
+    """Returns a copy of a config with fields set."""
+    mine = ConfigDict(config.to_dict())
+    for name, value in settings:
+        for field in SEEDS if name == "seed" else (name,):
+            parent, last = _parent(mine, field)
+            parent[last] = value
+    return mine
+
+
+def _parent(config: Any, field: str) -> tuple[Any, str]:
+    *path, last = field.split(".")
+    parent = config
+    for part in path:
+        parent = parent.get(part, None) if hasattr(parent, "get") else None
+    if not hasattr(parent, "keys") or last not in parent:
+        raise ValueError(f"the config has no field {field}")
+    return parent, last

@@ -1,0 +1,191 @@
+"""Measures one trained network by every rule: a row each."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import linjax
+from experiments import evaluate, rules, widths
+from experiments.data import Dataset
+from experiments.results import Row
+from experiments.sweep.journal import NETWORK
+from linjax.evidence.stats import Stats, UnitStats
+from linjax.fold.prune import narrowed
+from linjax.graph import pytree
+from linjax.graph.chains import read_chain
+
+Params = Any
+
+BY_RATE = ("threshold", "published_size")
+"""Rules that need no more than activation rates."""
+BINS = 20  # of the histograms of activation rates
+
+
+class Network(NamedTuple):
+    """A trained network to be measured.
+
+    Attributes:
+      task: its settings.
+      net: the network, traced.
+      params: its parameters.
+      active: by site, on how many calibration rows each unit is on.
+      dataset: test rows measure, training rows calibrate.
+      calibration: ``rows`` and ``batch``.
+    """
+
+    task: dict[str, Any]
+    net: linjax.Net
+    params: Params
+    active: tuple[np.ndarray, ...]
+    dataset: Dataset
+    calibration: Any
+
+
+def rows(
+    network: Network,
+    todo: list[tuple[str, float]],
+    done: Callable[[str, float], bool],
+) -> Iterator[Row]:
+    """Yields a row for the original and for each rule that has none yet.
+
+    Where a rule fails its row holds the ``failure`` instead of figures.
+    """
+    test, size = network.dataset.test, linjax.count(network.params)
+    missing = [pair for pair in [("original", 1.0), *todo] if not done(*pair)]
+    if not missing:
+        return
+    predict = predictor(network)
+    original = predict(network.params)
+    subject: rules.Subject | None = None
+    for rule, amount in missing:
+        row: Row = {"task": network.task, "rule": rule, "amount": amount}
+        try:
+            if rule in BY_RATE:
+                small = _by_rate(network, rule, amount)
+            elif rule == "original":
+                small = network.params
+            else:
+                subject = _subject(network) if subject is None else subject
+                small = rules.make(subject, rule, amount)
+            logits = predict(small)
+        except Exception as error:  # whatever it is, the other rules go on
+            yield row | {"failure": f"{type(error).__name__}: {error}"}
+            continue
+        row |= {
+            "parameters": linjax.count(small),
+            "share": linjax.count(small) / size,
+            "classes": network.dataset.classes,
+            "predicted": _predicted(subject, rule, amount),
+            "error": relative_error(logits, original),
+            **evaluate.measure(logits, original, test.y),
+            **widths.describe(network.net, small),
+        }
+        if rule == "original":
+            row["rates"] = histograms(network)
+        yield row
+
+
+def failed(task: dict[str, Any], error: BaseException) -> Row:
+    """The row of a network that couldn't be trained or scored."""
+    text = f"{type(error).__name__}: {error}"
+    return {"task": task, "rule": NETWORK, "amount": 0.0, "failure": text}
+
+
+def _by_rate(network: Network, rule: str, amount: float) -> Params:
+    asked = linjax.threshold(amount) if rule == "threshold" else linjax.published_size(amount)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", linjax.FoldWarning)
+        return linjax.fold(network.params, rate_stats(network), asked)
+
+
+def rate_stats(network: Network) -> Stats:
+    """Evidence of activation rates alone."""
+    count = np.int64(len(_calibration(network)))
+    units = tuple(
+        UnitStats(count, active.astype(np.int64), *np.zeros((2, len(active))),
+                  np.zeros((3, len(active))))
+        for active in network.active
+    )  # fmt: skip
+    return Stats(units, None, network.net.graph, pytree.leaves_of(network.params))
+
+
+def _calibration(network: Network) -> np.ndarray:
+    return network.dataset.train.x[: network.calibration.rows]
+
+
+def _subject(network: Network) -> rules.Subject:
+    rows, batch = _calibration(network), network.calibration.batch
+    return rules.gather(network.net, network.params, rows, batch)
+
+
+def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float | None:
+    return None if subject is None else rules.predicted(subject, rule, amount)
+
+
+def histograms(network: Network) -> dict[str, list[int]]:
+    """How many units of each layer fire how often: counts in equal parts of [0, 1]."""
+    count = len(_calibration(network))
+    return {
+        site.name: np.histogram(active / count, BINS, (0.0, 1.0))[0].tolist()
+        for site, active in zip(network.net.graph.sites, network.active, strict=True)
+    }
+
+
+def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:
+    """Removes the units that training has pruned."""
+    return params if all(k.all() for k in kept) else narrowed(params, net.graph, kept)
+
+
+def predictor(network: Network) -> Callable[[Params], np.ndarray]:
+    """Returns the function from parameters to logits of the test rows.
+
+    A plain chain is evaluated by NumPy, where no new shape has to be compiled, if that gives
+    the original's logits.
+    """
+    net, x = network.net, network.dataset.test.x
+
+    def compiled(params: Params) -> np.ndarray:
+        return evaluate.predict(net.apply, params, x)
+
+    known = [site.activation.slopes for site in net.graph.sites]
+    alone = len(net.graph.chains) == 1 and net.graph.chains[0].source == "input"
+    if not alone or None in known:
+        return compiled
+    want, found = compiled(network.params), chain_logits(net, network.params, x)
+    close = np.shape(found) == want.shape and np.allclose(found, want, rtol=1e-3, atol=1e-3)
+    return (lambda params: chain_logits(net, params, x)) if close else compiled
+
+
+def chain_logits(net: linjax.Net, params: Params, x: np.ndarray) -> np.ndarray:
+    """Evaluates a network that is one chain, in single precision."""
+    (chain,) = net.graph.chains
+    layers = read_chain(net.graph, pytree.flatten(params), chain)
+    value = x.reshape(len(x), -1)
+    for depth, layer in enumerate(layers):
+        value = value if layer.down is None else value @ layer.down.astype(np.float32)
+        z = value @ layer.kernel.astype(np.float32) + layer.bias.astype(np.float32)
+        if depth == len(chain.sites):
+            return z
+        below, above = (s.astype(np.float32) for s in layer.slopes)
+        parts = [np.where(z < 0, below * z, above * z)]
+        if layer.linear is not None:
+            parts.append(value @ layer.linear.astype(np.float32))
+        if layer.carry:
+            parts.append(value)
+        value = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+    raise AssertionError("a chain ends in an affine map")
+
+
+def relative_error(logits: np.ndarray, original: np.ndarray) -> float:
+    """The error that :func:`linjax.compare` gives, from logits ``(n, classes)`` at hand."""
+    wide = original.astype(np.float64)
+    p = np.exp(wide - wide.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    metric = np.diag(p.mean(axis=0)) - p.T @ p / len(p)
+    wrong, centred = logits - wide, wide - wide.mean(axis=0)
+    top, bottom = (float(np.sum(metric * (d.T @ d))) for d in (wrong, centred))
+    if bottom <= 0:
+        return float("inf") if top > 0 else 0.0
+    return float(np.sqrt(max(top, 0.0) / bottom))

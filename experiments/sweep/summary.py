@@ -1,0 +1,137 @@
+"""The rows of a sweep, summarised over tasks and seeds."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.results import Row
+from experiments.sweep.journal import NETWORK
+
+POINTS = (0.0, 0.5, 1.0, 2.0)
+ROUNDING = 1e-9
+
+
+class Summary(NamedTuple):
+    """A rule at an amount, over all networks that were trained alike.
+
+    Attributes:
+      pruned: share of the units that training has pruned.
+      rule: the rule.
+      amount: its amount.
+      networks: how many networks it was measured on.
+      share: mean share of the original's parameters.
+      accuracy: mean accuracy.
+      balanced: mean balanced accuracy.
+      loss: mean loss of accuracy against the original, in points.
+      within: shares of networks within :data:`POINTS` of the original.
+      agreement: mean share of predictions that are the original's.
+    """
+
+    pruned: float
+    rule: str
+    amount: float
+    networks: int
+    share: float
+    accuracy: float
+    balanced: float
+    loss: float
+    within: tuple[float, ...]
+    agreement: float
+
+
+def summarise(rows: list[Row]) -> list[Summary]:
+    """Summarises rows by pruning, rule and amount.
+
+    Networks pruned in training are compared with the one of the same task that wasn't; that
+    one must tell classes apart, or its task is left out.
+    """
+    originals = {_task(r): r for r in good(rows) if r["rule"] == "original" and not _pruned(r)}
+    found: dict[Any, list[tuple[Row, Row]]] = {}
+    for row in good(rows):
+        original = originals.get(_task(row))
+        if original is not None and learnt(original):
+            key = (_pruned(row), row["rule"], row["amount"])
+            found.setdefault(key, []).append((original, row))
+    order = list(dict.fromkeys(row["rule"] for row in rows))
+    keys = sorted(found, key=lambda key: (key[0], order.index(key[1]), -key[2]))
+    return [_summary(key, found[key]) for key in keys]
+
+
+def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Summary:
+    pruned, rule, amount = key
+    points = np.array([100 * (before["accuracy"] - after["accuracy"]) for before, after in pairs])
+
+    def mean(name: str) -> float:
+        return float(np.mean([after[name] for _, after in pairs]))
+
+    return Summary(
+        pruned=pruned,
+        rule=rule,
+        amount=amount,
+        networks=len(pairs),
+        share=float(
+            np.mean([after["parameters"] / before["parameters"] for before, after in pairs])
+        ),
+        accuracy=mean("accuracy"),
+        balanced=mean("balanced_accuracy"),
+        loss=float(points.mean()),
+        within=tuple(float((points <= limit + ROUNDING).mean()) for limit in POINTS),
+        agreement=mean("agreement"),
+    )
+
+
+def good(rows: list[Row]) -> list[Row]:
+    """The rows that hold figures."""
+    return [row for row in rows if "failure" not in row]
+
+
+def learnt(original: Row) -> bool:
+    """Whether a network tells classes apart: a constant answer has 1 / classes."""
+    return original["balanced_accuracy"] > 1 / original["classes"] + 0.01
+
+
+def _task(row: Row) -> tuple[tuple[str, Any], ...]:
+    return tuple((k, str(v)) for k, v in sorted(row["task"].items()) if k != "pruning.share")
+
+
+def _pruned(row: Row) -> float:
+    return float(row["task"].get("pruning.share", 0.0))
+
+
+COLUMNS = (
+    "pruned", "rule", "amount", "networks", "share", "accuracy", "balanced", "loss, points",
+    *(f"within {p:g}" for p in POINTS), "same class",
+)  # fmt: skip
+
+
+def cells(one: Summary) -> list[str]:
+    """A summary as text, column by column."""
+    return [
+        f"{one.pruned:.0%}" if one.pruned else "",
+        one.rule.replace("_", " "),
+        "" if one.rule == "original" else f"{one.amount:g}",
+        str(one.networks),
+        f"{one.share:.1%}",
+        f"{one.accuracy:.4f}",
+        f"{one.balanced:.4f}",
+        f"{one.loss:.2f}",
+        *(f"{share:.2f}" for share in one.within),
+        f"{one.agreement:.3f}",
+    ]
+
+
+def markdown(rows: list[Row]) -> str:
+    """Returns the summary as Markdown, with what failed."""
+    marks = [":---" if column == "rule" else "---:" for column in COLUMNS]
+    lines = [COLUMNS, marks, *map(cells, summarise(rows))]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    originals = [r for r in good(rows) if r["rule"] == "original" and not _pruned(r)]
+    left_out = [r for r in originals if not learnt(r)]
+    if left_out:
+        tasks = ", ".join(sorted({" ".join(map(str, r["task"].values())) for r in left_out}))
+        text += f"\nLeft out, as the network answers with one class: {tasks}.\n"
+    failures = [row for row in rows if "failure" in row]
+    for row in failures:
+        what = "" if row["rule"] == NETWORK else f", {row['rule']} {row['amount']:g}"
+        text += f"\nFailed: {row['task']}{what}: {row['failure']}\n"
+    return text

@@ -1,0 +1,224 @@
+"""A sweep killed anywhere ends as one that wasn't; so does one in several processes."""
+
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import digits_mlp, published_tables
+from experiments import results
+from experiments.sweep import axes, groups, journal, run, summary
+from experiments.sweep.axes import Cell
+
+ROOT = pathlib.Path(__file__).parents[2]
+COMMAND = [
+    sys.executable, "-u", "-m", "experiments.sweep", f"--config={ROOT}/configs/digits_mlp.py",
+    "--config.network.hidden=(12,)", "--config.training.epochs=2", "--config.dataset.rows=200",
+    "--sweep=seed=0,1", "--sweep=training.learning_rate=1e-3,3e-3",
+    "--sweep=training.batch=32,50", "--sweep=threshold=0.5", "--sweep=published_size=",
+    "--sweep=size=0.5,0.25", "--sweep=tolerance=", "--sweep=compress=",
+]  # fmt: skip
+ROWS = 8 * 4
+
+
+def tiny(**fields):
+    config = digits_mlp.get_config()
+    config.network.hidden, config.training.epochs, config.dataset.rows = (12,), 2, 200
+    config.rules = {"threshold": (0.5,)}
+    config.update(fields)
+    return config
+
+
+def start(workdir, *more):
+    return subprocess.Popen(
+        [*COMMAND, *more, f"--workdir={workdir}"],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(workdir, *more):
+    with start(workdir, *more) as process:
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    started = time.monotonic()
+    output = finish(folder)
+    spent = time.monotonic() - started
+    assert f"8 networks in 2 groups, {ROWS} rows: {ROWS} rows to do" in output
+    assert "a minute" in output
+    rows = journal.read(folder)
+    assert len(rows) == ROWS and not any("failure" in row for row in rows)
+    return folder, rows, spent
+
+
+def killed(folder, rng, most):
+    """Starts the sweep and kills it at some moment."""
+    with start(folder) as process:
+        try:
+            process.communicate(timeout=rng.uniform(0.2, 1.0) * most)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+
+
+def check_killed(undisturbed, folder, kills, seed):
+    whole, rows, spent = undisturbed
+    rng = random.Random(seed)
+    for _ in range(kills):
+        killed(folder, rng, spent)
+        # As a crash in the middle of a line would leave it.
+        with (folder / "results-0.jsonl").open("a") as file:
+            file.write('{"task": {"se')
+    finish(folder)
+    assert journal.read(folder) == rows
+    lines = results.read(folder / "results-0.jsonl")
+    assert len(lines) == ROWS  # nothing was done twice
+    assert (folder / "summary.md").read_text() == (whole / "summary.md").read_text()
+
+
+def test_killed_sweep_ends_with_the_results_of_an_undisturbed_one(undisturbed, tmp_path):
+    folder = tmp_path / "part"
+    folder.mkdir()
+    check_killed(undisturbed, folder, kills=1, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_sweep_killed_again_and_again(undisturbed, tmp_path, seed):
+    folder = tmp_path / "part"
+    folder.mkdir()
+    check_killed(undisturbed, folder, kills=8, seed=seed)
+
+
+def test_two_processes_give_the_results_of_one(undisturbed, tmp_path):
+    finish(tmp_path, "--processes=2")
+    whole, rows, _ = undisturbed
+    assert journal.read(tmp_path) == rows
+    for process in (0, 1):
+        assert len(results.read(tmp_path / f"results-{process}.jsonl")) == ROWS // 2
+    assert (tmp_path / "summary.md").read_text() == (whole / "summary.md").read_text()
+
+
+def test_failures_are_recorded_and_stop_nothing(tmp_path, capsys):
+    config = tiny()
+    config.dataset.drop = ()
+    sweep = ["dataset.name=digits,nowhere", "network.activation=relu,gelu", "tolerance=-1.0"]
+    rows = run.run(config, sweep, tmp_path / "run", str(tmp_path))
+    by_rule = {(r["task"]["dataset.name"], r["task"]["network.activation"], r["rule"]): r
+               for r in rows}  # fmt: skip
+    assert len(by_rule) == 2 * 3 + 2
+    for name in ("relu", "gelu"):
+        assert "nowhere" in by_rule["nowhere", name, "network"]["failure"]
+        assert "expected a number" in by_rule["digits", name, "tolerance"]["failure"]
+        assert by_rule["digits", name, "threshold"]["accuracy"] > 0
+    assert "4 failed" in capsys.readouterr().out
+    text = (tmp_path / "run" / "summary.md").read_text()
+    assert text.count("Failed:") == 4
+
+    # They stay failed until they are to be tried again.
+    assert run.run(config, sweep, tmp_path / "run", str(tmp_path)) == rows
+    assert "0 rows to do" in capsys.readouterr().out
+    assert run.run(config, sweep, tmp_path / "run", str(tmp_path), retry=True) == rows
+    assert "8 rows to do" in capsys.readouterr().out  # what is missing of four networks
+
+
+def test_axes():
+    config = tiny(sweep=(("seed", (0, 1)), ("training.batch", (32, 50))))
+    found = axes.read(config, ["training.batch=16", "size=0.1,0.2", "network.hidden=(4,),(5, 6)"])
+    assert found.fields == {
+        "seed": (0, 1), "training.batch": (16,), "network.hidden": ((4,), (5, 6)),
+    }  # fmt: skip
+    assert found.rules == {"threshold": (0.5,), "size": (0.1, 0.2)}
+    cells = axes.cells(found, None)
+    assert len(cells) == 4
+    mine = axes.configured(config, cells[-1].settings)
+    assert (mine.dataset.seed, mine.network.seed, mine.training.seed) == (1, 1, 1)
+    assert mine.network.hidden == (5, 6) and config.network.hidden == (12,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed", "expected field=value"),
+        ("seed=", "no values"),
+        ("seed=1,1", "twice"),
+        ("training.speed=1", "no field training.speed"),
+        ("dataset.name=*", "no tables"),
+    ],
+)
+def test_bad_axes_are_refused(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        axes.cells(axes.read(tiny(), [text]), str(tmp_path))
+
+
+def test_groups_share_all_but_what_may_differ_in_one():
+    cells = [
+        Cell((("dataset.name", name), ("seed", seed), ("training.batch", batch)))
+        for name in ("car", "wilt") for seed in range(3) for batch in (16, 32)
+    ]  # fmt: skip
+    found = groups.groups(cells, largest=2)
+    assert [len(group.cells) for group in found] == [2, 1] * 4
+    assert sorted(cell.key for group in found for cell in group.cells) == sorted(
+        cell.key for cell in cells
+    )
+    assert len({group.name for group in found}) == 8
+    assert found[0].shared == "car, 16"
+
+
+def test_published_tables_are_three_seeds_and_four_shares(tmp_path):
+    for name in ("car", "wilt"):
+        (tmp_path / f"{name}.parquet").touch()
+    config = published_tables.get_config()
+    cells = axes.cells(axes.read(config, []), str(tmp_path))
+    assert len(cells) == 2 * 3 * 4
+    assert [len(group.cells) for group in groups.groups(cells)] == [12, 12]
+
+
+def row(accuracy, rule="size", seed=0, **fields):
+    return {
+        "task": {"seed": seed}, "rule": rule, "amount": 1.0, "parameters": 10, "share": 0.5,
+        "classes": 2, "accuracy": accuracy, "balanced_accuracy": accuracy, "agreement": 0.9,
+    } | fields  # fmt: skip
+
+
+def test_summary():
+    rows = [
+        row(0.9, "original", parameters=20), row(0.8, "original", 1, parameters=20),
+        row(0.895), row(0.785, seed=1),
+        row(0.5, "original", 2), row(0.5, seed=2),  # answers with one class
+        {"task": {"seed": 3}, "rule": "network", "amount": 0.0, "failure": "MissingData: gone"},
+    ]  # fmt: skip
+    original, size = summary.summarise(rows)
+    assert (original.networks, size.networks) == (2, 2)
+    assert size.share == 0.5 and size.accuracy == pytest.approx(0.84)
+    assert size.loss == pytest.approx(1.0) and size.within == (0.0, 0.5, 0.5, 1.0)
+    text = summary.markdown(rows)
+    assert "Left out, as the network answers with one class: 2." in text
+    assert "MissingData: gone" in text
+    # A network that was pruned is measured against the one that wasn't.
+    more = row(0.88, "original", task={"seed": 0, "pruning.share": 0.25}, parameters=15)
+    pruned = summary.summarise([*rows, more])[-1]
+    assert (pruned.pruned, pruned.share) == (0.25, 0.75)
+    assert pruned.loss == pytest.approx(2.0)
+
+
+def test_journal_forgets_failures_that_were_mended(tmp_path):
+    first, second = journal.Journal(tmp_path, 0), None
+    first.append({"task": {"seed": 0}, "rule": "network", "amount": 0.0, "failure": "gone"})
+    first.append({"task": {"seed": 1}, "rule": "size", "amount": 0.1, "failure": "odd"})
+    assert journal.Journal(tmp_path).has(json.dumps({"seed": 0}), "size", 0.5)
+    second = journal.Journal(tmp_path, 1, retry=True)
+    assert not second.has(json.dumps({"seed": 0}), "size", 0.5)
+    second.append({"task": {"seed": 0}, "rule": "original", "amount": 1.0})
+    second.append({"task": {"seed": 1}, "rule": "size", "amount": 0.1, "accuracy": 1.0})
+    assert [r["rule"] for r in journal.read(tmp_path)] == ["original", "size"]
+    assert not any("failure" in r for r in journal.read(tmp_path))
