@@ -12,7 +12,7 @@ SIZES = (0.75, 0.5, 0.25, 0.1, 0.05)
 
 def compare(config):
     """Sets the rules of a config to all methods for convolutions, at all sizes."""
-    config.rules = {rule: SIZES for rule in ("size", "refit", "magnitude")}
+    config.rules = dict.fromkeys(("size", "refit", "magnitude"), SIZES)
     return config
 
 

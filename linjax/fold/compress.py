@@ -4,9 +4,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
+from linjax.fold.channels.frontier import ChannelFrontier
 from linjax.fold.frontier import Frontier, known_or_made, written
 from linjax.fold.joint import joint_refit
 from linjax.fold.least_squares.measure import Data
@@ -50,9 +53,10 @@ def compress(
 
     Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
     refitted by least squares so that the original's pre-activations are reproduced from what
-    the folded network itself computes. At last all layers are refitted together by a few
-    rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating point
-    inputs, on others between pairs of them. Of the three networks (one shot,
+    the folded network itself computes (not where there are convolutions: these fold in one
+    shot). At last all layers are refitted together by a few rounds of Gauss–Newton least
+    squares on the outputs, on the rows and, for floating point inputs, on
+    others between pairs of them. Of the three networks (one shot,
     sequential, joint) the one whose outputs are nearest to the original's on held-out
     calibration rows is returned: one row in five, which the refits don't see. Labels are not used.
 
@@ -98,14 +102,17 @@ def compress(
         evidence = collect(net, params, between, metric=metric, progress=progress)
     known = known_or_made(params, evidence)
     plan = known.plan(rule)
-    one_shot = written(params, known.stats, known.fold(plan))
-
     train, held = divided(load(again()))
-    data = Data(net, params, lambda: map(enriched_once, _passes(train, again)), metric)
-    sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
+    if isinstance(known, ChannelFrontier):
+        candidates = [known.fold(params, plan)[0]]
+    else:
+        one_shot = written(params, known.stats, known.fold(plan))
+        data = Data(net, params, lambda: map(enriched_once, _passes(train, again)), metric)
+        sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
+        candidates = [one_shot, sequential]
     held_rows = taught(net, params, enriched(held))
-    errors = [mean_divergence(net, p, held_rows, metric) for p in (one_shot, sequential)]
-    best = one_shot if errors[0] <= errors[1] else sequential
+    errors = [mean_divergence(net, p, held_rows, metric) for p in candidates]
+    best = candidates[int(np.argmin(errors))]
     if joint and min(errors) > NEGLIGIBLE:
         best = joint_refit(net, best, taught(net, params, enriched(train)), held_rows, metric)
     if count(best) < count(params):

@@ -176,6 +176,14 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
         else:
             rates[site.name] = np.full(len(units.active), -1.0)
             other.append(f"{site.name} ({site.activation.name})")
+    if stats.graph.channels:
+        names = ", ".join(site.name for site in stats.graph.channels)
+        warnings.warn(
+            f"left alone: {names}: the published rule folds dense layers; fold convolutions by "
+            "linjax.size or linjax.tolerance",
+            FoldWarning,
+            stacklevel=4,
+        )
     if other:
         warnings.warn(
             f"left alone: {', '.join(other)}: a unit that is always on isn't linear there; "

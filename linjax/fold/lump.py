@@ -18,9 +18,12 @@ import scipy
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
+from linjax.fold.channels.lump import lump_channels
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
+from linjax.graph import pytree
+from linjax.graph.count import count
 from linjax.graph.layers import Layer, Layers
 from linjax.graph.net import Net
 from linjax.graph.structure import Chain
@@ -70,7 +73,8 @@ def lump(
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
     ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
-    coarsest partition. Units without incoming weights move into the next bias.
+    coarsest partition, channels of convolutions before dense layers. Units without incoming
+    weights move into the next bias.
 
     Args:
       net: the traced network.
@@ -120,8 +124,10 @@ def lump(
         return lumped
 
     _at_least_zero(tolerance)
-    lumped, change = transform(params, net.graph, rewrite)
-    if change.after >= change.before:
+    before = count(params)
+    channels = lump_channels(pytree.flatten(params), net.graph, max(tolerance, rounding))
+    lumped, _ = transform(pytree.unflatten(channels, like=params), net.graph, rewrite)
+    if count(lumped) >= before:
         warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=2)
         lumped = params
     return (lumped, tuple(reports)) if details else lumped

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from linjax.fold.channels.network import Network, chain_frame, feeding
+from linjax.fold.channels.network import Network, bare, chain_frame, feeding
 from linjax.fold.channels.plan import Landscape, State, start
 from linjax.fold.channels.problem import Problem, Reader, kept_features, result, through
 from linjax.fold.channels.surface import Choice, Sight, choose, target
@@ -16,7 +16,8 @@ from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.channels import kernels
 from linjax.graph.channels.kernels import Kernel, Width
-from linjax.graph.structure import ChannelSite
+from linjax.graph.structure import ChannelSite, Graph, Reading
+from linjax.graph.substitute import Pull, substitute
 
 Array = np.ndarray
 
@@ -84,6 +85,43 @@ def chain_inputs(network: Network, chain: Any, kept: dict[str, Choice]) -> Featu
         (cut + (outer * own.linears + linear) * reading.inner + inner).reshape(-1),
     ]
     return Features(np.concatenate(rows))
+
+
+def restricted_chains(
+    network: Network, flat: pytree.Flat, made: list[Choice], onto: dict[str, Array] | None = None
+) -> pytree.Flat:
+    """Restricts the dense chains that read channels to those that are left; nothing is refitted.
+
+    Args:
+      network: the network, before.
+      flat: its parameters, its convolutions restricted already.
+      made: what each site keeps.
+      onto: by site, ``(channels, channels)`` matrices by which channels are first put
+        together: row v holds what channel v stands for.
+    """
+    kept = dict(zip((s.name for s in network.sites), made, strict=True))
+    for chain, problem in zip(network.graph.chains, network.chains, strict=True):
+        inputs = chain_inputs(network, chain, kept)
+        if inputs is None:
+            continue
+        reading, site = feeding(network, chain)
+        together = (onto or {}).get(site.name)
+        pull = _pull(inputs.rows, together, reading, network.widths[site.name])
+        layers = substitute(problem.layers, 0, pull, np.zeros(problem.layers[0].reads))
+        flat = write_chain(network.graph, flat, chain, layers)
+    return flat
+
+
+def _pull(left: Array, onto: Array | None, reading: Reading, own: Width) -> Pull:
+    """How a matrix's rows change where channels are put together and restricted."""
+
+    def pull(rows: Array) -> Array:
+        if onto is not None:
+            taps = kernels.by_tap(rows, reading, own)
+            rows = kernels.from_taps(np.einsum("vt,ktq->kvq", onto, taps), reading, own)
+        return rows[left]
+
+    return pull
 
 
 def refitted_rows(
@@ -184,3 +222,19 @@ def _narrowed(site: ChannelSite, flat: pytree.Flat, units: Array) -> pytree.Flat
         else:
             flat.pop(leaf.path, None)
     return flat
+
+
+def without_channels(params: Any, graph: Graph, masks: list[Array]) -> Any:
+    """Removes channels that masks, one a site behind a convolution, leave out; nothing else."""
+    if all(mask.all() for mask in masks):
+        return params
+    network = bare(graph, pytree.flatten(params))
+    made = [
+        Choice(
+            np.concatenate([np.flatnonzero(mask), np.arange(problem.units, problem.channels)]),
+            np.zeros((problem.units, 0)),
+        )
+        for problem, mask in zip(network.problems, masks, strict=True)
+    ]
+    flat = apply_choices(network, made, refit=False)
+    return pytree.unflatten(restricted_chains(network, flat, made), like=params)

@@ -9,6 +9,7 @@ import numpy as np
 
 from linjax.errors import EvidenceError, FoldWarning
 from linjax.evidence.channels import in_chain
+from linjax.evidence.moments import Moments
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
 from linjax.fold.channels.problem import Problem, Reader
@@ -26,6 +27,10 @@ from linjax.graph.count import count
 from linjax.graph.structure import ChannelSite, Graph
 
 Array = np.ndarray
+
+
+NOTHING = Moments(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0, 0)), (), ())
+"""In place of moments, where nothing was measured."""
 
 
 class Network(NamedTuple):
@@ -60,20 +65,15 @@ def read(params: Any, stats: Stats) -> Network:
     """
     if stats.moments is None:
         raise EvidenceError("sizes and tolerances need second moments; collect with them")
-    graph, flat = stats.graph, pytree.flatten(params)
-    everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
-    widths = {site.name: kernels.width(site, graph, flat) for site in graph.channels}
+    graph = stats.graph
+    known = bare(graph, pytree.flatten(params))
     sites, problems, skipped = [], [], []
-    for site, seen in zip(graph.channels, stats.channels, strict=True):
-        own = widths[site.name]
+    for site, empty, seen in zip(known.sites, known.problems, stats.channels, strict=True):
         readers = tuple(
-            Reader(
-                reading.consumer, _rows(graph, flat, everything, reading, own), moments,
-                in_chain(graph, reading.consumer),
-            )
-            for reading, moments in zip(site.readings, seen.readings, strict=True)
-        )  # fmt: skip
-        problem = Problem(site.name, own.units, own.linears, readers)
+            reader._replace(moments=moments)
+            for reader, moments in zip(empty.readers, seen.readings, strict=True)
+        )
+        problem = empty._replace(readers=readers)
         if problem.measured:
             sites.append(site)
             problems.append(problem)
@@ -87,11 +87,34 @@ def read(params: Any, stats: Stats) -> Network:
             stacklevel=5,
         )
     chains = tuple(
-        ChainProblem(read_chain(graph, flat, chain), moments, len(chain.layers[-1]) == 1)
-        for chain, moments in zip(graph.chains, stats.moments, strict=True)
+        chain._replace(moments=moments)
+        for chain, moments in zip(known.chains, stats.moments, strict=True)
     )
-    ridge = _ridge(tuple(problems))
-    return Network(graph, flat, everything, widths, tuple(sites), tuple(problems), chains, ridge)
+    return known._replace(
+        sites=tuple(sites), problems=tuple(problems), chains=chains, ridge=_ridge(tuple(problems))
+    )
+
+
+def bare(graph: Graph, flat: pytree.Flat) -> Network:
+    """Reads a network without evidence: problems and chains have no moments."""
+    everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
+    widths = {site.name: kernels.width(site, graph, flat) for site in graph.channels}
+    problems = []
+    for site in graph.channels:
+        own = widths[site.name]
+        readers = tuple(
+            Reader(
+                reading.consumer, _rows(graph, flat, everything, reading, own), NOTHING,
+                in_chain(graph, reading.consumer),
+            )
+            for reading in site.readings
+        )  # fmt: skip
+        problems.append(Problem(site.name, own.units, own.linears, readers))
+    chains = tuple(
+        ChainProblem(read_chain(graph, flat, chain), NOTHING, len(chain.layers[-1]) == 1)
+        for chain in graph.chains
+    )
+    return Network(graph, flat, everything, widths, graph.channels, tuple(problems), chains, 0.0)
 
 
 def _rows(
@@ -194,7 +217,8 @@ def _cost(network: Network, site: ChannelSite, feeds: dict[str, int]) -> Cost:
 def _chained(network: Network, problem: ChainProblem, chain: Any, index: dict[str, int]) -> Chained:
     reading, site = feeding(network, chain)
     layers = problem.layers
-    priced = Prices(layers[0].reads, shape_of(layers), (), (), 0.0)
+    made = tuple(1 + len(layer.mates) for layer in layers)
+    priced = Prices(layers[0].reads, shape_of(layers), made, (), (), 0.0)
     if site is None:
         return Chained(priced, -1, 0)
     return Chained(priced, index[site.name], reading.outer * reading.inner)

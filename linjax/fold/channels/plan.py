@@ -111,15 +111,15 @@ def parameters(land: Landscape, state: State) -> int:
         total += cost.taps * reads * (k + r) + cost.own * k + cost.bias * r
     total += sum(read.per_channel * totals[read.source] for read in land.reads)
     for chain, shape in zip(land.chains, state.shapes, strict=True):
-        prices = chain.prices._replace(reads=_reads(chain, totals))
-        total += stored(prices, shape)
+        total += stored(_seen(chain, totals), shape)
     return total
 
 
-def _reads(chain: Chained, totals: list[int]) -> int:
+def _seen(chain: Chained, totals: list[int]) -> Prices:
+    """A chain's prices with as many inputs as there are now."""
     if chain.source < 0:
-        return chain.prices.reads
-    return totals[chain.source] * chain.places
+        return chain.prices
+    return chain.prices._replace(reads=totals[chain.source] * chain.places)
 
 
 def error(land: Landscape, state: State) -> float:
@@ -185,9 +185,9 @@ def fitting(land: Landscape, state: State, budget: int) -> State | None:
             found.append(_with_width(state, site, i, j))
     totals = [k + r for k, r in state.widths]
     for index, (chain, shape) in enumerate(zip(land.chains, state.shapes, strict=True)):
-        prices = chain.prices._replace(reads=_reads(chain, totals))
-        size = stored(prices.reads, shape)
-        enough = [m for m in moves(prices, shape) if size - stored(prices.reads, m) >= over]
+        prices = _seen(chain, totals)
+        size = stored(prices, shape)
+        enough = [m for m in moves(prices, shape) if size - stored(prices, m) >= over]
         if enough:
             best = min(enough, key=lambda m: predicted(prices, m))
             found.append(_with_shape(state, index, best))
@@ -203,7 +203,7 @@ def _chain_move(land: Landscape, state: State, index: int) -> _Move | None:
     """The cheapest move of a dense chain."""
     totals = [k + r for k, r in state.widths]
     chain, shape = land.chains[index], state.shapes[index]
-    prices = chain.prices._replace(reads=_reads(chain, totals))
+    prices = _seen(chain, totals)
     move = best_move(prices, shape)
     if move is None:
         return None

@@ -272,18 +272,23 @@ def by_tap(rows: Array, reading: Reading, own: Width) -> Array:
     return np.concatenate(parts, axis=1)
 
 
+def from_taps(rows: Array, reading: Reading, own: Width) -> Array:
+    """Undoes :func:`by_tap`."""
+    outer, inner, q = reading.outer, reading.inner, rows.shape[2]
+    blocks = [
+        block.reshape(outer, inner, n, q).swapaxes(1, 2).reshape(outer * n * inner, q)
+        for block, n in ((rows[:, : own.units], own.units), (rows[:, own.units :], own.linears))
+    ]
+    return np.concatenate(blocks)
+
+
 def write_rows(
     affine: Affine, reading: Reading, flat: Flat, rows: Array, own: Width, bias: Array
 ) -> Flat:
     """Returns the pytree with a dense reader's kernel ``(taps, channels, q)`` and bias replaced."""
     flat = dict(flat)
     like = flat[affine.kernel]
-    outer, inner, q = reading.outer, reading.inner, rows.shape[2]
-    blocks = [
-        block.reshape(outer, inner, n, q).swapaxes(1, 2).reshape(outer * n * inner, q)
-        for block, n in ((rows[:, : own.units], own.units), (rows[:, own.units :], own.linears))
-    ]
-    value = np.concatenate(blocks)
+    value = from_taps(rows, reading, own)
     value = value if affine.layout == (0, 1) else value.T
     flat[affine.kernel] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
     if affine.bias is not None or np.any(bias):

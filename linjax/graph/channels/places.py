@@ -39,6 +39,10 @@ LINEAR = frozenset(
 )
 """Channelwise operations that are linear; ``pad`` is where it pads by zeros."""
 
+HOMOGENEOUS = LINEAR | {"reduce_window_max", "reduce_window_min", "reduce_max", "reduce_min"}
+HOMOGENEOUS |= {"mul", "div", "convert_element_type"}
+"""Operations behind an activation that commute with a positive factor, factors being constants."""
+
 _WINDOWS = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 _REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
