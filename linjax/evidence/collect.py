@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from linjax.errors import EvidenceError, StructureError
-from linjax.evidence import channels, sensitivity, sums
+from linjax.evidence import channels, placement, sensitivity, sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.graph import pytree
@@ -79,7 +79,9 @@ def collect(
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       mesh: devices to spread every batch over, along its first axis. Batches that don't
-        divide evenly run unsharded. Counts are the same as on one device.
+        divide evenly run unsharded. Counts are the same as on one device. Parameters that
+        are sharded over the mesh already stay so. If the mesh is of several processes, each
+        of them gives its own rows, as many as the others, and gets the same result.
       limits: what bounds the memory for patches: their number in an example, and their size;
         by default 16 and 4608.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
@@ -103,14 +105,16 @@ def collect(
     """
     _check(net, params, metric, folds)
     limits = limits or channels.Limits()
-    if mesh is not None:
-        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    params = placement.place(params, mesh)
     state: _State | None = None
     host: Any = None
     outputs: list[Any] = []
     weighed: list[Any] = []
     key = jax.random.key(0)
-    expected = len(batches) if isinstance(batches, Sized) else SENSITIVITY_BATCHES
+    expected = SENSITIVITY_BATCHES
+    if isinstance(batches, Sized):
+        expected = len(batches)
+        placement.agree(expected, mesh)
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
     for index, batch in enumerate(track(batches, "collect", progress)):
@@ -126,11 +130,12 @@ def collect(
                 some = jax.tree.map(lambda x: x[:CHANNEL_ROWS], inputs)
                 weighed.append(channels.sensitivity_sums(net, params, some, draw, metric))
         if (index + 1) % FLUSH == 0:
-            host, state = _flush(host, state)
+            host, state = _flush(host, state, mesh)
         last = index
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
-    host, state = _flush(host, state)
+    host, state = _flush(host, state, mesh)
+    state, outputs, weighed = placement.fetch((state, outputs, weighed), mesh)
     _finite(net, np.asarray(state.bad), last)
     stats = _finish(net, params, host, state, outputs)
     sizes = channels.shapes(net, params, inputs, limits) if weighed else []
@@ -159,11 +164,7 @@ def _inputs(batch: Batch, index: int, mesh: Mesh | None) -> tuple[Any, ...]:
         raise EvidenceError(f"batch {index}: empty, expected at least one row")
     if len(rows) > 1:
         raise EvidenceError(f"batch {index}: arrays of {sorted(rows)} rows, expected one number")
-    if mesh is None:
-        return jax.tree.map(jnp.asarray, inputs)
-    spread = rows.pop() % mesh.size == 0
-    spec = PartitionSpec(mesh.axis_names) if spread else PartitionSpec()
-    return jax.device_put(inputs, NamedSharding(mesh, spec))
+    return placement.spread(inputs, rows.pop(), index, mesh)
 
 
 def _blocks(chain: Chain, taps: dict[str, Tap]) -> list[Array]:
@@ -292,7 +293,7 @@ def _empty(
     return empty._replace(bad=empty.bad - 1)
 
 
-def _flush(host: Any, state: _State) -> tuple[Any, _State]:
+def _flush(host: Any, state: _State, mesh: Mesh | None) -> tuple[Any, _State]:
     """Moves the device's sums to the host: integers to int64, the rest to float64."""
     sums_now = (state.units, state.chains, state.channels)
 
@@ -300,7 +301,7 @@ def _flush(host: Any, state: _State) -> tuple[Any, _State]:
         wide = np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float64
         return np.asarray(x).astype(wide)
 
-    moved = jax.tree.map(up, sums_now)
+    moved = jax.tree.map(up, placement.fetch(sums_now, mesh))
     host = moved if host is None else jax.tree.map(np.add, host, moved)
     empty = jax.tree.map(jnp.zeros_like, sums_now)
     return host, state._replace(units=empty[0], chains=empty[1], channels=empty[2])
