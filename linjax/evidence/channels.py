@@ -140,15 +140,15 @@ def finished(c: sums.ChainSums, centre: Array, gram: Array, rows: float, sizes: 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
 def sensitivity_sums(
     net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, dict[str, Array], Array]:
     """Sums ``Jᵀ F J`` over the places and examples of a batch, for every reader of channels.
 
     One cotangent after another: gradients of feature maps are large.
 
     Returns:
-      The number of examples, and ``(q, q)`` sums by reader. Divided by the examples they
-      weigh an error's mean square over places as an error of an example's outputs, places
-      taken as independent.
+      The number of examples; ``(q, q)`` sums by reader, which divided by the examples weigh
+      an error's mean square over places as an error of an example's outputs, places taken as
+      independent; and the sum of squares of the outputs about their mean.
     """
     readers = {r.consumer for site in net.graph.channels for r in site.readings}
     known = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
@@ -161,7 +161,24 @@ def sensitivity_sums(
         return {n: _gram(sums.wide(g.reshape(-1, g.shape[-1]))) for n, g in gradients.items()}
 
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
-    return jnp.float32(jax.tree.leaves(inputs)[0].shape[0]), total
+    return jnp.float32(jax.tree.leaves(inputs)[0].shape[0]), total, _variation(outputs, metric)
+
+
+def _variation(outputs: Any, metric: str) -> Array:
+    """Sum of squares of the outputs about their mean, in the mean output metric."""
+    total = jnp.float32(0.0)
+    for leaf in jax.tree.leaves(outputs):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.ndim == 0:
+            continue
+        y = sums.wide(leaf.reshape(-1, leaf.shape[-1]))
+        centred = y - jnp.mean(y, axis=0)
+        if metric == "identity" or y.shape[1] < 2:
+            total += jnp.sum(centred**2)
+            continue
+        p = jax.nn.softmax(y)
+        total += jnp.sum(jnp.mean(p, axis=0) * centred**2)
+        total -= jnp.sum((centred @ p.T) ** 2) / len(y)
+    return total
 
 
 def _gram(g: Array) -> Array:

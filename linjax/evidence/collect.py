@@ -139,7 +139,8 @@ def collect(
     _finite(net, np.asarray(state.bad), last)
     stats = _finish(net, params, host, state, outputs)
     sizes = channels.shapes(net, params, inputs, limits) if weighed else []
-    return dataclasses.replace(stats, channels=_channels(net, host, state, weighed, sizes))
+    maps, variation = _channels(net, host, state, weighed, sizes)
+    return dataclasses.replace(stats, channels=maps, variation=variation)
 
 
 def _check(net: Net, params: Any, metric: str, folds: int) -> None:
@@ -336,11 +337,11 @@ def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any])
 
 def _channels(
     net: Net, host: Any, state: _State, weighed: list[Any], sizes: list[Any]
-) -> tuple[ChannelStats, ...]:
-    """Turns the sums of channels into statistics."""
-    rows, grams = 0.0, {}
+) -> tuple[tuple[ChannelStats, ...], Array]:
+    """Turns the sums of channels into statistics; returns the outputs' variation, too."""
+    rows, grams, spread = 0.0, {}, 0.0
     if weighed:
-        rows, grams = jax.tree.map(
+        rows, grams, spread = jax.tree.map(
             lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *weighed
         )
     result = []
@@ -355,7 +356,7 @@ def _channels(
             )
         ) if weighed else ()  # fmt: skip
         result.append(ChannelStats(units, readings))
-    return tuple(result)
+    return tuple(result), np.asarray(spread / max(float(rows), 1.0))
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:

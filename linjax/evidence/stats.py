@@ -69,6 +69,8 @@ class Stats:
       graph: the network that the evidence is about.
       leaves: the parameter pytree that it was collected on.
       channels: statistics by site behind a convolution, in the order of ``graph.channels``.
+      variation: mean square of the outputs about their mean, in the output metric, for an
+        example; measured where there are convolutions, else zero.
     """
 
     units: tuple[UnitStats, ...]
@@ -76,6 +78,7 @@ class Stats:
     graph: Graph = dataclasses.field(metadata={"static": True})
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
     channels: tuple[ChannelStats, ...] = ()
+    variation: Array = 0.0
 
     @property
     def rates(self) -> dict[str, Array]:
@@ -134,7 +137,10 @@ def merge(a: Stats, b: Stats) -> Stats:
     if a.moments is None or b.moments is None:
         return Stats(units, None, a.graph, a.leaves, channels)
     moments = tuple(map(_merge_moments, a.moments, b.moments))
-    return Stats(units, moments, a.graph, a.leaves, channels)
+    rows = [sum(float(c.units.count) for c in s.channels) for s in (a, b)]
+    share = rows[1] / max(sum(rows), 1.0)
+    variation = (1 - share) * a.variation + share * b.variation
+    return Stats(units, moments, a.graph, a.leaves, channels, variation)
 
 
 def _merge_channels(a: ChannelStats, b: ChannelStats) -> ChannelStats:

@@ -6,10 +6,10 @@ import numpy as np
 
 from linjax.fold.channels.network import Network, bare, chain_frame, feeding
 from linjax.fold.channels.plan import Landscape, State, start
-from linjax.fold.channels.problem import Problem, Reader, kept_features, result, through
+from linjax.fold.channels.problem import Problem, Reader, kept_features, result, through, whole
 from linjax.fold.channels.surface import Choice, Sight, choose, target
 from linjax.fold.least_squares.directions import solve
-from linjax.fold.least_squares.features import Features, Frame, frame, side_by_side
+from linjax.fold.least_squares.features import Features, Frame, side_by_side
 from linjax.fold.least_squares.one_shot import execute
 from linjax.fold.report import SiteChange, change
 from linjax.graph import pytree
@@ -31,7 +31,7 @@ def choices(network: Network, state: State) -> list[Choice]:
             continue
         seen = []
         for reader in problem.readers:
-            data = frame(reader.moments, None, network.ridge)
+            data = whole(reader)
             seen.append(Sight(reader, data, data, target(problem, reader, data)))
         made.append(choose(problem, seen, k, r))
     return made
@@ -53,7 +53,7 @@ def executed(
         inputs = chain_inputs(network, chain, kept)
         layers = problem.layers
         if inputs is not None or state.shapes[i] != first.shapes[i]:
-            data = chain_frame(problem, network.ridge)
+            data = chain_frame(problem)
             layers = execute(problem, data, state.shapes[i], inputs)
             flat = write_chain(network.graph, flat, chain, layers)
         for site, old, new in zip(chain.sites, problem.layers, layers, strict=False):
@@ -151,7 +151,7 @@ def apply_choices(
       network: the network.
       made: what each site keeps.
       refit: whether readers are refitted to what is left; else they read it as before.
-      ridge: shrinkage for the refits, the network's own by default.
+      ridge: shrinkage for the refits; by default as the number of samples asks for.
     """
     graph = network.graph
     new = dict(network.kernels)
@@ -164,7 +164,7 @@ def apply_choices(
                 continue
             rows, shift = reader.rows[:, choice.kept], np.zeros(reader.rows.shape[2])
             if refit:
-                data = frame(reader.moments, None, network.ridge if ridge is None else ridge)
+                data = whole(reader, ridge)
                 rows, shift = refitted_rows(problem, reader, choice, data)
             if reader.name in new:
                 new[reader.name] = _with_rows(new[reader.name], rows, shift)

@@ -115,16 +115,17 @@ def channel_frontier(params: Any, stats: Stats) -> ChannelFrontier:
     network = read(params, stats)
     land = landscape(network)
     return ChannelFrontier(
-        stats, network, land, tuple(path(land)), _scale(land), count(params), fingerprint(params)
+        stats,
+        network,
+        land,
+        tuple(path(land)),
+        _scale(stats, land),
+        count(params),
+        fingerprint(params),
     )
 
 
-def _scale(land: Landscape) -> float:
-    """The outputs' variance in the output metric, that relative errors are relative to.
-
-    The largest that any reader in the network sees, places of a feature map taken as
-    independent.
-    """
-    seen = [chain.prices.output for chain in land.chains]
-    seen += [float(surface[0, 0]) for surface in land.surfaces]
-    return max([*seen, np.finfo(np.float64).tiny])
+def _scale(stats: Stats, land: Landscape) -> float:
+    """The outputs' variation in the output metric, that relative errors are relative to."""
+    chained = max((chain.prices.output for chain in land.chains), default=0.0)
+    return max(float(stats.variation) or chained, np.finfo(np.float64).tiny)

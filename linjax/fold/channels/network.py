@@ -12,11 +12,10 @@ from linjax.evidence.channels import in_chain
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
-from linjax.fold.channels.problem import Problem, Reader
+from linjax.fold.channels.problem import Problem, Reader, ridge_for
 from linjax.fold.channels.surface import sights, surface
 from linjax.fold.least_squares.budget import Prices
 from linjax.fold.least_squares.features import frame
-from linjax.fold.least_squares.plan import MANY_ROWS, RIDGES
 from linjax.fold.least_squares.prices import Problem as ChainProblem
 from linjax.fold.least_squares.prices import prices, shape_of
 from linjax.graph import pytree
@@ -44,7 +43,6 @@ class Network(NamedTuple):
       sites: the sites that can fold.
       problems: what they are to least squares.
       chains: the dense chains.
-      ridge: shrinkage for refits.
     """
 
     graph: Graph
@@ -54,7 +52,6 @@ class Network(NamedTuple):
     sites: tuple[ChannelSite, ...]
     problems: tuple[Problem, ...]
     chains: tuple[ChainProblem, ...]
-    ridge: float
 
 
 def read(params: Any, stats: Stats) -> Network:
@@ -90,9 +87,7 @@ def read(params: Any, stats: Stats) -> Network:
         chain._replace(moments=moments)
         for chain, moments in zip(known.chains, stats.moments, strict=True)
     )
-    return known._replace(
-        sites=tuple(sites), problems=tuple(problems), chains=chains, ridge=_ridge(tuple(problems))
-    )
+    return known._replace(sites=tuple(sites), problems=tuple(problems), chains=chains)
 
 
 def bare(graph: Graph, flat: pytree.Flat) -> Network:
@@ -114,7 +109,7 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
         ChainProblem(read_chain(graph, flat, chain), NOTHING, len(chain.layers[-1]) == 1)
         for chain in graph.chains
     )
-    return Network(graph, flat, everything, widths, graph.channels, tuple(problems), chains, 0.0)
+    return Network(graph, flat, everything, widths, graph.channels, tuple(problems), chains)
 
 
 def _rows(
@@ -138,28 +133,13 @@ def _chain_rows(graph: Graph, flat: pytree.Flat, reading: Any, own: Width) -> Ar
     return kernels.by_tap(kernel, reading, own)
 
 
-def _ridge(problems: tuple[Problem, ...]) -> float:
-    """The smallest shrinkage where samples are many, a larger one where they are few."""
-    ratio = min(
-        (
-            float(np.sum(r.moments.count)) / max(r.moments.mean.shape[1], 1)
-            for p in problems
-            for r in p.readers
-        ),
-        default=np.inf,
-    )
-    if ratio >= 4 * MANY_ROWS:
-        return RIDGES[0]
-    return RIDGES[1] if ratio >= MANY_ROWS else RIDGES[2]
-
-
 def landscape(network: Network) -> Landscape:
     """Prices all sites and chains of a network."""
     bare = skeleton(network)
     return bare._replace(
-        surfaces=tuple(surface(p, sights(p, network.ridge)) for p in network.problems),
+        surfaces=tuple(surface(p, sights(p)) for p in network.problems),
         chains=tuple(
-            chain._replace(prices=prices(problem, RIDGES[0]))
+            chain._replace(prices=prices(problem, chain_ridge(problem)))
             for chain, problem in zip(bare.chains, network.chains, strict=True)
         ),
     )
@@ -233,6 +213,11 @@ def feeding(network: Network, chain: Any) -> tuple[Any, ChannelSite | None]:
     return None, None
 
 
-def chain_frame(problem: ChainProblem, ridge: float) -> Any:
+def chain_ridge(problem: ChainProblem) -> float:
+    """Returns the shrinkage that a chain is refitted with."""
+    return ridge_for(float(np.sum(problem.moments.count)), problem.moments.mean.shape[1])
+
+
+def chain_frame(problem: ChainProblem) -> Any:
     """Returns the moments that a chain is refitted by."""
-    return frame(problem.moments, None, ridge)
+    return frame(problem.moments, None, chain_ridge(problem))

@@ -6,6 +6,7 @@ import numpy as np
 
 from linjax.evidence.moments import Moments
 from linjax.fold.least_squares.features import Features, Frame, frame
+from linjax.fold.least_squares.plan import MANY_ROWS, RIDGES
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 
 Array = np.ndarray
@@ -108,8 +109,24 @@ def _metric(reader: Reader) -> Array:
     return wide
 
 
-def frames(reader: Reader, ridge: float) -> tuple[Frame, Frame]:
+def ridge_for(samples: float, features: int) -> float:
+    """The smallest shrinkage where samples are many, a larger one where they are few."""
+    ratio = samples / max(features, 1)
+    if ratio >= 2 * MANY_ROWS:
+        return RIDGES[0]
+    return RIDGES[1] if ratio >= MANY_ROWS / 2 else RIDGES[2]
+
+
+def whole(reader: Reader, ridge: float | None = None) -> Frame:
+    """Returns the moments of all samples, shrunk as their number asks for, or as given."""
+    if ridge is None:
+        ridge = ridge_for(float(np.sum(reader.moments.count)), sum(reader.moments.blocks[:2]))
+    return frame(reader.moments, None, ridge)
+
+
+def frames(reader: Reader) -> tuple[Frame, Frame]:
     """Returns moments to fit on and others to measure on, the same if there is one fold only."""
+    ridge = ridge_for(float(np.sum(reader.moments.count)), sum(reader.moments.blocks[:2]))
     folds = [f for f, n in enumerate(reader.moments.count) if n > 0]
     if len(folds) < 2:
         both = frame(reader.moments, None, ridge)

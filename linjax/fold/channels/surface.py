@@ -33,11 +33,11 @@ class Sight(NamedTuple):
     target: Features
 
 
-def sights(problem: Problem, ridge: float) -> list[Sight]:
+def sights(problem: Problem) -> list[Sight]:
     """Returns all readers of a site with their moments."""
     found = []
     for reader in problem.readers:
-        train, test = frames(reader, ridge)
+        train, test = frames(reader)
         found.append(Sight(reader, train, test, target(problem, reader, train)))
     return found
 
@@ -152,6 +152,7 @@ def surface(problem: Problem, seen: list[Sight]) -> Array:
         errors = nested(sight.train, sight.test, f, sight.target)[:: sight.reader.taps]
         alone += np.pad(errors, (0, n + 1 - len(errors)), mode="edge")
     alone = np.maximum(np.minimum.accumulate(alone), 0.0)
+    alone[n] = 0.0  # nothing is refitted where nothing goes
     if not problem.may_be_linear:
         return alone[:, None]
     rank = min(problem.units, LINEAR_LIMIT)

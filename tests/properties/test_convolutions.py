@@ -1,0 +1,79 @@
+"""Random convolutional networks: what has lost channels computes what it should, exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+
+import linjax
+from linjax.graph import pytree
+from linjax.graph.channels import kernels
+from tests.properties import convnets
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def rows_of(reading, width, channels):
+    """Features of some channels in what a dense reader reads, by counting."""
+    features = np.arange(reading.outer * width * reading.inner)
+    of = features // reading.inner % width
+    return features[np.isin(of, channels)]
+
+
+def without(net, params, rng):
+    """Parameters in which readers ignore some channels, and the pytree without these channels."""
+    graph = net.graph
+    ignoring = {k: np.array(v) for k, v in pytree.flatten(params).items()}
+    small = dict(ignoring)
+    convolutions = {conv.name: conv for conv in graph.convolutions}
+    for site in graph.channels:
+        keep = np.sort(rng.permutation(site.width)[: rng.integers(1, site.width + 1)])
+        drop = np.setdiff1d(np.arange(site.width), keep)
+        for reading in site.readings:
+            if reading.consumer in convolutions:
+                path = convolutions[reading.consumer].kernel
+                axis = convolutions[reading.consumer].axes[-2]
+                gone, left = drop, keep
+            else:
+                path, axis = graph.affine(reading.consumer).kernel, 0
+                gone, left = (rows_of(reading, site.width, c) for c in (drop, keep))
+            ignoring[path] = ignoring[path].copy()
+            np.moveaxis(ignoring[path], axis, 0)[gone] = 0.0
+            small[path] = np.take(small[path], left, axis)
+        conv = convolutions[site.producer]
+        units = [
+            (conv.kernel, conv.axes[-1]),
+            *((leaf.path, leaf.axis) for leaf in site.unit_leaves),
+        ]
+        units += [(conv.bias, 0)] if conv.bias else []
+        units += [(path, 0) for path in conv.scaling.leaves] if conv.scaling else []
+        for path, axis in units:
+            small[path] = np.take(small[path], keep, axis)
+    return (pytree.unflatten({k: jnp.asarray(v) for k, v in t.items()}) for t in (ignoring, small))
+
+
+@given(convnets.plans)
+def test_narrowed_networks_compute_what_is_left(plan):
+    apply, params, x = convnets.build(plan, np.float64)
+    assume(0 not in jax.eval_shape(apply, params, x).shape)
+    net = linjax.trace(apply, params, x[:2])
+    inner = {f"stage{i}" for i in range(len(plan.stages))}
+    known = {site.name for site in net.graph.channels} | {r.name for r in net.graph.refusals}
+    assert inner <= {name.split("/")[0] for name in known}  # found, or refused with a reason
+
+    y = apply(params, x)
+    scale = max(float(abs(y).max()), 1e-3)
+    np.testing.assert_allclose(net.run(params, x, through=True)[0], y, atol=1e-9 * scale)
+    ignoring, small = without(net, params, np.random.default_rng(plan.seed))
+    want = apply(ignoring, x)
+    np.testing.assert_allclose(net.apply(small, x), want, atol=1e-9 * scale)
+
+    merged = pytree.flatten(small)  # batch norm multiplied in
+    for conv in net.graph.convolutions:
+        merged = kernels.write(conv, merged, kernels.read(conv, merged))
+    np.testing.assert_allclose(net.apply(pytree.unflatten(merged), x), want, atol=1e-8 * scale)
