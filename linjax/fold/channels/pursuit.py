@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 Array = np.ndarray
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from linjax.fold.channels.problem import (
     Problem,
