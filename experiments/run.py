@@ -8,7 +8,18 @@ from typing import Any
 import jax
 
 import linjax
-from experiments import evaluate, files, models, plots, results, rules, tables, train, widths
+from experiments import (
+    evaluate,
+    files,
+    models,
+    plots,
+    results,
+    rules,
+    tables,
+    train,
+    versions,
+    widths,
+)
 from experiments.data import Dataset, batches, load
 
 
@@ -31,6 +42,7 @@ def run(config: Any, workdir: str, data_dir: str | None = None) -> list[results.
     folder = pathlib.Path(workdir)
     todo = rules.listed(config.rules)
     claim(folder, config)
+    versions.note(folder)
     dataset = load(config.dataset, data_dir)
     network = models.build(config.network, dataset.train.x.shape[1], dataset.classes)
     print(f"{dataset.title}: {len(dataset.train.y):,} training rows; network {network.title}")
@@ -106,6 +118,8 @@ def measure_all(
             **evaluate.measure(logits, original, test.y),
             **widths.describe(subject.net, params),
         }
+        if rule == "original":
+            row["rates"] = widths.histograms(subject.stats.rates)
         results.append(file, row)
         print(
             f"{rule} {amount:g}: {row['parameters']:,} parameters ({row['share']:.1%}), "

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import numpy as np
+
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
 from linjax.graph.pytree import flatten
+
+BINS = 20  # of the histograms of activation rates
 
 
 def describe(net: Any, params: Any) -> dict[str, list]:
@@ -29,3 +33,12 @@ def describe(net: Any, params: Any) -> dict[str, list]:
         "bottleneck": [0] * len(channels)
         + [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
     }
+
+
+def histograms(rates: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    """Returns how many units of each layer are on how often: counts in equal parts of [0, 1].
+
+    >>> histograms({"in": np.array([0.0, 0.02, 1.0])})["in"][:2]
+    [2, 0]
+    """
+    return {name: np.histogram(rate, BINS, (0.0, 1.0))[0].tolist() for name, rate in rates.items()}

@@ -20,7 +20,6 @@ Params = Any
 
 BY_RATE = ("threshold", "published_size")
 """Rules that need no more than activation rates."""
-BINS = 20  # of the histograms of activation rates
 
 
 class Network(NamedTuple):
@@ -83,7 +82,7 @@ def rows(
             **widths.describe(network.net, small),
         }
         if rule == "original":
-            row["rates"] = histograms(network)
+            row["rates"] = widths.histograms(rate_stats(network).rates)
         yield row
 
 
@@ -122,15 +121,6 @@ def _subject(network: Network) -> rules.Subject:
 
 def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float | None:
     return None if subject is None else rules.predicted(subject, rule, amount)
-
-
-def histograms(network: Network) -> dict[str, list[int]]:
-    """How many units of each layer fire how often: counts in equal parts of [0, 1]."""
-    count = len(_calibration(network))
-    return {
-        site.name: np.histogram(active / count, BINS, (0.0, 1.0))[0].tolist()
-        for site, active in zip(network.net.graph.sites, network.active, strict=True)
-    }
 
 
 def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:

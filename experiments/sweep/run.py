@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments import files, results, rules
+from experiments import files, results, rules, versions
 from experiments.results import Row
 from experiments.run import claim
 from experiments.sweep import axes, groups, journal, summary
@@ -41,6 +41,7 @@ def run(
     fixed = ConfigDict({k: v for k, v in config.to_dict().items() if k not in
                         ("sweep", "rules", "pruned_rules")})  # fmt: skip
     claim(folder, fixed)
+    versions.note(folder)
     process, processes = jax.process_index(), jax.process_count()
     job = Job(
         config=config,

@@ -4,11 +4,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import rules
 from experiments.results import Row
 from experiments.sweep.journal import NETWORK
 
 POINTS = (0.0, 0.5, 1.0, 2.0)
 ROUNDING = 1e-9
+ORDER = ("original", *rules.NAMES)
 
 
 class Summary(NamedTuple):
@@ -45,16 +47,19 @@ def summarise(rows: list[Row]) -> list[Summary]:
     Networks pruned in training are compared with the one of the same task that wasn't; that
     one must tell classes apart, or its task is left out.
     """
-    originals = {_task(r): r for r in good(rows) if r["rule"] == "original" and not _pruned(r)}
+    originals = {task_of(r): r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)}
     found: dict[Any, list[tuple[Row, Row]]] = {}
     for row in good(rows):
-        original = originals.get(_task(row))
+        original = originals.get(task_of(row))
         if original is not None and learnt(original):
-            key = (_pruned(row), row["rule"], row["amount"])
+            key = (pruned_in(row), row["rule"], row["amount"])
             found.setdefault(key, []).append((original, row))
-    order = list(dict.fromkeys(row["rule"] for row in rows))
-    keys = sorted(found, key=lambda key: (key[0], order.index(key[1]), -key[2]))
-    return [_summary(key, found[key]) for key in keys]
+    return [_summary(key, found[key]) for key in sorted(found, key=place)]
+
+
+def place(key: tuple[float, str, float]) -> tuple[float, int, float]:
+    """Sorts (pruned, rule, amount): rules in their usual order, large amounts first."""
+    return key[0], ORDER.index(key[1]), -key[2]
 
 
 def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Summary:
@@ -90,11 +95,13 @@ def learnt(original: Row) -> bool:
     return original["balanced_accuracy"] > 1 / original["classes"] + 0.01
 
 
-def _task(row: Row) -> tuple[tuple[str, Any], ...]:
+def task_of(row: Row) -> tuple[tuple[str, Any], ...]:
+    """The settings of a row's network, pruned or not."""
     return tuple((k, str(v)) for k, v in sorted(row["task"].items()) if k != "pruning.share")
 
 
-def _pruned(row: Row) -> float:
+def pruned_in(row: Row) -> float:
+    """The share of units that training has pruned."""
     return float(row["task"].get("pruning.share", 0.0))
 
 
@@ -125,7 +132,7 @@ def markdown(rows: list[Row]) -> str:
     marks = [":---" if column == "rule" else "---:" for column in COLUMNS]
     lines = [COLUMNS, marks, *map(cells, summarise(rows))]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-    originals = [r for r in good(rows) if r["rule"] == "original" and not _pruned(r)]
+    originals = [r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)]
     left_out = [r for r in originals if not learnt(r)]
     if left_out:
         tasks = ", ".join(sorted({" ".join(map(str, r["task"].values())) for r in left_out}))

@@ -1,0 +1,1 @@
+"""One page that shows what runs and sweeps came to: HTML without other files, and Markdown."""
