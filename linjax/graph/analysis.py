@@ -25,7 +25,8 @@ class Analysis(NamedTuple):
     graph: Graph
     dots: dict[str, Dot]
     interiors: dict[str, Interior]
-    channels: Channels = channel_sites.NONE
+    scaled: dict[str, convolutions.Behind]
+    channels: Channels
 
 
 def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
@@ -38,12 +39,16 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     views = find_views(program)
     context = convolutions.Context.of(program, views, leaves)
     dots, convs, refusals = find_dots(context)
-    ground = dense.Ground.of(program, views, dots)
+    ground = dense.Ground.of(context, dots)
     affines = tuple(
         _affine(name, dot, ground.biases[name][0], leaves) for name, dot in dots.items()
     )
     sites, interiors, refused = dense.find_sites(ground, affines, leaves)
     refusals += refused
+    scaled = {name: found for name, found in ground.behind.items() if name in sites}
+    affines = tuple(
+        a._replace(scaling=scaled[a.name].scaling) if a.name in scaled else a for a in affines
+    )
     chains = linking.link(program, dots, sites)
     gated = {name for s in sites.values() if s.mates for name in (s.producer, *s.mates)}
     products = {
@@ -54,7 +59,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     found = channel_sites.find(context, convs, products)
     refusals += found.refusals
     graph = Graph(affines, chains, tuple(refusals), leaves, found.convolutions, found.sites)
-    return Analysis(graph, dots, interiors, found.channels)
+    return Analysis(graph, dots, interiors, scaled, found.channels)
 
 
 def _affine(name: str, dot: Dot, bias: int | None, leaves: tuple[Leaf, ...]) -> Affine:

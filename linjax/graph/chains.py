@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
-from linjax.graph.channels import kernels
+from linjax.graph.channels.kernels import check_scaling, incoming, slope_and_offset
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.normal import normalise
 from linjax.graph.pytree import Flat
@@ -85,12 +85,13 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
                 f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
             )
     first = affines[0][0]
-    main, carried = kernels.incoming(graph, flat).get(first.name, first.inputs), 0
+    main, carried = incoming(graph, flat).get(first.name, first.inputs), 0
     result = []
     for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
         last = depth == len(affines) - 1
         for affine, part in zip(group, own, strict=True):
             _check(affine, part, main, carried, affine.outputs if last else None)
+            check_scaling(affine.scaling, units_of(part), flat)
         if last:
             result += [Flow(main, carried, False) for _ in group]
             break
@@ -210,7 +211,7 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     names = [name for group in chain.layers for name in group]
     layers = []
     for index, (name, f, part) in enumerate(zip(names, flow, parts, strict=True)):
-        layer = _layer(graph.affine(name), f, part)
+        layer = _scaled(graph.affine(name), params, _layer(graph.affine(name), f, part))
         if index < len(chain.sites):
             site = chain.sites[index]
             leaves = tuple(np.asarray(params[p]) for p in site.unit_leaves if p in params)
@@ -228,6 +229,15 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
         np.concatenate([e.bias for e in ends]),
     )
     return (*layers[: len(layers) - heads], stacked)
+
+
+def _scaled(affine: Affine, params: Flat, layer: Layer) -> Layer:
+    """Multiplies a per-unit affine map into a layer's kernel."""
+    found = slope_and_offset(affine.scaling, params)
+    if found is None:
+        return layer
+    slope, offset = found
+    return layer._replace(kernel=layer.kernel * slope, bias=layer.bias * slope + offset)
 
 
 def _slopes(activation: Activation, params: Flat, units: int) -> tuple[Array, Array] | None:
@@ -301,7 +311,8 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
         for affine, kernel, bias in zip(affines, kernels, biases, strict=True):
             dtype = params[affine.kernel].dtype if affine.kernel in params else default
             had_bias = affine.bias is not None
-            for path in (affine.kernel, affine.bias_path, *map(affine.extra, _EXTRAS)):
+            scaling = () if affine.scaling is None else affine.scaling.leaves
+            for path in (affine.kernel, affine.bias_path, *scaling, *map(affine.extra, _EXTRAS)):
                 flat.pop(path, None)
             _put(flat, affine, layer, kernel, bias, main, dtype, had_bias, last)
         if not last:

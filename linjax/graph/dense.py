@@ -7,6 +7,7 @@ otherwise it is refused with the reason.
 from typing import Any, NamedTuple
 
 from linjax.graph import activation, gates, primitives
+from linjax.graph.channels.convolutions import Behind, Context, look_behind
 from linjax.graph.dots import Dot, Refused
 from linjax.graph.linking import one_gated
 from linjax.graph.program import Op, Operand, Program, Ref
@@ -38,6 +39,8 @@ class Ground(NamedTuple):
       biases: by name: bias leaf, unit axes up to the pre-activation, pre-activation.
       made: the operation that makes each value.
       starts: names by the number of their pre-activation.
+      behind: the per-unit affine map between bias and pre-activation, by name, where there is
+        one.
     """
 
     program: Program
@@ -48,16 +51,24 @@ class Ground(NamedTuple):
     biases: dict[str, tuple[int | None, dict[int, int], Ref]]
     made: dict[int, Op]
     starts: dict[int, str]
+    behind: dict[str, Behind]
 
     @classmethod
-    def of(cls, program: Program, views: Views, dots: dict[str, Dot]) -> "Ground":
+    def of(cls, context: Context, dots: dict[str, Dot]) -> "Ground":
         """Looks up biases, readers and makers once."""
-        readers = program.readers()
+        program, views, readers = context.program, context.views, context.readers
         biases = {name: _bias(program, views, readers, dot) for name, dot in dots.items()}
+        behind = {name: _scaling(context, *biases[name][1:]) for name in dots}
+        behind = {name: found for name, found in behind.items() if found is not None}
+        for name, found in behind.items():
+            leaf, axes, start = biases[name]
+            axis = axes[start.id]
+            values = {program.ops[index].outputs[0].id: axis for index in found.ops}
+            biases[name] = leaf, axes | values, found.pre
         starts = {pre.id: name for name, (_, _, pre) in biases.items()}
         by_index = {dot.at: name for name, dot in dots.items()}
         made = gates.makers(program)
-        return cls(program, views, dots, by_index, readers, biases, made, starts)
+        return cls(program, views, dots, by_index, readers, biases, made, starts, behind)
 
 
 class Found(NamedTuple):
@@ -81,7 +92,11 @@ def find_sites(ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, 
             result.refusals.append(Refusal(affine.name, str(refusal)))
             continue
         if grown is not None:
-            site, interior = _site(ground, affine, group, grown, leaves)
+            try:
+                site, interior = _site(ground, affine, group, grown, leaves)
+            except Refused as refusal:
+                result.refusals.append(Refusal(affine.name, str(refusal)))
+                continue
             result.sites[site.name], result.interiors[site.name] = site, interior
             mated.update(group)
     for name in [s.name for s in result.sites.values() if len(s.consumers) > 1]:
@@ -120,6 +135,8 @@ def _site(
     """Describes a site; a gated layer goes by the name of its gate."""
     pres = tuple(ground.biases[name][2] for name in group)
     lead = 0
+    if len(group) > 1 and ground.behind.keys() & set(group):
+        raise Refused("batch norm stands in front of a product of layers")
     if len(group) > 1:
         described, lead = gates.describe(ground.program, grown.ops, pres)
     else:
@@ -165,6 +182,13 @@ def _bias(
         axes[value.id] = axis
     start = program.ops[dot.at].outputs[0]
     return None, {start.id: dot.axis}, start
+
+
+def _scaling(context: Context, axes: dict[int, int], start: Ref) -> Behind | None:
+    """The per-unit affine map behind a bias, if there is one."""
+    axis = axes[start.id]
+    found = look_behind(context, start, axis, context.program.shape(start)[axis])
+    return found if found.scaling is not None and found.bias is None else None
 
 
 def _mate(

@@ -138,6 +138,7 @@ def foldable_paths(graph: Graph) -> frozenset[Path]:
             paths.add(affine.kernel)
             paths.add(affine.bias_path)
             paths.update(affine.extra(kind) for kind in ("linear", "residual", "down"))
+            paths.update(() if affine.scaling is None else affine.scaling.leaves)
     for site in graph.sites:
         paths.update(site.unit_leaves)
     return frozenset(paths)

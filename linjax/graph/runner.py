@@ -102,6 +102,13 @@ class _Execution:
         self.streams: dict[int, _Stream] = {}
         self.taps: dict[str, Tap] = {}
         self.results: dict[str, Array] = {}
+        self.scaled = analysis.scaled
+        self.merged = {
+            index
+            for name, behind in self.scaled.items()
+            if graph.affine(name).scaling.leaves[0] not in flat
+            for index in behind.ops
+        }
         channel_kernels.check(graph, flat)
         self.channels = ChannelRun(
             program, graph, analysis.channels, flat, self.env, probes, through
@@ -122,7 +129,7 @@ class _Execution:
             if index in self.dot_at:
                 self._affine(self.dot_at[index], op)
             elif any(ref.id in self.streams for ref in op.inputs if isinstance(ref, Ref)):
-                self._inside(op)
+                self._pass(op) if index in self.merged else self._inside(op)
             elif any(isinstance(o, Ref) and o.id in skipped for o in op.inputs):
                 skipped.update(out.id for out in op.outputs)  # a kernel on its way to its product
             else:
@@ -211,11 +218,22 @@ class _Execution:
             value = value + product(carried, part.residual)
         if affine.bias is None and part.bias is not None:
             value = value + part.bias.astype(value.dtype)
+        return value if name in self.scaled else self._probed(name, value)
+
+    def _probed(self, name: str, value: Array) -> Array:
+        """Takes note of a result, and adds a probe to it; units are on the last axis."""
         probe = self.probes.get(name)
         if probe is not None:
             value = value + probe.reshape(value.shape)
         self.results[name] = value.reshape(-1, value.shape[-1])
         return value
+
+    def _pass(self, op: Op) -> None:
+        """Skips an operation that was multiplied into the kernel in front of it."""
+        ids = [o.id for o in op.inputs if isinstance(o, Ref)]
+        out = op.outputs[0]
+        self.streams[out.id] = next(self.streams[i] for i in ids if i in self.streams)
+        self._tap_pre(self.owner[out.id], out)
 
     def _dtype(self, name: str) -> Any:
         op = self.program.ops[self.analysis.dots[name].at]
@@ -286,6 +304,10 @@ class _Execution:
         interior, stream = self.analysis.interiors[name], self.streams[ref.id]
         if ref == interior.pre and stream.units is not None:
             pre = jnp.moveaxis(stream.units, self.axis[ref.id], -1)
+            if name in self.scaled:
+                pre = self._probed(name, pre)
+                units = jnp.moveaxis(pre, -1, self.axis[ref.id])
+                self.streams[ref.id] = stream._replace(units=units)
             self.taps[name] = self.taps[name]._replace(pre=pre.reshape(-1, pre.shape[-1]))
 
 

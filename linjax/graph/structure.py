@@ -58,59 +58,6 @@ class Activation(NamedTuple):
         return self.learned is not None and self.learned[1] == Slope(1.0)
 
 
-class Affine(NamedTuple):
-    """An affine map ``z = v W + b`` with its parameters' places in the pytree.
-
-    Attributes:
-      name: shortest readable name, unique in the network (``"Dense_0"``).
-      kernel: path of the kernel leaf.
-      bias: path of the bias leaf, None without one.
-      inputs: number of features read, ``p``.
-      outputs: number of units, ``q``.
-      layout: axes of the kernel leaf that hold (inputs, outputs): ``(0, 1)`` in
-        Flax, ``(1, 0)`` in Equinox.
-    """
-
-    name: str
-    kernel: Path
-    bias: Path | None
-    inputs: int
-    outputs: int
-    layout: tuple[int, int] = (0, 1)
-
-    def extra(self, kind: str) -> Path:
-        """Path of a leaf that folding adds beside the kernel: ``kernel_residual``."""
-        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
-
-    @property
-    def bias_path(self) -> Path:
-        """Where this map's bias is, or would be put if a fold made one."""
-        return self.extra("bias") if self.bias is None else self.bias
-
-
-class Site(NamedTuple):
-    """An activation between affine maps: the place where units can fold.
-
-    Attributes:
-      name: the producer's name.
-      producer: name of the affine map that computes the pre-activation ``z``.
-      consumers: names of the affine maps that read ``h = σ(z)``, and its only readers.
-      width: number of units ``m`` in the traced network.
-      activation: the elementwise function σ.
-      unit_leaves: paths of parameters with one entry a unit that σ reads (PReLU's slopes).
-      mates: names of further affine maps of the same features whose results h is made of,
-        too, unit by unit: a gated layer's ``h = σ(z) · z'``.
-    """
-
-    name: str
-    producer: str
-    consumers: tuple[str, ...]
-    width: int
-    activation: Activation
-    unit_leaves: tuple[Path, ...] = ()
-    mates: tuple[str, ...] = ()
-
-
 class Term(NamedTuple):
     """One step of an operand's computation from parameters, in postfix order.
 
@@ -147,6 +94,61 @@ class Scaling(NamedTuple):
 
     steps: tuple[Rescaling, ...]
     leaves: tuple[Path, ...]
+
+
+class Affine(NamedTuple):
+    """An affine map ``z = v W + b`` with its parameters' places in the pytree.
+
+    Attributes:
+      name: shortest readable name, unique in the network (``"Dense_0"``).
+      kernel: path of the kernel leaf.
+      bias: path of the bias leaf, None without one.
+      inputs: number of features read, ``p``.
+      outputs: number of units, ``q``.
+      layout: axes of the kernel leaf that hold (inputs, outputs): ``(0, 1)`` in
+        Flax, ``(1, 0)`` in Equinox.
+      scaling: a per-unit affine map that follows it, such as batch norm; None without one.
+    """
+
+    name: str
+    kernel: Path
+    bias: Path | None
+    inputs: int
+    outputs: int
+    layout: tuple[int, int] = (0, 1)
+    scaling: Scaling | None = None
+
+    def extra(self, kind: str) -> Path:
+        """Path of a leaf that folding adds beside the kernel: ``kernel_residual``."""
+        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
+
+    @property
+    def bias_path(self) -> Path:
+        """Where this map's bias is, or would be put if a fold made one."""
+        return self.extra("bias") if self.bias is None else self.bias
+
+
+class Site(NamedTuple):
+    """An activation between affine maps: the place where units can fold.
+
+    Attributes:
+      name: the producer's name.
+      producer: name of the affine map that computes the pre-activation ``z``.
+      consumers: names of the affine maps that read ``h = σ(z)``, and its only readers.
+      width: number of units ``m`` in the traced network.
+      activation: the elementwise function σ.
+      unit_leaves: paths of parameters with one entry a unit that σ reads (PReLU's slopes).
+      mates: names of further affine maps of the same features whose results h is made of,
+        too, unit by unit: a gated layer's ``h = σ(z) · z'``.
+    """
+
+    name: str
+    producer: str
+    consumers: tuple[str, ...]
+    width: int
+    activation: Activation
+    unit_leaves: tuple[Path, ...] = ()
+    mates: tuple[str, ...] = ()
 
 
 class Convolution(NamedTuple):

@@ -20,7 +20,16 @@ import numpy as np
 from linjax.errors import StructureError
 from linjax.graph.channels.spreads import evaluate
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Affine, ChannelSite, Convolution, Graph, Path, Reading, join
+from linjax.graph.structure import (
+    Affine,
+    ChannelSite,
+    Convolution,
+    Graph,
+    Path,
+    Reading,
+    Scaling,
+    join,
+)
 
 Array = Any
 
@@ -109,7 +118,7 @@ def check(graph: Graph, flat: Flat) -> None:
         ):
             if needed or path in flat:
                 _expect(flat, path, (outputs,), loose=path == conv.bias)
-        _check_scaling(conv, own.units, flat)
+        check_scaling(conv.scaling, own.units, flat)
     for site in graph.channels:
         for leaf in site.unit_leaves:
             now = jnp.shape(flat[leaf.path]) if leaf.path in flat else ()
@@ -131,12 +140,17 @@ def _in_chain(graph: Graph, affine: Affine) -> bool:
     return any(affine.name in group for chain in graph.chains for group in chain.layers)
 
 
-def _check_scaling(conv: Convolution, units: int, flat: Flat) -> None:
-    if conv.scaling is None:
+def check_scaling(scaling: Scaling | None, units: int, flat: Flat) -> None:
+    """Checks that a per-unit affine map's parameters are there, one entry a unit, or all gone.
+
+    Raises:
+      StructureError: naming the first leaf that doesn't fit.
+    """
+    if scaling is None:
         return
-    there = [path for path in conv.scaling.leaves if path in flat]
-    if there and len(there) != len(conv.scaling.leaves):
-        gone = next(p for p in conv.scaling.leaves if p not in flat)
+    there = [path for path in scaling.leaves if path in flat]
+    if there and len(there) != len(scaling.leaves):
+        gone = next(p for p in scaling.leaves if p not in flat)
         raise StructureError(f"{join(gone)}: missing beside {join(there[0])}")
     for path in there:
         if math.prod(jnp.shape(flat[path])) != units:
@@ -161,13 +175,13 @@ def _leaf_shape(conv: Convolution, inputs: int, outputs: int) -> tuple[int, ...]
     return tuple(shape)
 
 
-def slope_and_offset(conv: Convolution, flat: Flat) -> tuple[Array, Array] | None:
-    """Returns a, b of the per-channel affine map ``z ↦ a z + b``; None where there is none."""
-    if conv.scaling is None or conv.scaling.leaves[0] not in flat:
+def slope_and_offset(scaling: Scaling | None, flat: Flat) -> tuple[Array, Array] | None:
+    """Returns a, b of the per-unit affine map ``z ↦ a z + b``; None where there is none."""
+    if scaling is None or scaling.leaves[0] not in flat:
         return None
-    leaves = {path: np.asarray(flat[path]) for path in conv.scaling.leaves}
+    leaves = {path: np.asarray(flat[path]) for path in scaling.leaves}
     slope, offset = np.ones(1), np.zeros(1)
-    for step in conv.scaling.steps:
+    for step in scaling.steps:
         value = evaluate(step.operand, leaves)
         match step.op:
             case "add":
@@ -180,7 +194,7 @@ def slope_and_offset(conv: Convolution, flat: Flat) -> tuple[Array, Array] | Non
                 slope, offset = slope * value, offset * value
             case "div":
                 slope, offset = slope / value, offset / value
-    size = math.prod(leaves[conv.scaling.leaves[0]].shape)
+    size = math.prod(leaves[scaling.leaves[0]].shape)
     return np.broadcast_to(slope, (size,)), np.broadcast_to(offset, (size,))
 
 
@@ -208,9 +222,9 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
     if linear is None:
         linear = np.zeros((*kernel.shape[:2], 0))
     bias = vector(conv.bias_path, kernel.shape[2])
-    scaling = slope_and_offset(conv, flat)
-    if scaling is not None:
-        slope, offset = scaling
+    found = slope_and_offset(conv.scaling, flat)
+    if found is not None:
+        slope, offset = found
         kernel, bias = kernel * slope, bias * slope + offset
     return Kernel(kernel, bias, linear, vector(conv.extra("linear_bias"), linear.shape[2]))
 

@@ -56,9 +56,6 @@ class Channels(NamedTuple):
     interiors: dict[str, Interior]
 
 
-NONE = Channels({}, {}, {})
-
-
 class Product(NamedTuple):
     """A dense layer's product, as far as it matters here: its operand and contracted axis."""
 
