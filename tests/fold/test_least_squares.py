@@ -243,3 +243,14 @@ class TestFrontier:
     def test_prints_sizes(self):
         _, params, _, stats = traced((10, 40, 30, 4))
         assert "10.0%" in repr(linjax.frontier(params, stats))
+
+    def test_what_the_path_leaves_over_is_spent(self):
+        _, params, _, stats = traced((16, 60, 40, 5))
+        known = linjax.frontier(params, stats)
+        for share in (0.5, 0.2, 0.1):
+            budget = int(share * known.before)
+            step = next(s for s in known.curves[0].steps if s.parameters <= budget)
+            plan = known.plan(linjax.size(share))
+            assert step.parameters <= plan.parameters <= budget
+            assert plan.error <= np.sqrt(step.error / known.curves[0].scale)
+            assert linjax.count(linjax.fold(params, known, linjax.size(share))) <= budget

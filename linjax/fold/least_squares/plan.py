@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.least_squares.budget import Prices, Shape, Step, path, predicted, rounded, stored
+from linjax.fold.least_squares.fill import filled
 from linjax.fold.least_squares.prices import Problem, prices
 
 RIDGES = (1e-5, 1e-3, 3e-2, 0.5)
@@ -82,7 +83,9 @@ def within_budget(found: Iterable[Curve], budget: int, round_to: int = 1) -> Pla
     plans = []
     for curve in found:
         fitting = (step for step in curve.steps if step.parameters <= budget)
-        plans.append(curve.plan(next(fitting, curve.steps[-1]), round_to))
+        step = next(fitting, curve.steps[-1])
+        shapes = filled(curve.priced, step.shapes, budget - step.parameters)
+        plans.append(curve.plan(step._replace(shapes=shapes), round_to))
     return min(plans, key=lambda plan: plan.error)
 
 
