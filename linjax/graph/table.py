@@ -32,11 +32,11 @@ def _number(text: str) -> bool:
 
 def describe(graph: Graph) -> str:
     """Tabulates the sites of a network, and the refusals with their reasons."""
-    total = sum(_size(leaf.shape) for leaf in graph.leaves)
+    total = sum(_size(leaf.shape) for leaf in graph.leaves if _counts(leaf.dtype))
     count = len(graph.sites) + len(graph.channels)
     text = [f"{count} foldable sites, {total:,} parameters"]
     if count:
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (
                 site.name,
                 graph.affine(site.producer).inputs,
@@ -60,6 +60,11 @@ def _channel_row(graph: Graph, site: ChannelSite) -> tuple[object, ...]:
     readers = ", ".join(reading.consumer for reading in site.readings)
     steps = ", ".join([site.activation.name, *site.steps])
     return site.name, f"{conv.inputs} in {window}", site.width, steps, readers
+
+
+def _counts(dtype: str) -> bool:
+    """Whether a leaf's entries are parameters, as in :func:`linjax.count`."""
+    return dtype.startswith(("float", "bfloat", "complex"))
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -149,6 +149,13 @@ def _check_graph(graph: Graph) -> None:
             sound &= site.width == graph.affine(site.producer).outputs
             sound &= all(path in paths for path in site.unit_leaves)
             sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())
+    maps = {*names, *(convolution.name for convolution in graph.convolutions)}
+    sound &= len(maps) == len(names) + len(graph.convolutions)
+    sound &= all(c.kernel in paths and c.bias in (None, *paths) for c in graph.convolutions)
+    for channel in graph.channels:
+        sound &= channel.width == graph.convolution(channel.producer).outputs
+        sound &= all(reading.consumer in maps for reading in channel.readings)
+        sound &= all(leaf.path in paths for leaf in channel.unit_leaves)
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
 

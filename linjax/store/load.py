@@ -199,6 +199,24 @@ def _compare(found: Graph, stored: Graph) -> None:
                 f"{join(producer.kernel)}: expected {producer.inputs} inputs, {want.width} units "
                 f"with {want.activation.name}, read by {feeds}; apply_fn computes something else"
             )
+    channels = {found.convolution(site.producer).kernel: site for site in found.channels}
+    for channel in stored.channels:
+        convolution = stored.convolution(channel.producer)
+        same = channels.get(convolution.kernel)
+        if same is None or _channel_outline(found, same) != _channel_outline(stored, channel):
+            raise StructureError(
+                f"{join(convolution.kernel)}: expected a convolution to {channel.width} channels "
+                f"with {channel.activation.name}; apply_fn computes something else"
+            )
+
+
+def _channel_outline(graph: Graph, site: Any) -> Any:
+    """A site of channels by its paths: names are chosen by the trace."""
+    kernels = {affine.name: affine.kernel for affine in graph.affines}
+    kernels |= {convolution.name: convolution.kernel for convolution in graph.convolutions}
+    readings = {r._replace(consumer="/".join(kernels[r.consumer])) for r in site.readings}
+    convolution = graph.convolution(site.producer)._replace(name="")
+    return convolution, readings, site.width, site.activation, site.unit_leaves
 
 
 def _outline(graph: Graph, site: Any) -> Any:

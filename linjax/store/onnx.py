@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,10 +25,10 @@ COARSE = 2e-2  # the same for bfloat16 and float16
 def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
     """Exports ``net.apply`` with these parameters inside as ONNX, by jax2onnx.
 
-    The batch size stays free where the network allows it. Inputs are named ``x0``, ``x1``, …
-    and outputs ``y0``, ``y1``, … in the order of their leaves. Before it is returned the
-    program is run by onnxruntime on random inputs of several batch sizes and compared with
-    ``net.apply``.
+    The batch size stays free where the network allows it; a warning says where not. Inputs are
+    named ``x0``, ``x1``, … and outputs ``y0``, ``y1``, … in the order of their leaves. Before it
+    is returned the program is run by onnxruntime on random inputs of several batch sizes and
+    compared with ``net.apply``.
 
     Args:
       net: the network, of :func:`trace`; a stored program can't be converted.
@@ -56,8 +57,10 @@ def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
         )
     pytree.check_leaves(net.graph, pytree.flatten(params))
     with _quiet():
-        code, batch, _ = freest(net, lambda inputs: _converted(net, params, inputs, opset))
+        code, batch, why = freest(net, lambda inputs: _converted(net, params, inputs, opset))
         _check(net, params, code, BATCHES if batch is None else (batch,))
+    if batch is not None:
+        warnings.warn(f"the ONNX program takes only batches of {batch}: {why}", stacklevel=2)
     return code
 
 

@@ -148,9 +148,9 @@ def restore_checkpoint(
         if not told.state:
             raise StoreError(f"{folder}: step {at} has no optimiser's state")
         template = jax.eval_shape(optimizer.init, wanted)
-        flat, structure = jax.tree.flatten(template)
+        specs, structure = jax.tree.flatten(template)
         try:
-            leaves = _restore(manager, ocp, at, state=ocp.args.StandardRestore(flat))
+            leaves = _restore(manager, ocp, at, state=ocp.args.StandardRestore(specs))
         except StoreError as error:
             raise StructureError(f"the state isn't one of this optimizer: {error}") from error
         return Checkpoint(at, params, jax.tree.unflatten(structure, leaves))

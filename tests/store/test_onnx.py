@@ -13,6 +13,7 @@ import linjax
 from linjax.store import onnx
 from tests.properties.networks import planted, relative
 from tests.store import networks
+from tests.store.test_round_trip import conv_net
 
 pytest.importorskip("jax2onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -63,6 +64,30 @@ def test_an_nnx_network_with_normalisation_and_several_inputs():
     want = net.apply(small, x[:5], {"by": scale["by"][:5]})
     assert relative(features, want["features"]) < 1e-4
     assert relative(logits, want["logits"]) < 1e-4
+
+
+def test_a_convolutional_network():
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (3, 3, 2, 12), "shift": (12,), "out": (4 * 4 * 12, 5)}
+    params = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    x = jnp.asarray(rng.normal(size=(100, 6, 6, 2)), jnp.float32)
+    net = linjax.trace(conv_net, params, x[:1])
+    small = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.5))
+    (found,) = run(linjax.to_onnx(net, small), x[:7])
+    assert relative(found, net.apply(small, x[:7])) < 1e-4
+
+
+def test_a_batch_that_cannot_be_free_is_told():
+    params = {"w": jnp.ones((4, 5)), "v": jnp.ones((5, 2))}
+
+    def apply(params, x):
+        return jax.nn.relu(x @ params["w"]) @ params["v"] / float(x.shape[0])
+
+    net = linjax.trace(apply, params, jnp.ones((3, 4)))
+    with pytest.warns(UserWarning, match="only batches of 3"):
+        code = linjax.to_onnx(net, params)
+    (found,) = run(code, jnp.ones((3, 4)))
+    assert relative(found, net.apply(params, jnp.ones((3, 4)))) < 1e-5
 
 
 def test_a_wrong_program_is_not_handed_out(monkeypatch):

@@ -206,6 +206,36 @@ def test_random_keys(tmp_path, impl):
     assert jnp.array_equal(again["rngs"]["many"], params["rngs"]["many"])
 
 
+def conv_net(params, x, activation=jax.nn.relu):
+    axes = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "VALID", dimension_numbers=axes)
+    h = activation(h + params["shift"])
+    return h.reshape(x.shape[0], -1) @ params["out"]
+
+
+def test_a_convolutional_network(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def leaf(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    params = {"conv": leaf(3, 3, 2, 12), "shift": leaf(12), "out": leaf(4 * 4 * 12, 5)}
+    x = leaf(200, 6, 6, 2)
+    net = linjax.trace(conv_net, params, x[:1])
+    assert net.graph.channels
+    small = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.5))
+    assert linjax.count(small) <= 0.5 * linjax.count(params)
+    linjax.save(tmp_path / "net", net, small)
+    stored, loaded = linjax.load(tmp_path / "net")
+    full, again = linjax.load(tmp_path / "net", conv_net)
+    for n in (1, 5):
+        want = net.apply(small, x[:n])
+        assert relative(stored.apply(loaded, x[:n]), want) < 1e-5
+        assert relative(full.apply(again, x[:n]), want) == 0
+    with pytest.raises(linjax.StructureError, match="conv: expected a convolution to 12 channels"):
+        linjax.load(tmp_path / "net", lambda p, x: conv_net(p, x, jax.nn.tanh))
+
+
 def test_a_batch_that_cannot_be_symbolic_says_so(tmp_path):
     params = {"w": jnp.ones((4, 5)), "v": jnp.ones((5, 2))}
 
