@@ -15,6 +15,7 @@ from linjax.fold.frontier import Frontier, frontier
 from linjax.fold.lump import lump
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
+from linjax.fold.recoverability import recoverability
 from linjax.fold.rules import published_size, size, threshold, tolerance
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
@@ -57,6 +58,7 @@ __all__ = [
     "prune",
     "published_size",
     "recover",
+    "recoverability",
     "save",
     "score",
     "size",

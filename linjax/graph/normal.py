@@ -25,6 +25,7 @@ def normalise(layers: Layers, single: bool = True) -> Layers:
         into_head = index + 1 == len(layers) - 1
         if layers[index].units == 0 and (single or not into_head):
             layers = _hand_on(layers, index)
+        layers = _put(layers, index, _as_linear(layers[index]))
     last = layers[-1]
     if last.reads == 0:
         last = last._replace(kernel=np.zeros((0, last.units)), down=None)
@@ -91,6 +92,15 @@ def _hand_on(layers: Layers, index: int) -> Layers:
         kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
     )
     return _put(layers, index, vanished, follower._replace(down=down))
+
+
+def _as_linear(layer: Layer) -> Layer:
+    """Calls a bottleneck that all there is passes through linear units."""
+    if layer.units or not layer.carry or layer.down is None:
+        return layer
+    nothing = np.zeros((layer.reads, 0))
+    mates = tuple((nothing, bias) for _, bias in layer.mates)
+    return layer._replace(kernel=nothing, linear=layer.down, carry=False, down=None, mates=mates)
 
 
 def _narrow_down(layer: Layer) -> Layer:

@@ -11,8 +11,8 @@ CARRY = -1
 """In place of a number of linear units: the features themselves travel on."""
 STEPS = (0.92, 0.7, 0.4, 0.0)
 """Factors by which a move shrinks a width."""
-FREE = 1e-9
-"""Share of a site's error that doesn't count."""
+FREE = (1e-9, 1e-7, 1e-5)
+"""Shares of a site's error that hardly count: a move may remove all units that are worth less."""
 SPLITS = np.linspace(0.0, 1.0, 9)
 """Shares of a width that a move may give to linear units."""
 
@@ -89,14 +89,12 @@ def _site_moves(shape: Shape, surface: Array, i: int) -> Iterator[Shape]:
     for width in sorted(w for w in widths if w >= 0):
         for r in {min(round(share * width), limit) for share in SPLITS}:
             yield shape.put("units", i, min(width - r, units)).put("linears", i, r)
-    yield shape.put("units", i, _needed(surface[: units + 1, min(linears, limit)]))
+    errors = surface[: units + 1, min(linears, limit)]
+    for share in FREE:  # the rest are dead or combinations
+        needed = int(np.argmax(errors <= errors[-1] + share * errors[0]))
+        yield shape.put("units", i, needed)
     for k in {int(np.ceil(units * f)) for f in STEPS} | {units}:
         yield shape.put("units", i, k).put("linears", i, CARRY)
-
-
-def _needed(errors: Array) -> int:
-    """The number of units from which on no more are needed: the rest are dead or combinations."""
-    return int(np.argmax(errors <= errors[-1] + FREE * errors[0]))
 
 
 def _neck_moves(shape: Shape, curve: Array, i: int) -> Iterator[Shape]:

@@ -89,7 +89,7 @@ def neck_curve(weighted: Features, vectors: Array, test: Frame) -> Array:
     return np.maximum(np.minimum.accumulate(curve), 0.0)
 
 
-def _halves(moments: Moments, ridge: float) -> list[tuple[Frame, Frame]]:
+def halves(moments: Moments, ridge: float) -> list[tuple[Frame, Frame]]:
     """Pairs of moments to fit on and to measure on: all of them if rows are few."""
     folds = [f for f, n in enumerate(moments.count) if n > 0]
     if len(folds) < 2:
@@ -123,7 +123,7 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
 
 def prices(problem: Problem, ridge: float) -> Prices:
     """Returns a chain's prices, measured on rows that nothing was fitted to."""
-    pairs = _halves(problem.moments, ridge)
+    pairs = halves(problem.moments, ridge)
     all_prices = [_one_price(problem, train, test) for train, test in pairs]
     first = all_prices[0]
     return first._replace(

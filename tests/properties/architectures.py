@@ -1,0 +1,170 @@
+"""Random architectures with planted units: blocks of several kinds, wired at random."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WIDTHS = (2, 4, 6)
+WRAPS: tuple[Callable[[Any], Any], ...] = (lambda f: f, jax.jit, jax.checkpoint)
+KINDS = ("dense", "deep", "residual", "normed", "gated", "concat", "heads", "shared", "peek")
+
+
+class Plant(NamedTuple):
+    """Units planted in one layer, by what they do on all inputs.
+
+    Attributes:
+      layer: the layer's key.
+      on: mask of the units whose pre-activation is positive everywhere.
+      off: mask of those where it is negative everywhere.
+      twin: (unit, twice that unit), None without.
+    """
+
+    layer: str
+    on: np.ndarray
+    off: np.ndarray
+    twin: tuple[int, int] | None
+
+
+class Planted(NamedTuple):
+    """A network as a bare function, its parameters, its inputs, and what was planted."""
+
+    apply_fn: Callable[..., Any]
+    params: dict[str, Any]
+    x: np.ndarray
+    plants: list[Plant]
+    kinds: list[str]
+
+
+class _Builder:
+    """Draws layers while it runs the network on its inputs, in NumPy."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.params: dict[str, Any] = {}
+        self.plants: list[Plant] = []
+
+    def width(self) -> int:
+        return int(self.rng.choice(WIDTHS))
+
+    def layer(self, p: int, q: int, bias: bool = True) -> str:
+        name = f"m{len(self.params)}_{int(self.rng.integers(1000))}"
+        self.params[name] = {"w": self.rng.normal(size=(p, q)) / np.sqrt(p)}
+        if bias:
+            self.params[name]["b"] = 0.3 * self.rng.normal(size=q)
+        return name
+
+    def planted(self, v: np.ndarray, q: int) -> str:
+        """A layer some of whose units are always on, always off, or doubles."""
+        name = self.layer(v.shape[1], q)
+        kernel, bias = self.params[name]["w"], self.params[name]["b"]
+        fate = self.rng.integers(0, 3, q)
+        reach = np.abs(v).max(0) @ np.abs(kernel) + 0.1
+        bias[:] = np.where(fate == 0, reach, np.where(fate == 1, -reach, bias))
+        twin = None
+        if q > 1 and self.rng.random() < 0.5:
+            kernel[:, 1], bias[1], twin = 2.0 * kernel[:, 0], 2.0 * bias[0], (0, 1)
+        z = v @ kernel + bias
+        self.plants.append(Plant(name, (z > 0).all(0), (z < 0).all(0), twin))
+        return name
+
+
+def _dense(part: dict[str, Any], v: Any) -> Any:
+    z = v @ part["w"]
+    return z + part["b"] if "b" in part else z
+
+
+def _normed(v: Any) -> Any:
+    centred = v - v.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3)
+
+
+def _stage(build: _Builder, kind: str, v: np.ndarray) -> Callable[[Any, Any], Any]:
+    """Draws one stage of a kind: a function of the parameters and of the stream."""
+    d, act = v.shape[1], jax.nn.relu
+    relu = lambda z: np.maximum(z, 0)  # noqa: E731
+    if kind in ("dense", "residual", "normed", "shared", "peek"):
+        inside = np.asarray(_normed(v)) if kind == "normed" else v
+        up = build.planted(inside, build.width())
+        m = build.params[up]["w"].shape[1]
+        down = build.layer(m, d if kind != "dense" else build.width())
+
+        def block(params: Any, x: Any) -> Any:
+            u = _normed(x) if kind == "normed" else x
+            return _dense(params[down], act(_dense(params[up], u)))
+
+        if kind == "dense":
+            return block
+        if kind == "shared":  # the same layers, twice
+            return lambda params, x: block(params, block(params, x))
+        if kind == "peek":  # the activation is read by something else, too
+            return lambda params, x: (
+                x + _dense(params[down], h := act(_dense(params[up], x))) * h.sum(-1, keepdims=True)
+            )
+        return lambda params, x: x + block(params, x)
+    if kind == "deep":
+        first = build.planted(v, build.width())
+        h = relu(_dense(build.params[first], v))
+        second = build.planted(h, build.width())
+        last = build.layer(build.params[second]["w"].shape[1], build.width())
+        return lambda params, x: _dense(
+            params[last], act(_dense(params[second], act(_dense(params[first], x))))
+        )
+    if kind == "gated":
+        m = build.width()
+        gate, up = build.layer(d, m), build.layer(d, m, bias=False)
+        if m > 1:
+            for name in (gate, up):
+                build.params[name]["w"][:, 1] = build.params[name]["w"][:, 0]
+            build.params[gate]["b"][1] = build.params[gate]["b"][0]
+        down = build.layer(m, d)
+        return lambda params, x: (
+            x + _dense(params[down], jax.nn.silu(_dense(params[gate], x)) * _dense(params[up], x))
+        )
+    if kind == "concat":
+        one, two = build.planted(v, build.width()), build.planted(v, build.width())
+        m = sum(build.params[name]["w"].shape[1] for name in (one, two))
+        down = build.layer(m, build.width())
+        return lambda params, x: _dense(
+            params[down],
+            jnp.concatenate([act(_dense(params[one], x)), act(_dense(params[two], x))], -1),
+        )
+    up = build.planted(v, build.width())  # heads: read by two layers
+    m = build.params[up]["w"].shape[1]
+    left, right = build.layer(m, d), build.layer(m, 3)
+
+    def heads(params: Any, x: Any) -> Any:
+        h = act(_dense(params[up], x))
+        return jnp.concatenate([x + _dense(params[left], h), _dense(params[right], h)], -1)
+
+    return heads
+
+
+@st.composite
+def architectures(draw: Any, most: int = 4) -> Planted:
+    """Draws a network of 1 to ``most`` stages."""
+    seed = draw(st.integers(0, 2**31))
+    kinds = [draw(st.sampled_from(KINDS)) for _ in range(draw(st.integers(1, most)))]
+    return make(seed, kinds)
+
+
+def make(seed: int, kinds: list[str]) -> Planted:
+    """Makes the network of a seed from stages of these kinds."""
+    build = _Builder(seed)
+    x = build.rng.uniform(-1, 1, (400, build.width()))
+    stages, v = [], x
+    for kind in kinds:
+        stage = WRAPS[int(build.rng.integers(len(WRAPS)))](_stage(build, kind, v))
+        stages.append(stage)
+        v = np.asarray(stage(build.params, jnp.asarray(v)))
+    head = build.layer(v.shape[1], 2)
+
+    def apply_fn(params: Any, x: Any) -> Any:
+        for stage in stages:
+            x = stage(params, x)
+        return _dense(params[head], x)
+
+    return Planted(apply_fn, build.params, x, build.plants, kinds)

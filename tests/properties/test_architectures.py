@@ -1,0 +1,119 @@
+"""Random architectures: every planted unit is found or its site refused; never a wrong fold.
+
+Thousands of networks: ``python -m tests.properties.test_architectures 2000``.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+import linjax
+
+sys.path.insert(0, str(Path(__file__).parent))
+from architectures import KINDS, Planted, architectures, make
+
+pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
+
+FOLDABLE = {"dense", "deep", "residual", "normed", "heads"}
+
+
+def distance(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+
+
+def check(network: Planted) -> dict[str, int]:
+    """Traces, collects and folds a network in every way; counts what was seen."""
+    params, x = jax.tree.map(jnp.asarray, network.params), jnp.asarray(network.x)
+    net = linjax.trace(network.apply_fn, params, x)
+    want = network.apply_fn(params, x)
+    assert distance(net.run(params, x)[0], want) < 1e-12
+    sites = {site.name for site in net.graph.sites}
+    refused = {refusal.name: refusal.reason for refusal in net.graph.refusals}
+    if not sites:
+        return {"networks": 1, "refused": len(network.plants)}
+    stats = linjax.collect(net, params, [x[:200], x[200:]], metric="identity")
+    units = dict(zip((s.name for s in net.graph.sites), stats.units, strict=True))
+    folded = linjax.fold(params, stats, linjax.threshold(1.0, layers=1))
+    assert distance(net.apply(folded, x), want) < 1e-9
+    assert distance(net.apply(linjax.lump(net, params), x), want) < 1e-9
+    small, report = linjax.fold(params, stats, linjax.tolerance(0.02), details=True)
+    assert distance(net.apply(small, x), want) < 0.2
+    seen = {"networks": 1, "found": 0, "removed": 0, "refused": 0}
+    for plant in network.plants:
+        if plant.layer not in sites:
+            assert refused[plant.layer], plant.layer
+            seen["refused"] += 1
+            continue
+        np.testing.assert_array_equal(units[plant.layer].active == len(x), plant.on)
+        np.testing.assert_array_equal(units[plant.layer].active == 0, plant.off)
+        seen["found"] += 1
+        if report.predicted is None or report.predicted > 0.02:
+            continue  # outputs that hardly vary, or units that differ by less than a hundredth
+        seen["removed"] += 1
+        kept = set(report.sites[plant.layer].kept.tolist())
+        assert not kept & set(np.flatnonzero(plant.off).tolist()), (plant, kept)
+        assert plant.twin is None or not kept >= set(plant.twin), (plant, kept)
+    return seen
+
+
+@given(architectures())
+def test_every_planted_unit_is_found_or_refused_and_outputs_are_preserved(network):
+    with jax.disable_jit():
+        check(network)
+
+
+@given(architectures(most=2))
+def test_compiled_and_in_float32(network):
+    params = jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), network.params)
+    x = jnp.asarray(network.x, jnp.float32)
+    net = linjax.trace(network.apply_fn, params, x)
+    if net.graph.sites:
+        stats = linjax.collect(net, params, [x], second_moments=False)
+        folded = linjax.fold(params, stats, linjax.threshold(1.0, layers=1))
+        assert distance(jax.jit(net.apply)(folded, x), network.apply_fn(params, x)) < 2e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_must_fold_folds(kind):
+    with jax.enable_x64(True):
+        network = make(3, [kind])
+        net = linjax.trace(network.apply_fn, network.params, network.x)
+        planted = {plant.layer for plant in network.plants}
+        sites = {site.name for site in net.graph.sites}
+        if kind in FOLDABLE:
+            assert planted <= sites
+        elif kind == "gated":
+            assert [len(site.mates) for site in net.graph.sites] == [1]
+        else:
+            assert not planted & sites
+            assert planted <= {refusal.name for refusal in net.graph.refusals}
+
+
+def many(count: int) -> dict[str, int]:
+    """Checks so many random networks; raises at the first that is wrong."""
+    total: dict[str, int] = {}
+    warnings.simplefilter("ignore", linjax.FoldWarning)
+    with jax.enable_x64(True), jax.disable_jit():
+        for seed in range(count):
+            rng = np.random.default_rng((7, seed))
+            kinds = [str(k) for k in rng.choice(KINDS, rng.integers(1, 5))]
+            try:
+                seen = check(make(seed, kinds))
+            except Exception as error:
+                raise AssertionError(f"network {seed}: {kinds}") from error
+            for key, value in seen.items():
+                total[key] = total.get(key, 0) + value
+            if (seed + 1) % 20 == 0:
+                print(total, flush=True)
+    return total
+
+
+if __name__ == "__main__":
+    print(many(int(sys.argv[1])))
