@@ -284,18 +284,27 @@ def _size_axis(axes: Axes, smallest: float) -> None:
 
 
 def _label_ends(axes: Axes, ends: list[tuple[str, str, float, float]]) -> None:
-    """Writes each line's name beside its last point, moved down where names would overlap."""
+    """Writes each line's name beside its last point, moved apart where names would overlap."""
     low, high = axes.get_ylim()
     gap = 0.06 * (high - low)
-    place = high + gap
-    for name, colour, share, value in sorted(ends, key=lambda end: -end[3]):
-        place = min(max(value, low), place - gap)
+    ends = sorted(ends, key=lambda end: -end[3])
+    places, ceiling, floor = [], high, low
+    for end in ends:
+        places.append(min(max(end[3], low), ceiling))
+        ceiling = places[-1] - gap
+    for i in reversed(range(len(ends))):
+        places[i] = max(places[i], floor)
+        floor = places[i] + gap
+    for (name, colour, share, value), place in zip(ends, places, strict=True):
+        fell = value < low
         axes.annotate(
-            f"{name} {value:.1%}" if value >= low else f"{name}, falls to {value:.1%}",
+            f"{name}, falls to {value:.1%}" if fell else f"{name} {value:.1%}",
             (share, max(value, low)),
             xytext=(1.03, place),
             textcoords=("axes fraction", "data"),
             color=colour,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
+            arrowprops=None
+            if fell
+            else {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5},
         )
