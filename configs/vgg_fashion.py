@@ -1,9 +1,21 @@
-"""Fashion-MNIST, a VGG with batch norm.
+"""Fashion-MNIST, a VGG with batch norm: half the size at no loss, which pruning can't do.
 
     python -m experiments.main --config=configs/vgg_fashion.py --workdir=runs/vgg_fashion \
         --data_dir=DIR
 
-Six convolutions, two each of 32, 64 and 128 channels, batch norm, a mean, a dense head.
+Six convolutions, two each of 16, 32 and 64 channels, with batch norm, a mean, a dense head:
+73,114 parameters. Measured on a shortened run (``--config.dataset.rows=6000
+--config.training.epochs=3 --config.calibration.rows=2000``, 83.8% right on the first 3,000 test
+images), one seed: accuracy and, in brackets, the share of images with the original's class.
+
+    size     linjax           pruned, refitted   magnitude
+    75%      .8363 (.9930)    .8330 (.9593)      .4760
+    50%      .8373 (.9810)    .8117 (.9097)      .1757
+    25%      .8080 (.9187)    .6407 (.7020)      .0997
+    10%      .7160 (.7827)    .2620 (.2683)      .0997
+     5%      .5580 (.5973)    .1677 (.1650)      .1000
+
+``DIR`` holds Fashion-MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 """
 
 from configs.cnn_mnist import compare

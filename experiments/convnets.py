@@ -60,9 +60,8 @@ class Block(nnx.Module):
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, rngs=rngs)
         self.second = conv(outputs, outputs, (3, 3))
         self.last_norm = nnx.BatchNorm(outputs, momentum=0.9, rngs=rngs)
-        self.short = None
-        if stride != 1 or inputs != outputs:
-            self.short = conv(inputs, outputs, (1, 1), strides=stride)
+        same = stride == 1 and inputs == outputs
+        self.short = None if same else conv(inputs, outputs, (1, 1), strides=stride)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         inside = nnx.relu(self.norm(self.first(x)))

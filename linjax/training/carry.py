@@ -9,6 +9,7 @@ import numpy as np
 from linjax.errors import StructureError
 from linjax.fold.report import Report
 from linjax.graph import pytree
+from linjax.graph.channels.kept import kept_channels
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Affine
 
@@ -88,11 +89,15 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
             *site.unit_leaves,
         )
     }
+    channels = kept_channels(report.graph, report.sites)
     result: Flat = {}
     for path, leaf in new.items():
         was = old.get(path)
         if was is None:
             result[path] = leaf
+        elif path in channels:
+            behind = path in affines and affines[path].extra("down") in new
+            result[path] = leaf if behind else _moved(was, leaf, channels[path])
         elif path in affines:
             result[path] = _matrix(was, leaf, affines[path], old, new, report)
         elif path in vectors and jnp.shape(was)[0] == report.sites[vectors[path]].before:
@@ -100,6 +105,18 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         else:
             result[path] = was if jnp.shape(was) == jnp.shape(leaf) else leaf
     return jax.tree.unflatten(jax.tree.structure(after), list(result.values()))
+
+
+def _moved(was: Array, leaf: Array, kept: dict[int, Array]) -> Array:
+    """Moves the entries of kept channels along some axes; those of linear ones start fresh."""
+    source, target = np.asarray(was), np.array(leaf)
+    for axis, of in kept.items():
+        source = np.take(source, of, axis)
+    fits = all(n <= m for n, m in zip(source.shape, target.shape, strict=True))
+    if not fits:
+        return leaf
+    target[tuple(map(slice, source.shape))] = source
+    return jnp.asarray(target, jnp.result_type(leaf))
 
 
 def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, report: Report) -> Array:

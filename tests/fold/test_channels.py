@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import linjax
@@ -179,3 +180,21 @@ def test_folded_networks_fold_again():
     assert relative(net.apply(twice, x), net.apply(once, x)) < 1.0
     with pytest.warns(linjax.FoldWarning, match="folded since"):
         assert linjax.fold(once, stats, linjax.size(0.6)) is once
+
+
+def test_the_optimizers_state_is_carried_over():
+    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), False, "flatten", 7))
+    x = inputs(x)
+    _, stats = collected(apply, params, x)
+    small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)
+    adam = optax.adam(1e-3)
+    state = adam.init(params)
+    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
+    state = (state[0]._replace(mu=marked), *state[1:])
+    carried = linjax.carry_over(adam, state, params, small, report)[0].mu
+    first, second = (np.asarray(report.sites[f"stage{i}"].kept) for i in range(2))
+    kernel = np.asarray(marked["stage1"]["kernel"])[:, :, first][..., second]
+    got = np.asarray(carried["stage1"]["kernel"])[:, :, : len(first), : len(second)]
+    np.testing.assert_array_equal(got, kernel)
+    rows = np.asarray(marked["head"]).reshape(-1, 6, 3)[:, second].reshape(-1, 3)
+    np.testing.assert_array_equal(np.asarray(carried["head"])[: len(rows)], rows)
