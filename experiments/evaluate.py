@@ -24,9 +24,9 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
     """Returns figures of merit of logits.
 
     Args:
-      logits: (n, classes), of the network in question.
-      original: (n, classes), of the network it was made of.
-      y: (n,) true classes.
+      logits: (n, classes), of the network in question; for text (n, length, classes).
+      original: likewise, of the network it was made of.
+      y: (n,) true classes; for text (n, length) next characters.
 
     Returns:
       ``accuracy``; ``balanced_accuracy``, the mean over classes of the share of each that
@@ -37,6 +37,8 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
     >>> measure(logits, logits, np.array([0, 1, 1]))["balanced_accuracy"]
     0.75
     """
+    logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original))
+    y = y.reshape(-1)
     classes = logits.argmax(-1)
     right = classes == y
     log_probability = jax.nn.log_softmax(logits)[np.arange(len(y)), y]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from experiments import convnets
+from experiments import convnets, transformers
 
 Params = Any
 
@@ -65,11 +65,17 @@ def build(config: Any, inputs: int, classes: int) -> Network:
     Args:
       config: ``kind``; for ``"mlp"`` ``hidden``, the hidden widths; ``activation``, a
         function's name in ``jax.nn``; ``api``, ``"nnx"`` or ``"linen"``; ``seed``; for the
-        others as in ``convnets.module``, and ``augment``.
+        others as in ``convnets.module``, and ``augment``, or ``transformers.module``.
       inputs: number of input features.
       classes: number of outputs.
     """
-    if config.get("kind", "mlp") != "mlp":
+    kind = config.get("kind", "mlp")
+    if kind in ("vit", "lm"):
+        made, title = transformers.module(config, inputs, classes)
+        graph, state = nnx.split(made)
+        params = nnx.to_pure_dict(state)
+        return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
+    if kind != "mlp":
         made, title = convnets.module(config, classes)
         apply, learn, params = convnets.functions(made, tuple(config.image), config.augment)
         return Network(apply, params, title, learn)

@@ -10,6 +10,7 @@ import linjax
 from experiments.data import batches
 from experiments.models import Params
 from linjax.fold import rivals
+from linjax.graph.pytree import channel_paths, flatten, foldable_paths
 
 
 class Subject(NamedTuple):
@@ -22,6 +23,7 @@ class Subject(NamedTuple):
       frontier: what every size costs by that evidence.
       rows: the calibration rows.
       batch: how many of them are run at a time.
+      fixed: share of the parameters that sizes don't count: 0, or what can't fold.
       made: what has been made already, by rule and amount: a recovery starts from it.
     """
 
@@ -31,17 +33,39 @@ class Subject(NamedTuple):
     frontier: linjax.Frontier
     rows: np.ndarray
     batch: int
+    fixed: float
     made: dict[tuple[str, float], Params]
 
     def batches(self) -> Iterator[np.ndarray]:
         """Returns the calibration rows in batches."""
         return batches(self.rows, self.batch)
 
+    def size(self, amount: float) -> Any:
+        """Returns the rule for a share of the parameters that sizes count."""
+        return linjax.size(self.fixed + amount * (1 - self.fixed))
 
-def gather(net: linjax.Net, params: Params, rows: np.ndarray, batch: int) -> Subject:
-    """Collects evidence on calibration rows."""
+
+def gather(
+    net: linjax.Net, params: Params, rows: np.ndarray, batch: int, of: str = "whole"
+) -> Subject:
+    """Collects evidence on calibration rows.
+
+    Args:
+      net: the traced network.
+      params: its parameters.
+      rows: the calibration rows.
+      batch: how many of them are run at a time.
+      of: what sizes are shares of: the ``"whole"`` network, or what is ``"foldable"``.
+    """
     stats = linjax.collect(net, params, batches(rows, batch))
-    return Subject(net, params, stats, linjax.frontier(params, stats), rows, batch, {})
+    own = (
+        foldable_paths(net.graph) | channel_paths(net.graph)
+        if of == "foldable"
+        else flatten(params)
+    )
+    fixed = linjax.count([x for path, x in flatten(params).items() if path not in own])
+    known = linjax.frontier(params, stats)
+    return Subject(net, params, stats, known, rows, batch, fixed / linjax.count(params), {})
 
 
 def _threshold(subject: Subject, amount: float) -> Params:
@@ -53,7 +77,7 @@ def _published_size(subject: Subject, amount: float) -> Params:
 
 
 def _size(subject: Subject, amount: float) -> Params:
-    return linjax.fold(subject.params, subject.frontier, linjax.size(amount))
+    return linjax.fold(subject.params, subject.frontier, subject.size(amount))
 
 
 def _tolerance(subject: Subject, amount: float) -> Params:
@@ -61,12 +85,17 @@ def _tolerance(subject: Subject, amount: float) -> Params:
 
 
 def _compress(subject: Subject, amount: float) -> Params:
-    rule, known = linjax.size(amount), subject.frontier
+    rule, known = subject.size(amount), subject.frontier
     return linjax.compress(subject.net, subject.params, subject.batches, rule, evidence=known)
 
 
+def _sequential(subject: Subject, amount: float) -> Params:
+    rule, known, rows = subject.size(amount), subject.frontier, subject.batches
+    return linjax.compress(subject.net, subject.params, rows, rule, evidence=known, joint=False)
+
+
 def _rival(method: Callable[..., Params]) -> Callable[["Subject", float], Params]:
-    return lambda subject, amount: method(subject.params, subject.stats, linjax.size(amount))
+    return lambda subject, amount: method(subject.params, subject.stats, subject.size(amount))
 
 
 RECOVERED = "_recovered"
@@ -77,6 +106,7 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "published_size": _published_size,
     "size": _size,
     "tolerance": _tolerance,
+    "sequential": _sequential,
     "compress": _compress,
     "refit": _rival(rivals.pruned_and_refitted),
     "whitened_svd": _rival(rivals.truncated_whitened),
@@ -86,7 +116,8 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
 }
 """Each takes a subject and an amount (an activation rate, a share of the size, an error).
 
-Those behind ``compress`` are what others do. Every name may be followed by ``_recovered``."""
+``sequential`` is ``compress`` without the joint refit. Those behind ``compress`` are what others
+do. Every name may be followed by ``_recovered``."""
 NAMES = (*RULES, *(rule + RECOVERED for rule in RULES))
 
 
@@ -109,9 +140,9 @@ def make(subject: Subject, rule: str, amount: float) -> Params:
 
 def predicted(subject: Subject, rule: str, amount: float) -> float | None:
     """Returns the relative output error that the evidence predicts, where a rule plans by it."""
-    if rule not in ("size", "tolerance", "compress"):
+    if rule not in ("size", "tolerance", "sequential", "compress"):
         return None
-    asked = linjax.tolerance(amount) if rule == "tolerance" else linjax.size(amount)
+    asked = linjax.tolerance(amount) if rule == "tolerance" else subject.size(amount)
     return subject.frontier.plan(asked).error
 
 

@@ -54,7 +54,9 @@ def run(config: Any, workdir: str, data_dir: str | None = None) -> list[results.
     rows = dataset.train.x[: config.calibration.rows]
     net = linjax.trace(network.apply, params, rows[:2])
     print(net)
-    subject = rules.gather(net, params, rows, config.calibration.batch)
+    subject = rules.gather(
+        net, params, rows, config.calibration.batch, config.get("rules_of", "whole")
+    )
     measure_all(subject, dataset, todo, folder / "results.jsonl")
     finished = results.read(folder / "results.jsonl")
     heading = f"{dataset.title}, {network.title}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.data import images, tabular
+from experiments.data import images, tabular, text
 from experiments.data.dataset import Dataset
 
 
@@ -10,9 +10,9 @@ def load(config: Any, data_dir: str | None = None) -> Dataset:
     """Returns the data set that a config describes.
 
     Args:
-      config: ``name``; for tables also ``drop``, the columns to leave out; ``seed`` of the
-        split, where the data set has none of its own; ``rows``, the number of training rows
-        to use (0: all).
+      config: ``name``; for text also ``length``, of its rows; for tables also ``drop``, the
+        columns to leave out; ``seed`` of the split, where the data set has none of its own;
+        ``rows``, the number of training rows to use (0: all).
       data_dir: folder that holds the data set; without one the loaders look at
         ``TFDS_DATA_DIR`` and ``LINJAX_TABULAR``.
 
@@ -21,6 +21,8 @@ def load(config: Any, data_dir: str | None = None) -> Dataset:
     """
     if config.name == "digits":
         dataset = images.digits(config.seed)
+    elif config.name == "documentation":
+        dataset = text.documentation(config.length)
     elif config.name in images.TITLES:
         dataset = images.prepared(config.name, data_dir)
     elif config.name in images.ARCHIVES:
