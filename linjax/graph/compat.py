@@ -5,7 +5,16 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "Literal", "Var", "bind", "jaxpr_as_fun", "key_name"]
+__all__ = [
+    "ClosedJaxpr",
+    "Jaxpr",
+    "Literal",
+    "Var",
+    "bind",
+    "jaxpr_as_fun",
+    "key_name",
+    "scan_counts",
+]
 
 
 def key_name(key: object) -> str:
@@ -26,3 +35,11 @@ def bind(primitive: Any, params: dict[str, Any], values: tuple[Any, ...]) -> tup
         values = (*functions, *values)
     out = primitive.bind(*values, **prepared)
     return tuple(out) if primitive.multiple_results else (out,)
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """Returns how many of a scan's inputs are constants, and how many it carries."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # from jax 0.12 on
+    return len(consts), len(carry)

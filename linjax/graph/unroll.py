@@ -123,9 +123,9 @@ def _scanned(jaxpr: Any, wanted: set[int]) -> set[int]:
         if not mine:
             continue
         if eqn.primitive.name == "scan":
-            start = eqn.params["num_consts"] + eqn.params["num_carry"]
-            inner = {j for j in mine if j < eqn.params["num_consts"]}
-            found |= {places[j] for j in mine if j >= start}
+            consts, carries = compat.scan_counts(eqn.params)
+            inner = {j for j in mine if j < consts}
+            found |= {places[j] for j in mine if j >= consts + carries}
             found |= {places[j] for j in _scanned(eqn.params["jaxpr"].jaxpr, inner)}
         elif body is not None:
             found |= {places[j] for j in _scanned(body.jaxpr, mine)}
@@ -158,7 +158,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> li
 def _scan(params: dict[str, Any], values: list[Any]) -> list[Any]:
     """Runs a scan as a loop over its layers."""
     closed, length = params["jaxpr"], params["length"]
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = compat.scan_counts(params)
     fixed, carry, xs = (
         values[:consts],
         values[consts : consts + carries],
