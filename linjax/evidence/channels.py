@@ -112,12 +112,8 @@ def shapes(net: Net, params: Any, inputs: Any, limits: Limits) -> list[list[tupl
         outputs, taps, _ = net.run(params, *inputs, through=True)
         for site in net.graph.channels:
             linear = may_be_linear(net.graph, site)
-            found.append(
-                [
-                    blocks(*taps[site.name].reads[r.consumer], linear, limits.features)
-                    for r in site.readings
-                ]
-            )
+            reads = [taps[site.name].reads[r.consumer] for r in site.readings]
+            found.append([blocks(p, windows, linear, limits.features) for p, windows in reads])
         return outputs
 
     jax.eval_shape(run)

@@ -309,10 +309,11 @@ def _flush(host: Any, state: _State, mesh: Mesh | None) -> tuple[Any, _State]:
 
 
 def _finite(net: Net, bad: np.ndarray, last: int) -> None:
-    for site, index in zip((*net.graph.sites, *net.graph.channels), bad, strict=True):
+    names = [s.name for s in net.graph.sites] + [s.name for s in net.graph.channels]
+    for name, index in zip(names, bad, strict=True):
         if index >= 0:
             raise EvidenceError(
-                f"{site.name}: activations are not finite (NaN or infinite), first in batch "
+                f"{name}: activations are not finite (NaN or infinite), first in batch "
                 f"{int(index)} of {last + 1}; check the inputs and the parameters"
             )
 

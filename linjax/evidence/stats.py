@@ -90,13 +90,10 @@ class Stats:
         }
 
     def __repr__(self) -> str:
+        names = [s.name for s in self.graph.channels] + [s.name for s in self.graph.sites]
+        units = [*(c.units for c in self.channels), *self.units]
         samples = ", ".join(
-            f"{site.name}: {int(u.count):,}"
-            for site, u in zip(
-                (*self.graph.channels, *self.graph.sites),
-                (*(c.units for c in self.channels), *self.units),
-                strict=True,
-            )
+            f"{name}: {int(u.count):,}" for name, u in zip(names, units, strict=True)
         )
         kind = "without" if self.moments is None else "with"
         return f"Stats({kind} second moments; samples by site: {samples})"

@@ -114,7 +114,7 @@ class _Execution:
             program, graph, analysis.channels, flat, self.env, probes, through
         )
 
-    def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
+    def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Any], dict[str, Array]]:
         """Executes all operations in order."""
         paths = [leaf.path for leaf in self.analysis.graph.leaves]
         for ref, path in zip(self.program.leaves, paths, strict=True):

@@ -1,6 +1,7 @@
 """Values computed from parameters with one entry a unit: batch norm's factor, PReLU's slopes."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,9 +9,9 @@ from linjax.graph import activation, primitives
 from linjax.graph.channels.places import Place, moved
 from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.structure import Path, Term
-from linjax.graph.views import Views
+from linjax.graph.views import Views, operand_id
 
-EVALUATED = {
+EVALUATED: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum,
     "neg": np.negative, "sqrt": np.sqrt, "rsqrt": lambda x: 1.0 / np.sqrt(x), "exp": np.exp,
     "square": np.square,
@@ -58,7 +59,7 @@ def _through(op: Op, program: Program, found: dict[int, Spread]) -> Spread | Non
     if len(op.outputs) != 1:
         return None
     if op.name in primitives.VIEWS and op.name not in _SAME:
-        spread = found[op.inputs[0].id]
+        spread = found[operand_id(op.inputs[0])]
         place = moved(op, program, Place(spread.axis), spread.width)
         if place is None or place.outer * place.inner != 1:
             return None
