@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+OTHERS = ("refit", "whitened_svd", "svd", "magnitude", "activity", "compress_recovered")
+
 
 def base() -> ConfigDict:
     """Returns the fields that every config has."""
@@ -26,6 +28,7 @@ def base() -> ConfigDict:
                 "tolerance": (),
                 "size": (0.5, 0.25, 0.1, 0.05, 0.025, 0.01),
                 "compress": (0.25, 0.1, 0.05, 0.025, 0.01),
+                **dict.fromkeys(OTHERS, ()),
             },
         }
     )
