@@ -17,6 +17,7 @@ from jax import lax
 from linjax.evidence import sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.sensitivity import cotangents
+from linjax.graph.channels.readers import in_chain
 from linjax.graph.channels.stream import ChannelTap, Parts
 from linjax.graph.channels.windows import Windows, patches
 from linjax.graph.net import Net
@@ -47,11 +48,6 @@ class ChannelSums(NamedTuple):
 
     units: sums.UnitSums
     readings: tuple[sums.ChainSums, ...]
-
-
-def in_chain(graph: Graph, name: str) -> bool:
-    """Whether a reader is a dense layer that has units itself, or reads such."""
-    return any(name in group for chain in graph.chains for group in chain.layers)
 
 
 def may_be_linear(graph: Graph, site: ChannelSite) -> bool:

@@ -5,9 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linjax.errors import EvidenceError
-from linjax.evidence.stats import Stats, UnitStats
+from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain
+from linjax.graph.channels.kernels import width
+from linjax.graph.channels.readers import rows
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import ChannelSite, Graph
 
 Array = Any
 
@@ -87,6 +91,8 @@ def score(params: Any, stats: Stats) -> Scores:
     pytree.check_leaves(stats.graph, flat)
     units = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))
     result = {}
+    for site, seen in zip(stats.graph.channels, stats.channels, strict=True):
+        result[site.name] = _score_channels(stats.graph, flat, site, seen)
     for position, chain in enumerate(stats.graph.chains):
         layers = read_chain(stats.graph, flat, chain)
         for depth, site in enumerate(chain.sites):
@@ -104,6 +110,22 @@ def score(params: Any, stats: Stats) -> Scores:
                 metric = stats.moments[position].sensitivity[depth + 1]
             result[site.name] = _score(units[site.name], outgoing, metric)
     return Scores(result)
+
+
+def _score_channels(graph: Graph, flat: Flat, site: ChannelSite, seen: ChannelStats) -> UnitScores:
+    """Scores channels: what is done with one is summed over readers and the places they read."""
+    own = width(site, graph, flat)
+    norms = np.zeros(own.units)
+    for index, reading in enumerate(site.readings):
+        outgoing = rows(graph, flat, reading, own)[:, : own.units]
+        weighted = outgoing
+        if seen.readings:
+            metric = seen.readings[index].sensitivity[0]
+            weighted = outgoing[..., : len(metric)] @ metric
+            outgoing = outgoing[..., : len(metric)]
+        norms += np.einsum("tkq,tkq->k", weighted, outgoing)
+    scores = _score(seen.units, np.ones((own.units, 1)), None)
+    return scores._replace(error=scores.error * np.maximum(norms, 0.0))
 
 
 def _score(u: UnitStats, outgoing: Array, metric: Array | None) -> UnitScores:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError, FoldWarning
-from linjax.evidence.channels import in_chain
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
@@ -22,6 +21,7 @@ from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
 from linjax.graph.channels.kernels import Kernel, Width
+from linjax.graph.channels.readers import in_chain, rows
 from linjax.graph.count import count
 from linjax.graph.structure import ChannelSite, Graph
 
@@ -99,7 +99,7 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
         own = widths[site.name]
         readers = tuple(
             Reader(
-                reading.consumer, _rows(graph, flat, everything, reading, own), NOTHING,
+                reading.consumer, rows(graph, flat, reading, own), NOTHING,
                 in_chain(graph, reading.consumer),
             )
             for reading in site.readings
@@ -110,27 +110,6 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
         for chain in graph.chains
     )
     return Network(graph, flat, everything, widths, graph.channels, tuple(problems), chains)
-
-
-def _rows(
-    graph: Graph, flat: pytree.Flat, known: dict[str, Kernel], reading: Any, own: Width
-) -> Array:
-    """What a reader does with channels, ``(taps, channels, q)``."""
-    if reading.consumer in known:
-        kernel = known[reading.consumer]
-        return np.concatenate([kernel.kernel, kernel.linear], axis=2)
-    affine = graph.affine(reading.consumer)
-    if in_chain(graph, reading.consumer):
-        return _chain_rows(graph, flat, reading, own)
-    return kernels.read_rows(affine, reading, flat, own)
-
-
-def _chain_rows(graph: Graph, flat: pytree.Flat, reading: Any, own: Width) -> Array:
-    """The kernel, after any bottleneck, of the first layer of a chain."""
-    chain = next(c for c in graph.chains if reading.consumer in c.layers[0])
-    layer = read_chain(graph, flat, chain)[0]
-    kernel = layer.kernel if layer.down is None else layer.down @ layer.kernel
-    return kernels.by_tap(kernel, reading, own)
 
 
 def landscape(network: Network) -> Landscape:
