@@ -11,6 +11,7 @@ that are right (63.8% for the original), in brackets agreement with the original
     share of what can fold    75%           50%           25%           10%           5%
     of the whole              84%           67%           53%           44%           41%
     size (one shot)           60.5 (81.0)   54.3 (68.4)   46.0 (55.3)   40.1 (47.1)   36.4 (42.5)
+    sequential                60.6 (81.4)   55.2 (69.6)   46.4 (55.9)   39.7 (47.6)   35.8 (42.1)
     pruning and refit         59.9 (80.8)   52.4 (66.1)   40.9 (49.2)   33.0 (39.9)   25.7 (30.9)
     magnitude                 49.6 (60.5)   26.2 (29.7)   13.7 (14.6)    9.1 (10.0)    8.1 ( 9.2)
 
