@@ -1,7 +1,21 @@
-"""CIFAR-10 (JPEG copy), a ResNet-20 with batch norm.
+"""CIFAR-10 (JPEG copy), a ResNet-20 with batch norm: sites inside its residual blocks fold.
 
     python -m experiments.main --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
         --data_dir=DIR
+
+Channels that are added to another branch are left alone; those between the two convolutions of
+each block fold, and batch norm is multiplied in. Measured so far on a network that was hardly
+trained (``--config.dataset.rows=2500 --config.training.epochs=3
+--config.calibration.rows=1000``), 273,658 parameters, 35.7% right on the first 1,500 test images,
+one seed: the share of images with the original's class, and accuracy in brackets.
+
+    size     linjax          pruned, refitted   magnitude
+    75%      .984 (.357)     .875 (.345)        .139
+    50%      .961 (.353)     .611 (.273)        .101
+    25%      .905 (.351)     .385 (.215)        .101
+    10%      .677 (.307)     .186 (.134)        .002
+
+``DIR`` holds ``cifar10_jpeg.npz``: JPEG files one after another, as ``experiments.data`` says.
 """
 
 from configs.cnn_mnist import compare
