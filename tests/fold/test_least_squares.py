@@ -126,6 +126,15 @@ class TestBudget:
         predicted, measured = np.log(np.array(pairs) + 1e-9).T
         assert np.corrcoef(predicted, measured)[0, 1] > 0.9
 
+    def test_more_calibration_rows_are_no_worse(self):
+        errors = []
+        for count in (60, 240, 2000):
+            net, params, _, stats = traced((16, 60, 40, 5), count=count, batch=count, seed=3)
+            small = linjax.fold(params, stats, linjax.size(0.2))
+            fresh = [rows(2000, 16, seed=99)]
+            errors.append(linjax.compare(net, params, small, fresh).error)
+        assert errors[2] < 1.2 * errors[1] and errors[1] < 1.2 * errors[0] < 1
+
     def test_tolerance_is_monotone(self):
         _, params, _, stats = traced((12, 40, 30, 5))
         sizes = [

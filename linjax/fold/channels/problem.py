@@ -6,10 +6,13 @@ import numpy as np
 
 from linjax.evidence.moments import Moments
 from linjax.fold.least_squares.features import Features, Frame, frame
-from linjax.fold.least_squares.plan import MANY_ROWS, RIDGES
+from linjax.fold.least_squares.plan import RIDGES
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 
 Array = np.ndarray
+
+MANY, SOME = 4, 1
+"""Samples per feature from which the smallest, or the second smallest, shrinkage does."""
 
 
 class Reader(NamedTuple):
@@ -112,9 +115,9 @@ def _metric(reader: Reader) -> Array:
 def ridge_for(samples: float, features: int) -> float:
     """The smallest shrinkage where samples are many, a larger one where they are few."""
     ratio = samples / max(features, 1)
-    if ratio >= 2 * MANY_ROWS:
+    if ratio >= MANY:
         return RIDGES[0]
-    return RIDGES[1] if ratio >= MANY_ROWS / 2 else RIDGES[2]
+    return RIDGES[1] if ratio >= SOME else RIDGES[2]
 
 
 def whole(reader: Reader, ridge: float | None = None) -> Frame:

@@ -7,12 +7,13 @@ import numpy as np
 
 from linjax.fold.least_squares.budget import Prices, Shape, Step, path, predicted, rounded, stored
 from linjax.fold.least_squares.fill import filled
-from linjax.fold.least_squares.prices import Problem, prices
+from linjax.fold.least_squares.prices import Problem, many_rows, prices
 
 RIDGES = (1e-5, 1e-3, 3e-2, 0.5)
 """Weights of the shrinkage that are compared on held-out rows, where rows are few."""
-MANY_ROWS = 2
-"""Rows per feature from which the smallest ridge is taken unseen."""
+CLOSE = 1.02
+"""Of plans whose errors are this close, the most shrunk one: refits that follow one another make
+errors larger than the sum of their parts, more so the less they are shrunk."""
 
 
 class Plan(NamedTuple):
@@ -66,9 +67,9 @@ def curves(problems: Sequence[Problem], fixed: int = 0) -> tuple[Curve, ...]:
       problems: the network's chains; they share every budget.
       fixed: parameters outside the chains.
     """
-    few = any(np.sum(p.moments.count) < MANY_ROWS * p.moments.mean.shape[1] for p in problems)
+    many = all(many_rows(problem.moments) for problem in problems)
     found = []
-    for ridge in RIDGES if few else RIDGES[:1]:
+    for ridge in RIDGES[:1] if many else RIDGES:
         priced = tuple(prices(problem, ridge) for problem in problems)
         scale = max(max(p.output for p in priced), np.finfo(np.float64).tiny)
         found.append(Curve(ridge, priced, tuple(path(priced, fixed)), scale, fixed))
@@ -86,7 +87,8 @@ def within_budget(found: Iterable[Curve], budget: int, round_to: int = 1) -> Pla
         step = next(fitting, curve.steps[-1])
         shapes = filled(curve.priced, step.shapes, budget - step.parameters)
         plans.append(curve.plan(step._replace(shapes=shapes), round_to))
-    return min(plans, key=lambda plan: plan.error)
+    least = min(plan.error for plan in plans)
+    return max((p for p in plans if p.error <= CLOSE * least), key=lambda plan: plan.ridge)
 
 
 def within_error(found: Iterable[Curve], error: float, round_to: int = 1) -> Plan:

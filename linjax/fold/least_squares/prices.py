@@ -25,8 +25,11 @@ from linjax.graph.layers import Layers
 
 Array = np.ndarray
 
-ENOUGH_ROWS = 2
-"""Rows per feature from which one held-out fold says enough."""
+WANTED = 50
+"""Rows per feature from which one held-out fold says enough, and shrinkage isn't compared."""
+WANTED_WIDE = 2
+WIDE = 2000
+"""Features from which the smaller number has to do: pricing takes seconds there."""
 
 
 class Problem(NamedTuple):
@@ -89,14 +92,20 @@ def neck_curve(weighted: Features, vectors: Array, test: Frame) -> Array:
     return np.maximum(np.minimum.accumulate(curve), 0.0)
 
 
+def many_rows(moments: Moments) -> bool:
+    """Whether there are so many rows that no regression on all features overfits much."""
+    features = moments.mean.shape[1]
+    wanted = WANTED if features < WIDE else WANTED_WIDE
+    return bool(np.sum(moments.count) >= wanted * features)
+
+
 def halves(moments: Moments, ridge: float) -> list[tuple[Frame, Frame]]:
     """Pairs of moments to fit on and to measure on: all of them if rows are few."""
     folds = [f for f, n in enumerate(moments.count) if n > 0]
     if len(folds) < 2:
         both = frame(moments, None, ridge)
         return [(both, both)]
-    enough = np.sum(moments.count) >= ENOUGH_ROWS * moments.mean.shape[1]
-    held = folds[-1:] if enough else folds
+    held = folds[-1:] if many_rows(moments) else folds
     return [
         (frame(moments, [f for f in folds if f != out], ridge), frame(moments, [out]))
         for out in held
