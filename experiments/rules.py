@@ -30,7 +30,7 @@ class Subject(NamedTuple):
     net: linjax.Net
     params: Params
     stats: linjax.Stats
-    frontier: linjax.Frontier
+    frontier: Any
     rows: np.ndarray
     batch: int
     fixed: float

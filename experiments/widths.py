@@ -21,15 +21,17 @@ def describe(net: Any, params: Any) -> dict[str, list]:
     """
     flat = flatten(params)
     channels = [(site.name, kernels.width(site, net.graph, flat)) for site in net.graph.channels]
+    everything: list[tuple[str, Any]] = [*channels]
     found = [
         (site.name, layer)
         for chain in net.graph.chains
         for site, layer in zip(chain.sites, read_chain(net.graph, flat, chain), strict=False)
     ]
+    everything += found
     return {
-        "layers": [name for name, _ in (*channels, *found)],
-        "units": [layer.units for _, layer in (*channels, *found)],
-        "linear": [layer.linears for _, layer in (*channels, *found)],
+        "layers": [name for name, _ in everything],
+        "units": [layer.units for _, layer in everything],
+        "linear": [layer.linears for _, layer in everything],
         "bottleneck": [0] * len(channels)
         + [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
     }

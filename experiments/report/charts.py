@@ -77,7 +77,8 @@ def plot(
         parts.append(svg.line(LEFT, up(reference), width - RIGHT, up(reference), "reference"))
     if diagonal:
         ends = max(across.low, up.low), min(across.high, up.high)
-        parts.append(svg.line(*(f(e) for e in ends for f in (across, up)), "reference"))
+        (x1, y1), (x2, y2) = ((across(end), up(end)) for end in ends)
+        parts.append(svg.line(x1, y1, x2, y2, "reference"))
     for one in series:
         inside = [p for p in one.points if up.low <= p.y <= up.high]
         if one.joined and len(inside) > 1:

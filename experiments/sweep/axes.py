@@ -65,10 +65,10 @@ def read(config: Any, given: Iterable[str]) -> Axes:
         name: tuple(values) for name, values in config.get("sweep", ())
     }
     for text in given:
-        name, sign, values = text.partition("=")
+        name, sign, listed = text.partition("=")
         if not sign or not name.strip():
             raise ValueError(f"--sweep={text}: expected field=value,value")
-        found[name.strip()] = tuple(_value(v) for v in _parts(values) if v.strip())
+        found[name.strip()] = tuple(_value(v) for v in _parts(listed) if v.strip())
     fields = {name: values for name, values in found.items() if name not in rules.NAMES}
     for name, values in fields.items():
         if not values:

@@ -103,10 +103,15 @@ def rate_stats(network: Network) -> Stats:
     """Evidence of activation rates alone."""
     count = np.int64(len(_calibration(network)))
     units = tuple(
-        UnitStats(count, active.astype(np.int64), *np.zeros((2, len(active))),
-                  np.zeros((3, len(active))))
+        UnitStats(
+            count,
+            active.astype(np.int64),
+            mean_z=np.zeros(len(active)),
+            mean_h=np.zeros(len(active)),
+            scatter=np.zeros((3, len(active))),
+        )
         for active in network.active
-    )  # fmt: skip
+    )
     return Stats(units, None, network.net.graph, pytree.leaves_of(network.params))
 
 

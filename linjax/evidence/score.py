@@ -91,8 +91,8 @@ def score(params: Any, stats: Stats) -> Scores:
     pytree.check_leaves(stats.graph, flat)
     units = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))
     result = {}
-    for site, seen in zip(stats.graph.channels, stats.channels, strict=True):
-        result[site.name] = _score_channels(stats.graph, flat, site, seen)
+    for channels, seen in zip(stats.graph.channels, stats.channels, strict=True):
+        result[channels.name] = _score_channels(stats.graph, flat, channels, seen)
     for position, chain in enumerate(stats.graph.chains):
         layers = read_chain(stats.graph, flat, chain)
         for depth, site in enumerate(chain.sites):

@@ -101,11 +101,11 @@ def compress(
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)
     known = known_or_made(params, evidence)
-    plan = known.plan(rule)
     train, held = divided(load(again()))
     if isinstance(known, ChannelFrontier):
-        candidates = [known.fold(params, plan)[0]]
+        candidates = [known.fold(params, known.plan(rule))[0]]
     else:
+        plan = known.plan(rule)
         one_shot = written(params, known.stats, known.fold(plan))
         data = Data(net, params, lambda: map(enriched_once, _passes(train, again)), metric)
         sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)

@@ -148,11 +148,12 @@ def _least_squares(
 ) -> tuple[Any, Report]:
     """Folds all chains together: they share the budget."""
     known = known_or_made(params, evidence)
-    plan = known.plan(rule)
     if isinstance(known, ChannelFrontier):
-        small, changes = known.fold(params, plan)
-        report = Report(known.stats.graph, changes, count(params), count(small), plan.error)
+        widths = known.plan(rule)
+        small, changes = known.fold(params, widths)
+        report = Report(known.stats.graph, changes, count(params), count(small), widths.error)
         return small, report
+    plan = known.plan(rule)
     after = iter(known.fold(plan))
     small, report = transform(params, known.stats.graph, lambda *_: next(after))
     return small, report._replace(predicted=plan.error)

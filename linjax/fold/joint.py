@@ -6,6 +6,7 @@ least-squares problem is solved by conjugate gradients, a few times over (Gaussâ
 Levenbergâ€“Marquardt damping). Rows held out decide when to stop.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -153,7 +154,8 @@ class _System:
 
 
 def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
-    return sum(np.asarray(x, np.float64) for x in sums) / total
+    result: np.ndarray = functools.reduce(np.add, (np.asarray(x, np.float64) for x in sums))
+    return result / total
 
 
 def _conjugate_gradients(

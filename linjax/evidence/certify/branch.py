@@ -119,7 +119,8 @@ def branch(
 
 def _bound_all(problem: _Problem, whole: Domains) -> tuple[Domains, Array]:
     """Bounds the rows without splits, batch by batch until the deadline."""
-    parts, found = [], []
+    parts: list[Domains] = []
+    found: list[Array] = []
     for start in range(0, max(len(whole.row), 1), problem.batch):
         if parts and time.monotonic() > problem.deadline:
             break
