@@ -23,6 +23,18 @@ training images; twenty minutes on two busy cores:
 Shares removed; theirs are means of 31 networks. Every unit was decided, in 0.1 to 4 s a
 network, every verdict verified, and every folded network gave all test images the class they
 had before. A linear unit that stands for others counts against the units removed.
+
+The second penalties, with half of the training and two seeds (``--config.seeds=2
+--config.training.epochs=60``), 100 units, at L1 5e-4 and 1e-4; units removed are ours:
+
+    penalty               accuracy   units  parameters    accuracy   units  parameters
+    none                    97.04%   65.8%       44.2%      97.99%    9.2%        9.0%
+    stability, 0.01         97.02%   75.2%       46.6%      98.00%   18.2%       11.9%
+    stability, 0.1          97.04%   77.0%       49.8%      98.00%   25.2%       17.7%
+    polarised, 0.03         97.08%   74.8%       45.7%      98.05%   11.8%       10.1%
+    polarised, 0.3          96.53%   85.8%       65.7%      97.66%   31.2%       14.8%
+
+At the same accuracy the ReLU-stability loss removes most.
 """
 
 from ml_collections import ConfigDict
