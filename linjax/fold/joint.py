@@ -26,6 +26,10 @@ Curve = Callable[[np.ndarray], np.ndarray]
 ROUNDS = 12
 STEPS = 20
 """Conjugate-gradient steps of a round."""
+WORK = 3e13
+"""Floating point operations that all rounds may take: some minutes on two cores."""
+PASSES = 6
+"""Operations of a curvature product, in forward passes."""
 DAMPING = 10.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
@@ -68,7 +72,8 @@ def joint_refit(
       train: rows to fit on, with the original's outputs.
       held: other rows, that choose among the rounds' results; ``params`` is one of them.
       metric: output metric.
-      rounds: the largest number of linearisations.
+      rounds: the largest number of linearisations; fewer where a network is so large that they
+        would take more operations than ``WORK``.
 
     Returns:
       A pytree like ``params``, never worse than it on the held-out rows.
@@ -76,6 +81,7 @@ def joint_refit(
     References:
       Martens, Deep learning via Hessian-free optimization, 2010.
     """
+    rounds = min(rounds, _affordable(net, params, train))
     parts = _parts(net, params)
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
@@ -99,6 +105,14 @@ def joint_refit(
     flat = pytree.flatten(parts.tree(best[1]))
     now = {path: pytree.cast(leaf, dtypes[path]) for path, leaf in flat.items()}
     return pytree.unflatten(now, like=params)
+
+
+def _affordable(net: Net, params: Any, rows: Rows) -> int:
+    """The number of rounds that ``WORK`` allows."""
+    inputs = rows.chunks[0][0]
+    chunk = jax.tree.leaves(inputs)[0].shape[0]
+    once = net.flops(params, *inputs) / chunk * rows.total
+    return int(WORK / max(once * PASSES * (STEPS + 3), 1.0))
 
 
 class _System:

@@ -108,7 +108,7 @@ class Net:
         """
         lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
         cost: Any = lowered.cost_analysis()
-        return float(cost["flops"])
+        return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 
     def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
         """Traces anew for each combination of input shapes and parameter dtypes."""
