@@ -3,32 +3,39 @@
 import os
 import sys
 
-index, address, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
+def main() -> None:
+    """Collects and folds as one of two processes, and writes what came out."""
+    index, address, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(address, 2, index)
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
 
-import linjax  # noqa: E402
-from tests.evidence.test_processes import BATCHES, SIZE, apply, parameters, rows  # noqa: E402
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, 2, index)
 
-params, x = parameters(), rows()
-net = linjax.trace(apply, params, x[:2])
-mesh = Mesh(np.array(jax.devices()), ("data",))
-half = SIZE // 2
-mine = [x[i * SIZE :][index * half : (index + 1) * half] for i in range(BATCHES)]
-stats = linjax.collect(net, params, mine, mesh=mesh)
-small = linjax.fold(params, stats, linjax.size(0.4))
-np.savez(file, *jax.tree.leaves(stats), *jax.tree.leaves(small))
+    import linjax
+    from tests.evidence.test_processes import BATCHES, SIZE, apply, parameters, rows
 
-for batches, says in (([mine[0][:-1]], "divide"), (mine[: 1 + index], "as many")):
-    try:
-        linjax.collect(net, params, batches, mesh=mesh)
-    except linjax.EvidenceError as error:
-        assert says in str(error), error
-    else:
-        raise AssertionError(f"not refused: {says}")
+    params, x = parameters(), rows()
+    net = linjax.trace(apply, params, x[:2])
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    half = SIZE // 2
+    mine = [x[i * SIZE :][index * half : (index + 1) * half] for i in range(BATCHES)]
+    stats = linjax.collect(net, params, mine, mesh=mesh)
+    small = linjax.fold(params, stats, linjax.size(0.4))
+    np.savez(file, *jax.tree.leaves(stats), *jax.tree.leaves(small))
+
+    for batches, says in (([mine[0][:-1]], "divide"), (mine[: 1 + index], "as many")):
+        try:
+            linjax.collect(net, params, batches, mesh=mesh)
+        except linjax.EvidenceError as error:
+            assert says in str(error), error
+        else:
+            raise AssertionError(f"not refused: {says}")
+
+
+if __name__ == "__main__":
+    main()

@@ -65,7 +65,7 @@ def check(network: Planted) -> dict[str, int]:
 
 @given(architectures())
 def test_every_planted_unit_is_found_or_refused_and_outputs_are_preserved(network):
-    with jax.disable_jit():
+    with jax.enable_x64(True), jax.disable_jit():
         check(network)
 
 

@@ -25,7 +25,7 @@ from linjax.graph.layers import Layers
 
 Array = np.ndarray
 
-WANTED = 50
+WANTED = 10
 """Rows per feature from which one held-out fold says enough, and shrinkage isn't compared."""
 WANTED_WIDE = 2
 WIDE = 2000
