@@ -11,7 +11,7 @@ from jax import lax
 
 import linjax
 from experiments.benchmarks import reference
-from linjax.graph.table import grid
+from experiments.benchmarks.reference import Ratio
 
 
 def gram(blocks: list[Any]) -> list[Any]:
@@ -33,8 +33,8 @@ def gram(blocks: list[Any]) -> list[Any]:
     return result
 
 
-def main() -> None:
-    """Prints the ratios."""
+def ratios() -> list[Ratio]:
+    """Times statistics, the forward pass, and the products that second moments need."""
     net, params, batches = reference.network()
     forward = jax.jit(reference.apply)
 
@@ -52,15 +52,11 @@ def main() -> None:
         lambda: linjax.collect(net, params, batches).units[0].active,
         runs=5,
     )
-    print(reference.machine())
-    rows = [
-        ("counts, means, variances", f"{light:.3f}", "forward pass", f"{plain:.3f}",
-         f"{light / plain:.2f}"),
-        ("with second moments", f"{full:.3f}", "forward + moment products", f"{needed:.3f}",
-         f"{full / needed:.2f}"),
-    ]  # fmt: skip
-    print(grid(("collect", "s", "against", "s", "ratio"), rows))
+    return [
+        Ratio("collect: counts, means, variances", light, "forward pass", plain),
+        Ratio("collect: second moments, too", full, "forward pass and their products", needed),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    reference.show(ratios())

@@ -3,42 +3,41 @@
 python -m experiments.benchmarks.inference
 """
 
+import functools
+
 import jax
 import numpy as np
 
 import linjax
 from experiments.benchmarks import reference
-from linjax.graph.table import grid
+from experiments.benchmarks.reference import Ratio
 
 SIZES = (0.25, 0.1, 0.025)
 BATCHES = (1, 32, 1024)
 CALLS = 20
 
 
-def main() -> None:
-    """Prints the times and their ratios."""
+def ratios() -> list[Ratio]:
+    """Times single batches of both."""
     net, params, batches = reference.network()
     known = linjax.frontier(params, linjax.collect(net, params, batches))
     folded = [linjax.fold(params, known, linjax.size(size)) for size in SIZES]
     run = jax.jit(net.apply)
     rows = np.concatenate(batches)
-    table = []
+    found = []
     for batch in BATCHES:
         x = jax.device_put(rows[:batch])
 
         def calls(p: object, x: jax.Array = x) -> list[jax.Array]:
             return [run(p, x) for _ in range(CALLS)]
 
-        original, *smaller = reference.medians(
-            lambda calls=calls: calls(params),
-            *(lambda p=p, calls=calls: calls(p) for p in folded),
-        )
+        networks = (params, *folded)
+        original, *smaller = reference.medians(*(functools.partial(calls, p) for p in networks))
         for size, seconds in zip(SIZES, smaller, strict=True):
-            each = [f"{1e3 * s / CALLS:.3f}" for s in (original, seconds)]
-            table.append((batch, f"{size:g}", *each, f"{original / seconds:.2f}"))
-    print(reference.machine())
-    print(grid(("batch", "size", "original, ms", "folded, ms", "times as fast"), table))
+            what = f"inference at {size:.1%} of the size, batch {batch}"
+            found.append(Ratio(what, seconds / CALLS, "the original", original / CALLS))
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    reference.show(ratios())

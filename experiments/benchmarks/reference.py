@@ -7,14 +7,34 @@ import datetime
 import itertools
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from linjax.graph.table import grid
+
+
+class Ratio(NamedTuple):
+    """What something takes against something else.
+
+    Attributes:
+      what: what was timed.
+      seconds: how long it takes.
+      against: what it is compared with.
+      other: how long that takes.
+      note: what one has to know about the figures.
+    """
+
+    what: str
+    seconds: float
+    against: str
+    other: float
+    note: str = ""
+
 
 WIDTHS = (784, 1024, 1024, 512, 512, 256, 256, 10)
 ROWS, BATCH = 10_000, 1_000
@@ -63,3 +83,18 @@ def machine() -> str:
         f"{device.device_kind} × {jax.device_count()}, {os.cpu_count()} host cores, "
         f"jax {jax.__version__}, linjax {linjax.__version__}, {datetime.date.today()}"
     )
+
+
+def show(ratios: Sequence[Ratio]) -> None:
+    """Prints ratios, with what they were measured on; above one the first is faster."""
+    rows = [
+        (r.what, _seconds(r.seconds), r.against, _seconds(r.other),
+         f"{r.other / r.seconds:.3g}", r.note)
+        for r in ratios
+    ]  # fmt: skip
+    print(machine())
+    print(grid(("what", "takes", "against", "takes", "times as fast", ""), rows))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.1 else f"{seconds:.3g} s"
