@@ -1,35 +1,26 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
 
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
-from linjax.fold.channels.frontier import ChannelFrontier
-from linjax.fold.frontier import Frontier, known_or_made, written
+from linjax.fold.candidates import Work, nearest, within
+from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
-from linjax.fold.least_squares.measure import Data
-from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
-    CHUNK,
-    Batch,
     divided,
     enriched,
     enriched_once,
     load,
     mean_divergence,
     repeatable,
-    size_of,
     taught,
-    without_held,
 )
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
-from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.net import Net
 
@@ -53,19 +44,25 @@ def compress(
 
     Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
     refitted by least squares so that the original's pre-activations are reproduced from what
-    the folded network itself computes (not where there are convolutions: these fold in one
-    shot). At last all layers are refitted together by a few rounds of Gauss–Newton least
-    squares on the outputs, on the rows and, for floating point inputs, on
-    others between pairs of them. Of the three networks (one shot,
-    sequential, joint) the one whose outputs are nearest to the original's on held-out
-    calibration rows is returned: one row in five, which the refits don't see. Labels are not used.
+    the folded network itself computes. Where there are convolutions, channels are chosen in one
+    shot, and only kernels are refitted that way, by second moments of patches; where a result
+    is added to another branch, the sum is aimed at. At last all layers are refitted together by
+    a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating
+    point inputs, on others between pairs of them; fewer rows and rounds where a network is
+    large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest
+    to the original's on held-out calibration rows is returned: one row in five, which the
+    refits don't see. Labels are not used.
+
+    By a tolerance it is the smallest network found whose error, *measured* on these rows, is at
+    most that: sizes are bisected, in one shot first, then refitted. :func:`fold`, which sees no
+    rows, goes by the predicted error, which for deep networks can be several times too small.
 
     Args:
       net: the traced network.
       params: its parameters, original or folded.
       batches: calibration data, read several times: a list of batches, another iterable that
         can be started anew, or a function that returns an iterator.
-      rule: :func:`size` or :func:`tolerance`.
+      rule: :func:`size`, or :func:`tolerance`, which takes a few times as long.
       metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
       evidence: of :func:`collect` on the same parameters and data, to save a pass, or the
         :func:`frontier` made of it, to save the planning, too.
@@ -102,25 +99,23 @@ def compress(
         evidence = collect(net, params, between, metric=metric, progress=progress)
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
-    if isinstance(known, ChannelFrontier):
-        candidates = [known.fold(params, known.plan(rule))[0]]
-    else:
-        plan = known.plan(rule)
-        one_shot = written(params, known.stats, known.fold(plan))
-        data = Data(net, params, lambda: map(enriched_once, _passes(train, again)), metric)
-        sequential = pytree.unflatten(fold_sequentially(data, known.problems, plan), like=params)
-        candidates = [one_shot, sequential]
-    held_rows = taught(net, params, enriched(held))
-    errors = [mean_divergence(net, p, held_rows, metric) for p in candidates]
-    best = candidates[int(np.argmin(errors))]
-    if joint and min(errors) > NEGLIGIBLE:
-        best = joint_refit(net, best, taught(net, params, enriched(train)), held_rows, metric)
+    work = Work(net, params, known, train, held, again, metric)
+
+    def make(size: Size) -> Any:
+        best = nearest(work, work.refitted(size))
+        return joined(work, best) if joint else best
+
+    best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params
 
 
-def _passes(train: Batch, again: Callable[[], Iterator[Batch]]) -> Iterable[Batch]:
-    """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""
-    return (train,) if size_of(train) < CHUNK else without_held(again())
+def joined(work: Work, params: Any) -> Any:
+    """Refits all layers together where there is something to gain."""
+    held = taught(work.net, work.params, enriched(work.held))
+    if mean_divergence(work.net, params, held, work.metric) <= NEGLIGIBLE:
+        return params
+    train = taught(work.net, work.params, enriched(work.train))
+    return joint_refit(work.net, params, train, held, work.metric)

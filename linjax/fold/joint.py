@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from linjax.fold.objective import curvature, divergence
-from linjax.fold.rows import Rows
+from linjax.fold.rows import Rows, first, size_of
 from linjax.graph import pytree
 from linjax.graph.net import Net
 
@@ -28,6 +28,12 @@ STEPS = 20
 """Conjugate-gradient steps of a round."""
 WORK = 3e13
 """Floating point operations that all rounds may take: some minutes on two cores."""
+WORK_CONVOLUTIONS = 3e12
+"""Likewise where there are convolutions, whose derivatives run at a tenth of the speed."""
+WORTHWHILE = 4
+"""Rounds that are worth leaving rows away for."""
+FEWEST = 500
+"""Rows below which a joint refit isn't tried."""
 PASSES = 6
 """Operations of a curvature product, in forward passes."""
 DAMPING = 10.0
@@ -72,8 +78,8 @@ def joint_refit(
       train: rows to fit on, with the original's outputs.
       held: other rows, that choose among the rounds' results; ``params`` is one of them.
       metric: output metric.
-      rounds: the largest number of linearisations; fewer where a network is so large that they
-        would take more operations than ``WORK``.
+      rounds: the largest number of linearisations; fewer, and on fewer rows, where a network is
+        so large that they would take more operations than ``WORK``.
 
     Returns:
       A pytree like ``params``, never worse than it on the held-out rows.
@@ -81,7 +87,8 @@ def joint_refit(
     References:
       Martens, Deep learning via Hessian-free optimization, 2010.
     """
-    rounds = min(rounds, _affordable(net, params, train))
+    train, affordable = _affordable(net, params, train)
+    rounds = min(rounds, affordable)
     parts = _parts(net, params)
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
@@ -107,12 +114,18 @@ def joint_refit(
     return pytree.unflatten(now, like=params)
 
 
-def _affordable(net: Net, params: Any, rows: Rows) -> int:
-    """The number of rounds that ``WORK`` allows."""
+def _affordable(net: Net, params: Any, rows: Rows) -> tuple[Rows, int]:
+    """The rows to fit on, and the number of rounds that may be taken."""
     inputs = rows.chunks[0][0]
-    chunk = jax.tree.leaves(inputs)[0].shape[0]
-    once = net.flops(params, *inputs) / chunk * rows.total
-    return int(WORK / max(once * PASSES * (STEPS + 3), 1.0))
+    once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (STEPS + 3)
+    work = WORK_CONVOLUTIONS if net.graph.convolutions else WORK
+    rounds = int(work / max(once * rows.total, 1.0))
+    if rounds >= WORTHWHILE:
+        return rows, rounds
+    fewer = int(work / max(once * WORTHWHILE, 1.0))
+    if fewer < min(FEWEST, rows.total):
+        return rows, rounds
+    return first(rows, fewer), WORTHWHILE
 
 
 class _System:

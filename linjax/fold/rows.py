@@ -20,6 +20,8 @@ HELD_OUT = 5
 """One in so many rows decides between candidates; nothing is fitted to it."""
 CHUNK = 4096
 """Rows that run at a time."""
+IMAGES = 256
+"""Rows that run at a time where there are convolutions, whose feature maps are large."""
 ROWS = 20_000
 """Rows that are kept in memory."""
 ENOUGH = 16_000
@@ -161,8 +163,8 @@ def mixed(inputs: Batch, seed: int) -> Batch | None:
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:
     """Returns rows in chunks, with the outputs of the original."""
     apply = jax.jit(lambda part: net.apply(params, *part))
-    count = size_of(inputs)
-    cuts = [slice(a, a + CHUNK) for a in range(0, count, CHUNK)]
+    count, step = size_of(inputs), IMAGES if net.graph.convolutions else CHUNK
+    cuts = [slice(a, a + step) for a in range(0, count, step)]
     parts = [jax.tree.map(lambda x, cut=cut: jnp.asarray(x[cut]), inputs) for cut in cuts]
     return Rows(tuple((part, apply(part)) for part in parts), count)
 
@@ -170,6 +172,18 @@ def taught(net: Net, params: Any, inputs: Batch) -> Rows:
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
 def _divergence(net: Net, params: Any, inputs: Batch, teacher: Any, metric: str) -> Array:
     return divergence(net.apply(params, *inputs), teacher, metric)
+
+
+def first(rows: Rows, most: int) -> Rows:
+    """Returns the first chunks of some rows, about so many."""
+    chunks: list[tuple[Batch, Any]] = []
+    total = 0
+    for chunk in rows.chunks:
+        if total >= most:
+            break
+        chunks.append(chunk)
+        total += size_of(chunk[0])
+    return Rows(tuple(chunks), total)
 
 
 def mean_divergence(net: Net, params: Any, rows: Rows, metric: str) -> float:

@@ -147,7 +147,8 @@ def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
 
     Args:
       error: root of the mean squared output error over that of the outputs' variation, in
-        the output metric of the evidence, ≥ 0; predicted from the calibration set.
+        the output metric of the evidence, ≥ 0; predicted from the calibration set by
+        :func:`fold`, measured on held-out rows by :func:`compress`.
       round_to: widths are rounded to a multiple of this, for hardware.
 
     Returns:

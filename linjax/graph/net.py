@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
 from linjax.graph.pytree import Flat, is_floating
+from linjax.graph.reads import Read
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -84,6 +85,21 @@ class Net:
         pytree.check_leaves(self.graph, flat)
         traced, found = self._program(flat, inputs)
         return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes, through)
+
+    def reads(self, params: Any, *inputs: Any) -> dict[str, Read]:
+        """Runs the network and returns what every affine map and convolution reads.
+
+        Args:
+          params: original or folded parameters.
+          *inputs: as for :meth:`apply`.
+
+        Returns:
+          What is read, by name, in the order of execution.
+        """
+        flat = pytree.flatten(params)
+        pytree.check_leaves(self.graph, flat)
+        traced, found = self._program(flat, inputs)
+        return runner.look(traced, found, flat, jax.tree.leaves(inputs))
 
     def flops(self, params: Any, *inputs: Any) -> float:
         """Returns the floating point operations of one call, as XLA counts them.

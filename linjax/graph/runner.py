@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linjax.graph import chains, primitives
+from linjax.graph import chains, primitives, reads
 from linjax.graph.analysis import Analysis, Dot
 from linjax.graph.chains import Flow, Parts
 from linjax.graph.channels import kernels as channel_kernels
@@ -73,6 +73,19 @@ def execute(
     return _Execution(program, analysis, flat, probes or {}, through).run(inputs)
 
 
+def look(
+    program: Program, analysis: Analysis, flat: Flat, inputs: list[Array]
+) -> dict[str, reads.Read]:
+    """Runs a program and returns what every affine map and convolution reads, in order."""
+    run = _Execution(program, analysis, flat, {}, False)
+    run.run(inputs)
+    for name, (ref, axes) in reads.partners(program, analysis).items():
+        if name in run.reads and ref.id in run.env:
+            beside = reads.arranged(run.env[ref.id], axes)
+            run.reads[name] = run.reads[name]._replace(beside=beside)
+    return run.reads
+
+
 class _Execution:
     """One run: the environment of values, and the streams inside sites."""
 
@@ -102,6 +115,7 @@ class _Execution:
         self.streams: dict[int, _Stream] = {}
         self.taps: dict[str, Tap] = {}
         self.results: dict[str, Array] = {}
+        self.reads: dict[str, reads.Read] = {}
         self.scaled = analysis.scaled
         self.merged = {
             index
@@ -125,6 +139,9 @@ class _Execution:
         skipped = {self.program.leaves[leaf].id for leaf in kernels} | self.channels.kernels()
         for index, op in enumerate(self.program.ops):
             if self.channels.handle(index, op):
+                name = self.channels.at.get(index)
+                if name is not None:
+                    self.reads[name] = reads.Read(*self.channels.read[name])
                 continue
             if index in self.dot_at:
                 self._affine(self.dot_at[index], op)
@@ -167,6 +184,8 @@ class _Execution:
         main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
         inside = name in self.analysis.interiors
+        whole = [f for f in (main, carried) if f is not None]
+        self.reads[name] = reads.dense(jnp.concatenate(whole, axis=-1))
         if name in self.mates:  # linear units and residual path go with the producer
             wide = self._width(name)
             product = _product(op, self.program, dot)
@@ -176,7 +195,7 @@ class _Execution:
             )
             return
         if inside:
-            tap = jnp.concatenate([f for f in (main, carried) if f is not None], axis=-1)
+            tap = self.reads[name].value
             self.taps[name] = Tap(tap.reshape(-1, tap.shape[-1]), None, None)
 
         def native(value: Array) -> Array:

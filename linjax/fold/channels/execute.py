@@ -38,10 +38,16 @@ def choices(network: Network, state: State) -> list[Choice]:
 
 
 def executed(
-    network: Network, land: Landscape, state: State
+    network: Network, land: Landscape, state: State, made: list[Choice]
 ) -> tuple[pytree.Flat, dict[str, SiteChange]]:
-    """Returns the flat pytree folded to given widths, and what became of every site."""
-    made = choices(network, state)
+    """Returns the flat pytree folded to given widths, and what became of every site.
+
+    Args:
+      network: the network.
+      land: what its widths cost.
+      state: the widths.
+      made: what the sites behind convolutions keep, of :func:`choices`.
+    """
     flat = apply_choices(network, made)
     changes = {
         problem.name: _change(problem, choice)

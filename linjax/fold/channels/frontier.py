@@ -6,7 +6,7 @@ import numpy as np
 
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
-from linjax.fold.channels.execute import executed
+from linjax.fold.channels.execute import choices, executed
 from linjax.fold.channels.network import Network, landscape, read
 from linjax.fold.channels.plan import (
     Landscape,
@@ -18,10 +18,13 @@ from linjax.fold.channels.plan import (
     path,
     rounded_state,
 )
+from linjax.fold.channels.sequential import refit_in_order
 from linjax.fold.report import SiteChange
+from linjax.fold.rows import Batch
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree, table
 from linjax.graph.count import count
+from linjax.graph.net import Net
 
 Array = np.ndarray
 
@@ -93,8 +96,23 @@ class ChannelFrontier(NamedTuple):
 
     def fold(self, params: Any, plan: ChannelPlan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
-        flat, changes = executed(self.network, self.land, plan.state)
+        made = choices(self.network, plan.state)
+        flat, changes = executed(self.network, self.land, plan.state, made)
         return pytree.unflatten(flat, like=params), changes
+
+    def fold_in_order(self, net: Net, plan: ChannelPlan, rows: Batch, metric: str) -> list[Any]:
+        """Returns the network folded in one shot, and the same refitted layer by layer.
+
+        Args:
+          net: the traced network.
+          plan: the widths.
+          rows: calibration rows to refit on.
+          metric: output metric.
+        """
+        made = choices(self.network, plan.state)
+        flat, changes = executed(self.network, self.land, plan.state, made)
+        refitted = refit_in_order(net, self.network, flat, made, changes, rows, metric)
+        return [flat, refitted]
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters."""

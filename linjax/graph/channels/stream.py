@@ -62,6 +62,7 @@ class ChannelRun:
         self.flat, self.env, self.probes, self.through = flat, env, probes, through
         self.streams: dict[int, Parts] = {}
         self.taps: dict[str, ChannelTap] = {}
+        self.read: dict[str, tuple[Array, Windows]] = {}
         self.results: dict[str, Array] = {}
         self.at = {conv.at: name for name, conv in channels.convs.items()}
         self.places: dict[int, Place] = {}
@@ -127,6 +128,8 @@ class ChannelRun:
         conv, static, out = self.channels.convs[name], self.static[name], op.outputs[0]
         read = self.features(conv.operand, conv.reads, name)
         read = self._read(conv.operand) if read is None else read
+        shape = self.program.shape(op.inputs[1])
+        self.read[name] = read, windows.of_convolution(op.params, shape)
         convolve = self._convolution(conv, op, read)
         extra = None if static.bias is not None else self.flat.get(static.extra("bias"))
         units = convolve(self.flat.get(static.kernel), extra)

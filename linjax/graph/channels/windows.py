@@ -74,14 +74,14 @@ def patches(x: Array, windows: Windows, places: int, key: Array) -> Array:
     if not windows.shape:
         channels = x.shape[-1] // (windows.outer * windows.inner)
         x = x.reshape(x.shape[0], -1, windows.outer, channels, windows.inner)
-        x = x[:, _drawn(x.shape[1], places, key)]
+        x = x[:, drawn(x.shape[1], places, key)]
         return x.swapaxes(-1, -2).reshape(*x.shape[:2], -1, channels)
     config = [(low, high, hole - 1) for (low, high), hole in zip(windows.padding, windows.spaced,
                                                                  strict=True)]  # fmt: skip
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
     reach = [(w - 1) * d + 1 for w, d in zip(windows.shape, windows.dilation, strict=True)]
     made = [(n - r) // s + 1 for n, r, s in zip(x.shape[1:-1], reach, windows.strides, strict=True)]
-    where = jnp.unravel_index(_drawn(math.prod(made), places, key), made)
+    where = jnp.unravel_index(drawn(math.prod(made), places, key), made)
     taps = list(itertools.product(*map(range, windows.shape)))
     index = tuple(
         (at * stride)[:, None] + jnp.array([tap[a] * dilation for tap in taps])
@@ -92,7 +92,8 @@ def patches(x: Array, windows: Windows, places: int, key: Array) -> Array:
     return x[(slice(None), *index)]
 
 
-def _drawn(total: int, places: int, key: Array) -> Array:
+def drawn(total: int, places: int, key: Array) -> Array:
+    """Returns the numbers of the places that are looked at, of so many."""
     if total <= places:
         return jnp.arange(total)
     return jax.random.permutation(key, total)[:places]

@@ -1,0 +1,129 @@
+"""The networks that ``compress`` chooses among, and the smallest of a measured error."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from linjax.fold.channels.frontier import ChannelFrontier
+from linjax.fold.compare import compare
+from linjax.fold.frontier import Frontier, written
+from linjax.fold.least_squares.measure import Data
+from linjax.fold.least_squares.sequential import fold_sequentially
+from linjax.fold.rows import (
+    CHUNK,
+    IMAGES,
+    Batch,
+    enriched,
+    enriched_once,
+    mean_divergence,
+    size_of,
+    taught,
+    without_held,
+)
+from linjax.fold.rules import Size, Tolerance
+from linjax.graph import pytree
+from linjax.graph.net import Net
+
+STEPS = 7
+"""Sizes at which one shot is measured."""
+REFITS = 3
+"""Sizes at which networks are refitted and measured."""
+SMALLER = 0.4
+"""The smallest size that a refit is tried at, as a share of the one that one shot reaches."""
+
+
+class Work(NamedTuple):
+    """What candidates are made of and measured on.
+
+    Attributes:
+      net: the traced network.
+      params: its parameters.
+      known: what its sizes cost.
+      train: rows to fit on.
+      held: rows to measure on.
+      again: starts all batches anew.
+      metric: output metric.
+    """
+
+    net: Net
+    params: Any
+    known: Frontier | ChannelFrontier
+    train: Batch
+    held: Batch
+    again: Callable[[], Iterator[Batch]]
+    metric: str
+
+    def one_shot(self, rule: Size) -> Any:
+        """Folds by the original's moments."""
+        plan = self.known.plan(rule)
+        if isinstance(self.known, ChannelFrontier):
+            return self.known.fold(self.params, plan)[0]
+        return written(self.params, self.known.stats, self.known.fold(plan))
+
+    def refitted(self, rule: Size) -> list[Any]:
+        """Returns the network folded in one shot, and refitted layer by layer."""
+        plan = self.known.plan(rule)
+        if isinstance(self.known, ChannelFrontier):
+            some = enriched_once(self.train)
+            pair = self.known.fold_in_order(self.net, plan, some, self.metric)
+            return [pytree.unflatten(flat, like=self.params) for flat in pair]
+        data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
+        sequential = fold_sequentially(data, self.known.problems, plan)
+        one_shot = written(self.params, self.known.stats, self.known.fold(plan))
+        return [one_shot, pytree.unflatten(sequential, like=self.params)]
+
+    def _passes(self) -> Iterable[Batch]:
+        """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""
+        return (self.train,) if size_of(self.train) < CHUNK else without_held(self.again())
+
+    def error(self, params: Any) -> float:
+        """Measures the relative output error on the held-out rows."""
+        step = IMAGES if self.net.graph.convolutions else CHUNK
+        chunks = [
+            jax.tree.map(lambda x, a=a: x[a : a + step], self.held)
+            for a in range(0, size_of(self.held), step)
+        ]
+        return compare(
+            self.net, self.params, params, chunks, metric=self.metric, progress=False
+        ).error
+
+
+def nearest(work: Work, candidates: list[Any]) -> Any:
+    """Returns the network whose outputs are nearest to the original's on held-out rows."""
+    rows = taught(work.net, work.params, enriched(work.held))
+    errors = [mean_divergence(work.net, p, rows, work.metric) for p in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
+    """Returns the smallest network found whose measured error is at most the tolerance.
+
+    The share of parameters is bisected on a logarithmic scale: first in one shot, from the size
+    that the prediction names; then, below the size found, with refits.
+
+    Args:
+      work: what to measure on.
+      rule: the tolerance.
+      make: makes the best network of a size.
+    """
+    predicted = work.known.plan(rule).parameters / work.known.before
+    best, low, high = work.params, 0.0, 1.0
+    share = min(max(predicted, 1e-6), 1.0)
+    for _ in range(STEPS):
+        made = work.one_shot(Size(share, rule.round_to))
+        if work.error(made) <= rule.error:
+            best, high = made, share
+        else:
+            low = share
+        share = float(np.sqrt(low * high)) if low else high / 2
+    low, share = SMALLER * high, high
+    for _ in range(REFITS):
+        made = make(Size(share, rule.round_to))
+        if work.error(made) <= rule.error:
+            best, high = made, share
+        else:
+            low = share
+        share = float(np.sqrt(low * high))
+    return best
