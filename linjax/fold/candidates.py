@@ -57,22 +57,21 @@ class Work(NamedTuple):
 
     def one_shot(self, rule: Size) -> Any:
         """Folds by the original's moments."""
-        plan = self.known.plan(rule)
-        if isinstance(self.known, ChannelFrontier):
-            return self.known.fold(self.params, plan)[0]
-        return written(self.params, self.known.stats, self.known.fold(plan))
+        known = self.known
+        if isinstance(known, ChannelFrontier):
+            return known.fold(self.params, known.plan(rule))[0]
+        return written(self.params, known.stats, known.fold(known.plan(rule)))
 
     def refitted(self, rule: Size) -> list[Any]:
         """Returns the network folded in one shot, and refitted layer by layer."""
-        plan = self.known.plan(rule)
-        if isinstance(self.known, ChannelFrontier):
+        known = self.known
+        if isinstance(known, ChannelFrontier):
             some = enriched_once(self.train)
-            pair = self.known.fold_in_order(self.net, plan, some, self.metric)
+            pair = known.fold_in_order(self.net, known.plan(rule), some, self.metric)
             return [pytree.unflatten(flat, like=self.params) for flat in pair]
         data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
-        sequential = fold_sequentially(data, self.known.problems, plan)
-        one_shot = written(self.params, self.known.stats, self.known.fold(plan))
-        return [one_shot, pytree.unflatten(sequential, like=self.params)]
+        sequential = fold_sequentially(data, known.problems, known.plan(rule))
+        return [self.one_shot(rule), pytree.unflatten(sequential, like=self.params)]
 
     def _passes(self) -> Iterable[Batch]:
         """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""

@@ -98,7 +98,8 @@ def refit_in_order(
 
 def _first_change(net: Net, before: pytree.Flat, after: pytree.Flat, names: list[str]) -> int:
     """The first map that the fold changed: what this one and those before it read is the same."""
-    paths = {m.name: m.kernel for m in (*net.graph.affines, *net.graph.convolutions)}
+    paths = {affine.name: affine.kernel for affine in net.graph.affines}
+    paths |= {conv.name: conv.kernel for conv in net.graph.convolutions}
     changed = (before.get(paths[name]) is not after.get(paths[name]) for name in names)
     return next((i for i, is_changed in enumerate(changed) if is_changed), len(names))
 
