@@ -61,6 +61,8 @@ def run(
             job.journal.append(row)
             progress.row(row)
         progress.group(group)
+        # A system maps only so many programs (65,530 pieces of memory on Linux by default).
+        jax.clear_caches()
     found = journal.read(folder)
     if complete(job, everything):  # in several processes: the last one to finish
         files.write(folder / "summary.md", summary.markdown(found).encode())

@@ -8,7 +8,7 @@ import threading
 
 import jax
 
-PATIENCE = 7 * 24 * 3600  # seconds that a process which is done waits for the others
+PATIENCE = 7 * 24 * 3600  # seconds that a process which is done, or at work, is waited for
 PARENT = "LINJAX_SWEEP_PARENT"
 
 
@@ -43,7 +43,14 @@ def join(coordinator: str | None, count: int, index: int) -> None:
         threading.Thread(target=_follow, args=(int(os.environ[PARENT]),), daemon=True).start()
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=PATIENCE)
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            # Nobody needs another's results: a process that dies must not take the others along.
+            heartbeat_timeout_seconds=PATIENCE,
+            shutdown_timeout_seconds=PATIENCE,
+        )
 
 
 def _follow(pipe: int) -> None:

@@ -102,7 +102,7 @@ def _site(problem: Problem, depth: int) -> SiteRecoverability:
     parts = anatomy(problem)
     v, t = parts.features[depth], parts.pre[depth + 1]
     weighted = t @ metric_root(problem.moments.sensitivity[depth + 1])
-    folds = halves(problem.moments, RIDGE)
+    folds = halves(problem, RIDGE)
     layer, reader = problem.layers[depth], problem.layers[depth + 1]
     return SiteRecoverability(
         r2=float(np.mean([_r2(*pair, v, t)[0] for pair in folds])),

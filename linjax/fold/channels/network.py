@@ -14,9 +14,8 @@ from linjax.fold.channels.plan import Chained, Cost, Landscape, Read
 from linjax.fold.channels.problem import Problem, Reader, ridge_for
 from linjax.fold.channels.surface import sights, surface
 from linjax.fold.least_squares.budget import Prices
-from linjax.fold.least_squares.features import frame
 from linjax.fold.least_squares.prices import Problem as ChainProblem
-from linjax.fold.least_squares.prices import prices, shape_of
+from linjax.fold.least_squares.prices import prices, shape_of, shrunk
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
@@ -199,4 +198,4 @@ def chain_ridge(problem: ChainProblem) -> float:
 
 def chain_frame(problem: ChainProblem) -> Any:
     """Returns the moments that a chain is refitted by."""
-    return frame(problem.moments, None, chain_ridge(problem))
+    return shrunk(problem, chain_ridge(problem))

@@ -6,13 +6,14 @@ import numpy as np
 
 from linjax.evidence.moments import Moments
 from linjax.fold.least_squares.features import Features, Frame, frame
-from linjax.fold.least_squares.plan import RIDGES
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 
 Array = np.ndarray
 
+RIDGES = (1e-5, 1e-3, 3e-2)
+"""Shrinkage where samples are many, some, and few."""
 MANY, SOME = 4, 1
-"""Samples per feature from which the smallest, or the second smallest, shrinkage does."""
+"""Samples per feature from which they are many, and some."""
 
 
 class Reader(NamedTuple):

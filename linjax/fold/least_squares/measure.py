@@ -11,6 +11,7 @@ from jax import lax
 
 from linjax.evidence.moments import merge_scatter
 from linjax.fold.least_squares.features import Frame
+from linjax.fold.least_squares.padding import padded, recurring
 from linjax.fold.objective import importance
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
@@ -137,16 +138,34 @@ def measure(
       activations there if ``own`` holds it, and of the target.
     """
     graph = data.net.graph
-    folded = write_chain(graph, before, graph.chains[chain], _completed(own, target.layers))
+    wide, places = padded(own, target.layers)
+    folded = write_chain(graph, before, graph.chains[chain], _completed(wide, target.layers))
     links, carries = _links(target.layers[: target.depth])
-    own_links, own_carries = _links(own[:depth])
+    own_links, own_carries = _links(wide[:depth])
     step = functools.partial(
         _batch_moments, data.net, data.original, pytree.unflatten(folded),
-        links=links, own_links=own_links, matrix=jnp.asarray(target.matrix, jnp.float32),
+        links=links, own_links=own_links, matrix=_columns(target.matrix),
         chain=chain, carries=carries, own=own_carries, units=depth if len(own) > depth else None,
         metric=data.metric,
     )  # fmt: skip
-    return _gather(step(inputs) for inputs in data.batches())
+    seen = _gather(step(inputs) for inputs in data.batches())
+    reads, parts = wide[depth - 1].features if depth else len(places[0]), [places[depth]]
+    if len(own) > depth:
+        parts.append(reads + np.arange(own[depth].units))
+        reads += wide[depth].units
+    return _narrowed(seen, np.concatenate([*parts, reads + np.arange(target.matrix.shape[1])]))
+
+
+def _narrowed(data: Frame, rows: Array) -> Frame:
+    """The moments of some of the variables."""
+    return Frame(data.samples, data.mean[rows], data.covariance[np.ix_(rows, rows)])
+
+
+def _columns(matrix: Array) -> Array:
+    """A matrix with columns of zeros up to a width that recurs."""
+    wide = np.zeros((len(matrix), recurring(matrix.shape[1])), np.float32)
+    wide[:, : matrix.shape[1]] = matrix
+    return jnp.asarray(wide)
 
 
 def _completed(own: Layers, layers: Layers) -> Layers:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from linjax.fold.least_squares.budget import Shape
-from linjax.fold.least_squares.features import Features, Frame, frame, leaving
+from linjax.fold.least_squares.features import Features, Frame, leaving
 from linjax.fold.least_squares.plan import Plan
-from linjax.fold.least_squares.prices import Problem, anatomy, shape_of
+from linjax.fold.least_squares.prices import Problem, anatomy, shape_of, shrunk
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph.layers import Layers
@@ -47,7 +47,7 @@ def fold_moments(problems: Sequence[Problem], plan: Plan) -> tuple[Layers, ...]:
       ([0, 2], 7)
     """
     return tuple(
-        execute(problem, frame(problem.moments, None, plan.ridge), shape)
+        execute(problem, shrunk(problem, plan.ridge), shape)
         for problem, shape in zip(problems, plan.shapes, strict=True)
     )
 

@@ -9,11 +9,13 @@ from linjax.fold.least_squares.budget import Prices, Shape, Step, path, predicte
 from linjax.fold.least_squares.fill import filled
 from linjax.fold.least_squares.prices import Problem, many_rows, prices
 
-RIDGES = (1e-5, 1e-3, 3e-2, 0.5)
-"""Weights of the shrinkage that are compared on held-out rows, where rows are few."""
-CLOSE = 1.02
-"""Of plans whose errors are this close, the most shrunk one: refits that follow one another make
-errors larger than the sum of their parts, more so the less they are shrunk."""
+RIDGE = 1e-3
+"""Weight of the noise that regressions are shrunk by."""
+RIDGES = (1e-2, 1e-1, 0.5)
+"""Weights that are compared on held-out rows, where rows are few."""
+CLOSE = 1.1
+"""Of plans whose predicted errors are this close the least shrunk one: held-out rows are few, too,
+and say little between them."""
 
 
 class Plan(NamedTuple):
@@ -69,7 +71,7 @@ def curves(problems: Sequence[Problem], fixed: int = 0) -> tuple[Curve, ...]:
     """
     many = all(many_rows(problem.moments) for problem in problems)
     found = []
-    for ridge in RIDGES[:1] if many else RIDGES:
+    for ridge in (RIDGE,) if many else RIDGES:
         priced = tuple(prices(problem, ridge) for problem in problems)
         scale = max(max(p.output for p in priced), np.finfo(np.float64).tiny)
         found.append(Curve(ridge, priced, tuple(path(priced, fixed)), scale, fixed))
@@ -88,7 +90,7 @@ def within_budget(found: Iterable[Curve], budget: int, round_to: int = 1) -> Pla
         shapes = filled(curve.priced, step.shapes, budget - step.parameters)
         plans.append(curve.plan(step._replace(shapes=shapes), round_to))
     least = min(plan.error for plan in plans)
-    return max((p for p in plans if p.error <= CLOSE * least), key=lambda plan: plan.ridge)
+    return min((p for p in plans if p.error <= CLOSE * least), key=lambda plan: plan.ridge)
 
 
 def within_error(found: Iterable[Curve], error: float, round_to: int = 1) -> Plan:

@@ -14,6 +14,7 @@ from linjax.fold.least_squares.features import (
     entering,
     frame,
 )
+from linjax.fold.least_squares.shrink import noise
 from linjax.fold.least_squares.surface import (
     SiteProblem,
     leading,
@@ -99,17 +100,31 @@ def many_rows(moments: Moments) -> bool:
     return bool(np.sum(moments.count) >= wanted * features)
 
 
-def halves(moments: Moments, ridge: float) -> list[tuple[Frame, Frame]]:
-    """Pairs of moments to fit on and to measure on: all of them if rows are few."""
+def shrunk(problem: Problem, ridge: float) -> Frame:
+    """Returns the moments of all rows with so much noise of their own size added."""
+    data = frame(problem.moments)
+    return data._replace(covariance=data.covariance + ridge * spread(problem))
+
+
+def spread(problem: Problem) -> Array:
+    """Returns the covariance of ``a`` under noise of its own size: see :func:`noise`."""
+    rows = block_rows(problem.moments)
+    return noise(problem.layers, anatomy(problem).pre, rows, frame(problem.moments))
+
+
+def halves(problem: Problem, ridge: float) -> list[tuple[Frame, Frame]]:
+    """Pairs of moments to fit on, shrunk, and to measure on: all of them if rows are few."""
+    moments, added = problem.moments, ridge * spread(problem)
+
+    def fitted(folds: list[int]) -> Frame:
+        data = frame(moments, folds)
+        return data._replace(covariance=data.covariance + added)
+
     folds = [f for f, n in enumerate(moments.count) if n > 0]
     if len(folds) < 2:
-        both = frame(moments, None, ridge)
-        return [(both, both)]
+        return [(fitted(folds),) * 2]
     held = folds[-1:] if many_rows(moments) else folds
-    return [
-        (frame(moments, [f for f in folds if f != out], ridge), frame(moments, [out]))
-        for out in held
-    ]
+    return [(fitted([f for f in folds if f != out]), frame(moments, [out])) for out in held]
 
 
 def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
@@ -132,7 +147,7 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
 
 def prices(problem: Problem, ridge: float) -> Prices:
     """Returns a chain's prices, measured on rows that nothing was fitted to."""
-    pairs = halves(problem.moments, ridge)
+    pairs = halves(problem, ridge)
     all_prices = [_one_price(problem, train, test) for train, test in pairs]
     first = all_prices[0]
     return first._replace(

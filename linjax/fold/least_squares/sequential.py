@@ -15,11 +15,17 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.least_squares.budget import Shape
-from linjax.fold.least_squares.directions import solve
-from linjax.fold.least_squares.features import Features, Frame, along, block_rows, frame
+from linjax.fold.least_squares.features import (
+    Features,
+    Frame,
+    along,
+    block_rows,
+    frame,
+    side_by_side,
+)
 from linjax.fold.least_squares.measure import Data, Target, measure
 from linjax.fold.least_squares.plan import Plan
-from linjax.fold.least_squares.prices import Problem, anatomy
+from linjax.fold.least_squares.prices import Problem, anatomy, spread
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph import pytree
@@ -43,9 +49,9 @@ def fold_sequentially(data: Data, problems: tuple[Problem, ...], plan: Plan) -> 
     flat = pytree.flatten(data.original)
     graph = data.net.graph
     for chain, (problem, shape) in enumerate(zip(problems, plan.shapes, strict=True)):
-        original = frame(problem.moments, None, plan.ridge)
+        added = frame(problem.moments)._replace(covariance=plan.ridge * spread(problem))
         look = functools.partial(measure, data, chain, flat)
-        work = _Chain(problem, shape, original, anatomy(problem).pre, plan.ridge, look)
+        work = _Chain(problem, shape, anatomy(problem).pre, added, look)
         flat = write_chain(graph, flat, graph.chains[chain], _fold_chain(work))
     return flat
 
@@ -56,17 +62,16 @@ class _Chain(NamedTuple):
     Attributes:
       problem: the chain.
       shape: widths to fold to.
-      frame: moments of the original, shrunk.
       pre: the original's pre-activations as maps of ``a``.
-      ridge: weight of the shrinkage.
+      noise: moments of the original's ``a`` whose covariance is that of the noise by which
+        regressions are shrunk.
       measure: gathers moments of (layers folded so far, depth, target).
     """
 
     problem: Problem
     shape: Shape
-    frame: Frame
     pre: tuple[Features, ...]
-    ridge: float
+    noise: Frame
     measure: Callable[[Layers, int, Target], Frame]
 
     def root(self, depth: int) -> Array:
@@ -85,41 +90,46 @@ def _fold_chain(chain: _Chain) -> Layers:
             v, z = _spans(here, layer.units)
             stage = Stage(v, whole.kernels, whole.biases, None, z @ chain.root(depth))
             return (*done, fold_layer(here, stage, widths, layer)[0])
-        new, kept = _chosen(chain, done, whole, widths)
+        new, kept = _chosen(chain, done, blocks, whole, widths)
         done, blocks = (*done, new), [*blocks, rows[depth + 1][kept]]
     return done
 
 
 def _refitted(chain: _Chain, done: Layers, blocks: list[Array], depth: int) -> tuple[Layer, Frame]:
-    """Refits all units of a layer to what the folded network feeds it.
-
-    Shrinks towards the refit that one shot would make of the same features.
-    """
+    """Refits all units of a layer to what the folded network feeds it."""
     layers = chain.problem.layers
     layer = layers[depth]
-    here = chain.measure(done, depth, Target(layers, depth, _reading(layer)))
-    v, z = _spans(here, len(layer.biases))
-    start, _ = refit(chain.frame, along((*done, layer), blocks)[depth], chain.pre[depth])
-    covariance = here.within(v)
-    raised = covariance + chain.ridge * np.diag(np.diag(covariance))
-    kernel = start + solve(raised, here.between(v, z) - covariance @ start)
-    bias = here.mean_of(z) - here.mean_of(v) @ kernel + layer.biases
+    target = Target(layers, depth, _reading(layer))
+    here = _seen(chain, done, blocks, depth, target, [chain.pre[depth]])
+    kernel, shift = refit(here, *_spans(here, len(layer.biases)))
     whole = layer._replace(linear=None, carry=False, down=None)
-    return whole.with_kernels(kernel, bias), here
+    return whole.with_kernels(kernel, shift + layer.biases), here
 
 
-def _chosen(chain: _Chain, done: Layers, whole: Layer, widths: Widths) -> tuple[Layer, Array]:
+def _chosen(
+    chain: _Chain, done: Layers, blocks: list[Array], whole: Layer, widths: Widths
+) -> tuple[Layer, Array]:
     """Chooses among a refitted layer's units, seen in the folded network."""
-    depth = len(done)
-    following = chain.problem.layers[depth + 1]
+    layers, depth = chain.problem.layers, len(done)
     root = chain.root(depth + 1)
-    axes = principal(chain.frame, chain.pre[depth + 1] @ root)
-    matrix = _reading(following) @ root @ leading(*axes)
-    seen = chain.measure((*done, whole), depth, Target(chain.problem.layers, depth + 1, matrix))
-    v, h, target = _spans(seen, whole.units, matrix.shape[1])
-    raised = np.arange(v.width + h.width)
-    seen.covariance[raised, raised] *= 1.0 + chain.ridge
-    return fold_layer(seen, Stage(v, whole.kernels, whole.biases, h, target), widths, whole)
+    weighted = chain.pre[depth + 1] @ root
+    axes = leading(*principal(frame(chain.problem.moments), weighted))
+    target = Target(layers, depth + 1, _reading(layers[depth + 1]) @ root @ axes)
+    beside = [Features(block_rows(chain.problem.moments)[depth + 1]), weighted @ axes]
+    seen = _seen(chain, (*done, whole), blocks, depth, target, beside)
+    v, h, aim = _spans(seen, whole.units, axes.shape[1])
+    return fold_layer(seen, Stage(v, whole.kernels, whole.biases, h, aim), widths, whole)
+
+
+def _seen(
+    chain: _Chain, own: Layers, blocks: list[Array], depth: int, target: Target,
+    beside: list[Features],
+) -> Frame:  # fmt: skip
+    """Moments of a layer's features and what stands beside them, with the original's noise."""
+    seen = chain.measure(own, depth, target)
+    features = along((*own[:depth], chain.problem.layers[depth]), blocks)[depth]
+    added = chain.noise.within(side_by_side([features, *beside]))
+    return seen._replace(covariance=seen.covariance + added)
 
 
 def _reading(layer: Layer) -> Array:
