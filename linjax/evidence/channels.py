@@ -16,7 +16,8 @@ from jax import lax
 
 from linjax.evidence import sums
 from linjax.evidence.moments import Moments
-from linjax.evidence.sensitivity import cotangents
+from linjax.evidence.sensitivity import cotangents, weighted
+from linjax.evidence.weights import of_outputs, of_rows, of_samples
 from linjax.graph.channels.readers import in_chain
 from linjax.graph.channels.stream import ChannelTap, Parts
 from linjax.graph.channels.windows import Windows, patches
@@ -118,27 +119,28 @@ def shapes(net: Net, params: Any, inputs: Any, limits: Limits) -> list[list[tupl
 
 def finished(c: sums.ChainSums, centre: Array, gram: Array, rows: float, sizes: Any) -> Moments:
     """Turns a reader's sums about a centre into moments."""
-    n = np.maximum(c.count, 1).astype(np.float64)
+    n = np.where(c.count > 0, c.count, 1).astype(np.float64)
     scatter = c.second[0] - c.first[:, :, None] * (c.first / n[:, None])[:, None, :]
     return Moments(
         count=c.count.astype(np.float64),
         mean=np.asarray(centre, np.float64) + c.first / n[:, None],
         scatter=scatter,
-        sensitivity=(gram / max(rows, 1.0),),
+        sensitivity=(gram / rows,),
         blocks=tuple(sizes),
     )
 
 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
 def sensitivity_sums(
-    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str
-) -> tuple[Array, dict[str, Array], Array]:
+    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str,
+    weights: Array | None = None,
+) -> tuple[Array, dict[str, Array], Array]:  # fmt: skip
     """Sums ``Jᵀ F J`` over the places and examples of a batch, for every reader of channels.
 
     One cotangent after another: gradients of feature maps are large.
 
     Returns:
-      The number of examples; ``(q, q)`` sums by reader, which divided by the examples weigh
+      The number of examples, or their weight; ``(q, q)`` sums by reader, which divided by it weigh
       an error's mean square over places as an error of an example's outputs, places taken as
       independent; and the sum of squares of the outputs about their mean.
     """
@@ -146,30 +148,40 @@ def sensitivity_sums(
     known = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
     probes = {n: jnp.zeros(s.shape, s.dtype) for n, s in known.items() if n in readers}
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
-    seeds = cotangents(outputs, key, metric)
+    seeds = weighted(cotangents(outputs, key, metric), outputs, weights)
 
     def grams(seed: Any) -> dict[str, Array]:
         (gradients,) = pull(seed)
-        return {n: _gram(sums.wide(g.reshape(-1, g.shape[-1]))) for n, g in gradients.items()}
+        return {n: _gram(live(n, g.reshape(-1, g.shape[-1]))) for n, g in gradients.items()}
+
+    def live(name: str, g: Array) -> Array:
+        own = of_samples(weights, len(g), name)
+        return sums.wide(g) if own is None else jnp.where(own[:, None] > 0, sums.wide(g), 0)
 
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
-    return jnp.float32(jax.tree.leaves(inputs)[0].shape[0]), total, _variation(outputs, metric)
+    rows = jnp.float32(jax.tree.leaves(inputs)[0].shape[0])
+    rows = rows if weights is None else jnp.sum(of_rows(weights), dtype=jnp.float32)
+    return rows, total, _variation(outputs, metric, weights)
 
 
-def _variation(outputs: Any, metric: str) -> Array:
+def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
     """Sum of squares of the outputs about their mean, in the mean output metric."""
     total = jnp.float32(0.0)
     for leaf in jax.tree.leaves(outputs):
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.ndim == 0:
             continue
+        w = jnp.ones((1,) * leaf.ndim) if weights is None else of_outputs(weights, leaf)
         y = sums.wide(leaf.reshape(-1, leaf.shape[-1]))
-        centred = y - jnp.mean(y, axis=0)
+        w = jnp.broadcast_to(w, (*leaf.shape[:-1], 1)).reshape(-1, 1).astype(y.dtype)
+        y = jnp.where(w > 0, y, 0)
+        many = jnp.maximum(jnp.sum(w), jnp.finfo(y.dtype).tiny)
+        centred = y - jnp.sum(w * y, axis=0) / many
         if metric == "identity" or y.shape[1] < 2:
-            total += jnp.sum(centred**2)
+            total += jnp.sum(w * centred**2)
             continue
         p = jax.nn.softmax(y)
-        total += jnp.sum(jnp.mean(p, axis=0) * centred**2)
-        total -= jnp.sum((centred @ p.T) ** 2) / len(y)
+        total += jnp.sum(jnp.sum(w * p, axis=0) / many * jnp.sum(w * centred**2, axis=0))
+        total -= jnp.sum(w * (centred @ p.T) ** 2 * w[:, 0]) / many
     return total
 
 

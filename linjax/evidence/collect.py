@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import channels, placement, sensitivity, sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import ChannelStats, Stats, UnitStats
+from linjax.evidence.weights import checked, first, of_samples
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.graph.runner import Tap
@@ -23,6 +24,7 @@ from linjax.report.progress import track
 
 Array = Any
 Batch = Any
+Weights = Callable[..., Array] | Iterable[Array]
 
 FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
@@ -51,6 +53,7 @@ def collect(
     second_moments: bool = True,
     metric: str = "softmax",
     folds: int = 2,
+    weights: Weights | None = None,
     mesh: Mesh | None = None,
     limits: channels.Limits | None = None,
     progress: bool | None = None,
@@ -78,6 +81,12 @@ def collect(
         classification, ``"identity"`` for a regression.
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
+      weights: what samples count for, such as a mask of padded rows or tokens: a function of
+        a batch's inputs, or an iterable beside ``batches`` with an array for each; ``(rows,)``,
+        or with further axes where a row has several samples (``(rows, tokens)``). Booleans,
+        whole numbers or floating, at least 0. What weighs nothing is as if it weren't there;
+        a row that is one sample to a site counts as its heaviest token does. Outputs are
+        weighed alike in the sensitivities.
       mesh: devices to spread every batch over, along its first axis. Batches that don't
         divide evenly run unsharded. Counts are the same as on one device. Parameters that
         are sharded over the mesh already stay so. If the mesh is of several processes, each
@@ -92,7 +101,7 @@ def collect(
     Raises:
       StructureError: if params or a batch doesn't fit the network, naming path and shape.
       EvidenceError: if there are no batches, a batch is empty, or a site's values aren't
-        finite, naming site and batch.
+        finite, naming site and batch; if weights are negative or don't fit a site's samples.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -117,18 +126,20 @@ def collect(
         placement.agree(expected, mesh)
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
+    beside = None if weights is None or callable(weights) else iter(weights)
     for index, batch in enumerate(track(batches, "collect", progress)):
-        inputs = _inputs(batch, index, mesh)
+        given = _given(weights, beside, batch, index)
+        inputs, each = _inputs(batch, given, index, mesh)
         if state is None:
-            state = _empty(net, params, inputs, second_moments, folds, limits)
-        state = _step(net, params, inputs, state, folds, limits)
+            state = _empty(net, params, inputs, each, second_moments, folds, limits)
+        state = _step(net, params, inputs, each, state, folds, limits)
         if second_moments and index < SENSITIVITY_BATCHES:
-            some = jax.tree.map(lambda x: x[:quota], inputs)
+            some, some_of = first(inputs, each, quota)
             draw = jax.random.fold_in(key, index)
-            outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric))
+            outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric, some_of))
             if net.graph.channels:
-                some = jax.tree.map(lambda x: x[:CHANNEL_ROWS], inputs)
-                weighed.append(channels.sensitivity_sums(net, params, some, draw, metric))
+                some, some_of = first(inputs, each, CHANNEL_ROWS)
+                weighed.append(channels.sensitivity_sums(net, params, some, draw, metric, some_of))
         if (index + 1) % FLUSH == 0:
             host, state = _flush(host, state, mesh)
         last = index
@@ -154,8 +165,20 @@ def _check(net: Net, params: Any, metric: str, folds: int) -> None:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
 
 
-def _inputs(batch: Batch, index: int, mesh: Mesh | None) -> tuple[Any, ...]:
-    """Makes a tuple of arrays of a batch, spread over the mesh where that is possible."""
+def _given(weights: Weights | None, beside: Any, batch: Batch, index: int) -> Any:
+    """The weights of a batch, None without any."""
+    if callable(weights):
+        return weights(*(batch if isinstance(batch, tuple) else (batch,)))
+    if beside is None:
+        return None
+    try:
+        return next(beside)
+    except StopIteration:
+        raise EvidenceError(f"batch {index}: no weights are left for it") from None
+
+
+def _inputs(batch: Batch, given: Any, index: int, mesh: Mesh | None) -> tuple[Any, Any]:
+    """Makes a tuple of arrays of a batch, and weights, spread over the mesh where possible."""
     inputs = batch if isinstance(batch, tuple) else (batch,)
     leaves = jax.tree.leaves(inputs)
     rows = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in leaves}
@@ -165,7 +188,10 @@ def _inputs(batch: Batch, index: int, mesh: Mesh | None) -> tuple[Any, ...]:
         raise EvidenceError(f"batch {index}: empty, expected at least one row")
     if len(rows) > 1:
         raise EvidenceError(f"batch {index}: arrays of {sorted(rows)} rows, expected one number")
-    return placement.spread(inputs, rows.pop(), index, mesh)
+    (count,) = rows
+    if given is not None:
+        given = checked(given, count, index)
+    return placement.spread((inputs, given), count, index, mesh)
 
 
 def _blocks(chain: Chain, taps: dict[str, Tap]) -> list[Array]:
@@ -183,38 +209,38 @@ def _pair(tap: Tap) -> tuple[Array, Array]:
 
 
 def _batch_sums(
-    net: Net, params: Any, inputs: Any, state: _State, folds: int, limits: channels.Limits
-) -> _State:
+    net: Net, params: Any, inputs: Any, weights: Any, state: _State, folds: int,
+    limits: channels.Limits,
+) -> _State:  # fmt: skip
     """Adds one batch to the accumulators."""
     taps = net.run(params, *inputs, through=True)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
     second = bool(state.chains) or any(c.readings for c in state.channels)
     feature_maps = _feature_maps(net, taps, limits, state.seen, second)
-    pairs = [_pair(taps[site.name]) for site in net.graph.sites]
-    blocks = [_blocks(chain, taps) for chain in net.graph.chains[: len(state.chains)]]
-
-    def mean(values: Array) -> Array:
-        return jnp.mean(sums.wide(values), axis=0)
-
+    pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
+    blocks = tuple(tuple(_blocks(chain, taps)) for chain in net.graph.chains[: len(state.chains)])
+    everything = (pairs, blocks, feature_maps)
+    own = _own_weights(net, weights, everything)
     unit_centres, chain_centres, channel_centres = lax.cond(
         state.seen == 0,
-        lambda: jax.tree.map(mean, (tuple(pairs), tuple(map(tuple, blocks)), feature_maps)),
+        lambda: _centres(everything, own),
         lambda: (state.unit_centres, state.chain_centres, state.channel_centres),
     )
     units = tuple(
-        sums.add(old, sums.unit_sums(*pair, *centre))
-        for old, pair, centre in zip(state.units, pairs, unit_centres, strict=True)
+        sums.add(old, sums.unit_sums(*pair, *centre, w[0]))
+        for old, pair, centre, w in zip(state.units, pairs, unit_centres, own[0], strict=True)
     )
     chains = tuple(
-        sums.add(old, sums.chain_sums(bs, list(centres), rows, folds))
-        for old, bs, centres in zip(state.chains, blocks, chain_centres, strict=True)
+        sums.add(old, sums.chain_sums(list(bs), list(centres), rows, folds, w[0]))
+        for old, bs, centres, w in zip(state.chains, blocks, chain_centres, own[1], strict=True)
     )
     maps = tuple(
-        sums.add(old, _channel_sums(now, centre, rows, folds))
-        for old, now, centre in zip(state.channels, feature_maps, channel_centres, strict=True)
+        sums.add(old, _channel_sums(now, centre, rows, folds, w))
+        for old, now, centre, w in zip(
+            state.channels, feature_maps, channel_centres, own[2], strict=True
+        )
     )
-    everything = (*units, *(c.units for c in maps))
-    finite = jnp.array([jnp.isfinite(u.sums).all() for u in everything])
+    finite = jnp.array([jnp.isfinite(u.sums).all() for u in (*units, *(c.units for c in maps))])
     return _State(
         seen=state.seen + 1,
         units=units,
@@ -224,6 +250,37 @@ def _batch_sums(
         channels=maps,
         channel_centres=channel_centres,
         bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
+    )
+
+
+def _centres(everything: Any, own: Any) -> Any:
+    values, tree = jax.tree.flatten(everything)
+    weights = tree.flatten_up_to(own)
+    return tree.unflatten(list(map(sums.centre, values, weights)))
+
+
+def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
+    """The weights of the samples of every array of values, in the same places."""
+    if weights is None:
+        return jax.tree.map(lambda _: None, everything)
+    rows = weights.shape[0]
+    sites = [[s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains],
+             [s.name for s in net.graph.channels]]  # fmt: skip
+
+    def of(name: str, values: Any) -> Any:
+        def one(x: Array) -> Array:
+            gone = x.shape[0] < rows  # a site without units, behind a convolution
+            return (
+                jnp.ones(x.shape[0], weights.dtype)
+                if gone
+                else of_samples(weights, x.shape[0], name)
+            )
+
+        return jax.tree.map(one, values)
+
+    return tuple(
+        tuple(of(name, values) for name, values in zip(names, part, strict=False))
+        for names, part in zip(sites, everything, strict=True)
     )
 
 
@@ -246,51 +303,59 @@ def _feature_maps(
     )
 
 
-def _channel_sums(now: Any, centres: Any, rows: int, folds: int) -> channels.ChannelSums:
+def _channel_sums(
+    now: Any, centres: Any, rows: int, folds: int, weights: Any
+) -> channels.ChannelSums:
     (z, h), patches = now
     return channels.ChannelSums(
-        sums.unit_sums(z, h, *centres[0]),
+        sums.unit_sums(z, h, *centres[0], weights[0][0]),
         tuple(
-            sums.chain_sums([p], [c], rows, folds) for p, c in zip(patches, centres[1], strict=True)
+            sums.chain_sums([p], [c], rows, folds, w)
+            for p, c, w in zip(patches, centres[1], weights[1], strict=True)
         ),
     )
 
 
 def _empty(
-    net: Net, params: Any, inputs: Any, second_moments: bool, folds: int, limits: channels.Limits
-) -> _State:
+    net: Net, params: Any, inputs: Any, weights: Any, second_moments: bool, folds: int,
+    limits: channels.Limits,
+) -> _State:  # fmt: skip
     """Accumulators at zero, in the shapes that this network and these inputs lead to."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
 
-    def shapes() -> Any:
+    def shapes(weights: Any) -> Any:
         taps = net.run(params, *inputs, through=True)[1]
-        pairs = [_pair(taps[site.name]) for site in net.graph.sites]
-        blocks = [_blocks(chain, taps) for chain in (net.graph.chains if second_moments else ())]
+        pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
+        blocks = tuple(
+            tuple(_blocks(chain, taps)) for chain in (net.graph.chains if second_moments else ())
+        )
         maps = _feature_maps(net, taps, limits, jnp.int32(0), second_moments)
-        map_centres = jax.tree.map(lambda x: sums.wide(x)[0], maps)
-        unit_centres = tuple((sums.wide(z)[0], sums.wide(h)[0]) for z, h in pairs)
-        chain_centres = tuple(tuple(sums.wide(b)[0] for b in bs) for bs in blocks)
+        everything = (pairs, blocks, maps)
+        own = _own_weights(net, weights, everything)
+        unit_centres, chain_centres, map_centres = jax.tree.map(
+            lambda x: sums.wide(x)[0], everything
+        )
         return _State(
             seen=jnp.int32(0),
             units=tuple(
-                sums.unit_sums(*pair, *centre)
-                for pair, centre in zip(pairs, unit_centres, strict=True)
+                sums.unit_sums(*pair, *centre, w[0])
+                for pair, centre, w in zip(pairs, unit_centres, own[0], strict=True)
             ),
             chains=tuple(
-                sums.chain_sums(bs, list(centres), rows, folds)
-                for bs, centres in zip(blocks, chain_centres, strict=True)
+                sums.chain_sums(list(bs), list(centres), rows, folds, w[0])
+                for bs, centres, w in zip(blocks, chain_centres, own[1], strict=True)
             ),
             unit_centres=unit_centres,
             chain_centres=chain_centres,
             channels=tuple(
-                _channel_sums(now, centre, rows, folds)
-                for now, centre in zip(maps, map_centres, strict=True)
+                _channel_sums(now, centre, rows, folds, w)
+                for now, centre, w in zip(maps, map_centres, own[2], strict=True)
             ),
             channel_centres=map_centres,
             bad=jnp.zeros(len(pairs) + len(maps), jnp.int32),
         )
 
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes))
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes, weights))
     return empty._replace(bad=empty.bad - 1)
 
 
@@ -345,23 +410,24 @@ def _channels(
         rows, grams, spread = jax.tree.map(
             lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *weighed
         )
+    examples = float(rows) or 1.0
     result = []
     for i, (site, sums_, centres) in enumerate(
         zip(net.graph.channels, host[2], state.channel_centres, strict=True)
     ):
         units = _unit_stats(sums_.units, *(np.asarray(c, np.float64) for c in centres[0]))
         readings = tuple(
-            channels.finished(c, centre, grams[r.consumer], float(rows), size)
+            channels.finished(c, centre, grams[r.consumer], examples, size)
             for r, c, centre, size in zip(
                 site.readings, sums_.readings, centres[1], sizes[i], strict=True
             )
         ) if weighed else ()  # fmt: skip
         result.append(ChannelStats(units, readings))
-    return tuple(result), np.asarray(spread / max(float(rows), 1.0))
+    return tuple(result), np.asarray(spread / examples)
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:
-    n = max(int(u.count), 1)
+    n = float(u.count) or 1.0
     z, h, zz, hh, zh = u.sums
     scatter = np.stack([zz - z * z / n, hh - h * h / n, zh - z * h / n])
     scatter[:2] = np.maximum(scatter[:2], 0.0)
@@ -371,7 +437,7 @@ def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) ->
 def _moments(
     c: sums.ChainSums, centres: list[np.ndarray], count: float, grams: tuple[np.ndarray, ...]
 ) -> Moments:
-    n = np.maximum(c.count, 1).astype(np.float64)
+    n = np.where(c.count > 0, c.count, 1).astype(np.float64)
     size = c.first.shape[1]
     scatter = np.empty((len(n), size, size))
     for end, rows in zip(itertools.accumulate(len(x) for x in centres), c.second, strict=True):
@@ -383,6 +449,6 @@ def _moments(
         count=c.count.astype(np.float64),
         mean=np.concatenate(centres) + c.first / n[:, None],
         scatter=scatter,
-        sensitivity=tuple(g / max(float(count), 1.0) for g in grams),
+        sensitivity=tuple(g / (float(count) or 1.0) for g in grams),
         blocks=tuple(len(x) for x in centres),
     )

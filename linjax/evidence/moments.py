@@ -21,7 +21,7 @@ class Moments:
     """Weighted first and second moments of ``a``, by folds of the rows, in float64.
 
     Attributes:
-      count: ``(F,)`` rows (samples) in each fold of the rows.
+      count: ``(F,)`` rows (samples) in each fold of the rows, or their weight.
       mean: ``(F, D)`` means of ``a``.
       scatter: ``(F, D, D)`` centred sums of outer products, ``Σ (a − mean)(a − mean)ᵀ``;
         symmetric, divided by nothing.
@@ -44,7 +44,7 @@ def merge_scatter(
 ) -> tuple[Array, Array, Array]:
     """Merges centred moments of two sets of rows (Chan, Golub & LeVeque 1983)."""
     count = count_a + count_b
-    share = np.where(count > 0, count_b / np.maximum(count, 1), 0.0)
+    share = np.where(count > 0, count_b / np.where(count > 0, count, 1), 0.0)
     delta = mean_b - mean_a
     mean = mean_a + share[..., None] * delta
     outer = delta[..., :, None] * delta[..., None, :]

@@ -141,5 +141,5 @@ def _score(u: UnitStats, outgoing: Array, metric: Array | None) -> UnitScores:
         slope=slope,
         intercept=u.mean_h - slope * u.mean_z,
         r2=r2,
-        error=left / max(int(u.count), 1) * norms,
+        error=left / (float(u.count) or 1.0) * norms,
     )

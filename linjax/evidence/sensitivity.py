@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from linjax.errors import EvidenceError
+from linjax.evidence.weights import of_outputs, of_samples
 from linjax.graph.net import Net
 
 Array = Any
@@ -24,22 +25,23 @@ PROBES = 8
 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
 def sensitivity_sums(
-    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str
-) -> tuple[Array, tuple[tuple[Array, ...], ...]]:
+    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str,
+    weights: Array | None = None,
+) -> tuple[Array, tuple[tuple[Array, ...], ...]]:  # fmt: skip
     """Sums ``Jᵀ F J`` over the samples of a batch for every layer of every chain.
 
     Uses one vector-Jacobian product per class up to eight classes, else eight random
     signs (an unbiased estimate, Hutchinson 1990).
 
     Returns:
-      The number of samples by chain, and by chain and depth a ``(q, q)`` sum.
+      The number of samples by chain, or their weight, and by chain and depth a ``(q, q)`` sum.
     """
     chains = net.graph.chains
     names = [name for chain in chains for group in chain.groups for name in group]
-    shapes = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
+    taps, shapes = jax.eval_shape(lambda p, x: net.run(p, *x)[1:], params, inputs)
     probes = {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names if n in shapes}
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
-    seeds = cotangents(outputs, key, metric)
+    seeds = weighted(cotangents(outputs, key, metric), outputs, weights)
 
     (gradients,) = jax.vmap(pull)(seeds)  # every probe at once: one long product for each layer
 
@@ -47,13 +49,35 @@ def sensitivity_sums(
         present = [gradients[n] for n in group if n in gradients]
         if not present:
             return jnp.zeros((0, 0))
-        g = jnp.concatenate(present, axis=-1).reshape(-1, sum(p.shape[-1] for p in present))
+        g = jnp.concatenate(present, axis=-1)
+        own = of_samples(weights, g.shape[-2], group[0])
+        g = g if own is None else jnp.where(own[:, None] > 0, g, 0)
+        g = g.reshape(-1, g.shape[-1])
         g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
         return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
 
     grams = tuple(tuple(gram(group) for group in chain.groups) for chain in chains)
-    counts = jnp.array([shapes[c.layers[-1][0]].shape[0] for c in chains], jnp.float32)
-    return counts, grams
+    samples = [taps[c.sites[0].name].source.shape[0] for c in chains]
+    each = [of_samples(weights, n, c.sites[0].name) for n, c in zip(samples, chains, strict=True)]
+    counts = [
+        jnp.float32(n) if own is None else jnp.sum(own, dtype=jnp.float32)
+        for n, own in zip(samples, each, strict=True)
+    ]
+    return jnp.stack(counts) if counts else jnp.zeros(0), grams
+
+
+def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:
+    """Multiplies cotangents by the roots of their outputs' weights."""
+    if weights is None:
+        return seeds
+
+    def weigh(seed: Array, leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return seed
+        own = of_outputs(weights, leaf)
+        return jnp.where(own > 0, seed, 0) * jnp.sqrt(own)
+
+    return jax.tree.map(weigh, seeds, outputs)
 
 
 def cotangents(outputs: Any, key: Array, metric: str) -> Any:

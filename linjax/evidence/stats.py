@@ -21,8 +21,8 @@ class UnitStats:
     A sample is whatever the affine map runs over: a row, a position of a sequence.
 
     Attributes:
-      count: number n of samples, int64.
-      active: ``(k,)`` int64, exact number of samples with ``z > 0``.
+      count: number n of samples, int64; with weights their sum, floating unless they are whole.
+      active: ``(k,)``, likewise, exact number of samples with ``z > 0``.
       mean_z: ``(k,)`` mean pre-activation.
       mean_h: ``(k,)`` mean activation.
       scatter: ``(3, k)`` centred sums: of z², of h², of z·h.
@@ -37,7 +37,7 @@ class UnitStats:
     @property
     def rate(self) -> Array:
         """Activation rate ``P(z > 0)`` of each unit."""
-        return self.active / max(int(self.count), 1)
+        return self.active / (float(self.count) or 1.0)
 
 
 @jax.tree_util.register_dataclass
@@ -150,7 +150,7 @@ def _merge_channels(a: ChannelStats, b: ChannelStats) -> ChannelStats:
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:
     count = a.count + b.count
-    share = b.count / max(int(count), 1)
+    share = b.count / (float(count) or 1.0)
     dz, dh = b.mean_z - a.mean_z, b.mean_h - a.mean_h
     between = np.stack([dz * dz, dh * dh, dz * dh]) * (a.count * share)
     return UnitStats(
@@ -168,7 +168,7 @@ def _merge_moments(a: Moments, b: Moments) -> Moments:
     count, mean, scatter = merge_scatter(
         a.count, a.mean, a.scatter, b.count, b.mean, b.scatter
     )  # fmt: skip
-    share = float(b.count.sum() / max(count.sum(), 1))
+    share = float(b.count.sum() / (float(count.sum()) or 1.0))
     sensitivity = tuple(
         (1 - share) * g + share * h for g, h in zip(a.sensitivity, b.sensitivity, strict=True)
     )

@@ -19,8 +19,8 @@ class UnitSums(NamedTuple):
     """Sums over samples for one site's units.
 
     Attributes:
-      count: number of samples, int32.
-      active: ``(k,)`` int32, samples with ``z > 0``.
+      count: number of samples, int32; floating with weights that are.
+      active: ``(k,)``, likewise, samples with ``z > 0``.
       sums: ``(5, k)`` sums of z, h, z², h², z·h about the centres.
     """
 
@@ -33,7 +33,7 @@ class ChainSums(NamedTuple):
     """Sums over samples for the stacked features ``a`` of one chain, by folds of the rows.
 
     Attributes:
-      count: ``(F,)`` int32.
+      count: ``(F,)`` int32; floating with weights that are.
       first: ``(F, D)`` sums of ``a`` about the centre.
       second: block rows of the lower triangle of ``Σ a aᵀ`` about the centre: for block l
         ``(F, d_l, d_0 + … + d_l)``.
@@ -49,9 +49,35 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def unit_sums(z: Array, h: Array, centre_z: Array, centre_h: Array) -> UnitSums:
-    """Sums one batch of a site: z and h are (samples, k)."""
+def centre(x: Array, weights: Array | None = None) -> Array:
+    """Returns the mean of (samples, k)."""
+    x = wide(x)
+    if weights is None:
+        return jnp.mean(x, axis=0)
+    weights = weights.astype(x.dtype)
+    return _total(weights, x) / jnp.maximum(jnp.sum(weights), jnp.finfo(x.dtype).tiny)
+
+
+def _total(weights: Array, x: Array) -> Array:
+    """``Σ w x`` over samples; what weighs nothing may be anything."""
+    weights = weights.astype(x.dtype)[:, None]
+    return jnp.sum(jnp.where(weights > 0, x, 0) * weights, axis=0)
+
+
+def unit_sums(
+    z: Array, h: Array, centre_z: Array, centre_h: Array, weights: Array | None = None
+) -> UnitSums:
+    """Sums one batch of a site: z and h are (samples, k), weights (samples,)."""
     z, h = wide(z), wide(h)
+    if weights is not None:
+        own = jnp.int32 if jnp.issubdtype(weights.dtype, jnp.integer) else weights.dtype
+        active = jnp.sum(jnp.where(z > 0, weights[:, None], 0), axis=0, dtype=own)
+        z, h = z - centre_z, h - centre_h
+        return UnitSums(
+            count=jnp.sum(weights, dtype=own),
+            active=active,
+            sums=jnp.stack([_total(weights, s) for s in (z, h, z * z, h * h, z * h)]),
+        )
     active = jnp.sum(z > 0, axis=0, dtype=jnp.int32)
     z, h = z - centre_z, h - centre_h
     return UnitSums(
@@ -61,9 +87,13 @@ def unit_sums(z: Array, h: Array, centre_z: Array, centre_h: Array) -> UnitSums:
     )
 
 
-def chain_sums(blocks: list[Array], centres: list[Array], rows: int, folds: int) -> ChainSums:
+def chain_sums(
+    blocks: list[Array], centres: list[Array], rows: int, folds: int, weights: Array | None = None
+) -> ChainSums:
     """Sums one batch of a chain: blocks are (samples, d_l) with whole rows together."""
     centred = [wide(b) - c for b, c in zip(blocks, centres, strict=True)]
+    if weights is not None:
+        return _weighted_sums(centred, rows, folds, weights)
     parts = [_split(jnp.concatenate(centred, axis=1), rows, f, folds) for f in range(folds)]
     ends = [0]
     for block in blocks:
@@ -83,6 +113,36 @@ def chain_sums(blocks: list[Array], centres: list[Array], rows: int, folds: int)
     return ChainSums(
         count=jnp.array([a.shape[0] for a in parts], jnp.int32),
         first=jnp.stack([jnp.sum(a, axis=0) for a in parts]),
+        second=second,
+    )
+
+
+def _weighted_sums(centred: list[Array], rows: int, folds: int, weights: Array) -> ChainSums:
+    """As :func:`chain_sums`; rows without any weight don't count when rows are dealt to folds."""
+    a = jnp.concatenate(centred, axis=1)
+    a = jnp.where(weights[:, None] > 0, a, 0)
+    whole = rows if a.shape[0] % rows == 0 else a.shape[0]
+    counts = jnp.any(weights.reshape(whole, -1) > 0, axis=1)
+    fold = jnp.repeat((jnp.cumsum(counts) - 1) % folds, a.shape[0] // whole)
+    own = jnp.int32 if jnp.issubdtype(weights.dtype, jnp.integer) else weights.dtype
+    parts = [jnp.where(fold == f, weights, 0) for f in range(folds)]
+    scaled = [a * w.astype(a.dtype)[:, None] for w in parts]
+    ends = [0, *itertools.accumulate(c.shape[1] for c in centred)]
+    second = tuple(
+        jnp.stack(
+            [
+                lax.dot_general(
+                    aw[:, start:end], a[:, :end], (((0,), (0,)), ((), ())),
+                    precision=lax.Precision.HIGHEST,
+                )
+                for aw in scaled
+            ]
+        )
+        for start, end in itertools.pairwise(ends)
+    )  # fmt: skip
+    return ChainSums(
+        count=jnp.stack([jnp.sum(w, dtype=own) for w in parts]),
+        first=jnp.stack([jnp.sum(aw, axis=0) for aw in scaled]),
         second=second,
     )
 

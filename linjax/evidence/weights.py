@@ -1,0 +1,85 @@
+"""Weights of samples: what a row, or a position of a row, counts for; masks are weights of 0 and 1.
+
+A sample of weight zero leaves no trace, whatever its values are.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.errors import EvidenceError
+
+Array = Any
+
+
+def checked(weights: Any, rows: int, index: int) -> Array:
+    """Returns the weights of a batch, int32 for masks and whole numbers, else floating.
+
+    Raises:
+      EvidenceError: if they are of another number of rows, negative or not finite.
+    """
+    array = jnp.asarray(weights)
+    if array.ndim == 0 or array.shape[0] != rows:
+        raise EvidenceError(
+            f"batch {index}: weights of shape {array.shape}, expected {rows} rows: one weight a "
+            "row, or one for each position of each row"
+        )
+    values = np.asarray(array).astype(np.float64)
+    if not np.isfinite(values).all() or values.min(initial=0.0) < 0:
+        raise EvidenceError(f"batch {index}: weights must be finite and at least 0")
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(jnp.int32)
+
+
+def of_samples(weights: Array | None, samples: int, where: str) -> Array | None:
+    """Returns one weight a sample, for values with some samples in every row.
+
+    Where a row is one sample, it counts as its heaviest position does; a row's one weight
+    counts for all its samples.
+
+    Raises:
+      EvidenceError: if a row has another number of samples than weights.
+    """
+    if weights is None:
+        return None
+    rows = weights.shape[0]
+    table = weights.reshape(rows, -1)
+    each = samples // rows
+    if samples == rows * table.shape[1]:
+        return table.reshape(-1)
+    if samples == rows:
+        return of_rows(weights)
+    if samples == rows * each and table.shape[1] == 1:
+        return jnp.repeat(table[:, 0], each)
+    raise EvidenceError(
+        f"{where}: weights of shape {weights.shape} for {samples} samples in {rows} rows; give one "
+        "weight a row, or one for each of a row's samples"
+    )
+
+
+def of_rows(weights: Array) -> Array:
+    """Returns one weight a row, that of its heaviest position."""
+    return jnp.max(weights.reshape(weights.shape[0], -1), axis=1)
+
+
+def first(tree: Any, weights: Array | None, rows: int) -> tuple[Any, Array | None]:
+    """Takes the first rows of a batch, of those that weigh anything as long as there are some."""
+    if weights is None:
+        return jax.tree.map(lambda x: x[:rows], tree), None
+    order = jnp.argsort(of_rows(weights) == 0, stable=True)[:rows]
+    return jax.tree.map(lambda x: x[order], tree), weights[order]
+
+
+def of_outputs(weights: Array, leaf: Array) -> Array:
+    """Returns the weights of an output's entries, to be multiplied with these.
+
+    An output with the axes that weights have is weighed position by position, one with rows
+    alone row by row.
+    """
+    like = weights if leaf.shape[: weights.ndim] == weights.shape else of_rows(weights)
+    if leaf.ndim == 0 or leaf.shape[0] != weights.shape[0]:
+        return jnp.ones((1,) * leaf.ndim, leaf.dtype)
+    return like.reshape(*like.shape, *(1,) * (leaf.ndim - like.ndim)).astype(leaf.dtype)
