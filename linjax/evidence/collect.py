@@ -227,7 +227,7 @@ def _batch_sums(
         lambda: (state.unit_centres, state.chain_centres, state.channel_centres),
     )
     units = tuple(
-        sums.add(old, sums.unit_sums(*pair, *centre, w[0]))
+        sums.add(old, sums.unit_sums(pair[0], pair[1], centre[0], centre[1], w[0]))
         for old, pair, centre, w in zip(state.units, pairs, unit_centres, own[0], strict=True)
     )
     chains = tuple(
@@ -254,9 +254,9 @@ def _batch_sums(
 
 
 def _centres(everything: Any, own: Any) -> Any:
-    values, tree = jax.tree.flatten(everything)
-    weights = tree.flatten_up_to(own)
-    return tree.unflatten(list(map(sums.centre, values, weights)))
+    tree: Any = jax.tree.structure(everything)
+    pairs = zip(jax.tree.leaves(everything), tree.flatten_up_to(own), strict=True)
+    return tree.unflatten([sums.centre(*pair) for pair in pairs])
 
 
 def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
@@ -308,7 +308,7 @@ def _channel_sums(
 ) -> channels.ChannelSums:
     (z, h), patches = now
     return channels.ChannelSums(
-        sums.unit_sums(z, h, *centres[0], weights[0][0]),
+        sums.unit_sums(z, h, centres[0][0], centres[0][1], weights[0][0]),
         tuple(
             sums.chain_sums([p], [c], rows, folds, w)
             for p, c, w in zip(patches, centres[1], weights[1], strict=True)
@@ -338,7 +338,7 @@ def _empty(
         return _State(
             seen=jnp.int32(0),
             units=tuple(
-                sums.unit_sums(*pair, *centre, w[0])
+                sums.unit_sums(pair[0], pair[1], centre[0], centre[1], w[0])
                 for pair, centre, w in zip(pairs, unit_centres, own[0], strict=True)
             ),
             chains=tuple(
