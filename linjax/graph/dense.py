@@ -191,17 +191,22 @@ def _scaling(context: Context, axes: dict[int, int], start: Ref) -> Behind | Non
     return found if found.scaling is not None and found.bias is None else None
 
 
+_MEETING = {"add": "added to", "sub": "set off against", "mul": "multiplied with"}
+
+
 def _mate(
     ground: Ground, affines: tuple[Affine, ...], group: list[str], name: str, how: str
 ) -> str:
     """Checks that an affine map can share its units with those of a group."""
     widths = {affine.name: affine.outputs for affine in affines}
     first, other = ground.dots[group[0]], ground.dots[name]
+    how = f"its units are {_MEETING.get(how, f'joined by {how}')} the result of {name}"
     same = gates.same_value(ground.made, first.operand, other.operand)
     if name in group or not same or first.contract != other.contract:
-        raise Refused(f"{how} with the result of {name}, which reads other features")
+        stream = ": a residual stream, or branches that meet" if "added" in how else ""
+        raise Refused(f"{how}, which reads other features{stream}")
     if widths[name] != widths[group[0]]:
-        raise Refused(f"{how} with the result of {name}, which has other units")
+        raise Refused(f"{how}, which has other units")
     return name
 
 
@@ -255,7 +260,7 @@ def _grow(ground: Ground, group: list[str], width: int) -> Grown | None:
         else:
             moved = primitives.follow(op, program, axis) if len(op.inputs) == 1 else None
             if moved is None:
-                raise Refused(_reader(op, program, mine[0]))
+                raise Refused(_reader(op, program, mine[0], axis))
             layout = (*layouts[mine[0].id], index)
         ops.append(op)
         out = op.outputs[0]
@@ -294,8 +299,21 @@ class _Functions(NamedTuple):
         return operand if value is None else ("constant", float(value))
 
 
-def _reader(op: Op, program: Program, value: Ref) -> str:
-    """Says what reads an activation and isn't understood."""
+def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
+    """Says what reads an activation, with its units along an axis, and isn't understood."""
+    if op.name == "concatenate":
+        along = op.params["dimension"] == axis
+        return (
+            "its units are concatenated with other features (concatenate)"
+            if along
+            else "it is concatenated with other samples (concatenate)"
+        )
+    cut = op.name in ("split", "slice", "dynamic_slice")
+    if cut and program.shape(op.outputs[0])[axis] != program.shape(value)[axis]:
+        return (
+            f"its units are cut apart ({op.name}), as by a gated layer with one kernel for both its "
+            "halves: it can fold with a kernel for each"
+        )
     if op.name == "dot_general":
         return "it is multiplied with a kernel that can't be folded, or with another activation"
     if op.name in ("reshape", "transpose", "broadcast_in_dim", "squeeze"):
@@ -322,4 +340,9 @@ def _spread(
         return None
     if isinstance(other, Ref) and other.id in views.derived:
         raise Refused(f"{name} with a parameter that isn't one entry a unit")
+    if name in ("add", "sub"):
+        raise Refused(
+            f"{name} with another value that depends on the input: a residual stream, or branches "
+            "that meet"
+        )
     raise Refused(f"{name} with another value that depends on the input")

@@ -159,7 +159,7 @@ def test_what_only_looks_gated_is_refused_with_a_reason():
     a, b, c = normal(6, 8), normal(6, 9)[:, :8], normal(8, 3)
     params = {"a": a, "b": b, "c": c}
     found = refused(lambda p, x: (jax.nn.relu(x @ p["a"]) * (jnp.sin(x) @ p["b"])) @ p["c"], params)
-    assert "mul with the result of b, which reads other features" in found["a"]
+    assert "multiplied with the result of b, which reads other features" in found["a"]
     found = refused(
         lambda p, x: (lambda z: (jax.nn.relu(z) @ p["c"], z @ p["c2"]))(x @ p["a"]),
         {"a": a, "c": c, "c2": c},
