@@ -311,7 +311,7 @@ def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
     cut = op.name in ("split", "slice", "dynamic_slice")
     if cut and program.shape(op.outputs[0])[axis] != program.shape(value)[axis]:
         return (
-            f"its units are cut apart ({op.name}), as by a gated layer with one kernel for both its "
+            f"its units are cut apart ({op.name}), as by a gated layer with one kernel for both "
             "halves: it can fold with a kernel for each"
         )
     if op.name == "dot_general":
