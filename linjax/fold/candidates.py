@@ -63,12 +63,17 @@ class Work(NamedTuple):
         return written(self.params, known.stats, known.fold(known.plan(rule)))
 
     def refitted(self, rule: Size) -> list[Any]:
-        """Returns the network folded in one shot, and refitted layer by layer."""
+        """Returns the network folded in one shot, and refitted layer by layer.
+
+        Chains that branch are folded in one shot alone.
+        """
         known = self.known
         if isinstance(known, ChannelFrontier):
             some = enriched_once(self.train)
             pair = known.fold_in_order(self.net, known.plan(rule), some, self.metric)
             return [pytree.unflatten(flat, like=self.params) for flat in pair]
+        if self.net.graph.branching:
+            return [self.one_shot(rule)]
         data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
         sequential = fold_sequentially(data, known.problems, known.plan(rule))
         return [self.one_shot(rule), pytree.unflatten(sequential, like=self.params)]

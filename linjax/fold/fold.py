@@ -19,7 +19,7 @@ from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree
-from linjax.graph.chains import flows, read_chain, write_chain
+from linjax.graph.chains import flows, read_chain, settled, write_chain
 from linjax.graph.count import count
 from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph, Leaf
@@ -204,7 +204,10 @@ def transform(
     for chain in graph.chains:
         before = read_chain(graph, flat, chain)
         after = rewrite(chain, before)
-        flat = write_chain(graph, flat, chain, after)
+        if settled(graph, chain, flat):
+            after = before
+        else:
+            flat = write_chain(graph, flat, chain, after)
         for site, old, new in zip(chain.sites, before, after, strict=False):
             sites[site.name] = change(old, new)
     folded = pytree.unflatten(flat, like=params)

@@ -8,15 +8,18 @@ from linjax.errors import EvidenceError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.frontier import ChannelFrontier, channel_frontier
+from linjax.fold.least_squares.branches import joined
+from linjax.fold.least_squares.budget import Link
 from linjax.fold.least_squares.one_shot import fold_moments
 from linjax.fold.least_squares.plan import Curve, Plan, curves, within_budget, within_error
 from linjax.fold.least_squares.prices import Problem
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
-from linjax.graph.chains import read_chain, write_chain
+from linjax.graph.chains import parts_of, read_chain, settled, units_of, write_chain
 from linjax.graph.count import count
 from linjax.graph.layers import Layers
+from linjax.graph.structure import Chain, Graph
 
 Array = np.ndarray
 
@@ -48,7 +51,7 @@ class Frontier(NamedTuple):
 
     def fold(self, plan: Plan) -> tuple[Layers, ...]:
         """Returns the chains folded to a plan in one shot."""
-        return fold_moments(self.problems, plan)
+        return joined(self.problems, plan, fold_moments(self.problems, plan))
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters."""
@@ -130,8 +133,27 @@ def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
     """Returns the network's chains, each with its moments."""
     graph, flat = stats.graph, pytree.flatten(params)
     return tuple(
-        Problem(read_chain(graph, flat, chain), moments, len(chain.layers[-1]) == 1)
+        Problem(
+            read_chain(graph, flat, chain),
+            moments,
+            len(chain.layers[-1]) == 1,
+            link_of(graph, flat, chain),
+        )
         for chain, moments in zip(graph.chains, stats.moments, strict=True)
+    )
+
+
+def link_of(graph: Graph, flat: pytree.Flat, chain: Chain) -> Link:
+    """Returns how a chain hangs together with others."""
+    trunk = graph.trunk(chain)
+    return Link(
+        trunk=-1 if trunk is None else graph.chains.index(trunk),
+        elsewhere=sum(
+            units_of(parts_of(graph.affine(name), flat))
+            for branch in graph.branches(chain)
+            for name in branch.groups[0]
+        ),
+        settled=settled(graph, chain, flat),
     )
 
 
@@ -144,5 +166,6 @@ def written(params: Any, stats: Stats, chains: tuple[Layers, ...]) -> Any:
     """Returns the pytree with its chains replaced."""
     flat = pytree.flatten(params)
     for chain, layers in zip(stats.graph.chains, chains, strict=True):
-        flat = write_chain(stats.graph, flat, chain, layers)
+        if not settled(stats.graph, chain, flat):
+            flat = write_chain(stats.graph, flat, chain, layers)
     return pytree.unflatten(flat, like=params)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from linjax.errors import LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.rivals import energies, means, norms, prune
 from linjax.fold.frontier import budget, chain_problems, written
@@ -144,6 +145,11 @@ def _stored(chains: Sequence[Layers]) -> int:
 
 def _share(params: Any, stats: Stats, rule: Size, shrink: Shrink) -> float:
     """The share with which the chains just fit the rule."""
+    if stats.graph.branching:
+        raise LinjaxError(
+            "an activation is read by several maps of which some have units themselves; "
+            "the rivals don't know such networks"
+        )
     own = pytree.foldable_paths(stats.graph)
     fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
     allowed = budget(rule, count(params)) - fixed

@@ -43,7 +43,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     affines = tuple(
         _affine(name, dot, ground.biases[name][0], leaves) for name, dot in dots.items()
     )
-    sites, interiors, refused = dense.find_sites(ground, affines, leaves)
+    sites, interiors, refused = dense.find_sites(ground, affines, leaves, bool(convs))
     refusals += refused
     scaled = {name: found for name, found in ground.behind.items() if name in sites}
     affines = tuple(

@@ -10,6 +10,7 @@ in the layout of the kernel. A map without any leaf has disappeared: its feature
 input. A map with nothing but a bias is constant.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -79,18 +80,20 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     """
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
     parts = [[parts_of(a, flat) for a in group] for group in affines]
+    beyond = _beyond(graph, chain, flat)
+    open_ended = {name for branch in graph.branches(chain) for name in branch.groups[0]}
     for affine, part in zip(affines[-1], parts[-1], strict=True):
-        if part.kernel is None and part.bias is None:
+        if part.kernel is None and part.bias is None and affine.name not in open_ended:
             raise StructureError(
                 f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
             )
-    first = affines[0][0]
-    main, carried = incoming(graph, flat).get(first.name, first.inputs), 0
+    main, carried = entry(graph, chain, flat)
     result = []
     for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
         last = depth == len(affines) - 1
         for affine, part in zip(group, own, strict=True):
-            _check(affine, part, main, carried, affine.outputs if last else None)
+            outputs = affine.outputs if last and affine.name not in open_ended else None
+            _check(affine, part, main, carried, outputs)
             check_scaling(affine.scaling, units_of(part), flat)
         if last:
             result += [Flow(main, carried, False) for _ in group]
@@ -98,7 +101,7 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
         part = own[0]
         _check_mates(graph, chain.sites[depth], part, flat, main, carried)
         if part.gone:
-            passes = not _constant(parts[depth + 1 :])
+            passes = not _constant(parts[depth + 1 :] + beyond)
             result.append(Flow(main, carried, passes))
             main, carried = (main, carried) if passes else (0, 0)
             continue
@@ -107,11 +110,51 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
                 shape = jnp.shape(flat[path])
                 raise StructureError(f"{join(path)}: shape {shape}, expected ({units_of(part)},)")
         features = units_of(part) + (0 if part.linear is None else part.linear.shape[1])
-        carry = _carries(parts[depth + 1 :], features)
+        carry = _carries(parts[depth + 1 :] + beyond, features)
         result.append(Flow(main, carried, carry))
         below = main + carried if part.down is None else part.down.shape[1]
         main, carried = features, below if carry else 0
     return tuple(result), tuple(part for own in parts for part in own)
+
+
+def entry(graph: Graph, chain: Chain, flat: Flat) -> tuple[int, int]:
+    """Returns how many features a chain's first map reads: by its kernel, and as residual path."""
+    trunk = graph.trunk(chain)
+    if trunk is not None:
+        end = flows(graph, trunk, flat)[0][-1]
+        return end.main, end.carried
+    first = graph.affine(chain.layers[0][0])
+    return incoming(graph, flat).get(first.name, first.inputs), 0
+
+
+def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
+    """Whether branches behind a chain's last activation have been folded into another form.
+
+    A branch whose first map has linear units, a bottleneck, or passes on what it reads isn't
+    a plain kernel any more; then the chain in front of it stays as it is.
+    """
+    for branch in graph.branches(chain):
+        part = parts_of(graph.affine(branch.layers[0][0]), flat)
+        if part.linear is not None or part.down is not None:
+            return True
+        if flows(graph, branch, flat)[0][0].carry:
+            return True
+    return False
+
+
+def _beyond(graph: Graph, chain: Chain, flat: Flat) -> list[list[Parts]]:
+    """The maps that read a chain's last features through branches whose first map has gone."""
+    runs = []
+    for branch in graph.branches(chain):
+        if parts_of(graph.affine(branch.layers[0][0]), flat).gone:
+            later = [
+                [parts_of(graph.affine(n), flat) for n in names] for names in branch.layers[1:]
+            ]
+            runs.append(later + _beyond(graph, branch, flat))
+    return [
+        [part for group in level for part in group]
+        for level in itertools.zip_longest(*runs, fillvalue=[])
+    ]
 
 
 def _check_mates(
@@ -201,7 +244,8 @@ def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | 
 def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     """Returns a chain's layers, one per depth, in float64 on the host.
 
-    Several consumers stand side by side in one last layer.
+    Several consumers stand side by side in one last layer, the first maps of branches by their
+    units.
 
     Raises:
       StructureError: if a leaf's shape doesn't fit or its values aren't finite, by path.
@@ -301,10 +345,12 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     flat = dict(params)
     layers = normalise(layers, single=len(chain.layers[-1]) == 1)
     main = layers[0].reads  # features that the next map reads by its kernel; the rest is residual
+    if graph.trunk(chain) is not None:
+        main = entry(graph, chain, params)[0]
     default = _dtype(graph, params)
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
         affines = [graph.affine(name) for name in names]
-        ends: Any = np.cumsum([a.outputs for a in affines])[:-1]
+        ends: Any = np.cumsum([units_of(parts_of(a, params)) for a in affines])[:-1]
         kernels = np.split(layer.kernel, ends, axis=1)
         biases = np.split(layer.bias, ends)
         last = depth == len(layers) - 1

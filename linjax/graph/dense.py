@@ -79,8 +79,13 @@ class Found(NamedTuple):
     refusals: list[Refusal]
 
 
-def find_sites(ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, ...]) -> Found:
-    """Grows a site from every affine map, or says why there is none."""
+def find_sites(
+    ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, ...], mixed: bool
+) -> Found:
+    """Grows a site from every affine map, or says why there is none.
+
+    In a network that has convolutions, too (``mixed``), chains don't branch.
+    """
     result = Found({}, {}, [])
     mated: set[str] = set()
     for affine in affines:
@@ -102,8 +107,11 @@ def find_sites(ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, 
     for name in [s.name for s in result.sites.values() if len(s.consumers) > 1]:
         consumers = result.sites[name].consumers
         onward = [c for c in consumers if c in result.sites or c in mated]
-        if onward and not one_gated(result.sites, consumers):
-            reason = f"read by several affine maps, of which {onward[0]} has units itself"
+        if mixed and onward and not one_gated(result.sites, consumers):
+            reason = (
+                f"read by several affine maps, of which {onward[0]} has units itself, in a network "
+                "with convolutions"
+            )
             result.refusals.append(Refusal(name, reason))
             del result.sites[name], result.interiors[name]
     return result

@@ -6,8 +6,17 @@ from linjax.graph.structure import Chain, Site
 
 
 def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tuple[Chain, ...]:
-    """Links sites into runs, in the order of the program."""
-    fed = {c for site in sites.values() for c in site.consumers}
+    """Links sites into runs, in the order of the program.
+
+    Where several affine maps read an activation, a run ends, and each of them that has units
+    itself begins another. A run comes before those that begin where it ends.
+    """
+    fed = {
+        c
+        for site in sites.values()
+        if len(site.consumers) == 1 or one_gated(sites, site.consumers)
+        for c in site.consumers
+    }
     chains = []
     for name in (n for n in dots if n in sites and n not in fed):
         layers: list[tuple[str, ...]] = [(name,)]

@@ -250,7 +250,8 @@ class Chain(NamedTuple):
 
     Attributes:
       layers: names of the affine maps at each depth. All but the last depth hold one
-        name; the last may hold several consumers, which read the same features.
+        name; the last may hold several consumers, which read the same features. One of
+        these may have units itself: it is the first of another chain, a branch.
       sites: ``sites[i]`` lies between ``layers[i]`` and ``layers[i + 1]``.
       source: ``"input"`` if the first map reads the network's first input, flattened
         per example; else ``"hidden"``.
@@ -306,3 +307,17 @@ class Graph(NamedTuple):
     def convolution(self, name: str) -> Convolution:
         """Returns the convolution of this name."""
         return next(c for c in self.convolutions if c.name == name)
+
+    def trunk(self, chain: Chain) -> Chain | None:
+        """Returns the chain whose last activation a chain reads, None where none does."""
+        first = chain.layers[0][0]
+        return next((c for c in self.chains if first in c.layers[-1]), None)
+
+    def branches(self, chain: Chain) -> tuple[Chain, ...]:
+        """Returns the chains that begin where a chain ends, all reading its last activation."""
+        return tuple(c for c in self.chains if c.layers[0][0] in chain.layers[-1])
+
+    @property
+    def branching(self) -> bool:
+        """Whether some activation is read by several maps of which one has units itself."""
+        return any(self.trunk(chain) is not None for chain in self.chains)

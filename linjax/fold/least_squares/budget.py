@@ -1,6 +1,7 @@
 """Spending parameters where they take away the most error: one greedy path over all budgets."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,21 @@ class Shape(NamedTuple):
         return self._replace(**{field: tuple(values)})
 
 
+class Link(NamedTuple):
+    """How a chain hangs together with others.
+
+    Attributes:
+      trunk: index of the chain whose last activation it reads, -1 for none.
+      elsewhere: number of its last layer's outputs that are the units of branches, whose
+        weights are counted there.
+      settled: whether branches behind it keep it as it is.
+    """
+
+    trunk: int = -1
+    elsewhere: int = 0
+    settled: bool = False
+
+
 class Prices(NamedTuple):
     """What a chain's widths cost in predicted output error.
 
@@ -47,6 +63,7 @@ class Prices(NamedTuple):
       sites: one ``(m + 1, r + 1)`` error surface per site; its last column is that of CARRY.
       necks: per layer, ``(s + 1,)`` errors of bottlenecks of rank 0 … s.
       output: the outputs' variance in the same metric, seen from this chain.
+      link: how it hangs together with other chains.
     """
 
     reads: int
@@ -55,19 +72,49 @@ class Prices(NamedTuple):
     sites: tuple[Array, ...]
     necks: tuple[Array, ...]
     output: float
+    link: Link = Link()
 
 
-def stored(prices: Prices, shape: Shape) -> int:
-    """Returns the number of parameters that a chain of this shape stores."""
-    total, width = 0, prices.reads
+def stored(prices: Prices, shape: Shape, reads: int | None = None) -> int:
+    """Returns the number of parameters that a chain of this shape stores.
+
+    Args:
+      prices: the chain's.
+      shape: its widths.
+      reads: width of its input where that has changed.
+    """
+    return _walked(prices, shape, reads)[0]
+
+
+def _walked(prices: Prices, shape: Shape, reads: int | None) -> tuple[int, int]:
+    """Parameters, and the number of features that the last layer reads."""
+    total, width = 0, prices.reads if reads is None else reads
+    before = width
     for kernels, neck, units, linears in zip(prices.kernels, *shape, strict=True):
+        before = width
         if neck:
             total += width * neck
             width = neck
         made = units + max(linears, 0)
         total += width * (made + (kernels - 1) * units) + kernels * units
         width = made + width if linears == CARRY else made
+    return total - prices.link.elsewhere * (before + 1), before
+
+
+def stored_together(chains: Sequence[Prices], shapes: Sequence[Shape]) -> int:
+    """Returns the number of parameters of all chains; branches read what their trunk leaves."""
+    total, ends = 0, list[int]()
+    for prices, shape in zip(chains, shapes, strict=True):
+        reads = None if prices.link.trunk < 0 else ends[prices.link.trunk]
+        size, end = _walked(prices, shape, reads)
+        total += size
+        ends.append(end)
     return total
+
+
+def linked(chains: Sequence[Prices]) -> bool:
+    """Whether some chain is a branch of another."""
+    return any(prices.link.trunk >= 0 for prices in chains)
 
 
 def predicted(prices: Prices, shape: Shape) -> float:
@@ -111,6 +158,8 @@ def _neck_moves(shape: Shape, curve: Array, i: int) -> Iterator[Shape]:
 
 def moves(prices: Prices, shape: Shape) -> Iterator[Shape]:
     """Yields the shapes that are one step smaller somewhere."""
+    if prices.link.settled:
+        return
     for i, surface in enumerate(prices.sites):
         yield from _site_moves(shape, surface, i)
     for i, curve in enumerate(prices.necks):
@@ -131,18 +180,33 @@ class _Move(NamedTuple):
     worse: float
 
 
-def best_move(prices: Prices, shape: Shape) -> _Move | None:
-    """The move with the least error per parameter saved; among free ones the largest."""
-    size, error = stored(prices, shape), predicted(prices, shape)
+def best_move(
+    prices: Prices, shape: Shape, size_of: Callable[[Shape], int] | None = None
+) -> _Move | None:
+    """The move with the least error per parameter saved; among free ones the largest.
+
+    ``size_of`` counts parameters, by default those of the chain alone.
+    """
+    size_of = size_of or functools.partial(stored, prices)
+    size, error = size_of(shape), predicted(prices, shape)
     best = None
     for candidate in moves(prices, shape):
-        saved = size - stored(prices, candidate)
+        saved = size - size_of(candidate)
         if saved <= 0:
             continue
         worse = max(predicted(prices, candidate) - error, 0.0)
         if best is None or (worse / saved, -saved) < (best.worse / best.saved, -best.saved):
             best = _Move(candidate, saved, worse)
     return best
+
+
+def sizes_of(chains: Sequence[Prices], shapes: Sequence[Shape], c: int) -> Callable[[Shape], int]:
+    """Returns what counts the parameters of all chains where one of them takes another shape."""
+
+    def size_of(candidate: Shape) -> int:
+        return stored_together(chains, [*shapes[:c], candidate, *shapes[c + 1 :]])
+
+    return size_of
 
 
 def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
@@ -156,9 +220,15 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
       fixed: parameters that no move can save.
     """
     shapes = [prices.start for prices in chains]
-    best = [best_move(prices, shape) for prices, shape in zip(chains, shapes, strict=True)]
+    together = linked(chains)
+
+    def best_of(c: int) -> _Move | None:
+        size_of = sizes_of(chains, shapes, c) if together else None
+        return best_move(chains[c], shapes[c], size_of)
+
+    best = list(map(best_of, range(len(chains))))
     while True:
-        size = fixed + sum(stored(p, s) for p, s in zip(chains, shapes, strict=True))
+        size = fixed + stored_together(chains, shapes)
         error = sum(predicted(p, s) for p, s in zip(chains, shapes, strict=True))
         yield Step(tuple(shapes), size, error)
         open_chains = [c for c, move in enumerate(best) if move is not None]
@@ -166,7 +236,8 @@ def path(chains: tuple[Prices, ...], fixed: int = 0) -> Iterator[Step]:
             return
         c = min(open_chains, key=lambda c: best[c].worse / best[c].saved)
         shapes[c] = best[c].shape
-        best[c] = best_move(chains[c], shapes[c])
+        for i in range(len(chains)) if together else (c,):
+            best[i] = best_of(i)
 
 
 def rounded(shape: Shape, multiple: int) -> Shape:

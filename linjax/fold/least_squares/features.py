@@ -6,6 +6,7 @@ of anything that least squares needs are therefore products with blocks of one m
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +138,38 @@ def leaving(layer: Layer, v: Features, units: Array) -> Features:
     if layer.carry:
         parts.append(inner)
     return side_by_side(parts)
+
+
+def onward(layers: Layers, index: int, roots: Sequence[Array]) -> Array:
+    """Returns what the outputs see of the features that a layer reads.
+
+    These are its weighted pre-activation and, where it has linear units or passes on what it
+    reads, the parts of later pre-activations that come by this way.
+
+    Args:
+      layers: a chain.
+      index: the layer.
+      roots: by layer the square root of the output metric at its pre-activation.
+
+    Returns:
+      ``(p, ·)``: one column a direction.
+    """
+    way: Array | None = None
+    columns = []
+    for layer, root in itertools.islice(zip(layers, roots, strict=True), index, None):
+        if layer.down is not None:
+            way = layer.down if way is None else way @ layer.down
+        columns.append((layer.kernels if way is None else way @ layer.kernels) @ root)
+        if layer.linear is None and not layer.carry:
+            break
+        way = np.eye(layer.kernel.shape[0]) if way is None else way
+        passed = [np.zeros((len(way), layer.units))]
+        if layer.linear is not None:
+            passed.append(way @ layer.linear)
+        if layer.carry:
+            passed.append(way)
+        way = np.concatenate(passed, axis=1)
+    return np.concatenate(columns, axis=1)
 
 
 def along(layers: Layers, blocks: list[Array]) -> list[Features]:

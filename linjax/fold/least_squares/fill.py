@@ -1,8 +1,17 @@
 """Using up a budget: moves on the path are coarse, and what they leave over is spent again."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
-from linjax.fold.least_squares.budget import CARRY, Prices, Shape, predicted, stored
+from linjax.fold.least_squares.budget import (
+    CARRY,
+    Prices,
+    Shape,
+    linked,
+    predicted,
+    sizes_of,
+    stored,
+)
 
 GROWTH = (8, 32, 10**9)
 """Widths grow by one part in so many, at least by one."""
@@ -17,33 +26,43 @@ def filled(chains: tuple[Prices, ...], shapes: tuple[Shape, ...], spare: int) ->
       spare: parameters that may be added.
     """
     now = list(shapes)
-    best = [_best(prices, shape, spare) for prices, shape in zip(chains, now, strict=True)]
+    together = linked(chains)
+
+    def best_of(c: int) -> tuple[float, int, Shape] | None:
+        size_of = sizes_of(chains, now, c) if together else functools.partial(stored, chains[c])
+        return _best(chains[c], now[c], spare, size_of)
+
+    best = list(map(best_of, range(len(chains))))
     while True:
         open_chains = [c for c, move in enumerate(best) if move is not None]
         if not open_chains:
             return tuple(now)
         c = max(open_chains, key=lambda c: best[c][0])
-        spare -= stored(chains[c], best[c][1]) - stored(chains[c], now[c])
-        now[c] = best[c][1]
-        best = [_best(prices, shape, spare) for prices, shape in zip(chains, now, strict=True)]
+        _, more, now[c] = best[c]
+        spare -= more
+        best = list(map(best_of, range(len(chains))))
 
 
-def _best(prices: Prices, shape: Shape, spare: int) -> tuple[float, Shape] | None:
-    """The wider shape that takes away most error per parameter, and how much that is."""
-    size, error = stored(prices, shape), predicted(prices, shape)
-    found: tuple[float, Shape] | None = None
+def _best(
+    prices: Prices, shape: Shape, spare: int, size_of: Callable[[Shape], int]
+) -> tuple[float, int, Shape] | None:
+    """The wider shape that takes away most error per parameter; how much, and what it costs."""
+    size, error = size_of(shape), predicted(prices, shape)
+    found: tuple[float, int, Shape] | None = None
     for candidate in _wider(prices, shape):
-        more = stored(prices, candidate) - size
+        more = size_of(candidate) - size
         gain = error - predicted(prices, candidate)
         # Where width costs nothing (behind a bottleneck that goes), any gain is worth it.
         worth = gain / max(more, 1)
         if more <= spare and gain > 1e-9 * error and (found is None or worth > found[0]):
-            found = worth, candidate
+            found = worth, more, candidate
     return found
 
 
 def _wider(prices: Prices, shape: Shape) -> Iterator[Shape]:
     """Shapes with one width a little larger."""
+    if prices.link.settled:
+        return
     for i, surface in enumerate(prices.sites):
         for k in _grown(shape.units[i], prices.start.units[i]):
             yield shape.put("units", i, k)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from linjax.fold.least_squares.budget import Shape
-from linjax.fold.least_squares.features import Features, Frame, leaving
+from linjax.fold.least_squares.features import Features, Frame, leaving, onward
 from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy, shape_of, shrunk
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
@@ -65,6 +65,7 @@ def execute(problem: Problem, data: Frame, shape: Shape, inputs: Features | None
         first layer is then refitted to these.
     """
     parts, start = anatomy(problem), shape_of(problem.layers)
+    roots = [metric_root(g) for g in problem.moments.sensitivity]
     v, done, same = parts.features[0] if inputs is None else inputs, [], inputs is None
     for i, layer in enumerate(problem.layers):
         widths = Widths(shape.necks[i], shape.units[i], shape.linears[i])
@@ -76,7 +77,7 @@ def execute(problem: Problem, data: Frame, shape: Shape, inputs: Features | None
             continue
         kernel, shift = refit(data, v, parts.pre[i])
         behind = i if last else i + 1
-        target = parts.pre[behind] @ metric_root(problem.moments.sensitivity[behind])
+        target = parts.features[behind] @ onward(problem.layers, behind, roots)
         stage = Stage(
             inputs=v,
             kernel=kernel,

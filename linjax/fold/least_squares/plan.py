@@ -5,7 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linjax.fold.least_squares.budget import Prices, Shape, Step, path, predicted, rounded, stored
+from linjax.fold.least_squares.budget import (
+    Prices,
+    Shape,
+    Step,
+    path,
+    predicted,
+    rounded,
+    stored_together,
+)
 from linjax.fold.least_squares.fill import filled
 from linjax.fold.least_squares.prices import Problem, many_rows, prices
 
@@ -55,7 +63,7 @@ class Curve(NamedTuple):
         """Returns a step as a plan, its widths rounded down to a multiple."""
         shapes = tuple(rounded(s, round_to) for s in step.shapes)
         pairs = list(zip(self.priced, shapes, strict=True))
-        size = self.fixed + sum(stored(p, s) for p, s in pairs)
+        size = self.fixed + stored_together(self.priced, shapes)
         error = sum(predicted(p, s) for p, s in pairs)
         return Plan(shapes, size, float(np.sqrt(error / self.scale)), self.ridge)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.evidence.moments import Moments
-from linjax.fold.least_squares.budget import CARRY, Prices, Shape
+from linjax.fold.least_squares.budget import CARRY, Link, Prices, Shape
 from linjax.fold.least_squares.features import (
     Features,
     Frame,
@@ -13,6 +13,7 @@ from linjax.fold.least_squares.features import (
     block_rows,
     entering,
     frame,
+    onward,
 )
 from linjax.fold.least_squares.shrink import noise
 from linjax.fold.least_squares.surface import (
@@ -40,11 +41,13 @@ class Problem(NamedTuple):
       layers: its layers, in float64.
       moments: moments of its features, collected on these layers.
       single: whether its last layer is one affine map; several can't share a bottleneck.
+      link: how it hangs together with other chains.
     """
 
     layers: Layers
     moments: Moments
     single: bool = True
+    link: Link = Link()
 
 
 class Anatomy(NamedTuple):
@@ -130,7 +133,8 @@ def halves(problem: Problem, ridge: float) -> list[tuple[Frame, Frame]]:
 def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
     layers, moments = problem.layers, problem.moments
     parts = anatomy(problem)
-    weighted = [z @ metric_root(g) for z, g in zip(parts.pre, moments.sensitivity, strict=True)]
+    roots = [metric_root(g) for g in moments.sensitivity]
+    weighted = [v @ onward(layers, i, roots) for i, v in enumerate(parts.features)]
     axes = [principal(train, t) for t in weighted]
     necks = [neck_curve(t, v, test) for t, (_, v) in zip(weighted, axes, strict=True)]
     targets = [t @ leading(*axis) for t, axis in zip(weighted, axes, strict=True)]
@@ -142,7 +146,8 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
     # The kernels of a gated layer share no bottleneck.
     necks = [np.zeros(1) if x.mates else n for x, n in zip(layers, necks, strict=True)]
     kernels = tuple(1 + len(layer.mates) for layer in layers)
-    return Prices(layers[0].reads, shape_of(layers), kernels, sites, tuple(necks), output)
+    start = shape_of(layers)
+    return Prices(layers[0].reads, start, kernels, sites, tuple(necks), output, problem.link)
 
 
 def prices(problem: Problem, ridge: float) -> Prices:

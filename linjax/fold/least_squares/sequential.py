@@ -21,6 +21,7 @@ from linjax.fold.least_squares.features import (
     along,
     block_rows,
     frame,
+    onward,
     side_by_side,
 )
 from linjax.fold.least_squares.measure import Data, Target, measure
@@ -51,7 +52,8 @@ def fold_sequentially(data: Data, problems: tuple[Problem, ...], plan: Plan) -> 
     for chain, (problem, shape) in enumerate(zip(problems, plan.shapes, strict=True)):
         added = frame(problem.moments)._replace(covariance=plan.ridge * spread(problem))
         look = functools.partial(measure, data, chain, flat)
-        work = _Chain(problem, shape, anatomy(problem).pre, added, look)
+        parts = anatomy(problem)
+        work = _Chain(problem, shape, parts.features, parts.pre, added, look)
         flat = write_chain(graph, flat, graph.chains[chain], _fold_chain(work))
     return flat
 
@@ -62,7 +64,8 @@ class _Chain(NamedTuple):
     Attributes:
       problem: the chain.
       shape: widths to fold to.
-      pre: the original's pre-activations as maps of ``a``.
+      features: what the original's layers read, as maps of ``a``.
+      pre: their pre-activations, likewise.
       noise: moments of the original's ``a`` whose covariance is that of the noise by which
         regressions are shrunk.
       measure: gathers moments of (layers folded so far, depth, target).
@@ -70,6 +73,7 @@ class _Chain(NamedTuple):
 
     problem: Problem
     shape: Shape
+    features: tuple[Features, ...]
     pre: tuple[Features, ...]
     noise: Frame
     measure: Callable[[Layers, int, Target], Frame]
@@ -111,10 +115,10 @@ def _chosen(
 ) -> tuple[Layer, Array]:
     """Chooses among a refitted layer's units, seen in the folded network."""
     layers, depth = chain.problem.layers, len(done)
-    root = chain.root(depth + 1)
-    weighted = chain.pre[depth + 1] @ root
+    wanted = onward(layers, depth + 1, [chain.root(i) for i in range(len(layers))])
+    weighted = chain.features[depth + 1] @ wanted
     axes = leading(*principal(frame(chain.problem.moments), weighted))
-    target = Target(layers, depth + 1, _reading(layers[depth + 1]) @ root @ axes)
+    target = Target(layers, depth + 1, wanted @ axes)
     beside = [Features(block_rows(chain.problem.moments)[depth + 1]), weighted @ axes]
     seen = _seen(chain, (*done, whole), blocks, depth, target, beside)
     v, h, aim = _spans(seen, whole.units, axes.shape[1])
