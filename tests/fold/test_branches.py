@@ -1,5 +1,6 @@
 """Activations read by several affine maps of which some have units themselves."""
 
+import itertools
 import warnings
 
 import jax
@@ -115,7 +116,7 @@ def test_sizes_are_met_and_measured(dtype, gated):
             / float(jnp.linalg.norm(want - want.mean(0)))
         )
         assert errors[-1] <= 2 * report.predicted + 1e-4
-    assert errors[1] < 0.05 and errors == sorted(errors)
+    assert errors[1] < 0.05 and all(a <= b + 1e-6 for a, b in itertools.pairwise(errors))
     exact = linjax.fold(params, known, linjax.tolerance(1e-3))
     assert linjax.count(exact) < 0.8 * linjax.count(params)
     assert distance(net.apply(exact, x), want) < 1e-2

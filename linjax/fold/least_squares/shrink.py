@@ -37,6 +37,8 @@ def noise(layers: Layers, pre: tuple[Features, ...], blocks: list[Array], data: 
     inputs = blocks[0]
     spread[inputs, inputs] = np.diag(data.covariance)[inputs]
     for layer, z, units in zip(layers[:-1], pre, blocks[1:], strict=False):
+        if not len(units):  # a layer that has vanished
+            continue
         before = np.arange(units[0])
         if layer.mates:  # a product of several z has no slope
             slope, left = np.zeros(len(units)), data.covariance[np.ix_(units, units)]
