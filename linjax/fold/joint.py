@@ -141,9 +141,9 @@ class _System:
 
         @jax.jit
         def product(vector: Array, direction: Array, inputs: Any) -> Array:
-            y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
-            _, tangent = jax.jvp(lambda w: outputs(w, inputs), (vector,), (direction,))
-            return pull(curvature(y, tangent, metric))[0]
+            y, push = jax.linearize(lambda w: outputs(w, inputs), vector)
+            (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
+            return back
 
         self._error, self._product = error, product
         self._gradient = jax.jit(jax.grad(error))
