@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from linjax.errors import EvidenceError, StructureError
-from linjax.evidence import channels, placement, sensitivity, sums
+from linjax.evidence import channels, heads, placement, sensitivity, sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.evidence.weights import checked, first, of_samples
@@ -127,16 +127,20 @@ def collect(
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
     beside = None if weights is None or callable(weights) else iter(weights)
+    values = heads.Gathering(net, metric, folds, mesh)
     for index, batch in enumerate(track(batches, "collect", progress)):
         given = _given(weights, beside, batch, index)
         inputs, each = _inputs(batch, given, index, mesh)
         if state is None:
             state = _empty(net, params, inputs, each, second_moments, folds, limits)
         state = _step(net, params, inputs, each, state, folds, limits)
+        if second_moments:
+            values.add(params, inputs, each)
         if second_moments and index < SENSITIVITY_BATCHES:
             some, some_of = first(inputs, each, quota)
             draw = jax.random.fold_in(key, index)
             outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric, some_of))
+            values.weigh(params, some, draw, some_of)
             if net.graph.channels:
                 some, some_of = first(inputs, each, CHANNEL_ROWS)
                 weighed.append(channels.sensitivity_sums(net, params, some, draw, metric, some_of))
@@ -151,7 +155,7 @@ def collect(
     stats = _finish(net, params, host, state, outputs)
     sizes = channels.shapes(net, params, inputs, limits) if weighed else []
     maps, variation = _channels(net, host, state, weighed, sizes)
-    return dataclasses.replace(stats, channels=maps, variation=variation)
+    return dataclasses.replace(stats, channels=maps, variation=variation, heads=values.moments())
 
 
 def _check(net: Net, params: Any, metric: str, folds: int) -> None:

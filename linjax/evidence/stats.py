@@ -71,6 +71,8 @@ class Stats:
       channels: statistics by site behind a convolution, in the order of ``graph.channels``.
       variation: mean square of the outputs about their mean, in the output metric, for an
         example; measured where there are convolutions, else zero.
+      heads: second moments of what attention's output kernels read, in the order of
+        ``graph.heads``; none where second moments weren't asked for.
     """
 
     units: tuple[UnitStats, ...]
@@ -79,6 +81,7 @@ class Stats:
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
     channels: tuple[ChannelStats, ...] = ()
     variation: Array = 0.0
+    heads: tuple[Moments, ...] = ()
 
     @property
     def rates(self) -> dict[str, Array]:
@@ -137,7 +140,8 @@ def merge(a: Stats, b: Stats) -> Stats:
     rows = [sum(float(c.units.count) for c in s.channels) for s in (a, b)]
     share = rows[1] / max(sum(rows), 1.0)
     variation = (1 - share) * a.variation + share * b.variation
-    return Stats(units, moments, a.graph, a.leaves, channels, variation)
+    heads = tuple(map(_merge_moments, a.heads, b.heads))
+    return Stats(units, moments, a.graph, a.leaves, channels, variation, heads)
 
 
 def _merge_channels(a: ChannelStats, b: ChannelStats) -> ChannelStats:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import jax
 
 from linjax.graph import dense, linking
+from linjax.graph import heads as head_sites
 from linjax.graph.channels import convolutions
 from linjax.graph.channels import sites as channel_sites
 from linjax.graph.channels.sites import Channels
 from linjax.graph.dense import Interior
 from linjax.graph.dots import Dot, find_dots
 from linjax.graph.program import Program
-from linjax.graph.structure import Affine, Graph, Leaf
+from linjax.graph.structure import Affine, Graph, HeadSite, Leaf
 from linjax.graph.views import find_views
 
 
@@ -27,6 +28,7 @@ class Analysis(NamedTuple):
     interiors: dict[str, Interior]
     scaled: dict[str, convolutions.Behind]
     channels: Channels
+    heads: dict[str, tuple[HeadSite, head_sites.Inside]]
 
 
 def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
@@ -58,8 +60,16 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     }
     found = channel_sites.find(context, convs, products)
     refusals += found.refusals
-    graph = Graph(affines, chains, tuple(refusals), leaves, found.convolutions, found.sites)
-    return Analysis(graph, dots, interiors, scaled, found.channels)
+    folding = {name for chain in chains for group in chain.groups for name in group}
+    folding |= {reading.consumer for site in found.sites for reading in site.readings}
+    taken = frozenset(dot.leaf for name, dot in dots.items() if name in folding)
+    named = frozenset((*dots, *(refusal.name for refusal in refusals)))
+    heads = head_sites.find(context, taken, named)
+    sites_of = tuple(site for site, _ in heads.values())
+    own = {name for site in sites_of for name in (site.name, site.out)}
+    left = tuple(refusal for refusal in refusals if refusal.name not in own)
+    graph = Graph(affines, chains, left, leaves, found.convolutions, found.sites, sites_of)
+    return Analysis(graph, dots, interiors, scaled, found.channels, heads)
 
 
 def _affine(name: str, dot: Dot, bias: int | None, leaves: tuple[Leaf, ...]) -> Affine:

@@ -95,7 +95,7 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
       StructureError: naming the first leaf that is missing, unknown, or of a wrong dtype
         or, outside the foldable part, of a wrong shape.
     """
-    foldable = foldable_paths(graph) | channel_paths(graph)
+    foldable = foldable_paths(graph) | channel_paths(graph) | head_paths(graph)
     known = {leaf.path: leaf for leaf in graph.leaves}
     for leaf in graph.leaves:
         if leaf.path in flat:
@@ -127,6 +127,12 @@ def channel_paths(graph: Graph) -> frozenset[Path]:
     for site in graph.channels:
         paths.update(leaf.path for leaf in site.unit_leaves)
     return frozenset(paths)
+
+
+def head_paths(graph: Graph) -> frozenset[Path]:
+    """Paths of the leaves that lower ranks of attention's values narrow."""
+    paths = {path for site in graph.heads for path in (site.value, site.value_bias, site.kernel)}
+    return frozenset(path for path in paths if path is not None)
 
 
 def foldable_paths(graph: Graph) -> frozenset[Path]:

@@ -17,6 +17,7 @@ from linjax.graph.analysis import Analysis, Dot
 from linjax.graph.chains import Flow, Parts
 from linjax.graph.channels import kernels as channel_kernels
 from linjax.graph.channels.stream import ChannelRun
+from linjax.graph.heads import HeadsRun
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
 
@@ -128,6 +129,8 @@ class _Execution:
             program, graph, analysis.channels, flat, self.env, probes, through
         )
 
+        self.heads = HeadsRun(program, analysis.heads, flat, self.env, probes)
+
     def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Any], dict[str, Array]]:
         """Executes all operations in order."""
         paths = [leaf.path for leaf in self.analysis.graph.leaves]
@@ -138,6 +141,8 @@ class _Execution:
         kernels = {dot.leaf for dot in self.analysis.dots.values()}
         skipped = {self.program.leaves[leaf].id for leaf in kernels} | self.channels.kernels()
         for index, op in enumerate(self.program.ops):
+            if self.heads.handle(index, op, self._read):
+                continue
             if self.channels.handle(index, op):
                 name = self.channels.at.get(index)
                 if name is not None:
@@ -153,7 +158,8 @@ class _Execution:
                 self._outside(op)
                 self.channels.after(op)
         outputs = [self._read(o) for o in self.program.outputs]
-        taps, results = self.taps | self.channels.taps, self.results | self.channels.results
+        taps = self.taps | self.channels.taps | self.heads.taps
+        results = self.results | self.channels.results | self.heads.results
         return jax.tree.unflatten(self.program.out_tree, outputs), taps, results
 
     def _read(self, operand: Operand) -> Array | None:

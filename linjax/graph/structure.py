@@ -238,6 +238,34 @@ class ChannelSite(NamedTuple):
     straight: bool = True
 
 
+class HeadSite(NamedTuple):
+    """Attention's values: heads whose features can become fewer combinations of them.
+
+    Attributes:
+      name: name of the value kernel's map.
+      out: name of the output kernel's map.
+      value: path of the value kernel: inputs first, then heads and features, or both as one axis.
+      value_bias: path of its bias, None without one.
+      kernel: path of the output kernel: heads and features, or both as one axis, then outputs.
+      bias: path of its bias, None without one.
+      heads: number of heads.
+      width: features of each head in the traced network.
+      inputs: number of features that the value kernel reads.
+      outputs: number of features that the output kernel makes.
+    """
+
+    name: str
+    out: str
+    value: Path
+    value_bias: Path | None
+    kernel: Path
+    bias: Path | None
+    heads: int
+    width: int
+    inputs: int
+    outputs: int
+
+
 class Refusal(NamedTuple):
     """Something that was left alone, and why."""
 
@@ -286,6 +314,7 @@ class Graph(NamedTuple):
       leaves: the traced parameter pytree's leaves, in order.
       convolutions: every convolution whose kernel is a parameter leaf.
       channels: the sites between a convolution and what reads it.
+      heads: the linear paths of attention's values.
     """
 
     affines: tuple[Affine, ...]
@@ -294,6 +323,7 @@ class Graph(NamedTuple):
     leaves: tuple[Leaf, ...]
     convolutions: tuple[Convolution, ...] = ()
     channels: tuple[ChannelSite, ...] = ()
+    heads: tuple[HeadSite, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -1,0 +1,344 @@
+"""Attention's values: a linear path from a kernel through the attention weights to another.
+
+With A_h the attention weights of head h, attention adds ``Σ_h A_h (x V_h + b_h) O_h`` to its
+result. What stands between V_h and O_h acts on whole positions, so that a head's features can be
+replaced by fewer combinations of them, ``V_h U_h``, with O_h to match. Found by what is done
+with values, not by names.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from linjax.errors import StructureError
+from linjax.graph.channels.convolutions import Context
+from linjax.graph.channels.places import Place, moved, rerun
+from linjax.graph.program import Const, Op, Operand, Program, Ref
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import HeadSite, Path, join
+from linjax.graph.views import operand_id
+
+Array = Any
+
+SAME = frozenset({"convert_element_type", "copy", "copy_p", "name", "stop_gradient"})
+LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
+
+
+class Inside(NamedTuple):
+    """The values between two kernels, for the runner.
+
+    Attributes:
+      value: index of the product with the value kernel.
+      out: index of the product with the output kernel.
+      ops: indices of the operations between them, those on the bias too.
+      places: by value, where a head's features are.
+    """
+
+    value: int
+    out: int
+    ops: frozenset[int]
+    places: dict[int, Place]
+
+
+class Unfit(Exception):
+    """Not such a path."""
+
+
+def find(
+    context: Context, taken: frozenset[int], known: frozenset[str]
+) -> dict[str, tuple[HeadSite, Inside]]:
+    """Finds all paths of values, by name.
+
+    Args:
+      context: the program.
+      taken: kernel leaves of maps that fold otherwise.
+      known: names of maps, those that were refused too.
+    """
+    found = {}
+    for index, op in enumerate(context.program.ops):
+        leaf = _kernel(context, op, taken)
+        if leaf is None:
+            continue
+        try:
+            site, inside = _Growth(context, taken, known, index, op, leaf).grow()
+        except Unfit:
+            continue
+        found[site.name] = site, inside
+    return found
+
+
+def _kernel(context: Context, op: Op, taken: frozenset[int]) -> int | None:
+    """The leaf of a product whose second operand is a kernel used as it is, and only here."""
+    if op.name != "dot_general" or len(op.inputs) != 2:
+        return None
+    views, program = context.views, context.program
+    ref = operand_id(op.inputs[1])
+    if ref not in views.leaf or operand_id(op.inputs[0]) in views.derived:
+        return None
+    leaf = views.leaf[ref]
+    rank = len(context.leaves[leaf].shape)
+    if leaf in taken or views.axes[ref] != tuple(range(rank)) or rank not in (2, 3):
+        return None
+    whole = program.shape(op.inputs[1]) == context.leaves[leaf].shape
+    floating = context.leaves[leaf].dtype.startswith(("float", "bfloat"))
+    _, batch = op.params["dimension_numbers"]
+    return leaf if views.uses[leaf] == 1 and floating and whole and not batch[0] else None
+
+
+class _Growth:
+    """Follows the features of a value kernel to the kernel that reads them."""
+
+    def __init__(
+        self, context: Context, taken: frozenset[int], known: frozenset[str], index: int, op: Op,
+        leaf: int,
+    ) -> None:  # fmt: skip
+        self.context, self.taken, self.known = context, taken, known
+        self.index, self.op, self.leaf = index, op, leaf
+        self.places: dict[int, Place] = {}
+        self.ops: set[int] = set()
+        self.bias: int | None = None
+        self.out: tuple[int, int] | None = None
+        self.mixed = False
+        ((data, kernel), _) = op.params["dimension_numbers"]
+        rank = len(context.program.shape(op.inputs[0]))
+        if tuple(kernel) != (0,) or tuple(data) != (rank - 1,):
+            raise Unfit
+        self.start = op.outputs[0]
+        self.shape = context.leaves[leaf].shape
+        last = len(context.program.shape(self.start)) - 1
+        self.heads = self.shape[1] if len(self.shape) == 3 else self._split(self.start)
+        self.width = math.prod(self.shape[1:]) // self.heads
+        outer = 1 if len(self.shape) == 3 else self.heads
+        self.places[self.start.id] = Place(last, outer, 1)
+
+    def _split(self, value: Ref) -> int:
+        """Heads that a flat kernel's features are reshaped to."""
+        program, readers = self.context.program, self.context.readers
+        while len(readers.get(value.id, ())) == 1 and readers[value.id][0] >= 0:
+            op = program.ops[readers[value.id][0]]
+            if op.name == "reshape":
+                before, after = program.shape(value), program.shape(op.outputs[0])
+                both = math.prod(after[-2:])
+                if len(after) == len(before) + 1 and both == before[-1]:
+                    return after[-2]
+                return 1
+            if op.name not in {"add", *SAME}:
+                return 1
+            value = op.outputs[0]
+        return 1
+
+    def grow(self) -> tuple[HeadSite, Inside]:
+        """Returns the path, or raises Unfit."""
+        context = self.context
+        frontier = sorted(set(context.readers.get(self.start.id, ())))
+        while frontier:
+            index = frontier.pop(0)
+            if index < 0:
+                raise Unfit
+            op = context.program.ops[index]
+            if self._is_out(index, op):
+                continue
+            place = self._place(op)
+            self.ops.add(index)
+            self.places[op.outputs[0].id] = place
+            more = context.readers.get(op.outputs[0].id, ())
+            frontier = sorted({*frontier, *more} - {index})
+        if self.out is None or not self.mixed:
+            raise Unfit
+        return self._site(*self.out)
+
+    def _inside(self, operand: Operand) -> bool:
+        return isinstance(operand, Ref) and operand.id in self.places
+
+    def _is_out(self, index: int, op: Op) -> bool:
+        leaf = _kernel(self.context, op, self.taken)
+        if leaf is None or not self._inside(op.inputs[0]):
+            return False
+        place = self.places[op.inputs[0].id]
+        ((data, kernel), _) = op.params["dimension_numbers"]
+        pairs = dict(zip(data, kernel, strict=True))
+        shape = self.context.leaves[leaf].shape
+        flat = len(shape) == 2 and pairs == {place.axis: 0} and place.outer == self.heads
+        apart = len(shape) == 3 and len(pairs) == 2 and pairs.get(place.axis) == 1
+        apart = apart and place.outer == 1 and shape[0] == self.heads
+        if not (flat or apart) or place.inner != 1 or self.out is not None:
+            raise Unfit
+        self.out = index, leaf
+        return True
+
+    def _place(self, op: Op) -> Place:
+        """Where an operation's result has the features, if it treats all of a head alike."""
+        mine = [o for o in op.inputs if self._inside(o)]
+        if len(mine) != 1 or len(op.outputs) != 1:
+            raise Unfit
+        program, place = self.context.program, self.places[mine[0].id]
+        if op.name in SAME:
+            return place
+        if op.name in LAYOUT and op.inputs[0] == mine[0]:
+            to = moved(op, program, place, self.width)
+            if to is None:
+                raise Unfit
+            return to
+        other = next((o for o in op.inputs if o != mine[0]), None)
+        if op.name in ("mul", "div") and op.inputs[0] == mine[0]:
+            if isinstance(other, Const) and other.shape == ():
+                return place
+            raise Unfit
+        if op.name == "add" and isinstance(other, Ref) and self.bias is None:
+            self._bias(other, place)
+            return place
+        if op.name == "dot_general" and operand_id(other) not in self.context.views.derived:
+            self.mixed = True
+            return _through(op, program, place, op.inputs.index(mine[0]))
+        raise Unfit
+
+    def _bias(self, other: Ref, place: Place) -> None:
+        """Takes in a bias, and the operations that lay it out."""
+        context, program = self.context, self.context.program
+        made = {out.id: i for i, op in enumerate(program.ops) for out in op.outputs}
+        leaf = context.views.leaf.get(other.id)
+        if leaf is None or self.mixed:
+            raise Unfit
+        path, ref = [], other
+        while ref.id in made:
+            path.append(made[ref.id])
+            ref = program.ops[made[ref.id]].inputs[0]
+        shape = context.leaves[leaf].shape
+        fits = shape == self.shape[1:] or shape == (self.heads * self.width,)
+        readers = all(len(context.readers[program.ops[i].outputs[0].id]) == 1 for i in path)
+        if not fits or not readers or len(context.readers[ref.id]) != 1:
+            raise Unfit
+        last = len(shape) - 1
+        at = Place(last, 1 if len(shape) == 2 else self.heads, 1)
+        self.places[ref.id] = at
+        for i in reversed(path):
+            op = program.ops[i]
+            to = at if op.name in SAME else moved(op, program, at, self.width)
+            if to is None:
+                raise Unfit
+            self.ops.add(i)
+            self.places[op.outputs[0].id] = at = to
+        if at != place:
+            raise Unfit
+        self.bias = leaf
+
+    def _site(self, index: int, leaf: int) -> tuple[HeadSite, Inside]:
+        leaves = self.context.leaves
+        site = HeadSite(
+            name=_name(leaves[self.leaf].path, self.known),
+            out=_name(leaves[leaf].path, self.known),
+            value=leaves[self.leaf].path,
+            value_bias=None if self.bias is None else leaves[self.bias].path,
+            kernel=leaves[leaf].path,
+            bias=self._out_bias(index, leaves[leaf].shape[-1]),
+            heads=self.heads,
+            width=self.width,
+            inputs=self.shape[0],
+            outputs=leaves[leaf].shape[-1],
+        )
+        return site, Inside(self.index, index, frozenset(self.ops), self.places)
+
+    def _out_bias(self, index: int, outputs: int) -> Path | None:
+        context, program = self.context, self.context.program
+        value = program.ops[index].outputs[0]
+        readers = context.readers.get(value.id, ())
+        if len(readers) != 1 or readers[0] < 0 or program.ops[readers[0]].name != "add":
+            return None
+        for operand in program.ops[readers[0]].inputs:
+            leaf = context.views.leaf.get(operand_id(operand))
+            if leaf is not None and context.leaves[leaf].shape == (outputs,):
+                return context.leaves[leaf].path if context.views.uses[leaf] == 1 else None
+        return None
+
+
+def _through(op: Op, program: Program, place: Place, side: int) -> Place:
+    """Where features are behind a product with other data along other axes."""
+    contract, batch = op.params["dimension_numbers"]
+    if place.axis in (*contract[side], *batch[side]):
+        raise Unfit
+    rank = len(program.shape(op.inputs[side]))
+    free = [a for a in range(rank) if a not in (*contract[side], *batch[side])]
+    ahead = len(batch[0])
+    if side == 1:
+        other = len(program.shape(op.inputs[0]))
+        ahead += other - len(contract[0]) - len(batch[0])
+    return place._replace(axis=ahead + free.index(place.axis))
+
+
+def _name(path: Path, known: frozenset[str]) -> str:
+    """The name that a kernel's map is told by elsewhere."""
+    names = map(join, (path[:-1], path[1:-1], path, path[1:]))
+    return next((name for name in names if name in known), join(path))
+
+
+def rank(site: HeadSite, flat: Flat) -> int:
+    """Reads the number of features of each head off the value kernel's shape.
+
+    Raises:
+      StructureError: if the kernels' shapes don't fit one another.
+    """
+
+    def width(path: Path, others: int, shape: tuple[int, ...]) -> int:
+        size, rest = math.prod(shape), others * site.heads
+        if size % max(rest, 1) or not size:
+            raise StructureError(f"{join(path)}: shape {shape}, expected {rest} entries a feature")
+        return size // rest
+
+    for path in (site.value, site.kernel):
+        if path not in flat:
+            raise StructureError(f"{join(path)}: missing, expected a kernel")
+    own = width(site.value, site.inputs, jnp.shape(flat[site.value]))
+    found = {own, width(site.kernel, site.outputs, jnp.shape(flat[site.kernel]))}
+    if site.value_bias in flat:
+        found.add(width(site.value_bias, 1, jnp.shape(flat[site.value_bias])))
+    if len(found) > 1:
+        raise StructureError(f"{join(site.kernel)}: not as many features a head as {site.name} has")
+    return own
+
+
+class HeadsRun:
+    """The part of an execution that concerns paths of values."""
+
+    def __init__(
+        self, program: Program, found: dict[str, tuple[HeadSite, Inside]], flat: Flat,
+        env: dict[int, Array], probes: dict[str, Array],
+    ) -> None:  # fmt: skip
+        self.program, self.flat, self.env, self.probes = program, flat, env, probes
+        self.taps: dict[str, Array] = {}
+        self.results: dict[str, Array] = {}
+        self.at: dict[int, tuple[HeadSite, Inside, int]] = {}
+        for site, inside in found.values():
+            own = site, inside, rank(site, flat)
+            narrow = own[2] != site.width
+            for index in {inside.value, inside.out, *(inside.ops if narrow else ())}:
+                self.at[index] = own
+
+    def handle(self, index: int, op: Op, read: Callable[[Operand], Array | None]) -> bool:
+        """Executes an operation if it belongs to a path; returns whether it does."""
+        if index not in self.at:
+            return False
+        site, inside, width = self.at[index]
+        values = [read(o) for o in op.inputs]
+        out = op.outputs[0].id
+        if index in (inside.value, inside.out):
+            path = site.value if index == inside.value else site.kernel
+            dtype = self.program.avals[operand_id(op.inputs[1])].dtype
+            value = op.bind(values[0], jnp.asarray(self.flat[path], dtype))[0]
+            if index == inside.out:
+                self.taps[site.name] = values[0].reshape(-1, site.heads * width)
+                value = self._probed(site, value)
+            self.env[out] = value
+            return True
+        refs = [o for o in op.inputs if isinstance(o, Ref) and o.id in inside.places]
+        before, after = inside.places[refs[0].id], inside.places[out]
+        self.env[out] = rerun(op, tuple(values), before, after, width, site.width)
+        return True
+
+    def _probed(self, site: HeadSite, value: Array) -> Array:
+        probe = self.probes.get(site.out)
+        if probe is not None:
+            value = value + probe.reshape(value.shape)
+        self.results[site.out] = value.reshape(-1, site.outputs)
+        return value
