@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
-from linjax.evidence import sums
+from linjax.evidence import placement, sums
 from linjax.evidence.channels import finished
 from linjax.evidence.moments import Moments
 from linjax.evidence.sensitivity import cotangents
@@ -55,8 +56,8 @@ def sensitivity_sums(
 class Gathering:
     """Adds up batches on the host; does nothing where there are no such paths."""
 
-    def __init__(self, net: Net, metric: str, folds: int) -> None:
-        self.net, self.metric, self.folds = net, metric, folds
+    def __init__(self, net: Net, metric: str, folds: int, mesh: Mesh | None) -> None:
+        self.net, self.metric, self.folds, self.mesh = net, metric, folds, mesh
         self.centres: tuple[Array, ...] | None = None
         self.sums: Any = None
         self.weighed: Any = None
@@ -66,22 +67,23 @@ class Gathering:
         if not self.net.graph.heads:
             return
         now, self.centres = batch_sums(self.net, params, inputs, self.centres, self.folds)
-        self.sums = _added(self.sums, now)
+        self.sums = _added(self.sums, placement.fetch(now, self.mesh))
 
     def weigh(self, params: Any, inputs: Any, key: Array) -> None:
         """Adds the sensitivities of a batch."""
         if not self.net.graph.heads:
             return
         now = sensitivity_sums(self.net, params, inputs, key, self.metric)
-        self.weighed = _added(self.weighed, now)
+        self.weighed = _added(self.weighed, placement.fetch(now, self.mesh))
 
     def moments(self) -> tuple[Moments, ...]:
         """Returns the moments by path, none where sensitivities weren't asked for."""
         if self.weighed is None:
             return ()
+        centres = placement.fetch(self.centres, self.mesh)
         return tuple(
             finished(c, centre, gram, float(rows), (len(centre),))
-            for c, centre, (rows, gram) in zip(self.sums, self.centres, self.weighed, strict=True)
+            for c, centre, (rows, gram) in zip(self.sums, centres, self.weighed, strict=True)
         )
 
 

@@ -60,7 +60,8 @@ class Work(NamedTuple):
         known = self.known
         if isinstance(known, ChannelFrontier):
             return known.fold(self.params, known.plan(rule))[0]
-        return written(self.params, known.stats, known.fold(known.plan(rule)))
+        plan = known.plan(rule)
+        return known.with_heads(written(self.params, known.stats, known.fold(plan)), plan)
 
     def refitted(self, rule: Size) -> list[Any]:
         """Returns the network folded in one shot, and refitted layer by layer.
@@ -75,8 +76,10 @@ class Work(NamedTuple):
         if self.net.graph.branching:
             return [self.one_shot(rule)]
         data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
-        sequential = fold_sequentially(data, known.problems, known.plan(rule))
-        return [self.one_shot(rule), pytree.unflatten(sequential, like=self.params)]
+        plan = known.plan(rule)
+        sequential = fold_sequentially(data, known.problems, known.of_chains(plan))
+        small = pytree.unflatten(sequential, like=self.params)
+        return [self.one_shot(rule), known.with_heads(small, plan)]
 
     def _passes(self) -> Iterable[Batch]:
         """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""

@@ -156,7 +156,8 @@ def _least_squares(
     plan = known.plan(rule)
     after = iter(known.fold(plan))
     small, report = transform(params, known.stats.graph, lambda *_: next(after))
-    return small, report._replace(predicted=plan.error)
+    small = known.with_heads(small, plan)
+    return small, report._replace(predicted=plan.error, after=count(small))
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:

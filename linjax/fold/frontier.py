@@ -8,6 +8,9 @@ from linjax.errors import EvidenceError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.frontier import ChannelFrontier, channel_frontier
+from linjax.fold.heads import Heads, with_heads
+from linjax.fold.heads import folded as folded_heads
+from linjax.fold.heads import read as read_heads
 from linjax.fold.least_squares.branches import joined
 from linjax.fold.least_squares.budget import Link
 from linjax.fold.least_squares.one_shot import fold_moments
@@ -35,6 +38,7 @@ class Frontier(NamedTuple):
       curves: what every size costs, by shrinkage.
       before: parameters of the network.
       fingerprint: digest of its parameters.
+      heads: paths of attention's values, whose shapes follow those of the chains in a plan.
     """
 
     stats: Stats
@@ -42,6 +46,7 @@ class Frontier(NamedTuple):
     curves: tuple[Curve, ...]
     before: int
     fingerprint: str
+    heads: tuple[Heads, ...] = ()
 
     def plan(self, rule: Size | Tolerance) -> Plan:
         """Returns the widths that a rule asks for."""
@@ -51,7 +56,20 @@ class Frontier(NamedTuple):
 
     def fold(self, plan: Plan) -> tuple[Layers, ...]:
         """Returns the chains folded to a plan in one shot."""
+        plan = self.of_chains(plan)
         return joined(self.problems, plan, fold_moments(self.problems, plan))
+
+    def of_chains(self, plan: Plan) -> Plan:
+        """Returns a plan's part about chains."""
+        return plan._replace(shapes=plan.shapes[: len(self.problems)])
+
+    def with_heads(self, params: Any, plan: Plan) -> Any:
+        """Returns folded parameters with attention's values at the ranks of a plan, too."""
+        if not self.heads:
+            return params
+        shapes = plan.shapes[len(self.problems) :]
+        flat = folded_heads(pytree.flatten(params), self.heads, shapes, plan.ridge)
+        return pytree.unflatten(flat, like=params)
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters."""
@@ -108,8 +126,9 @@ def frontier(params: Any, stats: Stats) -> Frontier | ChannelFrontier:
     problems = chain_problems(params, stats)
     own = pytree.foldable_paths(stats.graph)
     fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
-    found = curves(problems, fixed)
-    return Frontier(stats, problems, found, count(params), fingerprint(params))
+    heads = read_heads(pytree.flatten(params), stats)
+    found = with_heads(curves(problems, fixed), heads, pytree.flatten(params))
+    return Frontier(stats, problems, found, count(params), fingerprint(params), heads)
 
 
 def known_or_made(

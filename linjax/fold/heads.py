@@ -29,7 +29,7 @@ from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.heads import rank
-from linjax.graph.structure import Graph, HeadSite
+from linjax.graph.structure import HeadSite, Path
 
 Array = np.ndarray
 
@@ -156,10 +156,12 @@ def surplus(heads: Sequence[Heads]) -> int:
     return sum(one.site.heads * one.site.outputs for one in heads)
 
 
-def with_heads(found: Sequence[Curve], heads: Sequence[Heads], params: pytree.Flat) -> list[Curve]:
+def with_heads(
+    found: Sequence[Curve], heads: Sequence[Heads], params: pytree.Flat
+) -> tuple[Curve, ...]:
     """Returns curves on which the ranks of attention's values share the budget with chains."""
     if not heads:
-        return list(found)
+        return tuple(found)
     paths = {p for one in heads for p in (one.site.value, one.site.value_bias, one.site.kernel)}
     own = count([leaf for path_, leaf in params.items() if path_ in paths])
     result = []
@@ -170,7 +172,7 @@ def with_heads(found: Sequence[Curve], heads: Sequence[Heads], params: pytree.Fl
             lambda step: all(_valid(s) for s in step.shapes[-len(heads) :]), path(priced, fixed)
         )
         result.append(curve._replace(priced=priced, steps=tuple(steps), fixed=fixed))
-    return result
+    return tuple(result)
 
 
 def _valid(shape: Shape) -> bool:
@@ -179,18 +181,16 @@ def _valid(shape: Shape) -> bool:
 
 
 def folded(
-    graph: Graph, flat: pytree.Flat, heads: Sequence[Heads], shapes: Sequence[Shape], ridge: float
+    flat: pytree.Flat, heads: Sequence[Heads], shapes: Sequence[Shape], ridge: float
 ) -> pytree.Flat:
     """Returns the flat pytree with attention's values at given ranks.
 
     Args:
-      graph: the network.
-      flat: its parameters.
+      flat: the network's parameters.
       heads: the paths, with moments.
       shapes: what a plan says of each.
       ridge: shrinkage of the refits.
     """
-    del graph
     flat = dict(flat)
     for one, shape in zip(heads, shapes, strict=True):
         width = min(max(shape.units[0], 1), one.width)
@@ -202,21 +202,18 @@ def folded(
         kernel = solve(data.within(f), data.between(f, z))
         shift = data.mean_of(z) - data.mean_of(f) @ kernel
         by_head = kernel.reshape(width, site.heads, -1).swapaxes(0, 1)
-        _put(flat, site.value, np.einsum("phw,hwr->phr", one.value, directions))
-        _put(flat, site.kernel, by_head)
+        _put(flat, site.value, np.einsum("phw,hwr->phr", one.value, directions), (site.inputs, -1))
+        _put(flat, site.kernel, by_head, (-1, site.outputs))
         if one.value_bias is not None:
-            _put(flat, site.value_bias, np.einsum("hw,hwr->hr", one.value_bias, directions))
+            _put(flat, site.value_bias, np.einsum("hw,hwr->hr", one.value_bias, directions), (-1,))
         if site.bias is not None:
             bias = np.asarray(flat[site.bias]).astype(np.float64)
-            _put(flat, site.bias, bias + shift)
+            _put(flat, site.bias, bias + shift, (-1,))
     return flat
 
 
-def _put(flat: pytree.Flat, path_: tuple[str, ...], value: Array) -> None:
+def _put(flat: pytree.Flat, path_: Path, value: Array, joined: tuple[int, ...]) -> None:
     """Writes an array in the leaf's layout, heads and features as one axis where they were."""
     old = flat[path_]
-    if jnp.ndim(old) < value.ndim:
-        axis = 0 if path_ is None or value.shape[-1] == jnp.shape(old)[-1] else -1
-        merged = (-1, value.shape[-1]) if axis == 0 else (*value.shape[:-2], -1)
-        value = value.reshape(merged)
-    flat[path_] = jnp.asarray(value, old.dtype)
+    shape = value.shape if jnp.ndim(old) == value.ndim else joined
+    flat[path_] = jnp.asarray(value.reshape(shape), old.dtype)

@@ -58,6 +58,7 @@ class _Parts(NamedTuple):
 def _parts(net: Net, params: Any) -> _Parts:
     flat = pytree.flatten(params)
     free = pytree.foldable_paths(net.graph) | pytree.channel_paths(net.graph)
+    free |= pytree.head_paths(net.graph)
     moving = {p: x for p, x in flat.items() if p in free and jnp.issubdtype(x.dtype, jnp.floating)}
     vector, unravel = ravel_pytree({p: x.astype(jnp.float32) for p, x in moving.items()})
     return _Parts(vector, unravel, {p: x for p, x in flat.items() if p not in moving})

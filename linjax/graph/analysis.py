@@ -16,7 +16,7 @@ from linjax.graph.channels.sites import Channels
 from linjax.graph.dense import Interior
 from linjax.graph.dots import Dot, find_dots
 from linjax.graph.program import Program
-from linjax.graph.structure import Affine, Graph, HeadSite, Leaf
+from linjax.graph.structure import Affine, Graph, HeadSite, Leaf, Refusal
 from linjax.graph.views import find_views
 
 
@@ -65,9 +65,13 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     taken = frozenset(dot.leaf for name, dot in dots.items() if name in folding)
     named = frozenset((*dots, *(refusal.name for refusal in refusals)))
     heads = head_sites.find(context, taken, named)
-    sites_of = tuple(site for site, _ in heads.values())
-    own = {name for site in sites_of for name in (site.name, site.out)}
+    own = {name for site, _ in heads.values() for name in (site.name, site.out)}
     left = tuple(refusal for refusal in refusals if refusal.name not in own)
+    if convs:
+        reason = "attention's values, in a network with convolutions"
+        left += tuple(Refusal(name, reason) for name in heads)
+        heads = {}
+    sites_of = tuple(site for site, _ in heads.values())
     graph = Graph(affines, chains, left, leaves, found.convolutions, found.sites, sites_of)
     return Analysis(graph, dots, interiors, scaled, found.channels, heads)
 

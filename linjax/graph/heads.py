@@ -8,7 +8,7 @@ with values, not by names.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax.numpy as jnp
 
@@ -149,14 +149,15 @@ class _Growth:
             raise Unfit
         return self._site(*self.out)
 
-    def _inside(self, operand: Operand) -> bool:
+    def _inside(self, operand: Operand) -> TypeGuard[Ref]:
         return isinstance(operand, Ref) and operand.id in self.places
 
     def _is_out(self, index: int, op: Op) -> bool:
         leaf = _kernel(self.context, op, self.taken)
-        if leaf is None or not self._inside(op.inputs[0]):
+        read = op.inputs[0]
+        if leaf is None or not self._inside(read):
             return False
-        place = self.places[op.inputs[0].id]
+        place = self.places[read.id]
         ((data, kernel), _) = op.params["dimension_numbers"]
         pairs = dict(zip(data, kernel, strict=True))
         shape = self.context.leaves[leaf].shape
@@ -204,7 +205,7 @@ class _Growth:
         path, ref = [], other
         while ref.id in made:
             path.append(made[ref.id])
-            ref = program.ops[made[ref.id]].inputs[0]
+            (ref,) = (o for o in program.ops[made[ref.id]].inputs if isinstance(o, Ref))
         shape = context.leaves[leaf].shape
         fits = shape == self.shape[1:] or shape == (self.heads * self.width,)
         readers = all(len(context.readers[program.ops[i].outputs[0].id]) == 1 for i in path)

@@ -48,6 +48,11 @@ def describe(graph: Graph) -> str:
         ]
         rows = [*map(functools.partial(_channel_row, graph), graph.channels), *rows]
         text.append(grid(("site", "reads", "units", "activation", "consumers"), rows))
+    if graph.heads:
+        text.append("values of attention, at lower rank for each head:")
+        values = [(one.name, one.inputs, f"{one.heads} × {one.width}", one.out)
+                  for one in graph.heads]  # fmt: skip
+        text.append(grid(("values", "reads", "features", "read by"), values))
     if graph.refusals:
         text.append("left alone:")
         text.append(grid(("layer", "reason"), [tuple(r) for r in graph.refusals]))

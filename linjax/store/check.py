@@ -1,5 +1,6 @@
 """Holding a file against what it says of itself, before anything in it is used."""
 
+import math
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
@@ -156,6 +157,13 @@ def _check_graph(graph: Graph) -> None:
         sound &= channel.width == graph.convolution(channel.producer).outputs
         sound &= all(reading.consumer in maps for reading in channel.readings)
         sound &= all(leaf.path in paths for leaf in channel.unit_leaves)
+    shapes = {leaf.path: math.prod(leaf.shape) for leaf in graph.leaves}
+    for one in graph.heads:
+        features = one.heads * one.width
+        sound &= shapes.get(one.value) == one.inputs * features
+        sound &= shapes.get(one.kernel) == one.outputs * features
+        sound &= one.value_bias is None or shapes.get(one.value_bias) == features
+        sound &= one.bias is None or shapes.get(one.bias) == one.outputs
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
 

@@ -90,6 +90,7 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         )
     }
     channels = kept_channels(report.graph, report.sites)
+    mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
     result: Flat = {}
     for path, leaf in new.items():
         was = old.get(path)
@@ -98,6 +99,8 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         elif path in channels:
             behind = path in affines and affines[path].extra("down") in new
             result[path] = leaf if behind else _moved(was, leaf, channels[path])
+        elif path in mixed and jnp.shape(was) != jnp.shape(leaf):
+            result[path] = leaf
         elif path in affines:
             result[path] = _matrix(was, leaf, affines[path], old, new, report)
         elif path in vectors and jnp.shape(was)[0] == report.sites[vectors[path]].before:

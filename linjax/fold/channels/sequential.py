@@ -23,7 +23,6 @@ from linjax.fold.channels.slots import Matrices, slot
 from linjax.fold.channels.surface import Choice
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Frame, frame
-from linjax.fold.least_squares.plan import RIDGES
 from linjax.fold.objective import importance
 from linjax.fold.report import SiteChange
 from linjax.fold.rows import Batch, size_of
@@ -36,6 +35,8 @@ WORK = 1e13
 """Floating point operations that all passes may take; beyond, fewer rows are looked at."""
 CHUNK = 250
 """Rows that run at a time."""
+RIDGES = (1e-5, 1e-3, 3e-2, 0.5)
+"""Weights of the diagonal that are compared on held-out rows, where patches are few."""
 FOLDS = 2
 """Folds of the rows, for the choice of the shrinkage."""
 WANTED = 50

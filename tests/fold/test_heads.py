@@ -1,0 +1,219 @@
+"""Attention's values at lower rank: found in Linen, NNX and by hand; exact where rank is lower."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import linjax
+from linjax.fold.frontier import frontier
+from linjax.graph import pytree
+
+WIDTH, HEADS, FEATURES = 12, 3, 4
+
+
+def by_hand(params, x):
+    """Attention with flat kernels and no bias, beside the stream; a feed-forward block."""
+    rows, length, _ = x.shape
+    q, k, v = (
+        (x @ params[name]).reshape(rows, length, HEADS, FEATURES) for name in ("q", "k", "v")
+    )
+    weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / FEATURES**0.5)
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(rows, length, -1)
+    return finish(params, x + mixed @ params["o"])
+
+
+def finish(params, x):
+    x = x + jax.nn.relu(x @ params["up"]) @ params["down"]
+    return x.mean(1) @ params["head"]
+
+
+def kernels(names, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {"up": (WIDTH, 20), "down": (20, WIDTH), "head": (WIDTH, 3)}
+    return {
+        name: jnp.asarray(rng.normal(size=shapes.get(name, (WIDTH, WIDTH))) / 3, jnp.float32)
+        for name in names
+    }
+
+
+REST = ("up", "down", "head")
+
+
+def networks(kind):
+    """A function, its parameters, and the paths of value kernel, bias and output kernel."""
+    x = jnp.ones((2, 5, WIDTH))
+    if kind == "by hand":
+        params = kernels(("q", "k", "v", "o", *REST))
+        return by_hand, params, (("v",), None, ("o",))
+    if kind == "linen":
+        module = nn.MultiHeadDotProductAttention(num_heads=HEADS)
+        own = module.init(jax.random.key(0), x)
+
+        def apply(params, x):
+            return finish(params, x + module.apply(params["attention"], x))
+    else:
+        made = nnx.MultiHeadAttention(HEADS, WIDTH, decode=False, rngs=nnx.Rngs(0))
+        graph, state = nnx.split(made)
+        own = nnx.to_pure_dict(state)
+
+        def apply(params, x):
+            return finish(params, x + nnx.merge(graph, params["attention"])(x))
+
+    inner = ("attention", *(("params",) if kind == "linen" else ()))
+    paths = tuple((*inner, *p) for p in (("value", "kernel"), ("value", "bias"), ("out", "kernel")))
+    params = kernels(REST) | {"attention": own}
+    flat = pytree.flatten(params)
+    rng = np.random.default_rng(1)  # biases aren't zero in a trained network
+    for path in flat:
+        if path[-1] == "bias":
+            flat[path] = jnp.asarray(rng.normal(size=flat[path].shape), jnp.float32)
+    return apply, jax.tree.unflatten(jax.tree.structure(params), flat.values()), paths
+
+
+def with_rank(params, paths, rank):
+    """Makes the value kernel and its bias of lower rank in every head."""
+    flat, rng = pytree.flatten(params), np.random.default_rng(2)
+    mix = rng.normal(size=(HEADS, FEATURES, rank)) @ rng.normal(size=(HEADS, rank, FEATURES))
+    for path in paths[:2]:
+        if path is not None:
+            old = np.asarray(flat[path])
+            new = np.einsum("...hw,hwr->...hr", old.reshape(-1, HEADS, FEATURES), mix)
+            flat[path] = jnp.asarray(new.reshape(old.shape), jnp.float32)
+    return jax.tree.unflatten(jax.tree.structure(params), flat.values())
+
+
+def inputs(rows=300, seed=3):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, 5, WIDTH)), jnp.float32)
+
+
+KINDS = pytest.mark.parametrize("kind", ["by hand", "linen", "nnx"])
+
+
+@KINDS
+def test_values_are_found(kind):
+    apply, params, paths = networks(kind)
+    net = linjax.trace(apply, params, inputs(2))
+    (site,) = net.graph.heads
+    assert (site.value, site.value_bias, site.kernel) == paths
+    assert (site.heads, site.width) == (HEADS, FEATURES)
+    refused = {refusal.name for refusal in net.graph.refusals}
+    assert site.name not in refused and site.out not in refused
+
+
+@KINDS
+def test_fewer_features_compute_what_the_full_network_computes(kind):
+    """Removing features that the output kernel doesn't read changes nothing: float64."""
+    apply, params, paths = networks(kind)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+        x = jnp.asarray(inputs(4), jnp.float64)
+        flat = pytree.flatten(params)
+        value, bias, out = (None if p is None else np.asarray(flat[p]) for p in paths)
+        whole = out.reshape(HEADS, FEATURES, WIDTH).copy()
+        whole[:, 2:] = 0
+        same = flat | {paths[2]: jnp.asarray(whole.reshape(out.shape))}
+        small = dict(same)
+        cut = value.reshape(WIDTH, HEADS, FEATURES)[..., :2]
+        flat_layout = value.ndim == 2
+        small[paths[0]] = jnp.asarray(cut.reshape(WIDTH, -1) if flat_layout else cut)
+        small[paths[2]] = jnp.asarray(
+            whole[:, :2].reshape(-1, WIDTH) if flat_layout else whole[:, :2]
+        )
+        if bias is not None:
+            small[paths[1]] = jnp.asarray(bias[:, :2])
+        net = linjax.trace(apply, params, x)
+        want = apply(jax.tree.unflatten(jax.tree.structure(params), same.values()), x)
+        np.testing.assert_allclose(net.apply(pytree.unflatten(small), x), want, atol=1e-12)
+
+
+@KINDS
+def test_values_of_lower_rank_are_folded_exactly(kind):
+    apply, params, paths = networks(kind)
+    params, x = with_rank(params, paths, 2), inputs()
+    net = linjax.trace(apply, params, x[:2])
+    stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
+    known = frontier(params, stats)
+    small = linjax.fold(params, known, linjax.tolerance(1e-3))
+    flat = pytree.flatten(small)
+    assert flat[paths[0]].size == WIDTH * HEADS * 2
+    fresh = inputs(50, seed=4)
+    want = apply(params, fresh)
+    error = jnp.sqrt(jnp.mean((net.apply(small, fresh) - want) ** 2)) / jnp.std(want)
+    assert error < 3e-3
+    assert linjax.count(small) <= known.plan(linjax.tolerance(1e-3)).parameters
+
+
+def test_ranks_share_the_budget_and_are_refitted():
+    apply, params, paths = networks("nnx")
+    x = inputs()
+    net = linjax.trace(apply, params, x[:2])
+    stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
+    total, errors = linjax.count(params), []
+    for share in (0.9, 0.7, 0.6):
+        small = linjax.fold(params, stats, linjax.size(share))
+        assert linjax.count(small) <= share * total
+        errors.append(linjax.compare(net, params, small, [x], metric="identity").error)
+    assert errors == sorted(errors)
+    flat = pytree.flatten(small)
+    assert flat[paths[0]].shape[-1] < FEATURES
+    joint = linjax.compress(net, params, [x], linjax.size(0.6), metric="identity")
+    assert linjax.count(joint) <= 0.6 * total
+    assert linjax.compare(net, params, joint, [x], metric="identity").error <= errors[-1]
+
+
+def test_moments_are_those_of_what_the_output_kernel_reads():
+    apply, params, _ = networks("by hand")
+    x = inputs(40)
+    net = linjax.trace(apply, params, x[:2])
+    parts = [linjax.collect(net, params, [part], metric="identity") for part in (x[:24], x[24:])]
+    (moments,) = linjax.merge(*parts).heads
+    split = (x @ params["v"]).reshape(40, 5, HEADS, FEATURES)
+    q, k = ((x @ params[n]).reshape(40, 5, HEADS, FEATURES) for n in "qk")
+    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / FEATURES**0.5
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    features = np.einsum("bhqk,bkhd->bqhd", weights, split).reshape(200, -1)
+    centred = features - features.mean(0)
+    count = moments.count.sum()
+    mean = (moments.count[:, None] * moments.mean).sum(0) / count
+    apart = moments.mean - mean
+    scatter = moments.scatter.sum(0) + np.einsum("f,fi,fj->ij", moments.count, apart, apart)
+    np.testing.assert_allclose(mean, features.mean(0), atol=1e-5)
+    np.testing.assert_allclose(scatter, centred.T @ centred, rtol=1e-3, atol=1e-3)
+
+
+def test_values_that_are_read_by_something_else_are_left_alone():
+    def apply(params, x):
+        v = x @ params["v"]
+        weights = jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", x, x))
+        mixed = jnp.einsum("bqk,bkd->bqd", weights, v)
+        return finish(params, mixed @ params["o"]) + v.sum((1, 2))[:, None]
+
+    params = kernels(("v", "o", *REST))
+    net = linjax.trace(apply, params, inputs(2))
+    assert not net.graph.heads
+
+
+def test_optimiser_and_files_take_lower_ranks(tmp_path):
+    apply, params, paths = networks("by hand")
+    params, x = with_rank(params, paths, 2), inputs(100)
+    net = linjax.trace(apply, params, x[:2])
+    stats = linjax.collect(net, params, [x], metric="identity")
+    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    assert report.after == linjax.count(small)
+    adam = optax.adam(1e-3)
+    state = linjax.carry_over(adam, adam.init(params), params, small, report)
+    assert jax.tree.map(jnp.shape, state[0].mu) == jax.tree.map(jnp.shape, small)
+    linjax.save(tmp_path / "small", net, small)
+    loaded, again = linjax.load(tmp_path / "small")
+    np.testing.assert_allclose(loaded.apply(again, x), net.apply(small, x), atol=1e-6)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    apply, params, _ = networks("by hand")
+    net = linjax.trace(apply, params, inputs(2))
+    with pytest.raises(linjax.StructureError, match="o: not as many features a head as v"):
+        net.apply(params | {"v": params["v"][:, :9]}, inputs(2))
