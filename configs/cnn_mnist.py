@@ -15,6 +15,9 @@ layer:
      5%      .9820 (.9928)    .9692 (.9782)      .2200
      2.5%    .9755 (.9827)    .9483 (.9557)      .3111
 
+Refitted in order (``--config.rules.sequential=0.1,0.05``), where one shot had .9820 and .9787 on the
+first 3,000 test images, it has .9837 and .9817.
+
 One seed. ``DIR`` holds MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 """
 

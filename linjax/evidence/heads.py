@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from linjax.evidence import placement, sums
 from linjax.evidence.channels import finished
 from linjax.evidence.moments import Moments
-from linjax.evidence.sensitivity import cotangents
+from linjax.evidence.sensitivity import cotangents, weighted
+from linjax.evidence.weights import of_samples
 from linjax.graph.net import Net
 
 Array = Any
@@ -20,37 +21,60 @@ Array = Any
 
 @functools.partial(jax.jit, static_argnames=("net", "folds"))
 def batch_sums(
-    net: Net, params: Any, inputs: Any, centres: tuple[Array, ...] | None, folds: int
-) -> tuple[tuple[sums.ChainSums, ...], tuple[Array, ...]]:
+    net: Net, params: Any, inputs: Any, centres: tuple[Array, ...] | None, folds: int,
+    weights: Array | None,
+) -> tuple[tuple[sums.ChainSums, ...], tuple[Array, ...]]:  # fmt: skip
     """Sums of one batch about some centres, by path; the centres, this batch's means at first."""
     taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
     features = [sums.wide(taps[site.name]) for site in net.graph.heads]
+    each = [
+        of_samples(weights, len(f), site.name)
+        for f, site in zip(features, net.graph.heads, strict=True)
+    ]
     if centres is None:
-        centres = tuple(jnp.mean(f, axis=0) for f in features)
+        centres = tuple(map(_mean, features, each))
     return tuple(
-        sums.chain_sums([f], [c], rows, folds) for f, c in zip(features, centres, strict=True)
+        sums.chain_sums([f], [c], rows, folds, own)
+        for f, c, own in zip(features, centres, each, strict=True)
     ), centres
+
+
+def _mean(features: Array, weights: Array | None) -> Array:
+    if weights is None:
+        return jnp.mean(features, axis=0)
+    w = weights.astype(features.dtype)[:, None]
+    return jnp.sum(jnp.where(w > 0, features * w, 0), axis=0) / jnp.maximum(jnp.sum(w), 1e-30)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
 def sensitivity_sums(
-    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str
+    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str, weights: Array | None
 ) -> tuple[tuple[Array, Array], ...]:
-    """Samples of each output kernel's result, and sums ``Jᵀ F J`` over them, by path."""
+    """Weight of each output kernel's results, and sums ``Jᵀ F J`` over them, by path."""
     names = [site.out for site in net.graph.heads]
     known = jax.eval_shape(lambda p, x: net.run(p, *x)[2], params, inputs)
     probes = {name: jnp.zeros(known[name].shape, known[name].dtype) for name in names}
     outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
-    seeds = cotangents(outputs, key, metric)
+    seeds = weighted(cotangents(outputs, key, metric), outputs, weights)
+    each = {name: of_samples(weights, known[name].shape[0], name) for name in names}
 
     def grams(seed: Any) -> dict[str, Array]:
         (gradients,) = pull(seed)
-        wide = {name: sums.wide(g) for name, g in gradients.items()}
-        return {n: jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST) for n, g in wide.items()}
+        return {name: gram(each[name], sums.wide(g)) for name, g in gradients.items()}
+
+    def gram(own: Array | None, g: Array) -> Array:
+        g = g if own is None else jnp.where(own[:, None] > 0, g, 0)
+        return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
+
+    def count(name: str) -> Array:
+        own = each[name]
+        if own is None:
+            return jnp.float32(known[name].shape[0])
+        return jnp.sum(own, dtype=jnp.float32)
 
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
-    return tuple((jnp.float32(known[name].shape[0]), total[name]) for name in names)
+    return tuple((count(name), total[name]) for name in names)
 
 
 class Gathering:
@@ -62,18 +86,18 @@ class Gathering:
         self.sums: Any = None
         self.weighed: Any = None
 
-    def add(self, params: Any, inputs: Any) -> None:
+    def add(self, params: Any, inputs: Any, weights: Array | None) -> None:
         """Adds a batch."""
         if not self.net.graph.heads:
             return
-        now, self.centres = batch_sums(self.net, params, inputs, self.centres, self.folds)
+        now, self.centres = batch_sums(self.net, params, inputs, self.centres, self.folds, weights)
         self.sums = _added(self.sums, placement.fetch(now, self.mesh))
 
-    def weigh(self, params: Any, inputs: Any, key: Array) -> None:
+    def weigh(self, params: Any, inputs: Any, key: Array, weights: Array | None) -> None:
         """Adds the sensitivities of a batch."""
         if not self.net.graph.heads:
             return
-        now = sensitivity_sums(self.net, params, inputs, key, self.metric)
+        now = sensitivity_sums(self.net, params, inputs, key, self.metric, weights)
         self.weighed = _added(self.weighed, placement.fetch(now, self.mesh))
 
     def moments(self) -> tuple[Moments, ...]:
