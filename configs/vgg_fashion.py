@@ -16,8 +16,8 @@ images), one seed: accuracy and, in brackets, the share of images with the origi
      5%      .5580 (.5973)    .1677 (.1650)      .1000
 
 One shot is ``size``. Refitted in order (``--config.rules.sequential=0.25,0.1,0.05``) and then
-together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two busy cores), on the same
-rows:
+together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two busy cores), on
+the same rows:
 
     size     in order         together
     50%      .8373 (.9820)
