@@ -10,7 +10,10 @@ import numpy as np
 
 WIDTHS = (2, 4, 6)
 WRAPS: tuple[Callable[[Any], Any], ...] = (lambda f: f, jax.jit, jax.checkpoint)
-KINDS = ("dense", "deep", "residual", "normed", "gated", "concat", "heads", "shared", "peek")
+KINDS = (
+    "dense", "deep", "residual", "normed", "gated", "concat", "heads", "shared", "peek",
+    "branches", "tree", "glu", "sum",
+)  # fmt: skip
 
 
 class Plant(NamedTuple):
@@ -132,6 +135,18 @@ def _stage(build: _Builder, kind: str, v: np.ndarray) -> Callable[[Any, Any], An
             params[down],
             jnp.concatenate([act(_dense(params[one], x)), act(_dense(params[two], x))], -1),
         )
+    if kind in ("branches", "tree"):
+        return _branches(build, v, 2 if kind == "tree" else 1)
+    if kind == "glu":  # one kernel for gate and values
+        m = build.width()
+        both, down = build.layer(d, 2 * m), build.layer(m, d)
+        return lambda params, x: x + _dense(params[down], jax.nn.glu(_dense(params[both], x)))
+    if kind == "sum":  # branches of the same features that meet
+        m = build.width()
+        one, two, down = build.layer(d, m), build.layer(d, m), build.layer(m, build.width())
+        return lambda params, x: _dense(
+            params[down], act(_dense(params[one], x)) + act(_dense(params[two], x))
+        )
     up = build.planted(v, build.width())  # heads: read by two layers
     m = build.params[up]["w"].shape[1]
     left, right = build.layer(m, d), build.layer(m, 3)
@@ -141,6 +156,56 @@ def _stage(build: _Builder, kind: str, v: np.ndarray) -> Callable[[Any, Any], An
         return jnp.concatenate([x + _dense(params[left], h), _dense(params[right], h)], -1)
 
     return heads
+
+
+def _branches(build: _Builder, v: np.ndarray, levels: int) -> Callable[[Any, Any], Any]:
+    """A trunk whose activation several layers read, most of which have units themselves."""
+    trunk = build.planted(v, build.width())
+    h = np.maximum(_dense(build.params[trunk], v), 0)
+    m = h.shape[1]
+    heads: list[Callable[[Any, Any], Any]] = []
+    for _ in range(2):
+        kind = str(build.rng.choice(("one", "two", "gated", "plain")))
+        if levels > 1:
+            heads.append(_branches(build, h, levels - 1))
+        elif kind == "plain":
+            heads.append(_affine(build.layer(m, 2)))
+        elif kind == "gated":
+            n = build.width()
+            heads.append(_glu(build.layer(m, n), build.layer(m, n, bias=False), build.layer(n, 2)))
+        else:
+            names, u = [], h
+            for _ in range(2 if kind == "two" else 1):
+                names.append(build.planted(u, build.width()))
+                u = np.maximum(_dense(build.params[names[-1]], u), 0)
+            heads.append(_mlp(names, build.layer(u.shape[1], 2)))
+    inner = build.planted(h, build.width())
+    heads.append(_mlp([inner], build.layer(build.params[inner]["w"].shape[1], 1)))
+
+    def stage(params: Any, x: Any) -> Any:
+        h = jax.nn.relu(_dense(params[trunk], x))
+        return jnp.concatenate([head(params, h) for head in heads], -1)
+
+    return stage
+
+
+def _affine(name: str) -> Callable[[Any, Any], Any]:
+    return lambda params, x: _dense(params[name], x)
+
+
+def _glu(gate: str, up: str, down: str) -> Callable[[Any, Any], Any]:
+    return lambda params, x: _dense(
+        params[down], jax.nn.silu(_dense(params[gate], x)) * _dense(params[up], x)
+    )
+
+
+def _mlp(names: list[str], last: str) -> Callable[[Any, Any], Any]:
+    def run(params: Any, x: Any) -> Any:
+        for name in names:
+            x = jax.nn.relu(_dense(params[name], x))
+        return _dense(params[last], x)
+
+    return run
 
 
 @st.composite

@@ -29,12 +29,12 @@ class Stage(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A network: stages, a residual block or none, and how it ends."""
+    """A network: stages, a block behind them or none, and how it ends."""
 
     space: int
     inputs: int
     stages: tuple[Stage, ...]
-    residual: bool
+    block: str  # "none", "residual", "dense" (concatenated), "fork" (read by two convolutions)
     end: str  # "flatten", "mean", "convolution"
     seed: int
 
@@ -57,7 +57,7 @@ plans = st.builds(
     space=st.sampled_from((1, 2, 2, 2, 3)),
     inputs=st.integers(1, 3),
     stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
-    residual=st.booleans(),
+    block=st.sampled_from(("none", "residual", "dense", "fork")),
     end=st.sampled_from(("flatten", "mean", "convolution")),
     seed=st.integers(0, 2**20),
 )
@@ -146,28 +146,37 @@ def build(plan: Plan, dtype=np.float32):
         if stage.depthwise:
             own["depthwise"] = normal(*(3,) * plan.space, 1, n, scale=0.4)
         params[f"stage{i}"], width = own, n
-    if plan.residual:
-        inner = width + 2
+    if plan.block != "none":
+        inner, outer = width + 2, width if plan.block == "residual" else 3
         params["block"] = {
             "first": kernel(3, width, inner),
             "norm": norm(inner),
-            "second": kernel(3, inner, width),
+            "second": kernel(3, inner, outer),
         }
+        if plan.block == "fork":
+            params["block"] |= {"third": kernel(1, inner, 4), "fourth": kernel(3, 4, 2)}
+        width = {"residual": width, "dense": width + 3, "fork": 5}[plan.block]
     x = jnp.asarray(rng.normal(size=(6, *(EXTENT[plan.space],) * plan.space, plan.inputs)), dtype)
 
     def body(params, x):
         for i, stage in enumerate(plan.stages):
             x = apply_stage(params[f"stage{i}"], x, stage)
-        if plan.residual:
-            p = params["block"]
-            inside = jax.nn.relu(normalise(convolve(x, p["first"], None, 1, 3), p["norm"]))
-            x = jax.nn.relu(x + convolve(inside, p["second"], None, 1, 3))
-        return x
+        if plan.block == "none":
+            return x
+        p = params["block"]
+        inside = jax.nn.relu(normalise(convolve(x, p["first"], None, 1, 3), p["norm"]))
+        second = convolve(inside, p["second"], None, 1, 3)
+        if plan.block == "residual":
+            return jax.nn.relu(x + second)
+        if plan.block == "dense":
+            return jnp.concatenate([x, jax.nn.relu(second)], axis=-1)
+        third = jax.nn.relu(convolve(inside, p["third"], None, 1, 1))
+        return jnp.concatenate([second, convolve(third, p["fourth"], None, 1, 3)], axis=-1)
 
     shape = jax.eval_shape(body, params, x).shape
     reads = math.prod(shape[1:]) if plan.end == "flatten" else shape[-1]
     ends = {"convolution": kernel(2, width, 3)}
-    params["head"] = ends.get(plan.end, normal(reads, 3, scale=reads**-0.5))
+    params["head"] = ends.get(plan.end, normal(reads, 3, scale=max(reads, 1) ** -0.5))
 
     def apply(params, x):
         x = body(params, x)

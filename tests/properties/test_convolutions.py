@@ -59,12 +59,25 @@ def without(net, params, rng):
 
 @given(convnets.plans)
 def test_narrowed_networks_compute_what_is_left(plan):
+    check(plan)
+
+
+def check(plan):
+    """Traces a network, takes channels out, and compares with the network that ignores them."""
     apply, params, x = convnets.build(plan, np.float64)
     assume(0 not in jax.eval_shape(apply, params, x).shape)
     net = linjax.trace(apply, params, x[:2])
-    inner = {f"stage{i}" for i in range(len(plan.stages))}
-    known = {site.name for site in net.graph.channels} | {r.name for r in net.graph.refusals}
+    inner = {f"stage{i}" for i in range(len(plan.stages))} | set(params) & {"block"}
+    sites = {site.name for site in net.graph.channels}
+    known = sites | {r.name for r in net.graph.refusals}
     assert inner <= {name.split("/")[0] for name in known}  # found, or refused with a reason
+    if "block" in params:
+        assert "block/first" in sites
+    if plan.block == "fork":
+        assert "block/third" in sites
+    if plan.block == "dense":
+        (reason,) = (r.reason for r in net.graph.refusals if r.name == "block/second")
+        assert "concatenated" in reason
 
     y = apply(params, x)
     scale = max(float(abs(y).max()), 1e-3)
