@@ -6,8 +6,11 @@ import pytest
 
 import linjax
 from linjax.evidence.moments import Moments
+from linjax.fold.least_squares.budget import CARRY
+from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.padding import padded, recurring
 from linjax.fold.least_squares.prices import Problem, spread
+from linjax.fold.least_squares.split import split
 from linjax.graph.layers import Layer
 
 
@@ -144,3 +147,20 @@ def _run(layers, v):
         parts += [] if layer.linear is None else [inner @ layer.linear]
         v = np.concatenate([*parts, inner] if layer.carry else parts, axis=1)
     return v
+
+
+def test_units_that_others_explain_are_not_kept_for_their_rounding():
+    """Beside features that carry them, units that hardly bend are left out."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4000, 4)).astype(np.float32)
+    straight = (x @ rng.normal(size=(4, 6)).astype(np.float32)) + np.float32(9.0)
+    bent = np.maximum(x @ rng.normal(size=(4, 3)).astype(np.float32), 0)
+    a = np.concatenate([x, straight, bent], 1).astype(np.float64)
+    data = Frame(len(a), a.mean(0), np.cov(a.T, bias=True))
+    v, h = Features(np.arange(4)), Features(np.arange(4, 13))
+    target = h @ rng.normal(size=(9, 5))
+    choice = split(data, v, h, target, 9, CARRY)
+    np.testing.assert_array_equal(choice.kept, [6, 7, 8])
+    assert np.abs(choice.reads_units).max() < 10
+    assert np.abs(choice.reads_inputs).max() < 100
+    assert choice.error < 1e-6 * np.trace(data.within(target))

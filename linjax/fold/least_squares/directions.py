@@ -9,6 +9,9 @@ Array = np.ndarray
 
 JITTER = 1e-8
 """Relative to unit variances: what keeps a Cholesky factor of singular moments finite."""
+LEAST = 1e-6
+"""Share of a feature's variance that counts as left of it, beside units that explain it: what
+rounding leaves must not be blown up to a linear unit."""
 
 
 class Directions(NamedTuple):
@@ -45,6 +48,11 @@ def solve(covariance: Array, cross: Array, jitter: float = JITTER) -> Array:
         safe = np.maximum(values, 1e-6)
         answer = vectors @ ((vectors.T @ weighted) / safe[:, None])
     return answer * inverse[:, None]
+
+
+def floored(left: Array, whole: Array) -> Array:
+    """Returns the covariance that others leave of features, with a floor relative to the whole."""
+    return left + LEAST * np.diag(np.diag(whole))
 
 
 def linear_directions(covariance: Array, cross: Array, limit: int | None = None) -> Directions:

@@ -13,6 +13,9 @@ from linjax.graph.substitute import keep_units
 
 Array = np.ndarray
 
+ROUNDING = 1e-12
+"""Share of the largest variance that may be rounding: a unit below it is constant."""
+
 
 class Stage(NamedTuple):
     """A layer about to be folded, given the folded features that it reads.
@@ -82,9 +85,11 @@ def _needs(data: Frame, stage: Stage, choice: Split) -> Array:
     """
     kernel = stage.kernel[:, choice.kept]
     z, h = stage.inputs @ kernel, stage.units.take(choice.kept)
-    variance = np.maximum(np.diag(data.within(z)), np.finfo(np.float64).tiny)
-    slope = np.diag(data.between(z, h)) / variance
-    energy = np.maximum(np.diag(data.within(h)) / variance - slope**2, 0.0)
+    variance = np.diag(data.within(z))
+    moves = variance > ROUNDING * variance.max(initial=0.0)
+    inverse = np.divide(1.0, variance, out=np.zeros_like(variance), where=moves)
+    slope = np.diag(data.between(z, h)) * inverse
+    energy = np.maximum(np.diag(data.within(h)) * inverse - slope**2, 0.0)
     coherent = kernel @ (slope[:, None] * choice.reads_units) + choice.reads_inputs
     return np.concatenate(
         [coherent, kernel * np.sqrt(energy * np.sum(choice.reads_units**2, 1))], 1
@@ -112,7 +117,7 @@ def bottleneck(layer: Layer, data: Frame, v: Features, wanted: Array, rank: int)
     covariance = data.within(v)
     values, vectors = scipy.linalg.eigh(wanted.T @ covariance @ wanted, check_finite=False)
     values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
-    solid = values > 1e-12 * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
+    solid = values > ROUNDING * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
     down = wanted @ (vectors[:, solid] / np.sqrt(values[solid]))
     project = down.T @ covariance
     kernel = project @ layer.kernel

@@ -25,7 +25,9 @@ class Pursuit(NamedTuple):
     explained: Array
 
 
-def pursue(covariance: Array, cross: Array, steps: int | None = None) -> Pursuit:
+def pursue(
+    covariance: Array, cross: Array, steps: int | None = None, whole: Array | None = None
+) -> Pursuit:
     """Orders units by how much of a target each explains beyond those before it.
 
     Greedily picks the unit i that maximises ``‖R_i‖² / d_i``, R being the covariance of the
@@ -38,6 +40,8 @@ def pursue(covariance: Array, cross: Array, steps: int | None = None) -> Pursuit
       covariance: ``(m, m)`` covariance of the units.
       cross: ``(m, q)`` covariance of the units with the target.
       steps: the largest number of units to pick, all by default.
+      whole: ``(m,)`` the units' variances, where the covariance is what other features leave
+        of them: a unit of which almost nothing is left is spent.
 
     Returns:
       The pursuit.
@@ -51,7 +55,8 @@ def pursue(covariance: Array, cross: Array, steps: int | None = None) -> Pursuit
     m = len(covariance)
     steps = m if steps is None else min(steps, m)
     left = np.diag(covariance).copy()
-    floor = np.maximum(RELATIVE_FLOOR * left, np.finfo(np.float64).tiny)
+    floor = RELATIVE_FLOOR * (left if whole is None else whole)
+    floor = np.maximum(floor, np.finfo(np.float64).tiny)
     rest = np.array(cross, np.float64)
     order = np.zeros(steps, int)
     factor = np.zeros((m, steps), order="F")

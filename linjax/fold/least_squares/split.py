@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.least_squares.budget import CARRY
-from linjax.fold.least_squares.directions import linear_directions, solve
+from linjax.fold.least_squares.directions import floored, linear_directions, solve
 from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.selection import pursue
 
@@ -37,17 +37,19 @@ def _given(data: Frame, kept: Features, v: Features, target: Features) -> tuple[
         return c_vv, r_v
     c_kv = data.between(kept, v)
     through = solve(data.within(kept), np.concatenate([c_kv, data.between(kept, target)], 1))
-    return c_vv - c_kv.T @ through[:, : v.width], r_v - c_kv.T @ through[:, v.width :]
+    left = c_vv - c_kv.T @ through[:, : v.width]
+    return floored(left, c_vv), r_v - c_kv.T @ through[:, v.width :]
 
 
 def _pursue_beside(data: Frame, u: Features, h: Features, target: Features, k: int) -> Array:
     """The k units that explain most of the target beside features u."""
     c_hh, r_h = data.within(h), data.between(h, target)
+    whole = np.diag(c_hh)
     if u.width and k:
         c_hu = data.between(h, u)
         through = solve(data.within(u), np.concatenate([c_hu.T, data.between(u, target)], 1))
         c_hh, r_h = c_hh - c_hu @ through[:, : h.width], r_h - c_hu @ through[:, h.width :]
-    return pursue((c_hh + c_hh.T) / 2, r_h, k).order
+    return pursue((c_hh + c_hh.T) / 2, r_h, k, whole).order
 
 
 def _finish(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from linjax.fold.least_squares.directions import JITTER, linear_directions, solve
+from linjax.fold.least_squares.directions import JITTER, floored, linear_directions, solve
 from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.selection import Pursuit, pursue
 
@@ -150,7 +150,9 @@ def _beside_inputs(fit: _Blocks) -> Array:
     m = len(fit.hh)
     through = solve(fit.vv, np.concatenate([fit.hv.T, fit.vt], 1))
     left = fit.hh - fit.hv @ through[:, :m]
-    return pursue((left + left.T) / 2, fit.ht - fit.hv @ through[:, m:]).order
+    return pursue(
+        (left + left.T) / 2, fit.ht - fit.hv @ through[:, m:], whole=np.diag(fit.hh)
+    ).order
 
 
 def _with_linear(
@@ -166,7 +168,8 @@ def _with_linear(
     lifted[np.diag_indices_from(lifted)] *= 1.0 + JITTER
     factor = np.linalg.cholesky(lifted)
     inputs, explained = _forward(factor, fit.hv[order]), _forward(factor, fit.ht[order])
-    found = linear_directions(fit.vv - inputs.T @ inputs, fit.vt - inputs.T @ explained, rank)
+    left = floored(fit.vv - inputs.T @ inputs, fit.vv)
+    found = linear_directions(left, fit.vt - inputs.T @ explained, rank)
     u, mix = problem.inputs @ found.kernel, inputs @ found.kernel
 
     units = _forward(factor, _forward(factor, test.within(kept)).T)
