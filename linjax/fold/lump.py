@@ -169,7 +169,7 @@ def lump_layers(
     error = np.zeros(layers[-1].units)
     for index, pair in enumerate(slopes):
         if layers[index].down is not None:
-            magnitude = magnitude @ np.abs(layers[index].down)
+            magnitude = _reach(magnitude, np.abs(layers[index].down))
         if pair is not None:
             layers, drift = _lump_site(layers, index, pair, tolerance, magnitude)
             moved = drift > 0
@@ -234,7 +234,7 @@ def _lump_site(
     gone = np.flatnonzero(leader != np.arange(len(live)))
     difference = np.abs(columns[:, gone] - ratio[gone] * columns[:, leader[gone]])
     steep = np.abs(pairs[:, gone]).max(axis=0)
-    drift[live[gone]] = steep * (np.append(magnitude, 1.0) @ difference)
+    drift[live[gone]] = steep * _reach(np.append(magnitude, 1.0), difference)
     kept = np.delete(np.arange(len(live)), gone)
     rows = outgoing(layers, index)
     # Sums the rows of each class, weighted by the ratios, in one pass over them.
@@ -286,12 +286,18 @@ def _gains(layers: Layers, slopes: Sequence[tuple[Any, Any] | None]) -> tuple[np
 def _magnitude(layer: Layer, magnitude: Array, slopes: tuple[Any, Any] | None) -> np.ndarray:
     """Greatest magnitudes of a layer's features, given those of what it reads."""
     steep = _steepness(slopes, layer)
-    parts = [steep * (magnitude @ np.abs(layer.kernel) + np.abs(layer.bias))]
+    parts = [steep * (_reach(magnitude, np.abs(layer.kernel)) + np.abs(layer.bias))]
     if layer.linear is not None:
-        parts.append(magnitude @ np.abs(layer.linear))
+        parts.append(_reach(magnitude, np.abs(layer.linear)))
     if layer.carry:
         parts.append(magnitude)
     return np.concatenate(parts)
+
+
+def _reach(magnitude: Array, weights: Array) -> np.ndarray:
+    """Returns ``magnitude @ weights``, where nothing times an unknown magnitude is nothing."""
+    known = np.where(np.isfinite(magnitude), magnitude, 0.0) @ weights
+    return np.where((weights[~np.isfinite(magnitude)] > 0).any(axis=0), np.inf, known)
 
 
 def _steepness(slopes: tuple[Any, Any] | None, layer: Layer) -> np.ndarray:

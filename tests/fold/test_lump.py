@@ -183,3 +183,21 @@ def test_negative_tolerance_is_refused():
     with pytest.raises(LinjaxError, match="tolerance"):
         lump_layers(layers, [(0.0, 1.0)] * 3, -1.0)
     assert size(lump_layers(layers, [(0.0, 1.0)] * 3)[0]) == size(layers)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_error_behind_an_unknown_activation_is_nothing_or_unknown(exact):
+    """Multiples that are exact add no error; others may add any."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(4, 3))
+    twice = kernel[:, :1] * 2.0
+    if not exact:
+        twice = twice + 1e-6 * rng.normal(size=(4, 1))
+    layers = (
+        Layer(rng.normal(size=(3, 4)), np.zeros(4)),
+        Layer(np.concatenate([kernel, twice], 1), np.zeros(4)),
+        Layer(rng.normal(size=(4, 2)), np.zeros(2)),
+    )
+    new, report = lump_layers(layers, [None, (0.0, 1.0)], 1e-3)
+    assert new[1].units == 3
+    assert (report.error == (0.0 if exact else np.inf)).all()
