@@ -9,6 +9,25 @@ published method at three quarters, half and a quarter of the size and at thresh
 0.1, ours at a quarter to a fortieth. ``runs/published_tables/summary.md`` says how many tasks
 lose how much; ``python -m experiments.report runs/published_tables`` draws it.
 ``--processes=2`` uses two processes; ``--sweep=dataset.name=car,wilt`` takes fewer tables.
+
+Measured on all 33 tables, three seeds, without pruning in training (``--sweep=pruning.share=0.0
+--sweep=refit=0.25,0.1,0.05,0.025,0.01``, and 0.01 for ``size`` and ``compress``); the 93 networks
+that tell classes apart are 85.9% right. Points of accuracy lost on average, in brackets the share
+of networks within one point:
+
+    ==============  ===========  ===========  ===========  ===========  ===========
+    share           25%          10%          5%           2.5%         1%
+    ==============  ===========  ===========  ===========  ===========  ===========
+    compress        0.1 (.96)    -0.1 (.94)   -0.0 (.90)   0.1 (.87)    1.2 (.74)
+    size            0.0 (.96)    0.1 (.91)    0.5 (.74)    1.0 (.70)    3.2 (.56)
+    refit           2.2 (.47)    6.1 (.27)    10.0 (.20)   15.5 (.16)   23.2 (.12)
+    published size  11.3 (.14)
+    ==============  ===========  ===========  ===========  ===========  ===========
+
+``refit`` prunes and refits by least squares; the published method loses 0.9 points at 75% (.76 of
+the networks within one point) and 7.2 at 50% (.31). Predicted and measured errors of ``size`` have
+a correlation of logarithms of 0.97, the measured one is 0.8 to 1.8 times as large (deciles). Ninety
+rows, three networks by thirty rules, take a process about 95 seconds where it has a core.
 """
 
 from configs import tabular
