@@ -6,8 +6,8 @@
 ``DIR`` holds one parquet file a table. Every table and seed is a run of its own, which goes on
 where it was; tables whose network doesn't beat the majority class are left out of the summary.
 ``configs/published_tables.py`` has the figures of ``size``, ``compress`` and ``refit`` on all
-tables and three seeds. On nine of the smaller tables, one seed, whitened SVD loses 1.1 points at 25%, 10.0
-at 10% and 15.3 at 5%.
+tables and three seeds. On nine of the smaller tables, one seed, whitened SVD loses 1.1 points at
+25%, 10.0 at 10% and 15.3 at 5%.
 
 ``--config.tables='("car",)'`` and ``--config.seeds='(0,)'`` choose fewer.
 """
