@@ -57,7 +57,7 @@ def planted(params, norm):
 )
 def test_dead_and_proportional_channels_go(norm, end):
     stages = (FIRST._replace(norm=norm), SECOND._replace(norm=norm))
-    apply, params, x = build(Plan(2, 2, stages, False, end, 3))
+    apply, params, x = build(Plan(2, 2, stages, "none", end, 3))
     params, x = planted(params, norm), inputs(x)
     net, stats = collected(apply, params, x)
     small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
@@ -68,7 +68,7 @@ def test_dead_and_proportional_channels_go(norm, end):
 
 def test_lumping_joins_proportional_channels_exactly():
     stages = (FIRST._replace(norm="before"), SECOND)
-    apply, params, x = build(Plan(2, 2, stages, False, "flatten", 3))
+    apply, params, x = build(Plan(2, 2, stages, "none", "flatten", 3))
     params = {
         "stage0": planted({"stage0": params["stage0"]}, "before")["stage0"],
         "stage1": planted({"stage1": params["stage1"]}, "none")["stage1"],
@@ -88,7 +88,7 @@ def test_lumping_joins_proportional_channels_exactly():
 def test_channels_that_are_always_on_travel_without_activation(padding, pool):
     """Exactly, at borders too: linear channels keep their bias in front of the padding."""
     stages = (FIRST._replace(pool=pool), SECOND._replace(padding=padding, stride=2))
-    apply, params, x = build(Plan(2, 2, stages, False, "mean", 5))
+    apply, params, x = build(Plan(2, 2, stages, "none", "mean", 5))
     params["stage0"]["bias"] = params["stage0"]["bias"].at[jnp.array([1, 4, 6])].set(60.0)
     x = inputs(x, 400)
     net, stats = collected(apply, params, x)
@@ -107,7 +107,7 @@ def test_linear_channels_are_as_few_as_the_rank():
         FIRST._replace(pool="none"),
         SECOND._replace(window=1, channels=2, activation="leaky_relu"),
     )
-    apply, params, x = build(Plan(2, 2, stages, False, "flatten", 5))
+    apply, params, x = build(Plan(2, 2, stages, "none", "flatten", 5))
     params["stage0"]["bias"] = params["stage0"]["bias"].at[2:].set(60.0)
     x = inputs(x)
     net, stats = collected(apply, params, x)
@@ -119,7 +119,7 @@ def test_linear_channels_are_as_few_as_the_rank():
 
 def test_predicted_error_is_measured_error():
     stages = (FIRST, SECOND)
-    apply, params, x = build(Plan(2, 2, stages, False, "flatten", 7))
+    apply, params, x = build(Plan(2, 2, stages, "none", "flatten", 7))
     x = inputs(x, 480)
     net, stats = collected(apply, params, x)
     known = linjax.frontier(params, stats)
@@ -133,9 +133,9 @@ def test_predicted_error_is_measured_error():
 
 def test_batch_norm_folds_as_well_as_by_hand():
     stages = (FIRST._replace(norm="before", bias=False), SECOND._replace(norm="before"))
-    apply, params, x = build(Plan(2, 2, stages, True, "mean", 9))
+    apply, params, x = build(Plan(2, 2, stages, "residual", "mean", 9))
     plain, by_hand, _ = build(
-        Plan(2, 2, tuple(s._replace(norm="none", bias=True) for s in stages), True, "mean", 9)
+        Plan(2, 2, tuple(s._replace(norm="none", bias=True) for s in stages), "residual", "mean", 9)
     )
     for name in ("stage0", "stage1"):
         p = params[name]
@@ -158,7 +158,7 @@ def test_batch_norm_folds_as_well_as_by_hand():
 
 
 def test_rivals_meet_the_budget():
-    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), False, "flatten", 7))
+    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), "none", "flatten", 7))
     x = inputs(x)
     net, stats = collected(apply, params, x)
     errors = {}
@@ -170,7 +170,7 @@ def test_rivals_meet_the_budget():
 
 
 def test_folded_networks_fold_again():
-    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), False, "mean", 7))
+    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), "none", "mean", 7))
     x = inputs(x)
     net, stats = collected(apply, params, x)
     once = linjax.fold(params, stats, linjax.size(0.6))
@@ -183,7 +183,7 @@ def test_folded_networks_fold_again():
 
 
 def test_the_optimizers_state_is_carried_over():
-    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), False, "flatten", 7))
+    apply, params, x = build(Plan(2, 2, (FIRST, SECOND), "none", "flatten", 7))
     x = inputs(x)
     _, stats = collected(apply, params, x)
     small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)

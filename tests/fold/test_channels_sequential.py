@@ -127,7 +127,7 @@ def test_refit_is_least_squares_on_patches_of_the_folded_network():
 @pytest.mark.parametrize("end", ["flatten", "mean"])
 def test_deep_networks_are_nearer_to_the_original(end):
     stages = (STAGE, STAGE._replace(norm="before"), STAGE._replace(channels=6, pool="max"))
-    apply, params, example = build(Plan(2, 2, stages, False, end, 3))
+    apply, params, example = build(Plan(2, 2, stages, "none", end, 3))
     x = images(example.shape[1:], 600)
     net, once, new = folded(apply, params, x, 0.5)
     fresh = images(example.shape[1:], 300, seed=2)
