@@ -16,6 +16,9 @@ from linjax.graph.layers import Layer, Layers
 
 Array = np.ndarray
 
+STILL = 1e-13
+"""Variance relative to the squared mean that is the rounding of a constant in single precision."""
+
 
 class Features(NamedTuple):
     """A linear map of ``a``: ``v = a[rows] @ matrix``.
@@ -114,6 +117,8 @@ def frame(moments: Moments, folds: list[int] | None = None, ridge: float = 0.0) 
     if len(chosen) > 1:
         apart = np.sqrt(weights)[:, None] * (moments.mean[chosen] - mean)
         covariance += apart.T @ apart
+    still = np.diag(covariance) <= STILL * mean**2
+    covariance[still], covariance[:, still] = 0.0, 0.0
     covariance[np.diag_indices_from(covariance)] *= 1.0 + ridge
     return Frame(float(np.sum(moments.count[chosen])), mean, covariance)
 
