@@ -23,8 +23,8 @@ RIDGES = (1e-2, 1e-1, 0.5, 1e-5)
 """Weights that are compared on held-out rows, where rows are few; the last one for networks that
 fold almost exactly."""
 CLOSE = 1.1
-"""Of plans whose predicted errors are this close that of the first weight in :data:`RIDGES`: held-out
-rows are few, too, and say little between them."""
+"""Of plans whose predicted errors are this close that of the first weight in :data:`RIDGES`:
+held-out rows are few, too, and say little between them."""
 
 
 class Plan(NamedTuple):
