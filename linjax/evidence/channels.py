@@ -17,7 +17,7 @@ from jax import lax
 from linjax.evidence import sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.sensitivity import cotangents, weighted
-from linjax.evidence.weights import of_outputs, of_rows, of_samples
+from linjax.evidence.weights import live, number, of_outputs, of_rows, of_samples
 from linjax.graph.channels.readers import in_chain
 from linjax.graph.channels.stream import ChannelTap, Parts
 from linjax.graph.channels.windows import Windows, patches
@@ -152,15 +152,14 @@ def sensitivity_sums(
 
     def grams(seed: Any) -> dict[str, Array]:
         (gradients,) = pull(seed)
-        return {n: _gram(live(n, g.reshape(-1, g.shape[-1]))) for n, g in gradients.items()}
+        return {n: gram(n, g.reshape(-1, g.shape[-1])) for n, g in gradients.items()}
 
-    def live(name: str, g: Array) -> Array:
-        own = of_samples(weights, len(g), name)
-        return sums.wide(g) if own is None else jnp.where(own[:, None] > 0, sums.wide(g), 0)
+    def gram(name: str, g: Array) -> Array:
+        return sums.gram(live(of_samples(weights, len(g), name), g))
 
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
-    rows = jnp.float32(jax.tree.leaves(inputs)[0].shape[0])
-    rows = rows if weights is None else jnp.sum(of_rows(weights), dtype=jnp.float32)
+    each = None if weights is None else of_rows(weights)
+    rows = number(each, jax.tree.leaves(inputs)[0].shape[0])
     return rows, total, _variation(outputs, metric, weights)
 
 
@@ -183,7 +182,3 @@ def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
         total += jnp.sum(jnp.sum(w * p, axis=0) / many * jnp.sum(w * centred**2, axis=0))
         total -= jnp.sum(w * (centred @ p.T) ** 2 * w[:, 0]) / many
     return total
-
-
-def _gram(g: Array) -> Array:
-    return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)

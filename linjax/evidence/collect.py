@@ -3,23 +3,21 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sized
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 
 from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import channels, heads, placement, sensitivity, sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import ChannelStats, Stats, UnitStats
-from linjax.evidence.weights import checked, first, of_samples
+from linjax.evidence.streaming import State, empty, step
+from linjax.evidence.weights import checked, first
 from linjax.graph import pytree
 from linjax.graph.net import Net
-from linjax.graph.runner import Tap
-from linjax.graph.structure import Chain
 from linjax.report.progress import track
 
 Array = Any
@@ -30,19 +28,6 @@ FLUSH = 16  # batches whose sums stay on the device before they move to float64 
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
 SENSITIVITY_BATCHES = 12  # batches that they are taken from
 CHANNEL_ROWS = 24  # rows of each of them for feature maps, whose every place counts
-
-
-class _State(NamedTuple):
-    """What one pass carries from batch to batch, on the device."""
-
-    seen: Array
-    units: tuple[sums.UnitSums, ...]
-    chains: tuple[sums.ChainSums, ...]
-    unit_centres: tuple[tuple[Array, Array], ...]
-    chain_centres: tuple[tuple[Array, ...], ...]
-    channels: tuple[channels.ChannelSums, ...]
-    channel_centres: tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]
-    bad: Array
 
 
 def collect(
@@ -115,7 +100,7 @@ def collect(
     _check(net, params, metric, folds)
     limits = limits or channels.Limits()
     params = placement.place(params, mesh)
-    state: _State | None = None
+    state: State | None = None
     host: Any = None
     outputs: list[Any] = []
     weighed: list[Any] = []
@@ -132,8 +117,8 @@ def collect(
         given = _given(weights, beside, batch, index)
         inputs, each = _inputs(batch, given, index, mesh)
         if state is None:
-            state = _empty(net, params, inputs, each, second_moments, folds, limits)
-        state = _step(net, params, inputs, each, state, folds, limits)
+            state = empty(net, params, inputs, each, second_moments, folds, limits)
+        state = step(net, params, inputs, each, state, folds, limits)
         if second_moments:
             values.add(params, inputs, each)
         if second_moments and index < SENSITIVITY_BATCHES:
@@ -198,172 +183,7 @@ def _inputs(batch: Batch, given: Any, index: int, mesh: Mesh | None) -> tuple[An
     return placement.spread((inputs, given), count, index, mesh)
 
 
-def _blocks(chain: Chain, taps: dict[str, Tap]) -> list[Array]:
-    """The blocks of a chain's stacked features ``a``."""
-    source = taps[chain.sites[0].name].source
-    posts = [taps[site.name].post for site in chain.sites]
-    return [source, *(jnp.zeros((source.shape[0], 0)) if p is None else p for p in posts)]
-
-
-def _pair(tap: Tap) -> tuple[Array, Array]:
-    if tap.pre is None or tap.post is None:
-        nothing = jnp.zeros((tap.source.shape[0], 0))
-        return nothing, nothing
-    return tap.pre, tap.post
-
-
-def _batch_sums(
-    net: Net, params: Any, inputs: Any, weights: Any, state: _State, folds: int,
-    limits: channels.Limits,
-) -> _State:  # fmt: skip
-    """Adds one batch to the accumulators."""
-    taps = net.run(params, *inputs, through=True)[1]
-    rows = jax.tree.leaves(inputs)[0].shape[0]
-    second = bool(state.chains) or any(c.readings for c in state.channels)
-    feature_maps = _feature_maps(net, taps, limits, state.seen, second)
-    pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
-    blocks = tuple(tuple(_blocks(chain, taps)) for chain in net.graph.chains[: len(state.chains)])
-    everything = (pairs, blocks, feature_maps)
-    own = _own_weights(net, weights, everything)
-    unit_centres, chain_centres, channel_centres = lax.cond(
-        state.seen == 0,
-        lambda: _centres(everything, own),
-        lambda: (state.unit_centres, state.chain_centres, state.channel_centres),
-    )
-    units = tuple(
-        sums.add(old, sums.unit_sums(pair[0], pair[1], centre[0], centre[1], w[0]))
-        for old, pair, centre, w in zip(state.units, pairs, unit_centres, own[0], strict=True)
-    )
-    chains = tuple(
-        sums.add(old, sums.chain_sums(list(bs), list(centres), rows, folds, w[0]))
-        for old, bs, centres, w in zip(state.chains, blocks, chain_centres, own[1], strict=True)
-    )
-    maps = tuple(
-        sums.add(old, _channel_sums(now, centre, rows, folds, w))
-        for old, now, centre, w in zip(
-            state.channels, feature_maps, channel_centres, own[2], strict=True
-        )
-    )
-    finite = jnp.array([jnp.isfinite(u.sums).all() for u in (*units, *(c.units for c in maps))])
-    return _State(
-        seen=state.seen + 1,
-        units=units,
-        chains=chains,
-        unit_centres=unit_centres,
-        chain_centres=chain_centres,
-        channels=maps,
-        channel_centres=channel_centres,
-        bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
-    )
-
-
-def _centres(everything: Any, own: Any) -> Any:
-    tree: Any = jax.tree.structure(everything)
-    pairs = zip(jax.tree.leaves(everything), tree.flatten_up_to(own), strict=True)
-    return tree.unflatten([sums.centre(*pair) for pair in pairs])
-
-
-def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
-    """The weights of the samples of every array of values, in the same places."""
-    if weights is None:
-        return jax.tree.map(lambda _: None, everything)
-    rows = weights.shape[0]
-    sites = [[s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains],
-             [s.name for s in net.graph.channels]]  # fmt: skip
-
-    def of(name: str, values: Any) -> Any:
-        def one(x: Array) -> Array:
-            gone = x.shape[0] < rows  # a site without units, behind a convolution
-            return (
-                jnp.ones(x.shape[0], weights.dtype)
-                if gone
-                else of_samples(weights, x.shape[0], name)
-            )
-
-        return jax.tree.map(one, values)
-
-    return tuple(
-        tuple(of(name, values) for name, values in zip(names, part, strict=False))
-        for names, part in zip(sites, everything, strict=True)
-    )
-
-
-_step = jax.jit(_batch_sums, static_argnames=("net", "folds", "limits"), donate_argnames="state")
-
-
-def _feature_maps(
-    net: Net, taps: Any, limits: channels.Limits, seen: Array, second: bool
-) -> tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]:
-    """Channels and patches by site, ``(samples, ·)``."""
-    key = jax.random.fold_in(jax.random.key(0), seen)
-    return tuple(
-        (
-            channels.pair(taps[site.name]),
-            tuple(channels.read_patches(net.graph, site, taps[site.name], limits, key))
-            if second
-            else (),
-        )
-        for site in net.graph.channels
-    )
-
-
-def _channel_sums(
-    now: Any, centres: Any, rows: int, folds: int, weights: Any
-) -> channels.ChannelSums:
-    (z, h), patches = now
-    return channels.ChannelSums(
-        sums.unit_sums(z, h, centres[0][0], centres[0][1], weights[0][0]),
-        tuple(
-            sums.chain_sums([p], [c], rows, folds, w)
-            for p, c, w in zip(patches, centres[1], weights[1], strict=True)
-        ),
-    )
-
-
-def _empty(
-    net: Net, params: Any, inputs: Any, weights: Any, second_moments: bool, folds: int,
-    limits: channels.Limits,
-) -> _State:  # fmt: skip
-    """Accumulators at zero, in the shapes that this network and these inputs lead to."""
-    rows = jax.tree.leaves(inputs)[0].shape[0]
-
-    def shapes(weights: Any) -> Any:
-        taps = net.run(params, *inputs, through=True)[1]
-        pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
-        blocks = tuple(
-            tuple(_blocks(chain, taps)) for chain in (net.graph.chains if second_moments else ())
-        )
-        maps = _feature_maps(net, taps, limits, jnp.int32(0), second_moments)
-        everything = (pairs, blocks, maps)
-        own = _own_weights(net, weights, everything)
-        unit_centres, chain_centres, map_centres = jax.tree.map(
-            lambda x: sums.wide(x)[0], everything
-        )
-        return _State(
-            seen=jnp.int32(0),
-            units=tuple(
-                sums.unit_sums(pair[0], pair[1], centre[0], centre[1], w[0])
-                for pair, centre, w in zip(pairs, unit_centres, own[0], strict=True)
-            ),
-            chains=tuple(
-                sums.chain_sums(list(bs), list(centres), rows, folds, w[0])
-                for bs, centres, w in zip(blocks, chain_centres, own[1], strict=True)
-            ),
-            unit_centres=unit_centres,
-            chain_centres=chain_centres,
-            channels=tuple(
-                _channel_sums(now, centre, rows, folds, w)
-                for now, centre, w in zip(maps, map_centres, own[2], strict=True)
-            ),
-            channel_centres=map_centres,
-            bad=jnp.zeros(len(pairs) + len(maps), jnp.int32),
-        )
-
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes, weights))
-    return empty._replace(bad=empty.bad - 1)
-
-
-def _flush(host: Any, state: _State, mesh: Mesh | None) -> tuple[Any, _State]:
+def _flush(host: Any, state: State, mesh: Mesh | None) -> tuple[Any, State]:
     """Moves the device's sums to the host: integers to int64, the rest to float64."""
     sums_now = (state.units, state.chains, state.channels)
 
@@ -373,8 +193,8 @@ def _flush(host: Any, state: _State, mesh: Mesh | None) -> tuple[Any, _State]:
 
     moved = jax.tree.map(up, placement.fetch(sums_now, mesh))
     host = moved if host is None else jax.tree.map(np.add, host, moved)
-    empty = jax.tree.map(jnp.zeros_like, sums_now)
-    return host, state._replace(units=empty[0], chains=empty[1], channels=empty[2])
+    units, chains, maps = jax.tree.map(jnp.zeros_like, sums_now)
+    return host, state._replace(units=units, chains=chains, channels=maps)
 
 
 def _finite(net: Net, bad: np.ndarray, last: int) -> None:
@@ -387,7 +207,7 @@ def _finite(net: Net, bad: np.ndarray, last: int) -> None:
             )
 
 
-def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any]) -> Stats:
+def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) -> Stats:
     """Turns sums about centres into means and centred sums."""
     units = tuple(
         _unit_stats(u, *(np.asarray(c, np.float64) for c in centres))
@@ -406,7 +226,7 @@ def _finish(net: Net, params: Any, host: Any, state: _State, outputs: list[Any])
 
 
 def _channels(
-    net: Net, host: Any, state: _State, weighed: list[Any], sizes: list[Any]
+    net: Net, host: Any, state: State, weighed: list[Any], sizes: list[Any]
 ) -> tuple[tuple[ChannelStats, ...], Array]:
     """Turns the sums of channels into statistics; returns the outputs' variation, too."""
     rows, grams, spread = 0.0, {}, 0.0

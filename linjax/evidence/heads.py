@@ -13,7 +13,7 @@ from linjax.evidence import placement, sums
 from linjax.evidence.channels import finished
 from linjax.evidence.moments import Moments
 from linjax.evidence.sensitivity import cotangents, weighted
-from linjax.evidence.weights import of_samples
+from linjax.evidence.weights import live, number, of_samples
 from linjax.graph.net import Net
 
 Array = Any
@@ -33,18 +33,11 @@ def batch_sums(
         for f, site in zip(features, net.graph.heads, strict=True)
     ]
     if centres is None:
-        centres = tuple(map(_mean, features, each))
+        centres = tuple(map(sums.centre, features, each))
     return tuple(
         sums.chain_sums([f], [c], rows, folds, own)
         for f, c, own in zip(features, centres, each, strict=True)
     ), centres
-
-
-def _mean(features: Array, weights: Array | None) -> Array:
-    if weights is None:
-        return jnp.mean(features, axis=0)
-    w = weights.astype(features.dtype)[:, None]
-    return jnp.sum(jnp.where(w > 0, features * w, 0), axis=0) / jnp.maximum(jnp.sum(w), 1e-30)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))
@@ -61,20 +54,10 @@ def sensitivity_sums(
 
     def grams(seed: Any) -> dict[str, Array]:
         (gradients,) = pull(seed)
-        return {name: gram(each[name], sums.wide(g)) for name, g in gradients.items()}
-
-    def gram(own: Array | None, g: Array) -> Array:
-        g = g if own is None else jnp.where(own[:, None] > 0, g, 0)
-        return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
-
-    def count(name: str) -> Array:
-        own = each[name]
-        if own is None:
-            return jnp.float32(known[name].shape[0])
-        return jnp.sum(own, dtype=jnp.float32)
+        return {name: sums.gram(live(each[name], g)) for name, g in gradients.items()}
 
     total = jax.tree.map(lambda g: jnp.sum(g, axis=0), lax.map(grams, seeds))
-    return tuple((count(name), total[name]) for name in names)
+    return tuple((number(each[name], known[name].shape[0]), total[name]) for name in names)
 
 
 class Gathering:

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from linjax.errors import EvidenceError
-from linjax.evidence.weights import of_outputs, of_samples
+from linjax.evidence import sums
+from linjax.evidence.weights import live, number, of_outputs, of_samples
 from linjax.graph.net import Net
 
 Array = Any
@@ -50,19 +50,13 @@ def sensitivity_sums(
         if not present:
             return jnp.zeros((0, 0))
         g = jnp.concatenate(present, axis=-1)
-        own = of_samples(weights, g.shape[-2], group[0])
-        g = g if own is None else jnp.where(own[:, None] > 0, g, 0)
-        g = g.reshape(-1, g.shape[-1])
-        g = g.astype(jnp.promote_types(g.dtype, jnp.float32))
-        return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
+        g = live(of_samples(weights, g.shape[-2], group[0]), g)
+        return sums.gram(g.reshape(-1, g.shape[-1]))
 
     grams = tuple(tuple(gram(group) for group in chain.groups) for chain in chains)
     samples = [taps[c.sites[0].name].source.shape[0] for c in chains]
     each = [of_samples(weights, n, c.sites[0].name) for n, c in zip(samples, chains, strict=True)]
-    counts = [
-        jnp.float32(n) if own is None else jnp.sum(own, dtype=jnp.float32)
-        for n, own in zip(samples, each, strict=True)
-    ]
+    counts = [number(own, n) for n, own in zip(samples, each, strict=True)]
     return jnp.stack(counts) if counts else jnp.zeros(0), grams
 
 

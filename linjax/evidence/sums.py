@@ -49,6 +49,19 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def gram(g: Array) -> Array:
+    """Returns ``Σ g gᵀ`` of (samples, k), in the accumulators' dtype."""
+    g = wide(g)
+    return jnp.matmul(g.T, g, precision=lax.Precision.HIGHEST)
+
+
+def moments(rows: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Returns the sum of weights, the mean and the centred scatter of (samples, k)."""
+    count = jnp.sum(weight)
+    mean = weight @ rows / count
+    return count, mean, gram((rows - mean) * jnp.sqrt(weight)[:, None])
+
+
 def centre(x: Array, weights: Array | None = None) -> Array:
     """Returns the mean of (samples, k)."""
     x = wide(x)

@@ -65,6 +65,16 @@ def of_rows(weights: Array) -> Array:
     return jnp.max(weights.reshape(weights.shape[0], -1), axis=1)
 
 
+def number(own: Array | None, samples: int) -> Array:
+    """Returns the number of samples, or what they weigh."""
+    return jnp.float32(samples) if own is None else jnp.sum(own, dtype=jnp.float32)
+
+
+def live(own: Array | None, values: Array) -> Array:
+    """Returns ``(…, samples, k)`` values with zeros where a sample weighs nothing."""
+    return values if own is None else jnp.where(own[:, None] > 0, values, 0)
+
+
 def first(tree: Any, weights: Array | None, rows: int) -> tuple[Any, Array | None]:
     """Takes the first rows of a batch, of those that weigh anything as long as there are some."""
     if weights is None:

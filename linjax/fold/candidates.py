@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from linjax.fold.channels.frontier import ChannelFrontier
@@ -13,13 +12,12 @@ from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
     CHUNK,
-    IMAGES,
     Batch,
-    enriched,
+    Rows,
+    cut,
     enriched_once,
     mean_divergence,
     size_of,
-    taught,
     without_held,
 )
 from linjax.fold.rules import Size, Tolerance
@@ -87,21 +85,16 @@ class Work(NamedTuple):
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""
-        step = IMAGES if self.net.graph.convolutions else CHUNK
-        chunks = [
-            jax.tree.map(lambda x, a=a: x[a : a + step], self.held)
-            for a in range(0, size_of(self.held), step)
-        ]
-        return compare(
-            self.net, self.params, params, chunks, metric=self.metric, progress=False
-        ).error
+        chunks = cut(self.net, self.held)
+        found = compare(self.net, self.params, params, chunks, metric=self.metric, progress=False)
+        return found.error
 
 
-def nearest(work: Work, candidates: list[Any]) -> Any:
-    """Returns the network whose outputs are nearest to the original's on held-out rows."""
-    rows = taught(work.net, work.params, enriched(work.held))
-    errors = [mean_divergence(work.net, p, rows, work.metric) for p in candidates]
-    return candidates[int(np.argmin(errors))]
+def nearest(net: Net, candidates: list[Any], held: Rows, metric: str) -> tuple[Any, float]:
+    """Returns the network nearest to the original on held-out rows, and how far it is."""
+    errors = [mean_divergence(net, candidate, held, metric) for candidate in candidates]
+    best = int(np.argmin(errors))
+    return candidates[best], errors[best]
 
 
 def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:

@@ -1,5 +1,6 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,15 +11,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
-from linjax.fold.rows import (
-    divided,
-    enriched,
-    enriched_once,
-    load,
-    mean_divergence,
-    repeatable,
-    taught,
-)
+from linjax.fold.rows import Rows, divided, enriched, enriched_once, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph.count import count
@@ -100,22 +93,20 @@ def compress(
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, again, metric)
+    held_rows = taught(net, params, enriched(held))
+
+    @functools.cache
+    def rows() -> Rows:
+        return taught(net, params, enriched(train))
 
     def make(size: Size) -> Any:
-        best = nearest(work, work.refitted(size))
-        return joined(work, best) if joint else best
+        best, error = nearest(net, work.refitted(size), held_rows, metric)
+        if not joint or error <= NEGLIGIBLE:
+            return best
+        return joint_refit(net, best, rows(), held_rows, metric)
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params
-
-
-def joined(work: Work, params: Any) -> Any:
-    """Refits all layers together where there is something to gain."""
-    held = taught(work.net, work.params, enriched(work.held))
-    if mean_divergence(work.net, params, held, work.metric) <= NEGLIGIBLE:
-        return params
-    train = taught(work.net, work.params, enriched(work.train))
-    return joint_refit(work.net, params, train, held, work.metric)

@@ -19,8 +19,9 @@ from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree
-from linjax.graph.chains import flows, read_chain, settled, write_chain
+from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
+from linjax.graph.flow import flows, settled
 from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph, Leaf
 

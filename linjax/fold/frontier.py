@@ -19,8 +19,9 @@ from linjax.fold.least_squares.prices import Problem
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
-from linjax.graph.chains import parts_of, read_chain, settled, units_of, write_chain
+from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
+from linjax.graph.flow import parts_of, settled, units_of
 from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
-from linjax.graph.chains import parts_of
+from linjax.graph.flow import parts_of
 from linjax.graph.net import Net
 
 Array = Any

@@ -8,8 +8,8 @@ from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats
 from linjax.fold.frontier import chain_problems
 from linjax.fold.least_squares.directions import solve
-from linjax.fold.least_squares.features import Features, Frame
-from linjax.fold.least_squares.prices import Problem, anatomy, halves
+from linjax.fold.least_squares.features import Features, Frame, onward
+from linjax.fold.least_squares.prices import Problem, anatomy, halves, spread
 from linjax.fold.least_squares.surface import metric_root
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
@@ -101,8 +101,9 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
 def _site(problem: Problem, depth: int) -> SiteRecoverability:
     parts = anatomy(problem)
     v, t = parts.features[depth], parts.pre[depth + 1]
-    weighted = t @ metric_root(problem.moments.sensitivity[depth + 1])
-    folds = halves(problem, RIDGE)
+    roots = [metric_root(g) for g in problem.moments.sensitivity]
+    weighted = parts.features[depth + 1] @ onward(problem.layers, depth + 1, roots)
+    folds = halves(problem, RIDGE * spread(problem))
     layer, reader = problem.layers[depth], problem.layers[depth + 1]
     return SiteRecoverability(
         r2=float(np.mean([_r2(*pair, v, t)[0] for pair in folds])),

@@ -160,13 +160,17 @@ def mixed(inputs: Batch, seed: int) -> Batch | None:
     return jax.tree.map(mix, inputs)
 
 
+def cut(net: Net, inputs: Batch) -> list[Batch]:
+    """Returns rows in as many at a time as the network runs on."""
+    step = IMAGES if net.graph.convolutions else CHUNK
+    starts = range(0, size_of(inputs), step)
+    return [jax.tree.map(lambda x, a=a: jnp.asarray(x[a : a + step]), inputs) for a in starts]
+
+
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:
     """Returns rows in chunks, with the outputs of the original."""
     apply = jax.jit(lambda part: net.apply(params, *part))
-    count, step = size_of(inputs), IMAGES if net.graph.convolutions else CHUNK
-    cuts = [slice(a, a + step) for a in range(0, count, step)]
-    parts = [jax.tree.map(lambda x, cut=cut: jnp.asarray(x[cut]), inputs) for cut in cuts]
-    return Rows(tuple((part, apply(part)) for part in parts), count)
+    return Rows(tuple((part, apply(part)) for part in cut(net, inputs)), size_of(inputs))
 
 
 @functools.partial(jax.jit, static_argnames=("net", "metric"))

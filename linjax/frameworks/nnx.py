@@ -8,7 +8,8 @@ import jax
 from flax import nnx
 
 from linjax.errors import LinjaxError
-from linjax.graph import chains, pytree
+from linjax.graph import pytree
+from linjax.graph.flow import flows
 from linjax.graph.net import Net, trace
 from linjax.graph.structure import Path
 from linjax.graph.unroll import Unrolled
@@ -145,7 +146,7 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
     flat = pytree.flatten(params)
     pytree.check_leaves(net.graph, flat)
     for chain in net.graph.chains:
-        chains.flows(net.graph, chain, flat)
+        flows(net.graph, chain, flat)
     return FoldedModule(net, params)
 
 

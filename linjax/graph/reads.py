@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from linjax.graph.analysis import Analysis
 from linjax.graph.channels.windows import Windows, drawn, of_product, patches
 from linjax.graph.program import Op, Program, Ref
@@ -88,8 +86,3 @@ def _added(program: Program, readers: dict[int, list[int]], data: set[int], at: 
 
 def _other(op: Op, value: Ref) -> Any:
     return op.inputs[1] if op.inputs[0] == value else op.inputs[0]
-
-
-def arranged(value: Array, axes: tuple[int, ...]) -> Array:
-    """Returns a partner's value with its outputs last."""
-    return jnp.transpose(value, axes)

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linjax.graph import chains, primitives, reads
+from linjax.graph import primitives, reads
 from linjax.graph.analysis import Analysis, Dot
-from linjax.graph.chains import Flow, Parts
 from linjax.graph.channels import kernels as channel_kernels
 from linjax.graph.channels.stream import ChannelRun
+from linjax.graph.flow import Flow, Parts, flows, parts_of, units_of
 from linjax.graph.heads import HeadsRun
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
@@ -82,7 +82,7 @@ def look(
     run.run(inputs)
     for name, (ref, axes) in reads.partners(program, analysis).items():
         if name in run.reads and ref.id in run.env:
-            beside = reads.arranged(run.env[ref.id], axes)
+            beside = jnp.transpose(run.env[ref.id], axes)
             run.reads[name] = run.reads[name]._replace(beside=beside)
     return run.reads
 
@@ -100,12 +100,11 @@ class _Execution:
         self.flow: dict[str, Flow] = {}
         for chain in graph.chains:
             names = [name for group in chain.layers for name in group]
-            flow, parts = chains.flows(graph, chain, flat)
-            for name, f, part in zip(names, flow, parts, strict=True):
+            for name, f, part in zip(names, *flows(graph, chain, flat), strict=True):
                 self.flow[name], self.parts[name] = f, part
         self.mates = {mate for site in graph.sites for mate in site.mates}
         for affine in graph.affines:
-            self.parts.setdefault(affine.name, chains.parts_of(affine, flat))
+            self.parts.setdefault(affine.name, parts_of(affine, flat))
         self.dot_at = {dot.at: name for name, dot in analysis.dots.items()}
         self.axis: dict[int, int] = {}
         self.owner: dict[int, str] = {}
@@ -180,7 +179,7 @@ class _Execution:
             self.env[ref.id] = value
 
     def _width(self, name: str) -> int:
-        return chains.units_of(self.parts[name])
+        return units_of(self.parts[name])
 
     def _affine(self, name: str, op: Op) -> None:
         """Computes units, linear units and residual path of an affine map."""
@@ -190,8 +189,8 @@ class _Execution:
         main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
         inside = name in self.analysis.interiors
-        whole = [f for f in (main, carried) if f is not None]
-        self.reads[name] = reads.dense(jnp.concatenate(whole, axis=-1))
+        both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
+        self.reads[name] = reads.dense(both)
         if name in self.mates:  # linear units and residual path go with the producer
             wide = self._width(name)
             product = _product(op, self.program, dot)
@@ -201,8 +200,7 @@ class _Execution:
             )
             return
         if inside:
-            tap = self.reads[name].value
-            self.taps[name] = Tap(tap.reshape(-1, tap.shape[-1]), None, None)
+            self.taps[name] = Tap(both.reshape(-1, both.shape[-1]), None, None)
 
         def native(value: Array) -> Array:
             return jnp.moveaxis(value, -1, dot.axis)
@@ -214,15 +212,14 @@ class _Execution:
             return
         product = _product(op, self.program, dot)
         if part.down is not None:
-            both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
             main, carried = product(both, part.down), None
+            both = main
         units = None
         if self._width(name):
             units = self._units(name, part, main, carried, product)
         if not inside:
             self.env[out.id] = native(units)
             return
-        both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
         linear = None if part.linear is None else product(both, part.linear)
         passed = both if self.flow[name].carry else None
         self.streams[out.id] = _Stream(units, linear, passed).map(native)

@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
-from linjax.graph.chains import flows
+from linjax.graph.flow import flows
 from linjax.graph.structure import Graph, Leaf, join
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (

@@ -12,7 +12,7 @@ from linjax.errors import LinjaxError, StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph import pytree
-from linjax.graph.chains import flows
+from linjax.graph.flow import flows
 from linjax.graph.net import Net
 from linjax.graph.structure import Leaf, join
 from linjax.store import codec, files, keys, tensors

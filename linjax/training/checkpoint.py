@@ -9,7 +9,7 @@ import jax
 
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree
-from linjax.graph.chains import flows
+from linjax.graph.flow import flows
 from linjax.graph.net import Net
 from linjax.graph.structure import Graph, Leaf, join
 from linjax.store import codec, keys

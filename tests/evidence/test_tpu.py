@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 import linjax
-from linjax.evidence import collect, sensitivity
+from linjax.evidence import sensitivity, streaming
 from linjax.evidence.channels import Limits
 from tests.fold.networks import dense, rows
 
@@ -45,8 +45,10 @@ def test_statistics_and_folded_networks_lower_for_tpus(make):
     apply, params, x = make()
     net = linjax.trace(apply, params, x[:2])
     limits = Limits()
-    state = collect._empty(net, params, (x,), None, True, 2, limits)
-    lowered(lambda p, i, s: collect._batch_sums(net, p, i, None, s, 2, limits), params, (x,), state)
+    state = streaming.empty(net, params, (x,), None, True, 2, limits)
+    lowered(
+        lambda p, i, s: streaming.batch_sums(net, p, i, None, s, 2, limits), params, (x,), state
+    )
     key = jax.random.key(0)
     lowered(lambda p, i: sensitivity.sensitivity_sums(net, p, i, key, "softmax"), params, (x,))
     stats = linjax.collect(net, params, [x])

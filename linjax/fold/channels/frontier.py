@@ -19,6 +19,7 @@ from linjax.fold.channels.plan import (
     rounded_state,
 )
 from linjax.fold.channels.sequential import refit_in_order
+from linjax.fold.channels.surface import Choice
 from linjax.fold.report import SiteChange
 from linjax.fold.rows import Batch
 from linjax.fold.rules import Size, Tolerance
@@ -96,8 +97,7 @@ class ChannelFrontier(NamedTuple):
 
     def fold(self, params: Any, plan: ChannelPlan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
-        made = choices(self.network, plan.state)
-        flat, changes = executed(self.network, self.land, plan.state, made)
+        flat, changes = self._executed(plan)[1:]
         return pytree.unflatten(flat, like=params), changes
 
     def fold_in_order(self, net: Net, plan: ChannelPlan, rows: Batch, metric: str) -> list[Any]:
@@ -109,10 +109,16 @@ class ChannelFrontier(NamedTuple):
           rows: calibration rows to refit on.
           metric: output metric.
         """
-        made = choices(self.network, plan.state)
-        flat, changes = executed(self.network, self.land, plan.state, made)
+        made, flat, changes = self._executed(plan)
         refitted = refit_in_order(net, self.network, flat, made, changes, rows, metric)
         return [flat, refitted]
+
+    def _executed(
+        self, plan: ChannelPlan
+    ) -> tuple[list[Choice], pytree.Flat, dict[str, SiteChange]]:
+        """What every site keeps, the folded parameters, and what became of every site."""
+        made = choices(self.network, plan.state)
+        return made, *executed(self.network, self.land, plan.state, made)
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters."""

@@ -15,7 +15,7 @@ from linjax.fold.channels.problem import Problem, Reader, ridge_for
 from linjax.fold.channels.surface import sights, surface
 from linjax.fold.least_squares.budget import Prices
 from linjax.fold.least_squares.prices import Problem as ChainProblem
-from linjax.fold.least_squares.prices import prices, shape_of, shrunk
+from linjax.fold.least_squares.prices import prices, shape_of, shrunk, spread
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
@@ -117,7 +117,7 @@ def landscape(network: Network) -> Landscape:
     return bare._replace(
         surfaces=tuple(surface(p, sights(p)) for p in network.problems),
         chains=tuple(
-            chain._replace(prices=prices(problem, chain_ridge(problem)))
+            chain._replace(prices=prices(problem, chain_ridge(problem) * spread(problem)))
             for chain, problem in zip(bare.chains, network.chains, strict=True)
         ),
     )

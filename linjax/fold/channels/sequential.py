@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from linjax.evidence import sums
 from linjax.evidence.channels import FEATURES, PLACES
 from linjax.evidence.moments import Moments, merge_scatter
 from linjax.fold.channels.network import Network
@@ -158,12 +159,7 @@ def _batch(
         v = jnp.matmul(v, down, precision=lax.Precision.HIGHEST)
     both = jnp.concatenate([v, z], axis=1)
     places = len(both) // len(weight)
-    weight = jnp.repeat(weight, places)
-    count = jnp.sum(weight)
-    mean = weight @ both / count
-    centred = (both - mean) * jnp.sqrt(weight)[:, None]
-    scatter = jnp.matmul(centred.T, centred, precision=lax.Precision.HIGHEST)
-    return count, mean, scatter, apart, energy, places
+    return *sums.moments(both, jnp.repeat(weight, places)), apart, energy, places
 
 
 def _gather(net: Net, original: Any, folded: Any, data: list[Any], name: str, m: Matrices) -> Seen:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from linjax.evidence import sums
 from linjax.evidence.moments import merge_scatter
 from linjax.fold.least_squares.features import Frame
 from linjax.fold.least_squares.padding import padded, recurring
@@ -75,11 +75,7 @@ def _batch_moments(
     if units is not None:
         parts.append(posts[units])
     rows = jnp.concatenate([*parts, target], axis=1)
-    weight = importance(outputs, rows.shape[0], metric)
-    count = jnp.sum(weight)
-    mean = weight @ rows / count
-    centred = (rows - mean) * jnp.sqrt(weight)[:, None]
-    return count, mean, jnp.matmul(centred.T, centred, precision=lax.Precision.HIGHEST)
+    return sums.moments(rows, importance(outputs, rows.shape[0], metric))
 
 
 def _gather(passes: Iterable[tuple[Array, Array, Array]]) -> Frame:

@@ -15,7 +15,7 @@ from linjax.fold.least_squares.budget import (
     stored_together,
 )
 from linjax.fold.least_squares.fill import filled
-from linjax.fold.least_squares.prices import Problem, many_rows, prices
+from linjax.fold.least_squares.prices import Problem, many_rows, prices, spread
 
 RIDGE = 1e-3
 """Weight of the noise that regressions are shrunk by."""
@@ -79,9 +79,10 @@ def curves(problems: Sequence[Problem], fixed: int = 0) -> tuple[Curve, ...]:
       fixed: parameters outside the chains.
     """
     many = all(many_rows(problem.moments) for problem in problems)
+    noises = [spread(problem) for problem in problems]
     found = []
     for ridge in (RIDGE,) if many else RIDGES:
-        priced = tuple(prices(problem, ridge) for problem in problems)
+        priced = tuple(prices(p, ridge * noise) for p, noise in zip(problems, noises, strict=True))
         scale = max(max(p.output for p in priced), np.finfo(np.float64).tiny)
         found.append(Curve(ridge, priced, tuple(path(priced, fixed)), scale, fixed))
     return tuple(found)

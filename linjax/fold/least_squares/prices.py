@@ -115,9 +115,14 @@ def spread(problem: Problem) -> Array:
     return noise(problem.layers, anatomy(problem).pre, rows, frame(problem.moments))
 
 
-def halves(problem: Problem, ridge: float) -> list[tuple[Frame, Frame]]:
-    """Pairs of moments to fit on, shrunk, and to measure on: all of them if rows are few."""
-    moments, added = problem.moments, ridge * spread(problem)
+def halves(problem: Problem, added: Array) -> list[tuple[Frame, Frame]]:
+    """Pairs of moments to fit on, shrunk, and to measure on: all of them if rows are few.
+
+    Args:
+      problem: the chain.
+      added: covariance of the noise that regressions are shrunk by: :func:`spread`, weighted.
+    """
+    moments = problem.moments
 
     def fitted(folds: list[int]) -> Frame:
         data = frame(moments, folds)
@@ -150,10 +155,9 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
     return Prices(layers[0].reads, start, kernels, sites, tuple(necks), output, problem.link)
 
 
-def prices(problem: Problem, ridge: float) -> Prices:
+def prices(problem: Problem, added: Array) -> Prices:
     """Returns a chain's prices, measured on rows that nothing was fitted to."""
-    pairs = halves(problem, ridge)
-    all_prices = [_one_price(problem, train, test) for train, test in pairs]
+    all_prices = [_one_price(problem, train, test) for train, test in halves(problem, added)]
     first = all_prices[0]
     return first._replace(
         sites=tuple(_mean_surface(s) for s in zip(*(p.sites for p in all_prices), strict=True)),

@@ -50,10 +50,11 @@ def fold_sequentially(data: Data, problems: tuple[Problem, ...], plan: Plan) -> 
     flat = pytree.flatten(data.original)
     graph = data.net.graph
     for chain, (problem, shape) in enumerate(zip(problems, plan.shapes, strict=True)):
-        added = frame(problem.moments)._replace(covariance=plan.ridge * spread(problem))
+        seen = frame(problem.moments)
+        added = seen._replace(covariance=plan.ridge * spread(problem))
         look = functools.partial(measure, data, chain, flat)
         parts = anatomy(problem)
-        work = _Chain(problem, shape, parts.features, parts.pre, added, look)
+        work = _Chain(problem, shape, parts.features, parts.pre, seen, added, look)
         flat = write_chain(graph, flat, graph.chains[chain], _fold_chain(work))
     return flat
 
@@ -66,8 +67,8 @@ class _Chain(NamedTuple):
       shape: widths to fold to.
       features: what the original's layers read, as maps of ``a``.
       pre: their pre-activations, likewise.
-      noise: moments of the original's ``a`` whose covariance is that of the noise by which
-        regressions are shrunk.
+      seen: moments of the original's ``a``.
+      noise: the same, with the covariance of the noise by which regressions are shrunk.
       measure: gathers moments of (layers folded so far, depth, target).
     """
 
@@ -75,6 +76,7 @@ class _Chain(NamedTuple):
     shape: Shape
     features: tuple[Features, ...]
     pre: tuple[Features, ...]
+    seen: Frame
     noise: Frame
     measure: Callable[[Layers, int, Target], Frame]
 
@@ -117,7 +119,7 @@ def _chosen(
     layers, depth = chain.problem.layers, len(done)
     wanted = onward(layers, depth + 1, [chain.root(i) for i in range(len(layers))])
     weighted = chain.features[depth + 1] @ wanted
-    axes = leading(*principal(frame(chain.problem.moments), weighted))
+    axes = leading(*principal(chain.seen, weighted))
     target = Target(layers, depth + 1, wanted @ axes)
     beside = [Features(block_rows(chain.problem.moments)[depth + 1]), weighted @ axes]
     seen = _seen(chain, (*done, whole), blocks, depth, target, beside)

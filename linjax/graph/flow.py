@@ -1,0 +1,237 @@
+"""What flows along a chain: the widths that the shapes of its leaves say, checked.
+
+Beside a kernel leaf ``W`` a folded pytree may hold
+
+    W_linear     (p, r)    linear units: ``u = v @ W_linear``
+    W_residual   (c, q)    what the map reads from the residual path
+    W_down       (p, s)    a bottleneck in front of the map
+
+in the layout of the kernel. A map without any leaf has disappeared: its features are its
+input. A map with nothing but a bias is constant.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from linjax.errors import StructureError
+from linjax.graph.channels.kernels import check_scaling, incoming
+from linjax.graph.layers import Array
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Affine, Chain, Graph, Path, Site, join
+
+
+class Parts(NamedTuple):
+    """The leaves of one affine map, as (inputs, outputs) matrices; None where absent."""
+
+    kernel: Array | None
+    bias: Array | None
+    linear: Array | None
+    residual: Array | None
+    down: Array | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the map has disappeared."""
+        return all(part is None for part in self)
+
+
+def parts_of(affine: Affine, flat: Flat) -> Parts:
+    """Collects the leaves of an affine map from a flat pytree."""
+
+    def matrix(path: Path) -> Array | None:
+        leaf = flat.get(path)
+        if leaf is None:
+            return None
+        if jnp.ndim(leaf) != 2:
+            raise StructureError(f"{join(path)}: shape {jnp.shape(leaf)}, expected a matrix")
+        return leaf if affine.layout == (0, 1) else leaf.T
+
+    return Parts(
+        kernel=matrix(affine.kernel),
+        bias=flat.get(affine.bias_path),
+        linear=matrix(affine.extra("linear")),
+        residual=matrix(affine.extra("residual")),
+        down=matrix(affine.extra("down")),
+    )
+
+
+class Flow(NamedTuple):
+    """How many features an affine map reads, and whether its site passes them on."""
+
+    main: int
+    carried: int
+    carry: bool
+
+
+def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tuple[Parts, ...]]:
+    """Works out the widths along a chain from the shapes of the leaves, and checks them.
+
+    Returns flows and parts for the maps of the chain; the last depth's several consumers
+    follow one another.
+
+    Raises:
+      StructureError: naming the leaf whose shape doesn't fit, and the expected one.
+    """
+    affines = [[graph.affine(name) for name in names] for names in chain.layers]
+    parts = [[parts_of(a, flat) for a in group] for group in affines]
+    beyond = _beyond(graph, chain, flat)
+    open_ended = {name for branch in graph.branches(chain) for name in branch.groups[0]}
+    for affine, part in zip(affines[-1], parts[-1], strict=True):
+        if part.kernel is None and part.bias is None and affine.name not in open_ended:
+            raise StructureError(
+                f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
+            )
+    main, carried = entry(graph, chain, flat)
+    result = []
+    for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
+        last = depth == len(affines) - 1
+        for affine, part in zip(group, own, strict=True):
+            outputs = affine.outputs if last and affine.name not in open_ended else None
+            _check(affine, part, main, carried, outputs)
+            check_scaling(affine.scaling, units_of(part), flat)
+        if last:
+            result += [Flow(main, carried, False) for _ in group]
+            break
+        part = own[0]
+        _check_mates(graph, chain.sites[depth], part, flat, main, carried)
+        if part.gone:
+            passes = not _constant(parts[depth + 1 :] + beyond)
+            result.append(Flow(main, carried, passes))
+            main, carried = (main, carried) if passes else (0, 0)
+            continue
+        for path in chain.sites[depth].unit_leaves:
+            if path in flat and jnp.shape(flat[path])[0] != units_of(part):
+                shape = jnp.shape(flat[path])
+                raise StructureError(f"{join(path)}: shape {shape}, expected ({units_of(part)},)")
+        features = units_of(part) + (0 if part.linear is None else part.linear.shape[1])
+        carry = _carries(parts[depth + 1 :] + beyond, features)
+        result.append(Flow(main, carried, carry))
+        below = main + carried if part.down is None else part.down.shape[1]
+        main, carried = features, below if carry else 0
+    return tuple(result), tuple(part for own in parts for part in own)
+
+
+def entry(graph: Graph, chain: Chain, flat: Flat) -> tuple[int, int]:
+    """Returns how many features a chain's first map reads: by its kernel, and as residual path."""
+    trunk = graph.trunk(chain)
+    if trunk is not None:
+        end = flows(graph, trunk, flat)[0][-1]
+        return end.main, end.carried
+    first = graph.affine(chain.layers[0][0])
+    return incoming(graph, flat).get(first.name, first.inputs), 0
+
+
+def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
+    """Whether branches behind a chain's last activation have been folded into another form.
+
+    A branch whose first map has linear units, a bottleneck, or passes on what it reads isn't
+    a plain kernel any more; then the chain in front of it stays as it is.
+    """
+    for branch in graph.branches(chain):
+        part = parts_of(graph.affine(branch.layers[0][0]), flat)
+        if part.linear is not None or part.down is not None:
+            return True
+        if flows(graph, branch, flat)[0][0].carry:
+            return True
+    return False
+
+
+def _beyond(graph: Graph, chain: Chain, flat: Flat) -> list[list[Parts]]:
+    """The maps that read a chain's last features through branches whose first map has gone."""
+    runs = []
+    for branch in graph.branches(chain):
+        if parts_of(graph.affine(branch.layers[0][0]), flat).gone:
+            later = [
+                [parts_of(graph.affine(n), flat) for n in names] for names in branch.layers[1:]
+            ]
+            runs.append(later + _beyond(graph, branch, flat))
+    return [
+        [part for group in level for part in group]
+        for level in itertools.zip_longest(*runs, fillvalue=[])
+    ]
+
+
+def _check_mates(
+    graph: Graph, site: Site, part: Parts, flat: Flat, main: int, carried: int
+) -> None:
+    """Checks that a gated layer's other maps have the producer's units, and only these."""
+    for affine in map(graph.affine, site.mates):
+        own = parts_of(affine, flat)
+        if units_of(own) != units_of(part) or own.linear is not None or own.down is not None:
+            raise StructureError(
+                f"{join(affine.kernel)}: {units_of(own)} units, expected the {units_of(part)} of "
+                f"{site.producer}, whose units its results multiply"
+            )
+        if units_of(own):
+            _check(affine, own, main, carried, None)
+
+
+def units_of(part: Parts) -> int:
+    """Number of units that a map computes."""
+    if part.kernel is not None:
+        return part.kernel.shape[1]
+    return 0 if part.bias is None else part.bias.shape[0]
+
+
+def _constant(readers: list[list[Parts]]) -> bool:
+    """Whether the next maps that exist read nothing at all: they are a bias alone."""
+    group = next(group for group in readers if not all(part.gone for part in group))
+    return all(part.kernel is None and part.linear is None and part.down is None for part in group)
+
+
+def _carries(readers: list[list[Parts]], features: int) -> bool:
+    """Whether the next maps that exist read a residual path beside so many features."""
+    for group in readers:
+        if all(part.gone for part in group):
+            continue
+        for part in group:
+            if part.down is not None and part.down.shape[0] > features:
+                return True
+            if part.down is None and part.residual is not None:
+                return True
+            if part.down is None and part.kernel is None and part.linear is not None:
+                return part.linear.shape[0] > features
+        return False
+    return False
+
+
+def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | None) -> None:
+    """Checks one map's leaves against the features that it reads."""
+
+    def expect(kind: str, leaf: Array | None, rows: int, columns: int | None) -> None:
+        if leaf is not None and (leaf.shape[0] != rows or columns not in (None, leaf.shape[1])):
+            path = affine.kernel if kind == "kernel" else affine.extra(kind)
+            want = (rows, "any" if columns is None else columns)
+            order = want if affine.layout == (0, 1) else want[::-1]
+            shape = leaf.shape if affine.layout == (0, 1) else leaf.shape[::-1]
+            raise StructureError(
+                f"{join(path)}: shape {tuple(shape)}, expected ({order[0]}, {order[1]})"
+            )
+
+    total = main + carried
+    expect("down", part.down, total, None)
+    if part.down is not None:
+        total = part.down.shape[1]
+        main, carried = total, 0
+    expect("kernel", part.kernel, main, outputs)
+    expect("residual", part.residual, carried, None if part.kernel is None else units_of(part))
+    expect("linear", part.linear, total, None)
+    if part.residual is not None and part.kernel is None:
+        raise StructureError(
+            f"{join(affine.kernel)}: missing beside {affine.extra('residual')[-1]}"
+        )
+    if part.kernel is not None and part.residual is None and carried:
+        raise StructureError(
+            f"{join(affine.extra('residual'))}: missing, expected ({carried}, {units_of(part)})"
+        )
+    if part.bias is not None and tuple(part.bias.shape) != (
+        (units_of(part),) if outputs is None else (outputs,)
+    ):
+        want = units_of(part) if outputs is None else outputs
+        raise StructureError(
+            f"{join(affine.bias_path)}: shape {tuple(part.bias.shape)}, expected ({want},)"
+        )
+    if part.bias is None and affine.bias is not None and part.kernel is not None:
+        raise StructureError(f"{join(affine.bias_path)}: missing, expected ({units_of(part)},)")
