@@ -163,10 +163,7 @@ def _trained(
         whole = jax.tree.map(lambda leaf, i=index: leaf[i], trained.params)
         params = measure.without_pruned(net, whole, kept)
         mine = tuple(a[index][k] for a, k in zip(active, kept, strict=True))
-        calibration = configs[0].calibration
-        networks.append(
-            measure.Network(dict(cell.settings), net, params, mine, dataset, calibration)
-        )
+        networks.append(_network(cell, net, params, mine, dataset, configs[0]))
     return networks
 
 
@@ -185,7 +182,17 @@ def _alone(
     net = linjax.trace(network.apply, params, rows[:2])
     one = jax.tree.map(lambda leaf: leaf[None], params)
     active = tuple(np.asarray(a)[0] for a in scoring.active(net, one, rows[None]))
-    return measure.Network(dict(cell.settings), net, params, active, dataset, config.calibration)
+    return _network(cell, net, params, active, dataset, config)
+
+
+def _network(
+    cell: Cell, net: Any, params: Params, active: tuple[np.ndarray, ...], dataset: Dataset,
+    config: Any,
+) -> measure.Network:  # fmt: skip
+    seconds = float(config.get("certify_seconds", 0.0))
+    return measure.Network(
+        dict(cell.settings), net, params, active, dataset, config.calibration, seconds
+    )
 
 
 def _stacked(parts: list[Split]) -> Split:

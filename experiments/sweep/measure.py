@@ -10,6 +10,7 @@ import linjax
 from experiments import evaluate, rules, widths
 from experiments.data import Dataset
 from experiments.results import Row
+from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.prune import narrowed
@@ -32,6 +33,7 @@ class Network(NamedTuple):
       active: by site, on how many calibration rows each unit is on.
       dataset: test rows measure, training rows calibrate.
       calibration: ``rows`` and ``batch``.
+      certify_seconds: for proofs about units; 0 for none.
     """
 
     task: dict[str, Any]
@@ -40,6 +42,7 @@ class Network(NamedTuple):
     active: tuple[np.ndarray, ...]
     dataset: Dataset
     calibration: Any
+    certify_seconds: float = 0.0
 
 
 def rows(
@@ -83,6 +86,10 @@ def rows(
         }
         if rule == "original":
             row["rates"] = widths.histograms(rate_stats(network).rates)
+            if network.certify_seconds:
+                row["proven"] = proofs.counts(
+                    network.net, network.params, network.dataset.train.x, network.certify_seconds
+                )
         yield row
 
 

@@ -127,6 +127,21 @@ def cells(one: Summary) -> list[str]:
     ]
 
 
+def _proven(found: list[dict[str, int]]) -> str:
+    """Says how many units are provably linear."""
+    if not found:
+        return ""
+    total = {name: sum(counts[name] for counts in found) for name in found[0]}
+    shares = {name: f"{number / total['units']:.2%}" for name, number in total.items()}
+    return (
+        f"\nOf {total['units']} units {total['static']} ({shares['static']}) are linear by the "
+        f"signs of their weights; on the box of the training rows {total['active']} "
+        f"({shares['active']}) are proven to be always on, {total['inactive']} "
+        f"({shares['inactive']}) always off, {total['undecided']} ({shares['undecided']}) are "
+        "undecided.\n"
+    )
+
+
 def markdown(rows: list[Row]) -> str:
     """Returns the summary as Markdown, with what failed."""
     marks = [":---" if column == "rule" else "---:" for column in COLUMNS]
@@ -137,6 +152,7 @@ def markdown(rows: list[Row]) -> str:
     if left_out:
         tasks = ", ".join(sorted({" ".join(map(str, r["task"].values())) for r in left_out}))
         text += f"\nLeft out, as the network answers with one class: {tasks}.\n"
+    text += _proven([r["proven"] for r in originals if "proven" in r and learnt(r)])
     failures = [row for row in rows if "failure" in row]
     for row in failures:
         what = "" if row["rule"] == NETWORK else f", {row['rule']} {row['amount']:g}"
