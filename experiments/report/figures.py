@@ -1,97 +1,19 @@
-"""What a report shows of a run: tables and drawings made from its rows."""
+"""What a report draws of a run: accuracy, losses and errors against size."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from experiments.report import charts
-from experiments.report.charts import Axis, Box, Layer, Point, Series, percent
-from experiments.report.runs import Run, task_of
+from experiments.report import charts, units
+from experiments.report.charts import Axis, Box, Point, Series, percent
+from experiments.report.lines import Key, look_of, name_of, pairs_of, points_of, tasks
+from experiments.report.parts import Figure
+from experiments.report.runs import Run
 from experiments.results import Row
 from experiments.sweep import summary
 from experiments.sweep.summary import Summary
 
-LOOKS = ("threshold", "published_size", "size", "compress", "tolerance", "refit",
-         "whitened_svd", "svd", "magnitude", "activity")  # fmt: skip
-COLOURS = 10
 DEEPEST = 10.0  # points below the original: what loses more is outside of a drawing
-POINT = 1.0
-
-
-class Figure(NamedTuple):
-    """A drawing with its heading, legend and caption; ``wide`` takes a line of its own."""
-
-    title: str
-    drawing: str
-    caption: str
-    legend: str = ""
-    wide: bool = False
-
-
-class Table(NamedTuple):
-    """A table; the first ``words`` columns are text."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: int = 1
-
-
-Key = tuple[float, str]  # share pruned in training, rule
-
-
-def tasks(run: Run) -> int:
-    """Number of networks that were trained, pruned ones apart."""
-    return len({summary.task_of(row) for row in run.rows})
-
-
-def name_of(key: Key) -> str:
-    """A line's name: the rule, and what was pruned in training.
-
-    >>> name_of((0.25, "published_size"))
-    'published size, 25% pruned'
-    """
-    pruned, rule = key
-    words = rule.replace("_", " ").replace("original", "original" if not pruned else "no fold")
-    return f"{words}, {pruned:.0%} pruned" if pruned else words
-
-
-def look_of(key: Key, keys: Sequence[Key]) -> int:
-    """Colour and mark of a line: a rule's own if nothing was pruned."""
-    pruned, rule = key
-    if not pruned and rule in LOOKS:
-        return LOOKS.index(rule)
-    others = [k for k in keys if k[0] or k[1] not in LOOKS]
-    return others.index(key) % COLOURS
-
-
-def table(run: Run) -> Table:
-    """The run's figures: its rows, or over many tasks their summary."""
-    if tasks(run) > 1:
-        return Table(
-            summary.COLUMNS, [summary.cells(one) for one in summary.summarise(run.rows)], 2
-        )
-    columns = ("rule", "amount", "parameters", "share", "accuracy", "balanced", "same class",
-               "predicted error", "measured error")  # fmt: skip
-    order = list(dict.fromkeys(row["rule"] for row in run.rows))
-    rows = sorted(run.rows, key=lambda row: (order.index(row["rule"]), -row["amount"]))
-    return Table(columns, [_cells(row) for row in rows])
-
-
-def _cells(row: Row) -> list[str]:
-    def maybe(name: str) -> str:
-        value = row.get(name)
-        return "" if value is None or row["rule"] == "original" else f"{value:.4f}"
-
-    return [
-        row["rule"].replace("_", " "),
-        "" if row["rule"] == "original" else f"{row['amount']:g}",
-        f"{row['parameters']:,}",
-        f"{row['share']:.1%}",
-        *(f"{row[key]:.2%}" for key in ("accuracy", "balanced_accuracy", "agreement")),
-        maybe("predicted"),
-        maybe("error"),
-    ]
 
 
 def figures(run: Run) -> list[Figure]:
@@ -107,8 +29,8 @@ def figures(run: Run) -> list[Figure]:
     made.append(_errors(run))
     if many:
         made.append(_boxes(run))
-    made += _layers(run)
-    made.append(_rates(run))
+    made += units.layers(run)
+    made.append(units.rates(run))
     return [figure for figure in made if figure is not None]
 
 
@@ -200,38 +122,18 @@ def _losses(run: Run, lines: Lines, suffix: str) -> Figure | None:
     )
 
 
-def _pairs(rows: Sequence[Row]) -> dict[tuple[float, str, float], list[tuple[Row, Row]]]:
-    """Each row with the original of its task, by pruning, rule and amount."""
-    originals = {
-        summary.task_of(row): row
-        for row in rows
-        if row["rule"] == "original" and not summary.pruned_in(row)
-    }
-    found: dict[tuple[float, str, float], list[tuple[Row, Row]]] = {}
-    for row in rows:
-        before = originals.get(summary.task_of(row))
-        if before is not None and summary.learnt(before):
-            key = (summary.pruned_in(row), row["rule"], row["amount"])
-            found.setdefault(key, []).append((before, row))
-    return {key: found[key] for key in sorted(found, key=summary.place)}
-
-
-def _points(pairs: Sequence[tuple[Row, Row]]) -> list[float]:
-    return [100 * (before["accuracy"] - after["accuracy"]) for before, after in pairs]
-
-
 def _spread(rows: Sequence[Row]) -> dict[tuple[float, str, float], float]:
     """Standard errors of the mean loss, in points."""
     return {
-        key: float(np.std(_points(pairs), ddof=1) / np.sqrt(len(pairs)))
-        for key, pairs in _pairs(rows).items()
+        key: float(np.std(points_of(pairs), ddof=1) / np.sqrt(len(pairs)))
+        for key, pairs in pairs_of(rows).items()
         if len(pairs) > 1
     }
 
 
 def _within(lines: Lines) -> Figure | None:
     keys = list(lines)
-    place = summary.POINTS.index(POINT)
+    place = summary.POINTS.index(units.POINT)
     series = [
         Series(
             name_of(key),
@@ -257,10 +159,10 @@ def _within(lines: Lines) -> Figure | None:
 
 
 def _boxes(run: Run) -> Figure | None:
-    pairs = {key: found for key, found in _pairs(run.rows).items() if len(found) > 3}
+    pairs = {key: found for key, found in pairs_of(run.rows).items() if len(found) > 3}
     keys = list(dict.fromkeys((pruned, rule) for pruned, rule, _ in pairs))
     rows = [
-        Box(_label(pruned, rule, amount), look_of((pruned, rule), keys), _points(found))
+        Box(_label(pruned, rule, amount), look_of((pruned, rule), keys), points_of(found))
         for (pruned, rule, amount), found in pairs.items()
         if not (rule == "original" and not pruned)
     ]
@@ -319,91 +221,3 @@ def _errors(run: Run) -> Figure | None:
         "rows. On the dashed line they are equal.",
         charts.legend([(s.name, s.look) for s in series]),
     )
-
-
-def _layers(run: Run) -> list[Figure]:
-    """For each rule the smallest size that loses at most a point, else the best."""
-    made = []
-    for (pruned, rule), amounts in _by_rule(run).items():
-        losses = {a: float(np.mean(_points(pairs))) for a, pairs in amounts.items()}
-        shares = {a: float(np.mean([r["share"] for _, r in p])) for a, p in amounts.items()}
-        fine = [a for a in losses if losses[a] <= POINT]
-        best = min(fine, key=lambda a: shares[a]) if fine else min(losses, key=lambda a: losses[a])
-        rows = _mean_layers(amounts[best])
-        if rows is None:
-            continue
-        loss = losses[best]
-        change = f"loses {loss:.2f} points" if loss >= 0 else f"gains {-loss:.2f} points"
-        title = f"{name_of((pruned, rule))} {best:g}"
-        caption = f"{percent(round(shares[best], 4))} of the parameters; {change}."
-        keys = "".join(
-            f'<span><svg class="key" viewBox="0 0 14 14"><rect class="{kind}" width="14" '
-            f'height="14"/></svg>{words}</span>'
-            for kind, words in (
-                ("kept", "kept with activation"), ("linear", "linear"), ("removed", "removed"),
-            )
-        )  # fmt: skip
-        made.append(
-            Figure(
-                f"Units of each layer: {title}",
-                charts.layers(rows, f"What became of each layer's units by {title}"),
-                caption
-                + " The numbers: kept of all, + linear units, via the rank of a bottleneck.",
-                f'<p class="legend">{keys}</p>',
-            )
-        )
-    return made
-
-
-def _by_rule(run: Run) -> dict[Key, dict[float, list[tuple[Row, Row]]]]:
-    found: dict[Key, dict[float, list[tuple[Row, Row]]]] = {}
-    for (pruned, rule, amount), pairs in _pairs(run.rows).items():
-        if rule != "original" and not pruned:
-            found.setdefault((pruned, rule), {})[amount] = pairs
-    return found
-
-
-def _mean_layers(pairs: Sequence[tuple[Row, Row]]) -> list[Layer] | None:
-    """Layers by their places, averaged; None if the networks have different numbers of them."""
-    depths = {len(after["layers"]) for _, after in pairs}
-    if len(depths) != 1:
-        return None
-
-    def mean(index: int, which: int, field: str) -> float:
-        return float(np.mean([pair[which][field][index] for pair in pairs]))
-
-    first = pairs[0][1]
-    return [
-        Layer(
-            name, mean(i, 0, "units"), mean(i, 1, "units"), mean(i, 1, "linear"),
-            mean(i, 1, "bottleneck"),
-        )
-        for i, name in enumerate(first["layers"])
-    ]  # fmt: skip
-
-
-def _rates(run: Run) -> Figure | None:
-    rows = [r for r in run.rows if r["rule"] == "original" and r.get("rates")
-            and not summary.pruned_in(r)]  # fmt: skip
-    if not rows or len({tuple(r["rates"]) for r in rows}) != 1:
-        return None
-    drawings = [
-        charts.histogram(np.mean([r["rates"][name] for r in rows], axis=0).tolist(), name)
-        for name in rows[0]["rates"]
-    ]
-    per = " of a network, on average" if len(rows) > 1 else ""
-    return Figure(
-        "Activation rates",
-        f'<div class="small">{"".join(drawings)}</div>',
-        f"How many units{per} are on, for which share of the calibration rows.",
-        wide=True,
-    )
-
-
-def settings_of(run: Run) -> list[tuple[str, str]]:
-    """What a run's networks differ in, and how often each value occurs."""
-    found: dict[str, dict[str, None]] = {}
-    for row in run.rows:
-        for name, value in task_of(row).items():
-            found.setdefault(name, {})[str(value)] = None
-    return [(name, ", ".join(values)) for name, values in found.items()]

@@ -5,8 +5,8 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from experiments.report import figures
-from experiments.report.figures import Figure, Table
+from experiments.report import figures, lines, tables
+from experiments.report.parts import Figure, Table
 from experiments.report.runs import Run
 
 STYLE = """
@@ -81,7 +81,7 @@ def style() -> str:
     """The page's style."""
     looks = "\n".join(
         f".c{i} {{ stroke: var(--c{i}); }} .mark.c{i}, .box.c{i} {{ fill: var(--c{i}); }}"
-        for i in range(figures.COLOURS)
+        for i in range(lines.COLOURS)
     )
     return STYLE.replace("DARK", DARK).replace("LOOKS", looks) + PRINT
 
@@ -117,7 +117,7 @@ def _section(run: Run, anchor: str, out: pathlib.Path) -> str:
     if run.versions:
         made = ", ".join(f"{k} {v}" for k, v in run.versions.items())
         parts.append(f'<p class="soft">Run with {html.escape(made)}.</p>')
-    for name, values in figures.settings_of(run):
+    for name, values in tables.settings_of(run):
         parts.append(f'<p class="soft"><b>{html.escape(name)}</b>: {html.escape(values)}</p>')
     if run.failures:
         parts.append(f"<details><summary>{len(run.failures)} failed</summary><pre>")
@@ -125,7 +125,7 @@ def _section(run: Run, anchor: str, out: pathlib.Path) -> str:
         parts.append("</pre></details>")
     drawn = figures.figures(run)
     parts.append(f'<div class="figures">{"".join(map(_figure, drawn))}</div>')
-    parts.append(_table(figures.table(run)))
+    parts.append(_table(tables.table(run)))
     if run.config and run.name == run.folder.resolve().name:
         link = html.escape(os.path.relpath(run.folder / "config.json", out.parent))
         fields = "\n".join(f"{name} = {value!r}" for name, value in sorted(run.config.items()))
@@ -170,7 +170,7 @@ def markdown(runs: Sequence[Run], title: str, versions: dict[str, str]) -> str:
         lines += ["", f"## {run.name}", "", f"{run.title}."]
         if run.versions:
             lines += ["", f"Run with {', '.join(f'{k} {v}' for k, v in run.versions.items())}."]
-        table = figures.table(run)
+        table = tables.table(run)
         marks = [":---" if i < table.words else "---:" for i in range(len(table.columns))]
         lines += ["", *(f"| {' | '.join(cells)} |" for cells in (table.columns, marks))]
         lines += [f"| {' | '.join(cells)} |" for cells in table.rows]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from experiments import results
-from experiments.report import charts, figures, page, runs, svg
+from experiments.report import charts, figures, page, runs, svg, tables
 from experiments.report.__main__ import write
 from experiments.sweep import summary
 
@@ -136,7 +136,7 @@ def test_the_page_is_whole_and_needs_nothing_else(single, sweep):
 def test_a_sweep_is_summarised(sweep):
     run = runs.read(sweep)
     assert len(run.failures) == 1 and len(run.rows) == 5 * 6
-    table = figures.table(run)
+    table = tables.table(run)
     assert [cells[:3] for cells in table.rows[:2]] == [
         ["", "original", ""],
         ["", "threshold", "0.5"],
