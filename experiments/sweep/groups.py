@@ -163,7 +163,9 @@ def _trained(
         whole = jax.tree.map(lambda leaf, i=index: leaf[i], trained.params)
         params = measure.without_pruned(net, whole, kept)
         mine = tuple(a[index][k] for a, k in zip(active, kept, strict=True))
-        networks.append(_network(cell, net, params, mine, dataset, configs[0]))
+        networks.append(
+            measure.Network(dict(cell.settings), net, params, mine, dataset, configs[0])
+        )
     return networks
 
 
@@ -178,21 +180,8 @@ def _alone(
         params = models.read_weights(config.weights, network.params)
     else:
         params = train.fit(network, dataset, config.training, checkpoint, say)
-    rows = dataset.train.x[: config.calibration.rows]
-    net = linjax.trace(network.apply, params, rows[:2])
-    one = jax.tree.map(lambda leaf: leaf[None], params)
-    active = tuple(np.asarray(a)[0] for a in scoring.active(net, one, rows[None]))
-    return _network(cell, net, params, active, dataset, config)
-
-
-def _network(
-    cell: Cell, net: Any, params: Params, active: tuple[np.ndarray, ...], dataset: Dataset,
-    config: Any,
-) -> measure.Network:  # fmt: skip
-    seconds = float(config.get("certify_seconds", 0.0))
-    return measure.Network(
-        dict(cell.settings), net, params, active, dataset, config.calibration, seconds
-    )
+    net = linjax.trace(network.apply, params, dataset.train.x[:2])
+    return measure.Network(dict(cell.settings), net, params, None, dataset, config)
 
 
 def _stacked(parts: list[Split]) -> Split:

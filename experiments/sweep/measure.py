@@ -30,19 +30,19 @@ class Network(NamedTuple):
       task: its settings.
       net: the network, traced.
       params: its parameters.
-      active: by site, on how many calibration rows each unit is on.
+      active: by site, on how many calibration rows each unit is on; None where that wasn't
+        counted for many networks together.
       dataset: test rows measure, training rows calibrate.
-      calibration: ``rows`` and ``batch``.
-      certify_seconds: for proofs about units; 0 for none.
+      config: ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for
+        proofs about units.
     """
 
     task: dict[str, Any]
     net: linjax.Net
     params: Params
-    active: tuple[np.ndarray, ...]
+    active: tuple[np.ndarray, ...] | None
     dataset: Dataset
-    calibration: Any
-    certify_seconds: float = 0.0
+    config: Any
 
 
 def rows(
@@ -64,9 +64,9 @@ def rows(
     for rule, amount in missing:
         row: Row = {"task": network.task, "rule": rule, "amount": amount}
         try:
-            if rule in BY_RATE:
+            if network.active is not None and rule in BY_RATE:
                 small = _by_rate(network, rule, amount)
-            elif rule == "original":
+            elif network.active is not None and rule == "original":
                 small = network.params
             else:
                 subject = _subject(network) if subject is None else subject
@@ -85,11 +85,13 @@ def rows(
             **widths.describe(network.net, small),
         }
         if rule == "original":
-            row["rates"] = widths.histograms(rate_stats(network).rates)
-            if network.certify_seconds:
-                row["proven"] = proofs.counts(
-                    network.net, network.params, network.dataset.train.x, network.certify_seconds
-                )
+            stats = rate_stats(network) if subject is None else subject.stats
+            row["rates"] = widths.histograms(stats.rates)
+            if network.config.get("certify_seconds", 0):
+                x, seconds = network.dataset.train.x, network.config.certify_seconds
+                row["proven"] = proofs.counts(network.net, network.params, x, seconds)
+        if network.active is None:
+            row["flops"] = network.net.flops(small, test.x[:1])
         yield row
 
 
@@ -123,12 +125,12 @@ def rate_stats(network: Network) -> Stats:
 
 
 def _calibration(network: Network) -> np.ndarray:
-    return network.dataset.train.x[: network.calibration.rows]
+    return network.dataset.train.x[: network.config.calibration.rows]
 
 
 def _subject(network: Network) -> rules.Subject:
-    rows, batch = _calibration(network), network.calibration.batch
-    return rules.gather(network.net, network.params, rows, batch)
+    batch, of = network.config.calibration.batch, network.config.get("rules_of", "whole")
+    return rules.gather(network.net, network.params, _calibration(network), batch, of)
 
 
 def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float | None:
@@ -181,7 +183,8 @@ def chain_logits(net: linjax.Net, params: Params, x: np.ndarray) -> np.ndarray:
 
 
 def relative_error(logits: np.ndarray, original: np.ndarray) -> float:
-    """The error that :func:`linjax.compare` gives, from logits ``(n, classes)`` at hand."""
+    """The error that :func:`linjax.compare` gives, from logits ``(…, classes)`` at hand."""
+    logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original))
     wide = original.astype(np.float64)
     p = np.exp(wide - wide.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

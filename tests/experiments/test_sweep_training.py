@@ -143,7 +143,7 @@ def test_scores_are_those_of_collect(config, digits, tmp_path):
         for count, units in zip(counts, stats.units, strict=True):
             np.testing.assert_array_equal(count[index], units.active)
         network = measure.Network(
-            {}, net, params, tuple(np.asarray(c)[index] for c in counts), digits, config.calibration
+            {}, net, params, tuple(np.asarray(c)[index] for c in counts), digits, config
         )
         folded = [
             linjax.fold(params, evidence, linjax.threshold(0.3))

@@ -6,8 +6,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import linjax
-from experiments import evaluate, models, rules
+from configs import lm_text
+from experiments import evaluate, models, rules, run
 from experiments.data import load
+from experiments.sweep import run as sweep_run
 from linjax.graph.pytree import flatten, foldable_paths
 
 VIT = {"kind": "vit", "image": (8, 8, 1), "patch": 4, "width": 8, "heads": 2, "ffn": 24,
@@ -62,3 +64,20 @@ def test_figures_of_text_are_those_of_all_characters():
     logits = np.array([[[2.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [2.0, 0.0]]])
     found = evaluate.measure(logits, logits, np.array([[0, 1], [1, 0]]))
     assert found["accuracy"] == 0.75 and found["agreement"] == 1.0
+
+
+def test_a_sweep_measures_what_a_run_measures(tmp_path):
+    config = lm_text.get_config()
+    config.dataset.rows, config.dataset.length = 150, 8
+    config.network.update({"width": 8, "heads": 2, "ffn": 8, "blocks": 1})
+    config.training.epochs, config.calibration.rows = 1, 100
+    config.rules = {"size": (0.5,), "magnitude": (0.5,)}
+    alone = run.run(config, str(tmp_path / "alone"))
+    swept = sweep_run.run(config, ["seed=0"], str(tmp_path / "swept"))
+    rows = {row["rule"]: row for row in swept}
+    for row in alone:
+        other = rows[row["rule"]]
+        for name in ("parameters", "flops", "units", "rates"):
+            assert other.get(name) == row.get(name), name
+        for name in ("share", "accuracy", "agreement", "cross_entropy", "error"):
+            np.testing.assert_allclose(other[name], row[name], rtol=1e-3, atol=1e-6)
