@@ -100,11 +100,12 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
 
 def _site(problem: Problem, depth: int) -> SiteRecoverability:
     parts = anatomy(problem)
-    v, t = parts.features[depth], parts.pre[depth + 1]
-    roots = [metric_root(g) for g in problem.moments.sensitivity]
-    weighted = parts.features[depth + 1] @ onward(problem.layers, depth + 1, roots)
+    metrics, layers = problem.moments.sensitivity, problem.layers
+    v, after = parts.features[depth], parts.features[depth + 1]
+    t = after @ onward(layers, depth + 1, [np.eye(len(metric)) for metric in metrics])
+    weighted = after @ onward(layers, depth + 1, [metric_root(metric) for metric in metrics])
     folds = halves(problem, RIDGE * spread(problem))
-    layer, reader = problem.layers[depth], problem.layers[depth + 1]
+    layer, reader = layers[depth], layers[depth + 1]
     return SiteRecoverability(
         r2=float(np.mean([_r2(*pair, v, t)[0] for pair in folds])),
         weighted=float(np.mean([_r2(*pair, v, weighted)[0] for pair in folds])),

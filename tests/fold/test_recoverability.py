@@ -1,5 +1,7 @@
 """Linear recoverability: a block that is affine on the data can be one affine map."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,29 @@ def test_it_needs_second_moments():
     stats = linjax.collect(net, params, [X], second_moments=False)
     with pytest.raises(linjax.EvidenceError, match="second moments"):
         linjax.recoverability(params, stats)
+
+
+def test_it_sees_past_a_layer_that_has_vanished():
+    sizes = (6, 20, 8, 3)
+    params = {
+        f"l{i}": {"w": jnp.asarray(RNG.normal(size=(a, b)) / 3, jnp.float32),
+                  "b": jnp.full(b, 20.0 if i == 1 else 0.0)}
+        for i, (a, b) in enumerate(itertools.pairwise(sizes))
+    }  # fmt: skip
+
+    def apply(p, x):
+        for name in ("l0", "l1"):
+            x = jax.nn.relu(x @ p[name]["w"] + p[name]["b"])
+        return x @ p["l2"]["w"] + p["l2"]["b"]
+
+    net = linjax.trace(apply, params, X[:1])
+    before = linjax.collect(net, params, [X], metric="identity")
+    small = linjax.fold(params, before, linjax.threshold(1.0))
+    assert "w" not in small.get("l1", {})
+    after = linjax.recoverability(small, linjax.collect(net, small, [X], metric="identity"))["l0"]
+    assert 0.2 < after.r2 < 0.98 and after.rank == 3
+    # The outputs are what the first site is read for: two layers in a row make one map.
+    x, h = np.asarray(X, np.float64), np.asarray(net.apply(params, X), np.float64)
+    x, h = x - x.mean(0), h - h.mean(0)
+    left = h - x @ np.linalg.lstsq(x, h)[0]
+    assert after.r2 == pytest.approx(1 - (left**2).sum() / (h**2).sum(), abs=0.05)
