@@ -18,7 +18,6 @@ from linjax.evidence import sums
 from linjax.evidence.moments import Moments
 from linjax.evidence.sensitivity import cotangents, weighted
 from linjax.evidence.weights import live, number, of_outputs, of_rows, of_samples
-from linjax.graph.channels.readers import in_chain
 from linjax.graph.channels.stream import ChannelTap, Parts
 from linjax.graph.channels.windows import Windows, patches
 from linjax.graph.net import Net
@@ -53,7 +52,7 @@ class ChannelSums(NamedTuple):
 
 def may_be_linear(graph: Graph, site: ChannelSite) -> bool:
     """Whether a site's channels can travel on without their activation."""
-    return site.straight and not any(in_chain(graph, r.consumer) for r in site.readings)
+    return site.straight and not any(graph.in_chain(r.consumer) for r in site.readings)
 
 
 def pair(tap: ChannelTap) -> tuple[Array, Array]:

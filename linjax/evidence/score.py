@@ -8,8 +8,8 @@ from linjax.errors import EvidenceError
 from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain
-from linjax.graph.channels.kernels import width
 from linjax.graph.channels.readers import rows
+from linjax.graph.channels.shapes import width
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import ChannelSite, Graph
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from linjax.errors import StructureError
-from linjax.graph.channels.kernels import check_scaling, incoming
+from linjax.graph.channels.shapes import check_scaling, incoming
 from linjax.graph.layers import Array
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Affine, Chain, Graph, Path, Site, join

@@ -14,7 +14,7 @@ from jax import lax
 
 from linjax.graph import primitives, reads
 from linjax.graph.analysis import Analysis, Dot
-from linjax.graph.channels import kernels as channel_kernels
+from linjax.graph.channels import shapes
 from linjax.graph.channels.stream import ChannelRun
 from linjax.graph.flow import Flow, Parts, flows, parts_of, units_of
 from linjax.graph.heads import HeadsRun
@@ -123,7 +123,7 @@ class _Execution:
             if graph.affine(name).scaling.leaves[0] not in flat
             for index in behind.ops
         }
-        channel_kernels.check(graph, flat)
+        shapes.check(graph, flat)
         self.channels = ChannelRun(
             program, graph, analysis.channels, flat, self.env, probes, through
         )

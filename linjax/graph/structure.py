@@ -190,6 +190,11 @@ class Convolution(NamedTuple):
         """Number of places that the kernel reads at a time."""
         return math.prod(self.window)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether each place of the result is made of one place of the input."""
+        return self.taps == 1 and not self.padded
+
 
 class Reading(NamedTuple):
     """An affine map or convolution that reads a site's channels.
@@ -337,6 +342,10 @@ class Graph(NamedTuple):
     def convolution(self, name: str) -> Convolution:
         """Returns the convolution of this name."""
         return next(c for c in self.convolutions if c.name == name)
+
+    def in_chain(self, name: str) -> bool:
+        """Whether an affine map has units itself, or reads such."""
+        return any(name in group for chain in self.chains for group in chain.layers)
 
     def trunk(self, chain: Chain) -> Chain | None:
         """Returns the chain whose last activation a chain reads, None where none does."""

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import assume, given
 
 import linjax
+from linjax.fold.channels.compose import multiplied
 from linjax.graph import pytree
 from linjax.graph.channels import kernels
+from linjax.graph.channels.kernels import Kernel
 from tests.properties import convnets
 
 
@@ -60,6 +62,30 @@ def without(net, params, rng):
 @given(convnets.plans)
 def test_narrowed_networks_compute_what_is_left(plan):
     check(plan)
+
+
+@given(convnets.plans)
+def test_linear_convolutions_compose_exactly(plan):
+    """Channels without activation: two kernels and their product compute the same."""
+    apply, params, x = convnets.build(plan, np.float64)
+    assume(0 not in jax.eval_shape(apply, params, x).shape)
+    net = linjax.trace(apply, params, x[:2])
+    flat = pytree.flatten(params)
+    for site in net.graph.channels:
+        conv = net.graph.convolution(site.producer)
+        if site.straight and not any(net.graph.in_chain(r.consumer) for r in site.readings):
+            own = kernels.read(conv, flat)
+            none = Kernel(own.kernel[..., :0], own.bias[:0], own.kernel, own.bias)
+            flat = kernels.write(conv, flat, none)
+            flat = {p: v for p, v in flat.items() if p not in {u.path for u in site.unit_leaves}}
+    want = net.apply(pytree.unflatten(flat), x)
+    small, gone = flat, 0
+    for site in net.graph.channels:
+        one = multiplied(net.graph, small, site)
+        small, gone = (small, gone) if one is None else (one, gone + 1)
+    assume(gone)
+    scale = max(float(abs(want).max()), 1e-3)
+    np.testing.assert_allclose(net.apply(pytree.unflatten(small), x), want, atol=1e-9 * scale)
 
 
 def check(plan):

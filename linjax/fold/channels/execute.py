@@ -15,7 +15,8 @@ from linjax.fold.report import SiteChange, change
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.channels import kernels
-from linjax.graph.channels.kernels import Kernel, Width
+from linjax.graph.channels.kernels import Kernel
+from linjax.graph.channels.shapes import Width
 from linjax.graph.structure import ChannelSite, Graph, Reading
 from linjax.graph.substitute import Pull, substitute
 
@@ -235,12 +236,15 @@ def without_channels(params: Any, graph: Graph, masks: list[Array]) -> Any:
     if all(mask.all() for mask in masks):
         return params
     network = bare(graph, pytree.flatten(params))
+    left = dict(zip((site.name for site in graph.channels), masks, strict=True))
     made = [
         Choice(
-            np.concatenate([np.flatnonzero(mask), np.arange(problem.units, problem.channels)]),
+            np.concatenate(
+                [np.flatnonzero(left[problem.name]), np.arange(problem.units, problem.channels)]
+            ),
             np.zeros((problem.units, 0)),
         )
-        for problem, mask in zip(network.problems, masks, strict=True)
+        for problem in network.problems
     ]
     flat = apply_choices(network, made, refit=False)
     return pytree.unflatten(restricted_chains(network, flat, made), like=params)

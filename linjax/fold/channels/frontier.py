@@ -6,6 +6,7 @@ import numpy as np
 
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
+from linjax.fold.channels.compose import composed, told
 from linjax.fold.channels.execute import choices, executed
 from linjax.fold.channels.network import Network, landscape, read
 from linjax.fold.channels.plan import (
@@ -98,7 +99,9 @@ class ChannelFrontier(NamedTuple):
     def fold(self, params: Any, plan: ChannelPlan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         flat, changes = self._executed(plan)[1:]
-        return pytree.unflatten(flat, like=params), changes
+        graph = self.network.graph
+        flat = composed(graph, flat)
+        return pytree.unflatten(flat, like=params), told(graph, flat, changes)
 
     def fold_in_order(self, net: Net, plan: ChannelPlan, rows: Batch, metric: str) -> list[Any]:
         """Returns the network folded in one shot, and the same refitted layer by layer.
@@ -111,7 +114,7 @@ class ChannelFrontier(NamedTuple):
         """
         made, flat, changes = self._executed(plan)
         refitted = refit_in_order(net, self.network, flat, made, changes, rows, metric)
-        return [flat, refitted]
+        return [composed(self.network.graph, each) for each in (flat, refitted)]
 
     def _executed(
         self, plan: ChannelPlan

@@ -50,7 +50,9 @@ def lump_channels(params: pytree.Flat, graph: Graph, tolerance: float) -> pytree
         if not _homogeneous(site):
             continue
         network = bare(graph, flat)
-        position = [s.name for s in network.sites].index(site.name)
+        if site not in network.sites:
+            continue
+        position = network.sites.index(site)
         problem = network.problems[position]
         groups = _groups(network, site, tolerance)
         kept = np.flatnonzero(groups.leader == np.arange(problem.units))

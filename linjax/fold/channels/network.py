@@ -18,9 +18,10 @@ from linjax.fold.least_squares.prices import Problem as ChainProblem
 from linjax.fold.least_squares.prices import prices, shape_of, shrunk, spread
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
-from linjax.graph.channels import kernels
-from linjax.graph.channels.kernels import Kernel, Width
-from linjax.graph.channels.readers import in_chain, rows
+from linjax.graph.channels import kernels, shapes, vanished
+from linjax.graph.channels.kernels import Kernel
+from linjax.graph.channels.readers import rows
+from linjax.graph.channels.shapes import Width
 from linjax.graph.count import count
 from linjax.graph.structure import ChannelSite, Graph
 
@@ -64,7 +65,9 @@ def read(params: Any, stats: Stats) -> Network:
     graph = stats.graph
     known = bare(graph, pytree.flatten(params))
     sites, problems, skipped = [], [], []
-    for site, empty, seen in zip(known.sites, known.problems, stats.channels, strict=True):
+    measured = dict(zip((site.name for site in graph.channels), stats.channels, strict=True))
+    for site, empty in zip(known.sites, known.problems, strict=True):
+        seen = measured[site.name]
         readers = tuple(
             reader._replace(moments=moments)
             for reader, moments in zip(empty.readers, seen.readings, strict=True)
@@ -75,6 +78,13 @@ def read(params: Any, stats: Stats) -> Network:
             problems.append(problem)
         else:
             skipped.append(site.name)
+    settled = ", ".join(s.name for s in graph.channels if s not in known.sites)
+    if settled:
+        warnings.warn(
+            f"left alone: {settled}: a convolution beside it has become part of another one",
+            FoldWarning,
+            stacklevel=5,
+        )
     if skipped:
         warnings.warn(
             f"left alone: {', '.join(skipped)}: a reader's patch has more entries than moments "
@@ -90,16 +100,20 @@ def read(params: Any, stats: Stats) -> Network:
 
 
 def bare(graph: Graph, flat: pytree.Flat) -> Network:
-    """Reads a network without evidence: problems and chains have no moments."""
+    """Reads a network without evidence: problems and chains have no moments.
+
+    Sites beside convolutions that have disappeared stay as they are.
+    """
     everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
-    widths = {site.name: kernels.width(site, graph, flat) for site in graph.channels}
+    widths = {site.name: shapes.width(site, graph, flat) for site in graph.channels}
+    sites = tuple(s for s in graph.channels if not vanished.settled(graph, s, flat))
     problems = []
-    for site in graph.channels:
+    for site in sites:
         own = widths[site.name]
         readers = tuple(
             Reader(
                 reading.consumer, rows(graph, flat, reading, own), NOTHING,
-                in_chain(graph, reading.consumer),
+                graph.in_chain(reading.consumer),
             )
             for reading in site.readings
         )  # fmt: skip
@@ -108,7 +122,7 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
         ChainProblem(read_chain(graph, flat, chain), NOTHING, len(chain.layers[-1]) == 1)
         for chain in graph.chains
     )
-    return Network(graph, flat, everything, widths, graph.channels, tuple(problems), chains)
+    return Network(graph, flat, everything, widths, sites, tuple(problems), chains)
 
 
 def landscape(network: Network) -> Landscape:

@@ -11,7 +11,7 @@ from linjax.fold.channels.surface import Choice
 from linjax.fold.report import SiteChange
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain, write_chain
-from linjax.graph.channels import kernels
+from linjax.graph.channels import kernels, vanished
 from linjax.graph.channels.kernels import Kernel
 from linjax.graph.structure import Affine, Chain, Convolution
 
@@ -59,6 +59,8 @@ def slot(
     """
     graph = network.graph
     if name in network.kernels:
+        if vanished.gone(graph.convolution(name), flat):
+            return None
         return _convolution(network, flat, graph.convolution(name), made.get(name))
     for chain in graph.chains:
         for depth, group in enumerate(chain.layers):

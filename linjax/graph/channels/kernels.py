@@ -7,10 +7,11 @@ Beside a kernel leaf ``W`` a folded pytree may hold
     W_bias           a bias, where the traced network had none
 
 and lack the parameters of a per-channel affine map behind it, which has then been
-multiplied into the kernel.
+multiplied into the kernel. A convolution without kernels has disappeared: see ``vanished``.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import StructureError
+from linjax.graph.channels.shapes import Width
 from linjax.graph.channels.spreads import evaluate
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import (
     Affine,
-    ChannelSite,
     Convolution,
-    Graph,
     Path,
     Reading,
     Scaling,
@@ -50,129 +50,6 @@ class Kernel(NamedTuple):
     bias: Array
     linear: Array
     linear_bias: Array
-
-
-class Width(NamedTuple):
-    """Channels of a site: those with their activation, and linear ones."""
-
-    units: int
-    linears: int
-
-    @property
-    def total(self) -> int:
-        """All channels."""
-        return self.units + self.linears
-
-
-def width(site: ChannelSite, graph: Graph, flat: Flat) -> Width:
-    """Reads a site's numbers of channels off the shapes of its producer's leaves.
-
-    Raises:
-      StructureError: if there are none.
-    """
-    conv = graph.convolution(site.producer)
-
-    def channels(path: Path) -> int:
-        leaf = flat.get(path)
-        if leaf is None:
-            return 0
-        if jnp.ndim(leaf) != len(conv.axes):
-            raise StructureError(
-                f"{join(path)}: shape {jnp.shape(leaf)}, expected {len(conv.axes)} axes"
-            )
-        return int(jnp.shape(leaf)[conv.axes[-1]])
-
-    found = Width(channels(conv.kernel), channels(conv.extra("linear")))
-    if not found.total:
-        raise StructureError(f"{join(conv.kernel)}: missing, expected a kernel")
-    return found
-
-
-def incoming(graph: Graph, flat: Flat) -> dict[str, int]:
-    """Returns how many features the readers of channels read, by name."""
-    features = {}
-    for site in graph.channels:
-        total = width(site, graph, flat).total
-        for reading in site.readings:
-            features[reading.consumer] = total * reading.outer * reading.inner
-    return features
-
-
-def check(graph: Graph, flat: Flat) -> None:
-    """Checks the shapes of all convolutions' leaves.
-
-    Raises:
-      StructureError: naming the leaf whose shape doesn't fit, and the expected one.
-    """
-    reads = incoming(graph, flat)
-    widths = {site.producer: width(site, graph, flat) for site in graph.channels}
-    for conv in graph.convolutions:
-        own = widths.get(conv.name, Width(conv.outputs, 0))
-        inputs = reads.get(conv.name, conv.inputs)
-        for path, outputs in ((conv.kernel, own.units), (conv.extra("linear"), own.linears)):
-            if outputs or path in flat:
-                _expect(flat, path, _leaf_shape(conv, inputs, outputs))
-        for path, outputs, needed in (
-            (conv.bias_path, own.units, conv.bias is not None and own.units > 0),
-            (conv.extra("linear_bias"), own.linears, False),
-        ):
-            if needed or path in flat:
-                _expect(flat, path, (outputs,), loose=path == conv.bias)
-        check_scaling(conv.scaling, own.units, flat)
-    for site in graph.channels:
-        for leaf in site.unit_leaves:
-            now = jnp.shape(flat[leaf.path]) if leaf.path in flat else ()
-            units = widths[site.producer].units
-            if units and (len(now) <= leaf.axis or now[leaf.axis] != units):
-                raise StructureError(
-                    f"{join(leaf.path)}: shape {now}, expected {units} entries on axis {leaf.axis}"
-                )
-    for affine in graph.affines:
-        if affine.name in reads and not _in_chain(graph, affine):
-            rows = flat[affine.kernel].shape[affine.layout[0]] if affine.kernel in flat else 0
-            if rows != reads[affine.name]:
-                raise StructureError(
-                    f"{join(affine.kernel)}: {rows} inputs, expected {reads[affine.name]}"
-                )
-
-
-def _in_chain(graph: Graph, affine: Affine) -> bool:
-    return any(affine.name in group for chain in graph.chains for group in chain.layers)
-
-
-def check_scaling(scaling: Scaling | None, units: int, flat: Flat) -> None:
-    """Checks that a per-unit affine map's parameters are there, one entry a unit, or all gone.
-
-    Raises:
-      StructureError: naming the first leaf that doesn't fit.
-    """
-    if scaling is None:
-        return
-    there = [path for path in scaling.leaves if path in flat]
-    if there and len(there) != len(scaling.leaves):
-        gone = next(p for p in scaling.leaves if p not in flat)
-        raise StructureError(f"{join(gone)}: missing beside {join(there[0])}")
-    for path in there:
-        if math.prod(jnp.shape(flat[path])) != units:
-            raise StructureError(
-                f"{join(path)}: shape {jnp.shape(flat[path])}, expected ({units},)"
-            )
-
-
-def _expect(flat: Flat, path: Path, shape: tuple[int, ...], loose: bool = False) -> None:
-    if path not in flat:
-        raise StructureError(f"{join(path)}: missing, expected {shape}")
-    have = tuple(jnp.shape(flat[path]))
-    same = math.prod(have) == math.prod(shape) if loose else have == shape
-    if not same:
-        raise StructureError(f"{join(path)}: shape {have}, expected {shape}")
-
-
-def _leaf_shape(conv: Convolution, inputs: int, outputs: int) -> tuple[int, ...]:
-    shape = [0] * len(conv.axes)
-    for axis, size in zip(conv.axes, (*conv.window, inputs, outputs), strict=True):
-        shape[axis] = size
-    return tuple(shape)
 
 
 def slope_and_offset(scaling: Scaling | None, flat: Flat) -> tuple[Array, Array] | None:
@@ -218,7 +95,8 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
 
     kernel, linear = matrices(conv.kernel), matrices(conv.extra("linear"))
     if kernel is None:
-        kernel = np.zeros((*linear.shape[:2], 0))
+        shape = (conv.taps, conv.inputs) if linear is None else linear.shape[:2]
+        kernel = np.zeros((*shape, 0))
     if linear is None:
         linear = np.zeros((*kernel.shape[:2], 0))
     bias = vector(conv.bias_path, kernel.shape[2])
@@ -236,22 +114,25 @@ def _host(path: Path, leaf: Array) -> np.ndarray:
     return value
 
 
-def write(conv: Convolution, flat: Flat, new: Kernel) -> Flat:
-    """Returns the pytree with a convolution's leaves replaced; what has no entries is left out."""
-    flat = dict(flat)
+def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | None = None) -> Flat:
+    """Returns the pytree with a convolution's leaves replaced; what has no entries is left out.
+
+    Args:
+      conv: the convolution.
+      flat: the pytree.
+      new: its kernels and biases.
+      window: their extent in space; by default the one that they have had.
+    """
     like = next(flat[p] for p in (conv.kernel, conv.extra("linear")) if p in flat)
     shape = jnp.shape(flat[conv.bias]) if conv.bias in flat else None
-    gone = [conv.kernel, conv.bias_path, *map(conv.extra, EXTRAS)]
-    if conv.scaling is not None:
-        gone += conv.scaling.leaves
-    for path in gone:
-        flat.pop(path, None)
+    extent = [jnp.shape(like)[a] for a in conv.axes[:-2]] if window is None else window
+    flat = without(conv, flat)
 
     def put(path: Path, value: Array) -> None:
         flat[path] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
 
     def turned(value: Array) -> Array:
-        return value.reshape(*conv.window, *value.shape[1:]).transpose(np.argsort(conv.axes))
+        return value.reshape(*extent, *value.shape[1:]).transpose(np.argsort(conv.axes))
 
     if new.kernel.shape[2]:
         put(conv.kernel, turned(new.kernel))
@@ -264,6 +145,13 @@ def write(conv: Convolution, flat: Flat, new: Kernel) -> Flat:
         if np.any(new.linear_bias):
             put(conv.extra("linear_bias"), new.linear_bias)
     return flat
+
+
+def without(conv: Convolution, flat: Flat) -> Flat:
+    """Returns the pytree without a convolution's leaves."""
+    own = {conv.kernel, conv.bias_path, *map(conv.extra, EXTRAS)}
+    own.update(() if conv.scaling is None else conv.scaling.leaves)
+    return {path: leaf for path, leaf in flat.items() if path not in own}
 
 
 def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array:

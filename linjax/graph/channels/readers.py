@@ -6,16 +6,11 @@ import numpy as np
 
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels
-from linjax.graph.channels.kernels import Width
+from linjax.graph.channels.shapes import Width
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Graph, Reading
 
 Array = Any
-
-
-def in_chain(graph: Graph, name: str) -> bool:
-    """Whether a reader is a dense layer that has units itself, or reads such."""
-    return any(name in group for chain in graph.chains for group in chain.layers)
 
 
 def rows(graph: Graph, flat: Flat, reading: Reading, own: Width) -> Array:
@@ -27,7 +22,7 @@ def rows(graph: Graph, flat: Flat, reading: Reading, own: Width) -> Array:
     if found is not None:
         kernel = kernels.read(found, flat)
         return np.concatenate([kernel.kernel, kernel.linear], axis=2)
-    if not in_chain(graph, reading.consumer):
+    if not graph.in_chain(reading.consumer):
         return kernels.read_rows(graph.affine(reading.consumer), reading, flat, own)
     chain = next(c for c in graph.chains if reading.consumer in c.layers[0])
     layer = read_chain(graph, flat, chain)[0]

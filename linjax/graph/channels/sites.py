@@ -338,10 +338,17 @@ class _Growth:
     def _elementwise_first(self) -> list[Op]:
         first = []
         for op in self.ops:
-            if op.name not in primitives.ELEMENTWISE:
+            if op.name not in primitives.ELEMENTWISE or self._varies(op):
                 break
             first.append(op)
         return first
+
+    def _varies(self, op: Op) -> bool:
+        """Whether an operation multiplies with something that differs from place to place."""
+        others = [o for o in op.inputs if not (isinstance(o, Ref) and o.id in self.inside)]
+        spread = any(operand_id(o) in self.context.spreads for o in others)
+        shapes = [self.context.program.shape(o) for o in others]
+        return op.name in ("mul", "div") and not spread and any(shapes)
 
     def interior(self) -> Interior:
         """Returns the site's values."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.graph import primitives
-from linjax.graph.channels import windows
+from linjax.graph.channels import vanished, windows
 from linjax.graph.channels.convolutions import ConvOp
 from linjax.graph.channels.places import Place, rerun
 from linjax.graph.channels.sites import Channels
@@ -73,6 +73,7 @@ class ChannelRun:
             self.spreads |= interior.spreads
             self.owner |= dict.fromkeys(interior.places, name)
         self.static = {conv.name: conv for conv in graph.convolutions}
+        self.slides = {c.name: vanished.slides_as(graph, c, flat) for c in graph.convolutions}
         self.width = {site.name: site.width for site in graph.channels}
         self.straight = {site.name: site.straight for site in graph.channels}
         self.pre = {behind.pre.id: name for name, behind in channels.behind.items()}
@@ -112,8 +113,7 @@ class ChannelRun:
             return None
         parts = self.streams[operand.id]
         if name in self.channels.convs:
-            op = self.program.ops[self.channels.convs[name].at]
-            read = windows.of_convolution(op.params, self.program.shape(op.inputs[1]))
+            read = self._windows(name)
         else:
             place, rank = self.places[operand.id], len(self.program.shape(operand))
             read = windows.of_product(rank, axis, place.outer, place.inner)
@@ -128,9 +128,13 @@ class ChannelRun:
         conv, static, out = self.channels.convs[name], self.static[name], op.outputs[0]
         read = self.features(conv.operand, conv.reads, name)
         read = self._read(conv.operand) if read is None else read
-        shape = self.program.shape(op.inputs[1])
-        self.read[name] = read, windows.of_convolution(op.params, shape)
-        convolve = self._convolution(conv, op, read)
+        self.read[name] = read, self._windows(name)
+        if vanished.gone(static, self.flat):
+            self.taps[name] = ChannelTap(None, None, {})
+            passed = vanished.stepped(op, read) if static.pointwise else read
+            self.streams[out.id] = Parts(None, passed)
+            return
+        convolve = self._convolution(name, read)
         extra = None if static.bias is not None else self.flat.get(static.extra("bias"))
         units = convolve(self.flat.get(static.kernel), extra)
         linear = convolve(
@@ -142,20 +146,38 @@ class ChannelRun:
         else:
             self.env[out.id] = units
 
+    def _sliding(self, name: str) -> tuple[ConvOp, Op, dict[str, Any]]:
+        """The convolution by whose window a kernel slides, with what differs in its parameters."""
+        conv = self.channels.convs[self.slides[name].name]
+        op, own = (self.program.ops[at] for at in (conv.at, self.channels.convs[name].at))
+        changed = {} if op is own else {"window_strides": vanished.strides(op, own)}
+        return conv, op, changed
+
+    def _windows(self, name: str) -> Windows:
+        _, op, changed = self._sliding(name)
+        return windows.of_convolution(op.params | changed, self.program.shape(op.inputs[1]))
+
     def _convolution(
-        self, conv: ConvOp, op: Op, read: Array
+        self, name: str, read: Array
     ) -> Callable[[Array | None, Array | None], Array | None]:
+        conv, op, changed = self._sliding(name)
+        static, slides = self.static[name], self.slides[name]
+        own = self.program.ops[self.channels.convs[name].at]
         dtypes = [self._dtype(o) for o in op.inputs]
+        view = [static.axes[slides.axes.index(axis)] for axis in conv.view]
+        axis = self.channels.convs[name].axis
 
         def convolve(kernel: Array | None, bias: Array | None) -> Array | None:
             if kernel is None:
                 return None
-            kernel = jnp.transpose(jnp.asarray(kernel, dtypes[1]), conv.view)
-            (value,) = op.bind(jnp.asarray(read, dtypes[0]), kernel)
+            kernel = jnp.transpose(jnp.asarray(kernel, dtypes[1]), view)
+            (value,) = op.bind(jnp.asarray(read, dtypes[0]), kernel, **changed)
+            if op is not own:
+                value = vanished.arranged(own, value.astype(self._dtype(own.outputs[0])))
             if bias is None:
                 return value
             shape = [1] * value.ndim
-            shape[conv.axis] = -1
+            shape[axis] = -1
             return value + bias.astype(value.dtype).reshape(shape)
 
         return convolve
