@@ -225,6 +225,10 @@ def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) 
     return Stats(units, moments, net.graph, pytree.leaves_of(params))
 
 
+NOTHING = np.zeros((0, 0))
+"""Instead of a sensitivity, where a reader has linear channels alone."""
+
+
 def _channels(
     net: Net, host: Any, state: State, weighed: list[Any], sizes: list[Any]
 ) -> tuple[tuple[ChannelStats, ...], Array]:
@@ -241,7 +245,7 @@ def _channels(
     ):
         units = _unit_stats(sums_.units, *(np.asarray(c, np.float64) for c in centres[0]))
         readings = tuple(
-            channels.finished(c, centre, grams[r.consumer], examples, size)
+            channels.finished(c, centre, grams.get(r.consumer, NOTHING), examples, size)
             for r, c, centre, size in zip(
                 site.readings, sums_.readings, centres[1], sizes[i], strict=True
             )

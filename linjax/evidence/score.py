@@ -119,7 +119,7 @@ def _score_channels(graph: Graph, flat: Flat, site: ChannelSite, seen: ChannelSt
     for index, reading in enumerate(site.readings):
         outgoing = rows(graph, flat, reading, own)[:, : own.units]
         weighted = outgoing
-        if seen.readings:
+        if seen.readings and seen.readings[index].sensitivity[0].size:
             metric = seen.readings[index].sensitivity[0]
             weighted = outgoing[..., : len(metric)] @ metric
             outgoing = outgoing[..., : len(metric)]

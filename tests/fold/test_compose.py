@@ -176,7 +176,7 @@ def test_a_kernel_that_is_missing_is_missed(left):
 
 
 def planted():
-    """Three convolutions; all channels of the first one are always on."""
+    """All channels of the first convolution are always on; behind the last but one nothing is."""
     rng = np.random.default_rng(3)
 
     def normal(*shape):
@@ -185,25 +185,31 @@ def planted():
     params = {
         "wide": {"kernel": normal(3, 3, 2, 24), "bias": jnp.full(24, 30.0)},
         "point": {"kernel": normal(1, 1, 24, 12), "bias": normal(12) * 0.1},
-        "last": {"kernel": normal(8, 8, 12, 4)},
+        "bent": {"kernel": normal(3, 3, 12, 6)},
+        "through": {"kernel": normal(1, 1, 6, 20)},
+        "last": {"kernel": normal(6, 6, 20, 4)},
     }
     params["point"]["bias"] -= jnp.sum(params["point"]["kernel"], (0, 1, 2)) * 30.0
 
     def apply(params, x):
         h = convolve(x, params["wide"]["kernel"], Conv(3, 1, "SAME")) + params["wide"]["bias"]
         h = convolve(jax.nn.relu(h), params["point"]["kernel"], POINT) + params["point"]["bias"]
-        return convolve(jax.nn.relu(h), params["last"]["kernel"], Conv(8)).reshape(len(x), -1)
+        h = jax.nn.relu(convolve(jax.nn.relu(h), params["bent"]["kernel"], Conv(3)))
+        h = convolve(h, params["through"]["kernel"], POINT)
+        return convolve(h, params["last"]["kernel"], Conv(6)).reshape(len(x), -1)
 
-    x = jnp.asarray(rng.normal(size=(200, 8, 8, 2)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(120, 8, 8, 2)), jnp.float32)
     return apply, params, x
 
 
 def test_folds_compose_what_has_become_linear(tmp_path):
     apply, params, x = planted()
-    net = linjax.trace(apply, params, x[:1])
-    stats = linjax.collect(net, params, [x[:100], x[100:]], metric="identity")
+    net = linjax.trace(apply, params, x[:2])
+    stats = linjax.collect(net, params, [x[:60], x[60:]], metric="identity")
     small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
-    assert "wide" not in small and small["point"]["kernel"].shape == (3, 3, 2, 12)
+    assert set(small) == {"point", "bent", "last"}
+    assert small["point"]["kernel"].shape == (3, 3, 2, 12)
+    assert small["last"]["kernel"].shape == (6, 6, 6, 4)
     assert len(report.sites["wide"].kept) == 0 and report.sites["wide"].linears == 2
     assert report.after == linjax.count(small)
     want = apply(params, x)
@@ -218,7 +224,7 @@ def test_folds_compose_what_has_become_linear(tmp_path):
     assert jax.tree.map(jnp.shape, state[0].mu) == jax.tree.map(jnp.shape, small)
 
     again = linjax.collect(net, small, [x], metric="identity")
-    with pytest.warns(linjax.FoldWarning, match="wide: a convolution beside it"):
+    with pytest.warns(linjax.FoldWarning, match="wide, bent, through: a convolution beside"):
         twice = linjax.fold(small, again, linjax.size(0.6))
     assert linjax.count(twice) <= 0.6 * linjax.count(small)
     assert twice["point"]["kernel"].shape[:3] == (3, 3, 2)

@@ -88,7 +88,7 @@ def read(params: Any, stats: Stats) -> Network:
     if skipped:
         warnings.warn(
             f"left alone: {', '.join(skipped)}: a reader's patch has more entries than moments "
-            "are kept of; collect with limits=Limits(features=…)",
+            "are kept of (collect with limits=Limits(features=…)), or has linear channels alone",
             FoldWarning,
             stacklevel=5,
         )

@@ -64,8 +64,10 @@ class Problem(NamedTuple):
 
     @property
     def measured(self) -> bool:
-        """Whether there are moments at all."""
-        return all(sum(r.moments.blocks) for r in self.readers)
+        """Whether there are moments at all, and how the readers' results matter is known."""
+        return all(
+            sum(m.blocks) and m.sensitivity[0].size for m in (r.moments for r in self.readers)
+        )
 
 
 def entries(problem: Problem, reader: Reader, channels: Array) -> Array:
