@@ -9,7 +9,7 @@ from rich.table import Table
 from experiments import files
 from experiments.results import Row
 
-COLUMNS = ("rule", "amount", "parameters", "share", "accuracy", "balanced", "agreement")
+COLUMNS = ("rule", "amount", "parameters", "share", "MFLOP", "accuracy", "balanced", "agreement")
 
 
 def report(folder: pathlib.Path, rows: list[Row], heading: str) -> None:
@@ -48,14 +48,15 @@ def markdown(rows: list[Row], heading: str) -> str:
 def cells(row: Row) -> list[str]:
     """Returns a row's figures as text.
 
-    >>> cells({"rule": "size", "amount": 0.1, "parameters": 1234, "share": 0.1,
+    >>> cells({"rule": "size", "amount": 0.1, "parameters": 1234, "share": 0.1, "flops": 2.5e6,
     ...        "accuracy": 0.975, "balanced_accuracy": 0.97, "agreement": 1.0})
-    ['size', '0.1', '1,234', '10.0%', '97.50%', '97.00%', '100.00%']
+    ['size', '0.1', '1,234', '10.0%', '2.5', '97.50%', '97.00%', '100.00%']
     """
     return [
         row["rule"].replace("_", " "),
         "" if row["rule"] == "original" else f"{row['amount']:g}",
         f"{row['parameters']:,}",
         f"{row['share']:.1%}",
+        f"{row['flops'] / 1e6:.3g}" if "flops" in row else "",
         *(f"{row[key]:.2%}" for key in ("accuracy", "balanced_accuracy", "agreement")),
     ]

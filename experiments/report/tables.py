@@ -5,6 +5,7 @@ from experiments.report.parts import Table
 from experiments.report.runs import Run, task_of
 from experiments.results import Row
 from experiments.sweep import summary
+from experiments.tables import COLUMNS, cells
 
 
 def table(run: Run) -> Table:
@@ -13,8 +14,7 @@ def table(run: Run) -> Table:
         return Table(
             summary.COLUMNS, [summary.cells(one) for one in summary.summarise(run.rows)], 2
         )
-    columns = ("rule", "amount", "parameters", "share", "accuracy", "balanced", "same class",
-               "predicted error", "measured error")  # fmt: skip
+    columns = (*COLUMNS[:-1], "same class", "predicted error", "measured error")
     order = list(dict.fromkeys(row["rule"] for row in run.rows))
     rows = sorted(run.rows, key=lambda row: (order.index(row["rule"]), -row["amount"]))
     return Table(columns, [_cells(row) for row in rows])
@@ -25,15 +25,7 @@ def _cells(row: Row) -> list[str]:
         value = row.get(name)
         return "" if value is None or row["rule"] == "original" else f"{value:.4f}"
 
-    return [
-        row["rule"].replace("_", " "),
-        "" if row["rule"] == "original" else f"{row['amount']:g}",
-        f"{row['parameters']:,}",
-        f"{row['share']:.1%}",
-        *(f"{row[key]:.2%}" for key in ("accuracy", "balanced_accuracy", "agreement")),
-        maybe("predicted"),
-        maybe("error"),
-    ]
+    return [*cells(row), maybe("predicted"), maybe("error")]
 
 
 def settings_of(run: Run) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ class Summary(NamedTuple):
       amount: its amount.
       networks: how many networks it was measured on.
       share: mean share of the original's parameters.
+      flops: mean share of its floating point operations; None where these weren't counted.
       accuracy: mean accuracy.
       balanced: mean balanced accuracy.
       loss: mean loss of accuracy against the original, in points.
@@ -34,6 +35,7 @@ class Summary(NamedTuple):
     amount: float
     networks: int
     share: float
+    flops: float | None
     accuracy: float
     balanced: float
     loss: float
@@ -77,6 +79,9 @@ def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Sum
         share=float(
             np.mean([after["parameters"] / before["parameters"] for before, after in pairs])
         ),
+        flops=float(np.mean([after["flops"] / before["flops"] for before, after in pairs]))
+        if all("flops" in row for pair in pairs for row in pair)
+        else None,
         accuracy=mean("accuracy"),
         balanced=mean("balanced_accuracy"),
         loss=float(points.mean()),
@@ -106,8 +111,8 @@ def pruned_in(row: Row) -> float:
 
 
 COLUMNS = (
-    "pruned", "rule", "amount", "networks", "share", "accuracy", "balanced", "loss, points",
-    *(f"within {p:g}" for p in POINTS), "same class",
+    "pruned", "rule", "amount", "networks", "share", "FLOPs", "accuracy", "balanced",
+    "loss, points", *(f"within {p:g}" for p in POINTS), "same class",
 )  # fmt: skip
 
 
@@ -119,6 +124,7 @@ def cells(one: Summary) -> list[str]:
         "" if one.rule == "original" else f"{one.amount:g}",
         str(one.networks),
         f"{one.share:.1%}",
+        "" if one.flops is None else f"{one.flops:.1%}",
         f"{one.accuracy:.4f}",
         f"{one.balanced:.4f}",
         f"{one.loss:.2f}",

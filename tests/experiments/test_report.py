@@ -11,6 +11,7 @@ def row(rule, amount, share, accuracy, **fields):
         "amount": amount,
         "parameters": int(4000 * share),
         "share": share,
+        "flops": 8e6 * share,
         "accuracy": accuracy,
         "balanced_accuracy": accuracy,
         "agreement": min(1.0, accuracy + 0.02),
@@ -63,7 +64,7 @@ def test_tables(tmp_path, capsys):
     tables.report(tmp_path, [*ROWS, row("threshold", 0.25, 0.5, 0.5)], "Digits")
     text = (tmp_path / "results.md").read_text()
     assert text.startswith("# Digits\n\n| rule | amount |")
-    assert "| size | 0.1 | 400 | 10.0% | 97.50% | 97.50% | 99.50% |" in text
+    assert "| size | 0.1 | 400 | 10.0% | 0.8 | 97.50% | 97.50% | 99.50% |" in text
     # A rule's rows stand together, whatever order they were made in.
     rules = [line.split("|")[1].strip() for line in text.splitlines()[4:]]
     assert rules == ["original", "threshold", "threshold", "threshold", "size", "size"]
