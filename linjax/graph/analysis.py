@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from linjax.graph import dense, linking
+from linjax.graph import cuts, dense, linking
 from linjax.graph import heads as head_sites
 from linjax.graph.channels import convolutions
 from linjax.graph.channels import sites as channel_sites
@@ -16,13 +16,19 @@ from linjax.graph.channels.sites import Channels
 from linjax.graph.dense import Interior
 from linjax.graph.dots import Dot, find_dots
 from linjax.graph.program import Program
-from linjax.graph.structure import Affine, Graph, HeadSite, Leaf, Refusal
+from linjax.graph.structure import Affine, Graph, HeadSite, Leaf, Path, Refusal
 from linjax.graph.views import find_views
 
 
 class Analysis(NamedTuple):
-    """What the runner needs beside the static graph, by affine map's name."""
+    """What the runner needs beside the static graph, by affine map's name.
 
+    The program is as it was analysed, with a leaf for each part of a kernel that several maps
+    share; ``leaves`` are its own.
+    """
+
+    program: Program
+    leaves: tuple[Leaf, ...]
     graph: Graph
     dots: dict[str, Dot]
     interiors: dict[str, Interior]
@@ -32,9 +38,40 @@ class Analysis(NamedTuple):
 
 
 def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
-    """Finds affine maps, sites, chains and refusals of a program."""
-    with jax.ensure_compile_time_eval():  # activations are measured, also under a user's jit
-        return _analyse(program, leaves)
+    """Finds affine maps, sites, chains and refusals of a program.
+
+    A kernel for several maps is cut where these fold as one gated layer; else it stays whole.
+    """
+    whole: dict[Path, str] = {}
+    while True:
+        with jax.ensure_compile_time_eval():  # activations are measured, also under a user's jit
+            found = _analyse(*cuts.cut(program, leaves, frozenset(whole)))
+        apart = _apart(found)
+        if not apart:
+            break
+        whole |= apart
+    reasons = {a.name: whole[a.kernel] for a in found.graph.affines if a.kernel in whole}
+    refusals = (r._replace(reason=reasons.get(r.name, r.reason)) for r in found.graph.refusals)
+    return found._replace(graph=found.graph._replace(refusals=tuple(refusals), leaves=leaves))
+
+
+def _apart(found: Analysis) -> dict[Path, str]:
+    """Leaves whose parts aren't all kernels, or all biases, of one gated layer, with reasons."""
+    site_of = {name: s.name for s in found.graph.sites for name in (s.producer, *s.mates)}
+    reasons = {refusal.name: refusal.reason for refusal in found.graph.refusals}
+    of = {
+        leaf.path: found.program.part(i).of
+        for i, leaf in enumerate(found.leaves)
+        if found.program.part(i).of > 1
+    }
+    result = {}
+    for path in of:
+        parts = [a for a in found.graph.affines if a.part.of > 1 and path in (a.kernel, a.bias)]
+        sites = {site_of.get(a.name) for a in parts}
+        if len(parts) != of[path] or len(sites) != 1 or None in sites:
+            told = (reasons[a.name] for a in parts if a.name in reasons)
+            result[path] = next(told, "its units are cut apart and used by themselves")
+    return result
 
 
 def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
@@ -43,7 +80,8 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     dots, convs, refusals = find_dots(context)
     ground = dense.Ground.of(context, dots)
     affines = tuple(
-        _affine(name, dot, ground.biases[name][0], leaves) for name, dot in dots.items()
+        _affine(name, dot, ground.biases[name][0], leaves)._replace(part=program.part(dot.leaf))
+        for name, dot in dots.items()
     )
     sites, interiors, refused = dense.find_sites(ground, affines, leaves, bool(convs))
     refusals += refused
@@ -73,7 +111,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
         heads = {}
     sites_of = tuple(site for site, _ in heads.values())
     graph = Graph(affines, chains, left, leaves, found.convolutions, found.sites, sites_of)
-    return Analysis(graph, dots, interiors, scaled, found.channels, heads)
+    return Analysis(program, leaves, graph, dots, interiors, scaled, found.channels, heads)
 
 
 def _affine(name: str, dot: Dot, bias: int | None, leaves: tuple[Leaf, ...]) -> Affine:

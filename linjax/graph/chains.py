@@ -124,24 +124,20 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
         main = entry(graph, chain, params)[0]
     default = _dtype(graph, params)
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
-        affines = [graph.affine(name) for name in names]
-        ends: Any = np.cumsum([units_of(parts_of(a, params)) for a in affines])[:-1]
-        kernels = np.split(layer.kernel, ends, axis=1)
-        biases = np.split(layer.bias, ends)
         last = depth == len(layers) - 1
-        for affine, kernel, bias in zip(affines, kernels, biases, strict=True):
-            dtype = params[affine.kernel].dtype if affine.kernel in params else default
-            had_bias = affine.bias is not None
+        maps = _maps(graph, params, names, () if last else chain.sites[depth].mates, layer)
+        for affine, _ in maps:
             scaling = () if affine.scaling is None else affine.scaling.leaves
             for path in (affine.kernel, affine.bias_path, *scaling, *map(affine.extra, _EXTRAS)):
                 flat.pop(path, None)
-            _put(flat, affine, layer, kernel, bias, main, dtype, had_bias, last)
+        for affine, own in _joined(maps):
+            dtype = params[affine.kernel].dtype if affine.kernel in params else default
+            _put(flat, affine, own, main, dtype, last)
         if not last:
             paths = chain.sites[depth].unit_leaves
             flat = {path: leaf for path, leaf in flat.items() if path not in paths}
             if layer.units:
                 flat |= dict(zip(paths, map(jnp.asarray, layer.unit_leaves), strict=True))
-            _put_mates(graph, flat, chain.sites[depth], layer, main)
         if layer.units or layer.linears or not layer.carry:
             main = layer.units + layer.linears
     return flat
@@ -150,11 +146,40 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
 _EXTRAS = ("linear", "residual", "down")
 
 
-def _put(
-    flat: Flat, affine: Affine, layer: Layer, kernel: Array, bias: Array, main: int,
-    dtype: DTypeLike, had_bias: bool, last: bool,
-) -> None:  # fmt: skip
+def _maps(
+    graph: Graph, params: Flat, names: tuple[str, ...], mates: tuple[str, ...], layer: Layer
+) -> list[tuple[Affine, Layer]]:
+    """The maps of one depth: several consumers, or a producer and a gated layer's other maps.
+
+    These have the same units, and nothing beside them.
+    """
+    affines = [graph.affine(name) for name in names]
+    ends: Any = np.cumsum([units_of(parts_of(a, params)) for a in affines])[:-1]
+    runs = zip(np.split(layer.kernel, ends, axis=1), np.split(layer.bias, ends), strict=True)
+    own = [layer._replace(kernel=kernel, bias=bias) for kernel, bias in runs]
+    none = [(layer.kernel, layer.bias)] * len(mates)
+    own += [Layer(*pair) for pair in (layer.mates if layer.units else none)]
+    return list(zip((*affines, *map(graph.affine, mates)), own, strict=True))
+
+
+def _joined(maps: list[tuple[Affine, Layer]]) -> list[tuple[Affine, Layer]]:
+    """Puts maps that are parts of one kernel side by side."""
+    groups: dict[Path, list[tuple[Affine, Layer]]] = {}
+    for affine, layer in maps:
+        groups.setdefault(affine.kernel, []).append((affine, layer))
+    result = []
+    for group in groups.values():
+        affine, first = group[0]  # what stands beside the units stands beside the producer's
+        runs = [layer for _, layer in sorted(group, key=lambda one: one[0].part)]
+        kernel = np.concatenate([run.kernel for run in runs], axis=1)
+        bias = np.concatenate([run.bias for run in runs])
+        result.append((affine, first._replace(kernel=kernel, bias=bias)))
+    return result
+
+
+def _put(flat: Flat, affine: Affine, layer: Layer, main: int, dtype: DTypeLike, last: bool) -> None:
     """Writes one affine map's leaves; those without entries are left out."""
+    kernel, bias, had_bias = layer.kernel, layer.bias, affine.bias is not None
 
     def put(path: Path, matrix: Array) -> None:
         turned = matrix if affine.layout == (0, 1) else matrix.T
@@ -172,18 +197,6 @@ def _put(
         flat[affine.bias_path] = _on_device(bias, dtype)
     if layer.linear is not None and not last:
         put(affine.extra("linear"), layer.linear)
-
-
-def _put_mates(graph: Graph, flat: Flat, site: Site, layer: Layer, main: int) -> None:
-    """Writes a gated layer's other maps: the same units, nothing beside them."""
-    for index, affine in enumerate(map(graph.affine, site.mates)):
-        dtype = flat[affine.kernel].dtype if affine.kernel in flat else _dtype(graph, flat)
-        for path in (affine.kernel, affine.bias_path, affine.extra("residual")):
-            flat.pop(path, None)
-        if layer.units:
-            alone = Layer(*layer.mates[index])
-            had_bias = affine.bias is not None
-            _put(flat, affine, alone, alone.kernel, alone.bias, main, dtype, had_bias, True)
 
 
 def _on_device(value: Array, dtype: DTypeLike) -> Array:

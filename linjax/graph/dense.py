@@ -179,7 +179,8 @@ def _bias(
         if op.name == "add" and len(set(op.inputs)) == 2:
             other = next(o for o in op.inputs if o != value)
             leaf = unit_leaf(program, views, other, axis)
-            if leaf is not None and views.uses[leaf] == 1:
+            same = leaf is not None and program.part(leaf) == program.part(dot.leaf)
+            if leaf is not None and same and views.uses[leaf] == 1:
                 axes[op.outputs[0].id] = axis
                 return leaf, axes, op.outputs[0]
             break
@@ -226,7 +227,7 @@ def _grow(ground: Ground, group: list[str], width: int) -> Grown | None:
     program, views, readers = ground.program, ground.views, ground.readers
     starts = [ground.biases[name][1:] for name in group]
     inside = {ref: axis for axes, _ in starts for ref, axis in axes.items()}
-    layouts: dict[int, tuple[int, ...]] = {pre.id: () for _, pre in starts}
+    layouts: dict[int, tuple[str, ...]] = {pre.id: () for _, pre in starts}
     functions = _Functions(program, {pre.id: pre.id for _, pre in starts}, {})
     reads: dict[str, Ref] = {}
     read: dict[int, int] = {}
@@ -269,7 +270,7 @@ def _grow(ground: Ground, group: list[str], width: int) -> Grown | None:
             moved = primitives.follow(op, program, axis) if len(op.inputs) == 1 else None
             if moved is None:
                 raise Refused(_reader(op, program, mine[0], axis))
-            layout = (*layouts[mine[0].id], index)
+            layout = (*layouts[mine[0].id], f"{op.name} {op.params}")
         ops.append(op)
         out = op.outputs[0]
         inside[out.id], layouts[out.id] = moved, layout
@@ -319,8 +320,8 @@ def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
     cut = op.name in ("split", "slice", "dynamic_slice")
     if cut and program.shape(op.outputs[0])[axis] != program.shape(value)[axis]:
         return (
-            f"its units are cut apart ({op.name}), as by a gated layer with one kernel for both "
-            "halves: it can fold with a kernel for each"
+            f"its units are cut apart ({op.name}) and don't meet again one by one: the parts could "
+            "fold with a kernel for each"
         )
     if op.name == "dot_general":
         return "it is multiplied with a kernel that can't be folded, or with another activation"

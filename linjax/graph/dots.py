@@ -58,6 +58,8 @@ def find_dots(
     used = [*(dot.leaf for dot in found), *(conv.leaf for conv in convs)]
     known = [leaves[leaf].path for leaf in used]
     names = _names(known + [path for path, _ in refused])
+    for i, part in enumerate(program.part(leaf) for leaf in used):
+        names[i] += f"[{part.number}]" if part.of > 1 else ""
     refusals = [
         Refusal(name, reason)
         for name, (_, reason) in dict(zip(names[len(known) :], refused, strict=True)).items()
@@ -89,6 +91,9 @@ def _dot(
         raise Refused(f"the kernel is shared ({views.uses[views.leaf[view]]} uses)")
     read = int(contract[side][0])
     axes = views.axes[view]
+    cut = program.cuts.get(program.leaves[views.leaf[view]].id)
+    if cut is not None and cut.axis != axes[1 - read]:
+        raise Refused("the kernel's rows are cut apart")
     samples = len(program.shape(op.inputs[1 - side])) - 1
     return Dot(
         at=index,

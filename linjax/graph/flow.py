@@ -38,7 +38,19 @@ class Parts(NamedTuple):
 
 
 def parts_of(affine: Affine, flat: Flat) -> Parts:
-    """Collects the leaves of an affine map from a flat pytree."""
+    """Collects the leaves of an affine map from a flat pytree.
+
+    A map that has some columns of a kernel has as many of the residual kernel and of the bias.
+    """
+
+    def own(path: Path, leaf: Array | None) -> Array | None:
+        if leaf is None or affine.part.of == 1:
+            return leaf
+        if leaf.shape[-1] % affine.part.of:
+            raise StructureError(
+                f"{join(path)}: {leaf.shape[-1]} units, expected {affine.part.of} times as many"
+            )
+        return affine.part.take(leaf, leaf.ndim - 1)
 
     def matrix(path: Path) -> Array | None:
         leaf = flat.get(path)
@@ -48,11 +60,12 @@ def parts_of(affine: Affine, flat: Flat) -> Parts:
             raise StructureError(f"{join(path)}: shape {jnp.shape(leaf)}, expected a matrix")
         return leaf if affine.layout == (0, 1) else leaf.T
 
+    residual = affine.extra("residual")
     return Parts(
-        kernel=matrix(affine.kernel),
-        bias=flat.get(affine.bias_path),
+        kernel=own(affine.kernel, matrix(affine.kernel)),
+        bias=own(affine.bias_path, flat.get(affine.bias_path)),
         linear=matrix(affine.extra("linear")),
-        residual=matrix(affine.extra("residual")),
+        residual=own(residual, matrix(residual)),
         down=matrix(affine.extra("down")),
     )
 
@@ -157,8 +170,11 @@ def _check_mates(
     graph: Graph, site: Site, part: Parts, flat: Flat, main: int, carried: int
 ) -> None:
     """Checks that a gated layer's other maps have the producer's units, and only these."""
+    kernel = graph.affine(site.producer).kernel
     for affine in map(graph.affine, site.mates):
         own = parts_of(affine, flat)
+        if affine.kernel == kernel:
+            own = own._replace(linear=None)  # the producer's
         if units_of(own) != units_of(part) or own.linear is not None or own.down is not None:
             raise StructureError(
                 f"{join(affine.kernel)}: {units_of(own)} units, expected the {units_of(part)} of "

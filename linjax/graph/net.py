@@ -34,9 +34,7 @@ class Net:
     graph: Graph
     template: Any
     example: tuple[Any, ...]
-    _programs: dict[Any, tuple[program.Program, analysis.Analysis]] = dataclasses.field(
-        default_factory=dict, repr=False
-    )
+    _analyses: dict[Any, analysis.Analysis] = dataclasses.field(default_factory=dict, repr=False)
 
     def apply(self, params: Any, *inputs: Any) -> Any:
         """Runs the network on its original parameters or on a folded pytree.
@@ -83,8 +81,8 @@ class Net:
         """
         flat = pytree.flatten(params)
         pytree.check_leaves(self.graph, flat)
-        traced, found = self._program(flat, inputs)
-        return runner.execute(traced, found, flat, jax.tree.leaves(inputs), probes, through)
+        found = self._analysis(flat, inputs)
+        return runner.execute(found, flat, jax.tree.leaves(inputs), probes, through)
 
     def reads(self, params: Any, *inputs: Any) -> dict[str, Read]:
         """Runs the network and returns what every affine map and convolution reads.
@@ -98,8 +96,8 @@ class Net:
         """
         flat = pytree.flatten(params)
         pytree.check_leaves(self.graph, flat)
-        traced, found = self._program(flat, inputs)
-        return runner.look(traced, found, flat, jax.tree.leaves(inputs))
+        found = self._analysis(flat, inputs)
+        return runner.look(found, flat, jax.tree.leaves(inputs))
 
     def flops(self, params: Any, *inputs: Any) -> float:
         """Returns the floating point operations of one call, as XLA counts them.
@@ -126,7 +124,7 @@ class Net:
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 
-    def _program(self, flat: Flat, inputs: Any) -> tuple[program.Program, analysis.Analysis]:
+    def _analysis(self, flat: Flat, inputs: Any) -> analysis.Analysis:
         """Traces anew for each combination of input shapes and parameter dtypes."""
         leaves = _dtypes(self.graph.leaves, flat)
         traced_leaves, tree = jax.tree.flatten(self.template)
@@ -142,16 +140,15 @@ class Net:
         )
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
-        if key not in self._programs:
-            traced = self._record(template, shapes)
-            found = analysis.analyse(traced, leaves)
+        if key not in self._analyses:
+            found = analysis.analyse(self._record(template, shapes), leaves)
             if not _same_sites(found.graph, self.graph):
                 raise StructureError(
                     f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to "
                     f"other sites than {[s.shape for s in jax.tree.leaves(self.example)]}"
                 )
-            self._programs[key] = traced, found
-        return self._programs[key]
+            self._analyses[key] = found
+        return self._analyses[key]
 
     def _record(self, template: Any, shapes: Any) -> program.Program:
         """Traces, and says which inputs were expected where the function fails on them."""

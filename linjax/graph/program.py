@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from linjax.graph import compat
+from linjax.graph.structure import Part
 
 # Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
 # scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).
@@ -71,16 +72,24 @@ class Op(NamedTuple):
         return compat.bind(self.primitive, {**self.params, **changed}, values)
 
 
+class Cut(NamedTuple):
+    """Along which axis a leaf of the pytree is cut, and which part of it a value is."""
+
+    axis: int
+    part: Part
+
+
 class Program(NamedTuple):
     """A function of parameters and inputs as a list of operations.
 
     Attributes:
       ops: the operations, in an order in which they can be executed.
-      leaves: one value per parameter leaf, in the pytree's order.
+      leaves: one value per parameter leaf, in the pytree's order; several for one that is cut.
       inputs: one value per input leaf.
       outputs: the results.
       avals: shape and dtype of every value, by its number.
       out_tree: structure of the function's result.
+      cuts: by number of a leaf's value, which part of the leaf it is, for those that are cut.
     """
 
     ops: tuple[Op, ...]
@@ -89,10 +98,16 @@ class Program(NamedTuple):
     outputs: tuple[Operand, ...]
     avals: dict[int, Any]
     out_tree: Any
+    cuts: dict[int, Cut]
 
     def shape(self, operand: Operand) -> tuple[int, ...]:
         """Shape of an operand."""
         return operand.shape if isinstance(operand, Const) else self.avals[operand.id].shape
+
+    def part(self, leaf: int) -> Part:
+        """Which part of a leaf of the pytree a leaf of the program is."""
+        cut = self.cuts.get(self.leaves[leaf].id)
+        return Part() if cut is None else cut.part
 
     def readers(self) -> dict[int, list[int]]:
         """Indices of the operations that read each value; −1 stands for the outputs."""
@@ -150,6 +165,7 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
         outputs=outputs,
         avals=avals,
         out_tree=jax.tree.structure(out_shape),
+        cuts={},
     )
 
 

@@ -41,8 +41,9 @@ def beside_rows(read: Read, places: int, key: Array) -> Array:
     return value[:, drawn(value.shape[1], places, key)].reshape(-1, value.shape[-1])
 
 
-def partners(program: Program, analysis: Analysis) -> dict[str, tuple[Ref, tuple[int, ...]]]:
+def partners(analysis: Analysis) -> dict[str, tuple[Ref, tuple[int, ...]]]:
     """Finds the values that results are added to, by name, with their axes, outputs last."""
+    program = analysis.program
     readers = program.readers()
     data = _data(program)
     born = {ref.id: i for i, op in enumerate(program.ops) for ref in op.outputs}

@@ -20,6 +20,7 @@ from linjax.graph.flow import Flow, Parts, flows, parts_of, units_of
 from linjax.graph.heads import HeadsRun
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
+from linjax.graph.structure import Part, Path
 
 Array = Any
 
@@ -50,7 +51,6 @@ class _Stream(NamedTuple):
 
 
 def execute(
-    program: Program,
     analysis: Analysis,
     flat: Flat,
     inputs: list[Array],
@@ -60,8 +60,7 @@ def execute(
     """Runs a program on a (folded) flat pytree.
 
     Args:
-      program: the traced program.
-      analysis: its sites.
+      analysis: the program and its sites.
       flat: parameters by path.
       inputs: the input leaves.
       probes: arrays to add to affine maps' results (samples, outputs), by name; the
@@ -71,16 +70,14 @@ def execute(
     Returns:
       The outputs, a tap for every site, and the affine results (samples, outputs) by name.
     """
-    return _Execution(program, analysis, flat, probes or {}, through).run(inputs)
+    return _Execution(analysis, flat, probes or {}, through).run(inputs)
 
 
-def look(
-    program: Program, analysis: Analysis, flat: Flat, inputs: list[Array]
-) -> dict[str, reads.Read]:
+def look(analysis: Analysis, flat: Flat, inputs: list[Array]) -> dict[str, reads.Read]:
     """Runs a program and returns what every affine map and convolution reads, in order."""
-    run = _Execution(program, analysis, flat, {}, False)
+    run = _Execution(analysis, flat, {}, False)
     run.run(inputs)
-    for name, (ref, axes) in reads.partners(program, analysis).items():
+    for name, (ref, axes) in reads.partners(analysis).items():
         if name in run.reads and ref.id in run.env:
             beside = jnp.transpose(run.env[ref.id], axes)
             run.reads[name] = run.reads[name]._replace(beside=beside)
@@ -91,10 +88,9 @@ class _Execution:
     """One run: the environment of values, and the streams inside sites."""
 
     def __init__(
-        self, program: Program, analysis: Analysis, flat: Flat, probes: dict[str, Array],
-        through: bool,
-    ) -> None:  # fmt: skip
-        graph = analysis.graph
+        self, analysis: Analysis, flat: Flat, probes: dict[str, Array], through: bool
+    ) -> None:
+        program, graph = analysis.program, analysis.graph
         self.program, self.analysis, self.flat, self.probes = program, analysis, flat, probes
         self.parts: dict[str, Parts] = {}
         self.flow: dict[str, Flow] = {}
@@ -116,6 +112,7 @@ class _Execution:
         self.taps: dict[str, Tap] = {}
         self.results: dict[str, Array] = {}
         self.reads: dict[str, reads.Read] = {}
+        self.shared: dict[Path, Array] = {}
         self.scaled = analysis.scaled
         self.merged = {
             index
@@ -132,13 +129,14 @@ class _Execution:
 
     def run(self, inputs: list[Array]) -> tuple[Any, dict[str, Any], dict[str, Array]]:
         """Executes all operations in order."""
-        paths = [leaf.path for leaf in self.analysis.graph.leaves]
-        for ref, path in zip(self.program.leaves, paths, strict=True):
-            if path in self.flat:
-                self.env[ref.id] = self.flat[path]
-        self.env |= {ref.id: x for ref, x in zip(self.program.inputs, inputs, strict=True)}
         kernels = {dot.leaf for dot in self.analysis.dots.values()}
         skipped = {self.program.leaves[leaf].id for leaf in kernels} | self.channels.kernels()
+        for ref, leaf in zip(self.program.leaves, self.analysis.leaves, strict=True):
+            if leaf.path in self.flat:
+                cut = self.program.cuts.get(ref.id)
+                value = self.flat[leaf.path]
+                self.env[ref.id] = value if cut is None else cut.part.take(value, cut.axis)
+        self.env |= {ref.id: x for ref, x in zip(self.program.inputs, inputs, strict=True)}
         for index, op in enumerate(self.program.ops):
             if self.heads.handle(index, op, self._read):
                 continue
@@ -234,10 +232,14 @@ class _Execution:
         if part.kernel is None:
             width = part.bias.shape[0]
             value = jnp.zeros((*main.shape[:-1], width), self._dtype(name))
+        elif affine.part.of > 1:  # one product for all maps that have the kernel together
+            if affine.kernel not in self.shared:
+                whole = parts_of(affine._replace(part=Part()), self.flat)
+                self.shared[affine.kernel] = _sum(product, whole, main, carried)
+            shared = self.shared[affine.kernel]
+            value = affine.part.take(shared, shared.ndim - 1)
         else:
-            value = product(main, part.kernel)
-        if part.residual is not None:
-            value = value + product(carried, part.residual)
+            value = _sum(product, part, main, carried)
         if affine.bias is None and part.bias is not None:
             value = value + part.bias.astype(value.dtype)
         return value if name in self.scaled else self._probed(name, value)
@@ -331,6 +333,14 @@ class _Execution:
                 units = jnp.moveaxis(pre, -1, self.axis[ref.id])
                 self.streams[ref.id] = stream._replace(units=units)
             self.taps[name] = self.taps[name]._replace(pre=pre.reshape(-1, pre.shape[-1]))
+
+
+def _sum(
+    product: Callable[[Array, Array], Array], part: Parts, main: Array, carried: Array | None
+) -> Array:
+    """What a map reads from the features and from the residual path."""
+    value = product(main, part.kernel)
+    return value if part.residual is None else value + product(carried, part.residual)
 
 
 def _product(op: Op, program: Program, dot: Dot) -> Callable[[Array, Array], Array]:

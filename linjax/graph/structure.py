@@ -5,7 +5,7 @@ static data and a fold needs neither the network's function nor its class.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
 
@@ -96,6 +96,28 @@ class Scaling(NamedTuple):
     leaves: tuple[Path, ...]
 
 
+class Part(NamedTuple):
+    """Which of several equal runs of a leaf's columns belong to a map: all there are, unless said.
+
+    A folded leaf has as many runs, narrower ones.
+
+    Attributes:
+      number: which run, from zero.
+      of: the number of runs.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def take(self, array: Any, axis: int) -> Any:
+        """Returns this run of an array along an axis."""
+        if self.of == 1:
+            return array
+        width = array.shape[axis] // self.of
+        run = slice(self.number * width, (self.number + 1) * width)
+        return array[(slice(None),) * axis + (run,)]
+
+
 class Affine(NamedTuple):
     """An affine map ``z = v W + b`` with its parameters' places in the pytree.
 
@@ -108,6 +130,7 @@ class Affine(NamedTuple):
       layout: axes of the kernel leaf that hold (inputs, outputs): ``(0, 1)`` in
         Flax, ``(1, 0)`` in Equinox.
       scaling: a per-unit affine map that follows it, such as batch norm; None without one.
+      part: which of the columns and of the bias are its own, where a gated layer has one kernel.
     """
 
     name: str
@@ -117,6 +140,7 @@ class Affine(NamedTuple):
     outputs: int
     layout: tuple[int, int] = (0, 1)
     scaling: Scaling | None = None
+    part: Part = Part()
 
     def extra(self, kind: str) -> Path:
         """Path of a leaf that folding adds beside the kernel: ``kernel_residual``."""
