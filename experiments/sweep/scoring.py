@@ -49,9 +49,10 @@ def masks(net: linjax.Net, params: Params, kept: tuple[np.ndarray, ...]) -> Para
             pytree.flatten(params).items()}  # fmt: skip
     for site, keep in zip(net.graph.sites, kept, strict=True):
         producer = net.graph.affine(site.producer)
-        _scale(ones, producer.kernel, keep, 1 + producer.layout[1])
+        runs = np.tile(keep, (1, producer.part.of))
+        _scale(ones, producer.kernel, runs, 1 + producer.layout[1])
         if producer.bias is not None:
-            _scale(ones, producer.bias, keep, 1)
+            _scale(ones, producer.bias, runs, 1)
         for name in site.consumers:
             reader = net.graph.affine(name)
             _scale(ones, reader.kernel, keep, 1 + reader.layout[0])

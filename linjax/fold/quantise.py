@@ -8,6 +8,7 @@ from linjax.errors import LinjaxError
 from linjax.graph import pytree
 from linjax.graph.flow import parts_of
 from linjax.graph.net import Net
+from linjax.graph.structure import Affine
 
 Array = Any
 
@@ -57,11 +58,17 @@ def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None 
         if part.kernel is None or (names is not None and affine.name not in names):
             continue
         kernel, bias = _rounded(part.kernel, part.bias, bits)
-        turned = kernel if affine.layout == (0, 1) else kernel.T
-        flat[affine.kernel] = turned.astype(part.kernel.dtype)
+        flat[affine.kernel] = _with(flat[affine.kernel], affine, affine.layout[1], kernel)
         if bias is not None:
-            flat[affine.bias_path] = bias.astype(part.bias.dtype)
+            flat[affine.bias_path] = _with(flat[affine.bias_path], affine, 0, bias)
     return pytree.unflatten(flat)
+
+
+def _with(leaf: Array, affine: Affine, axis: int, value: np.ndarray) -> np.ndarray:
+    """A leaf with other values in an affine map's own part of it, units along an axis."""
+    changed = np.array(leaf)
+    affine.part.take(changed, axis)[...] = value if axis == changed.ndim - 1 else value.T
+    return changed
 
 
 def _rounded(kernel: Array, bias: Array | None, bits: int) -> tuple[np.ndarray, np.ndarray | None]:

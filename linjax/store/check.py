@@ -10,7 +10,7 @@ import numpy as np
 from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
 from linjax.graph.flow import flows
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.structure import Graph, Leaf, Part, join
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
@@ -150,6 +150,7 @@ def _check_graph(graph: Graph) -> None:
             sound &= site.width == graph.affine(site.producer).outputs
             sound &= all(path in paths for path in site.unit_leaves)
             sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())
+    sound &= _parts_meet(graph)
     maps = {*names, *(convolution.name for convolution in graph.convolutions)}
     sound &= len(maps) == len(names) + len(graph.convolutions)
     sound &= all(c.kernel in paths and c.bias in (None, *paths) for c in graph.convolutions)
@@ -166,6 +167,24 @@ def _check_graph(graph: Graph) -> None:
         sound &= one.bias is None or shapes.get(one.bias) == one.outputs
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
+
+
+def _parts_meet(graph: Graph) -> bool:
+    """Whether kernels that several maps share are each one gated layer's, all parts of it."""
+    columns = {leaf.path: leaf.shape for leaf in graph.leaves}
+    left = {affine.name for affine in graph.affines if affine.part != Part()}
+    for site in graph.sites:
+        own = [graph.affine(n) for n in (site.producer, *site.mates) if n in left]
+        for kernel in {affine.kernel for affine in own}:
+            parts = [affine for affine in own if affine.kernel == kernel]
+            of, width = len(parts), columns[kernel][parts[0].layout[1]]
+            left -= {
+                affine.name
+                for number, affine in enumerate(sorted(parts, key=lambda one: one.part))
+                if affine.part == Part(number, of) and affine.outputs * of == width
+                and (affine.bias, affine.layout) == (parts[0].bias, parts[0].layout)
+            }  # fmt: skip
+    return not left
 
 
 def _hollow(leaf: Leaf) -> Any:

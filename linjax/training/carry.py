@@ -11,7 +11,7 @@ from linjax.fold.report import Report
 from linjax.graph import pytree
 from linjax.graph.channels.kept import kept_channels
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Affine
+from linjax.graph.structure import Affine, Part
 
 if TYPE_CHECKING:
     import optax
@@ -82,12 +82,12 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
     old, new = pytree.flatten(before), pytree.flatten(after)
     affines = {affine.kernel: affine for affine in report.graph.affines}
     vectors = {
-        path: site.name
+        path: (site.name, Part()) for site in report.graph.sites for path in site.unit_leaves
+    }
+    vectors |= {
+        affine.bias_path: (site.name, affine.part)
         for site in report.graph.sites
-        for path in (
-            *(report.graph.affine(name).bias_path for name in (site.producer, *site.mates)),
-            *site.unit_leaves,
-        )
+        for affine in map(report.graph.affine, (site.producer, *site.mates))
     }
     channels = kept_channels(report.graph, report.sites)
     mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
@@ -103,11 +103,22 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
             result[path] = leaf
         elif path in affines:
             result[path] = _matrix(was, leaf, affines[path], old, new, report)
-        elif path in vectors and jnp.shape(was)[0] == report.sites[vectors[path]].before:
-            result[path] = jnp.asarray(was)[report.sites[vectors[path]].kept]
+        elif path in vectors and jnp.shape(was)[0] == _before(report, *vectors[path]):
+            result[path] = jnp.asarray(was)[_kept(report, *vectors[path])]
         else:
             result[path] = was if jnp.shape(was) == jnp.shape(leaf) else leaf
     return jax.tree.unflatten(jax.tree.structure(after), list(result.values()))
+
+
+def _before(report: Report, site: str, part: Part) -> int:
+    """Number of columns of a leaf that holds a site's units, in several runs perhaps."""
+    return part.of * report.sites[site].before
+
+
+def _kept(report: Report, site: str, part: Part) -> Array:
+    """Columns of such a leaf that were kept, those of the same units in all runs."""
+    starts = np.arange(0, _before(report, site, part), max(report.sites[site].before, 1))
+    return (starts[:, None] + report.sites[site].kept).reshape(-1)
 
 
 def _moved(was: Array, leaf: Array, kept: dict[int, Array]) -> Array:
@@ -139,6 +150,6 @@ def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, repor
     columns = np.arange(was.shape[1])
     made = next((s for s in report.graph.sites if affine.name in (s.producer, *s.mates)), None)
     if made is not None:
-        columns = report.sites[made.name].kept
+        columns = _kept(report, made.name, affine.part)
     result[np.ix_(rows, np.arange(len(columns)))] = was[np.ix_(source, columns)]
     return jnp.asarray(result if affine.layout == (0, 1) else result.T)

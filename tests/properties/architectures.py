@@ -139,8 +139,9 @@ def _stage(build: _Builder, kind: str, v: np.ndarray) -> Callable[[Any, Any], An
         return _branches(build, v, 2 if kind == "tree" else 1)
     if kind == "glu":  # one kernel for gate and values
         m = build.width()
-        both, down = build.layer(d, 2 * m), build.layer(m, d)
-        return lambda params, x: x + _dense(params[down], jax.nn.glu(_dense(params[both], x)))
+        both, down = build.layer(d, 2 * m, bias=bool(build.rng.integers(2))), build.layer(m, d)
+        fused = _fused(both, down, int(build.rng.integers(len(HALVES))))
+        return lambda params, x: x + fused(params, x)
     if kind == "sum":  # branches of the same features that meet
         m = build.width()
         one, two, down = build.layer(d, m), build.layer(d, m), build.layer(m, build.width())
@@ -165,7 +166,7 @@ def _branches(build: _Builder, v: np.ndarray, levels: int) -> Callable[[Any, Any
     m = h.shape[1]
     heads: list[Callable[[Any, Any], Any]] = []
     for _ in range(2):
-        kind = str(build.rng.choice(("one", "two", "gated", "plain")))
+        kind = str(build.rng.choice(("one", "two", "gated", "fused", "plain")))
         if levels > 1:
             heads.append(_branches(build, h, levels - 1))
         elif kind == "plain":
@@ -173,6 +174,9 @@ def _branches(build: _Builder, v: np.ndarray, levels: int) -> Callable[[Any, Any
         elif kind == "gated":
             n = build.width()
             heads.append(_glu(build.layer(m, n), build.layer(m, n, bias=False), build.layer(n, 2)))
+        elif kind == "fused":
+            n = build.width()
+            heads.append(_fused(build.layer(m, 2 * n), build.layer(n, 2), 0))
         else:
             names, u = [], h
             for _ in range(2 if kind == "two" else 1):
@@ -197,6 +201,23 @@ def _glu(gate: str, up: str, down: str) -> Callable[[Any, Any], Any]:
     return lambda params, x: _dense(
         params[down], jax.nn.silu(_dense(params[gate], x)) * _dense(params[up], x)
     )
+
+
+HALVES: tuple[Callable[[Any], Any], ...] = (
+    lambda z: jnp.split(z, 2, -1),
+    lambda z: (z[..., z.shape[-1] // 2 :], z[..., : z.shape[-1] // 2]),
+    lambda z: ((pair := z.reshape(*z.shape[:-1], 2, -1))[..., 0, :], pair[..., 1, :]),
+)
+
+
+def _fused(both: str, down: str, form: int) -> Callable[[Any, Any], Any]:
+    """A gated layer with one kernel for gate and values."""
+
+    def run(params: Any, x: Any) -> Any:
+        gate, values = HALVES[form](_dense(params[both], x))
+        return _dense(params[down], jax.nn.silu(gate) * values)
+
+    return run
 
 
 def _mlp(names: list[str], last: str) -> Callable[[Any, Any], Any]:
