@@ -206,7 +206,7 @@ def test_saving_loading_modules_and_optimiser_state(known, tmp_path):
     state = (state[0]._replace(mu=jax.tree.map(lambda w: w + 1.0, own)), *state[1:])
     carried = linjax.carry_over(adam, state, own, small, report)[0].mu["both"]
     kept = report.sites["both[0]"].kept
-    columns = [*kept, *(kept + UNITS)]
+    columns = np.concatenate([kept, kept + UNITS])
     np.testing.assert_array_equal(carried["b"], own["both"]["b"][columns] + 1.0)
     rows = report.sites["a"].kept
     np.testing.assert_array_equal(
