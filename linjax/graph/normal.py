@@ -87,7 +87,12 @@ def _hand_on(layers: Layers, index: int) -> Layers:
         return layers
     if follower.mates:
         return layers  # a gated layer's kernels share no bottleneck
-    down = reach if follower.down is None else reach @ follower.down
+    if follower.down is None:
+        down = reach
+    elif reach.shape[1] < follower.down.shape[1] and not follower.carry:
+        down, follower = reach, _multiplied(follower)  # the narrower of two bottlenecks stays
+    else:
+        down = reach @ follower.down
     vanished = layer._replace(
         kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
     )
@@ -109,11 +114,15 @@ def _narrow_down(layer: Layer) -> Layer:
         return layer
     rows, width = layer.down.shape
     columns = layer.units + layer.linears
-    if rows * columns > rows * width + width * columns:
-        return layer
+    return layer if rows * columns > (rows + columns) * width else _multiplied(layer)
+
+
+def _multiplied(layer: Layer) -> Layer:
+    """Multiplies a bottleneck into all that reads through it."""
+    down = layer.down
     return layer._replace(
-        kernel=layer.down @ layer.kernel,
-        mates=tuple((layer.down @ kernel, bias) for kernel, bias in layer.mates),
-        linear=None if layer.linear is None else layer.down @ layer.linear,
+        kernel=down @ layer.kernel,
+        mates=tuple((down @ kernel, bias) for kernel, bias in layer.mates),
+        linear=None if layer.linear is None else down @ layer.linear,
         down=None,
     )
