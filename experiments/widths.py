@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from linjax.graph.chains import read_chain
-from linjax.graph.channels import kernels
+from linjax.graph.channels import shapes
 from linjax.graph.pytree import flatten
 
 BINS = 20  # of the histograms of activation rates
@@ -20,7 +20,7 @@ def describe(net: Any, params: Any) -> dict[str, list]:
       layer reads its input, 0 if it reads it directly.
     """
     flat = flatten(params)
-    channels = [(site.name, kernels.width(site, net.graph, flat)) for site in net.graph.channels]
+    channels = [(site.name, shapes.width(site, net.graph, flat)) for site in net.graph.channels]
     everything: list[tuple[str, Any]] = [*channels]
     found = [
         (site.name, layer)
