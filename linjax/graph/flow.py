@@ -10,7 +10,6 @@ in the layout of the kernel. A map without any leaf has disappeared: its feature
 input. A map with nothing but a bias is constant.
 """
 
-import itertools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -89,7 +88,6 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     """
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
     parts = [[parts_of(a, flat) for a in group] for group in affines]
-    beyond = _beyond(graph, chain, flat)
     open_ended = {name for branch in graph.branches(chain) for name in branch.groups[0]}
     for affine, part in zip(affines[-1], parts[-1], strict=True):
         if part.kernel is None and part.bias is None and affine.name not in open_ended:
@@ -107,10 +105,10 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
         if last:
             result += [Flow(main, carried, False) for _ in group]
             break
-        part = own[0]
+        part, ways = own[0], _ways(graph, chain, parts[depth + 1 :], flat)
         _check_mates(graph, chain.sites[depth], part, flat, main, carried)
         if part.gone:
-            passes = not _constant(parts[depth + 1 :] + beyond)
+            passes = not all(map(_constant, ways))
             result.append(Flow(main, carried, passes))
             main, carried = (main, carried) if passes else (0, 0)
             continue
@@ -119,7 +117,7 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
                 shape = jnp.shape(flat[path])
                 raise StructureError(f"{join(path)}: shape {shape}, expected ({units_of(part)},)")
         features = units_of(part) + (0 if part.linear is None else part.linear.shape[1])
-        carry = _carries(parts[depth + 1 :] + beyond, features)
+        carry = any(_carries(way, features) for way in ways)
         result.append(Flow(main, carried, carry))
         below = main + carried if part.down is None else part.down.shape[1]
         main, carried = features, below if carry else 0
@@ -151,19 +149,24 @@ def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
     return False
 
 
-def _beyond(graph: Graph, chain: Chain, flat: Flat) -> list[list[Parts]]:
-    """The maps that read a chain's last features through branches whose first map has gone."""
-    runs = []
-    for branch in graph.branches(chain):
-        if parts_of(graph.affine(branch.layers[0][0]), flat).gone:
-            later = [
-                [parts_of(graph.affine(n), flat) for n in names] for names in branch.layers[1:]
-            ]
-            runs.append(later + _beyond(graph, branch, flat))
-    return [
-        [part for group in level for part in group]
-        for level in itertools.zip_longest(*runs, fillvalue=[])
-    ]
+def _ways(graph: Graph, chain: Chain, readers: list[list[Parts]], flat: Flat) -> list[list[Parts]]:
+    """The ways that features take behind a layer: the maps along each, beyond branches too."""
+    inner = [group[0] for group in readers[:-1]]
+    branch_of = {branch.layers[0][0]: branch for branch in graph.branches(chain)}
+    ways = []
+    for name, end in zip(chain.layers[-1], readers[-1], strict=True):
+        if not end.gone:
+            ways.append([*inner, end])
+        elif name in branch_of:  # else a gated layer's further map, which goes as the gate does
+            branch = branch_of[name]
+            onward = _ways(graph, branch, _parts(graph, branch, flat), flat)
+            ways += [[*inner, *way] for way in onward]
+    return ways
+
+
+def _parts(graph: Graph, chain: Chain, flat: Flat) -> list[list[Parts]]:
+    """The leaves of the maps behind a chain's first."""
+    return [[parts_of(graph.affine(n), flat) for n in names] for names in chain.layers[1:]]
 
 
 def _check_mates(
@@ -191,26 +194,20 @@ def units_of(part: Parts) -> int:
     return 0 if part.bias is None else part.bias.shape[0]
 
 
-def _constant(readers: list[list[Parts]]) -> bool:
-    """Whether the next maps that exist read nothing at all: they are a bias alone."""
-    group = next(group for group in readers if not all(part.gone for part in group))
-    return all(part.kernel is None and part.linear is None and part.down is None for part in group)
+def _constant(way: list[Parts]) -> bool:
+    """Whether the next map that exists reads nothing at all: it is a bias alone."""
+    part = next(part for part in way if not part.gone)
+    return part.kernel is None and part.linear is None and part.down is None
 
 
-def _carries(readers: list[list[Parts]], features: int) -> bool:
-    """Whether the next maps that exist read a residual path beside so many features."""
-    for group in readers:
-        if all(part.gone for part in group):
-            continue
-        for part in group:
-            if part.down is not None and part.down.shape[0] > features:
-                return True
-            if part.down is None and part.residual is not None:
-                return True
-            if part.down is None and part.kernel is None and part.linear is not None:
-                return part.linear.shape[0] > features
-        return False
-    return False
+def _carries(way: list[Parts], features: int) -> bool:
+    """Whether the next map that exists reads a residual path beside so many features."""
+    part = next(part for part in way if not part.gone)
+    if part.down is not None:
+        return part.down.shape[0] > features
+    if part.kernel is None and part.linear is not None:
+        return part.linear.shape[0] > features
+    return part.residual is not None
 
 
 def _check(affine: Affine, part: Parts, main: int, carried: int, outputs: int | None) -> None:

@@ -30,6 +30,9 @@ WORSE = 3.0
 RARE = 5e-3
 """Error that rows may bring which only the half sees that was fitted to: a unit that is on once."""
 
+HARD = ((52, "tree"), (130, "tree"))
+"""Seeds and kinds: one branch is constant, or gated, where another passes features on."""
+
 
 def distance(a, b):
     a, b = np.asarray(a), np.asarray(b)
@@ -90,6 +93,12 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
 def test_every_planted_unit_is_found_or_refused_and_outputs_are_preserved(network):
     with jax.enable_x64(True), jax.disable_jit():
         check(network)
+
+
+@pytest.mark.parametrize(("seed", "kind"), HARD)
+def test_networks_that_were_wrong_once(seed, kind):
+    with jax.enable_x64(True), jax.disable_jit():
+        check(make(seed, [kind]))
 
 
 @given(architectures(most=2))
