@@ -27,7 +27,8 @@ of networks within one point:
 ``refit`` prunes and refits by least squares; the published method loses 0.9 points at 75% (.76 of
 the networks within one point) and 7.2 at 50% (.31). Predicted and measured errors of ``size`` have
 a correlation of logarithms of 0.98, the measured one is 0.8 to 1.9 times as large (deciles). All
-2,970 rows took two processes 45 minutes on two cores that had other work beside.
+2,970 rows took two processes 45 minutes on two cores that had other work beside, and the 2,376 of
+pruned networks one process 68 minutes; ``docs/results.md`` has those.
 """
 
 from configs import tabular

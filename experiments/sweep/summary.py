@@ -154,6 +154,10 @@ def markdown(rows: list[Row]) -> str:
     lines = [COLUMNS, marks, *map(cells, summarise(rows))]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     originals = [r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)]
+    known = {task_of(row) for row in originals}
+    alone = {task_of(row) for row in good(rows)} - known
+    if alone:
+        text += f"\nLeft out, as the network that wasn't pruned isn't here: {len(alone)} tasks.\n"
     left_out = [r for r in originals if not learnt(r)]
     if left_out:
         tasks = ", ".join(sorted({" ".join(map(str, r["task"].values())) for r in left_out}))
