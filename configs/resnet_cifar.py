@@ -16,8 +16,8 @@ small here: it takes the places of an image as independent.
     25%      .571 (.826)     58%      .273 (.325)        26%      .108
     10%      .313 (.370)     33%      .119 (.122)        10%      .100
 
-A network that was hardly trained (36.0% right on the first 3,000 test images): the share of images with the
-original's class, accuracy in brackets, in one shot and refitted in order
+A network that was hardly trained (36.0% right on the first 3,000 test images): the share of
+images with the original's class, accuracy in brackets, in one shot and refitted in order
 (``--config.rules.sequential=0.5,0.25,0.1``, two to four minutes each on two busy cores).
 
     size     one shot        in order        pruned, refitted
