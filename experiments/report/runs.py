@@ -36,6 +36,9 @@ class Run(NamedTuple):
         data, hidden = self.config.get("dataset.name"), self.config.get("network.hidden")
         tables = {str(task_of(row).get("dataset.name", data)) for row in self.rows}
         what = f"{len(tables)} data sets" if len(tables) > 1 else next(iter(tables), str(data))
+        kind = self.config.get("network.kind", "mlp")
+        if kind != "mlp":
+            return f"{what}, {kind}"
         return what if hidden is None else f"{what}, hidden layers {'-'.join(map(str, hidden))}"
 
 

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import json
+import pathlib
 import re
 
 import pytest
@@ -176,3 +177,12 @@ def test_markdown_of_a_run(single):
     text = page.markdown([runs.read(single)], "A report", {"jax": "1"})
     assert text.startswith("# A report\n\nMade with jax 1.\n\n## digits<1>\n\ndigits, hidden")
     assert "Run with jax 9.9.9." in text
+
+
+def test_titles_name_the_kind_of_network():
+    def titled(**network):
+        config = {"dataset.name": "digits"} | {f"network.{k}": v for k, v in network.items()}
+        return runs.Run("a", pathlib.Path(), config, {}, [], []).title
+
+    assert titled(hidden=(12, 3)) == "digits, hidden layers 12-3"
+    assert titled(kind="vgg", hidden=(128,)) == "digits, vgg"
