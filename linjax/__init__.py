@@ -17,6 +17,7 @@ from linjax.fold.prune import prune
 from linjax.fold.recover import recover
 from linjax.fold.recoverability import recoverability
 from linjax.fold.rules import published_size, size, threshold, tolerance
+from linjax.graph.apart import apart
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
 from linjax.graph.unroll import unroll
@@ -42,6 +43,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "StructureError",
+    "apart",
     "carry_over",
     "certify",
     "check_certificate",

@@ -18,8 +18,8 @@ from linjax.evidence.bounds import Verdict
 from linjax.fold.compare import Comparison, compare_functions
 from linjax.fold.report import Report
 from linjax.graph import table
+from linjax.graph.maps import join
 from linjax.graph.pytree import is_floating
-from linjax.graph.structure import join
 from linjax.store import codec, files
 from linjax.store.check import contents
 from linjax.store.export import batch_of, restrict

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.graph import pytree
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.maps import join
+from linjax.graph.structure import Graph, Leaf
 
 Array = Any
 

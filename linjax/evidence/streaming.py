@@ -8,8 +8,8 @@ from jax import lax
 
 from linjax.evidence import channels, sums
 from linjax.evidence.weights import of_samples
+from linjax.graph.dense_run import Tap
 from linjax.graph.net import Net
-from linjax.graph.runner import Tap
 from linjax.graph.structure import Chain
 
 Array = Any

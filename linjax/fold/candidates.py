@@ -11,11 +11,12 @@ from linjax.fold.frontier import Frontier, written
 from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
-    CHUNK,
+    ROWS,
     Batch,
     Rows,
     cut,
     enriched_once,
+    even,
     mean_divergence,
     size_of,
     without_held,
@@ -80,8 +81,10 @@ class Work(NamedTuple):
         return [self.one_shot(rule), known.with_heads(small, plan)]
 
     def _passes(self) -> Iterable[Batch]:
-        """The rows to fit on: as one batch where they fit in one, that fewer programs compile."""
-        return (self.train,) if size_of(self.train) < CHUNK else without_held(self.again())
+        """The rows to fit on: those in memory where they are all, that fewer programs compile."""
+        if size_of(self.train) + size_of(self.held) < ROWS:
+            return cut(self.net, even(self.net, self.train))
+        return without_held(self.again())
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""

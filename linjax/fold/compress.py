@@ -11,7 +11,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
-from linjax.fold.rows import Rows, divided, enriched, enriched_once, load, repeatable, taught
+from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph.count import count
@@ -93,11 +93,11 @@ def compress(
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, again, metric)
-    held_rows = taught(net, params, enriched(held))
+    held_rows = taught(net, params, even(net, enriched(held)))
 
     @functools.cache
     def rows() -> Rows:
-        return taught(net, params, enriched(train))
+        return taught(net, params, even(net, enriched(train)))
 
     def make(size: Size) -> Any:
         best, error = nearest(net, work.refitted(size), held_rows, metric)

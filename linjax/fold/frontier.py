@@ -21,7 +21,7 @@ from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
-from linjax.graph.flow import parts_of, settled, units_of
+from linjax.graph.flow import entry, parts_of, settled, units_of
 from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph
 
@@ -156,7 +156,7 @@ def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
         Problem(
             read_chain(graph, flat, chain),
             moments,
-            len(chain.layers[-1]) == 1,
+            graph.single(chain),
             link_of(graph, flat, chain),
         )
         for chain, moments in zip(graph.chains, stats.moments, strict=True)
@@ -165,13 +165,17 @@ def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
 
 def link_of(graph: Graph, flat: pytree.Flat, chain: Chain) -> Link:
     """Returns how a chain hangs together with others."""
-    trunk = graph.trunk(chain)
+    trunks = graph.trunks(chain)
+    heads = {
+        name for branch in graph.branches(chain) for name in (*branch.groups[0], *branch.firsts)
+    }
     return Link(
-        trunk=-1 if trunk is None else graph.chains.index(trunk),
+        trunks=tuple(-1 if t is None else graph.chains.index(t) for t in trunks),
+        widths=tuple(map(sum, entry(graph, chain, flat))),
         elsewhere=sum(
             units_of(parts_of(graph.affine(name), flat))
-            for branch in graph.branches(chain)
-            for name in branch.groups[0]
+            for name in chain.layers[-1]
+            if name in heads
         ),
         settled=settled(graph, chain, flat),
     )

@@ -29,7 +29,8 @@ from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph import pytree
 from linjax.graph.count import count
 from linjax.graph.heads import rank
-from linjax.graph.structure import HeadSite, Path
+from linjax.graph.maps import Path
+from linjax.graph.structure import HeadSite
 
 Array = np.ndarray
 

@@ -7,17 +7,19 @@ Levenberg–Marquardt damping). Rows held out decide when to stop.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from linjax.fold.objective import curvature, divergence
 from linjax.fold.rows import Rows, first, size_of
 from linjax.graph import pytree
+from linjax.graph.maps import Path
 from linjax.graph.net import Net
 
 Array = Any
@@ -40,19 +42,28 @@ DAMPING = 10.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
 """Rounds without progress on the held-out rows before stopping."""
+STEADY = 3
+"""Rounds for which the leaves' mean curvatures are taken for the same."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
 
 
 class _Parts(NamedTuple):
-    """A pytree as one vector of what may change and the leaves that stay."""
+    """A pytree as one vector of what may change, its shapes, and the leaves that stay."""
 
     vector: Array
-    unravel: Any
+    shapes: dict[Path, tuple[int, ...]]
     fixed: pytree.Flat
 
+    @property
+    def ends(self) -> list[int]:
+        """Where each leaf ends in the vector."""
+        return list(itertools.accumulate(map(math.prod, self.shapes.values())))
+
     def tree(self, vector: Array) -> dict[str, Any]:
-        return pytree.unflatten({**self.fixed, **self.unravel(vector)})
+        starts = zip([0, *self.ends], self.ends, self.shapes.items(), strict=False)
+        moving = {path: vector[a:b].reshape(shape) for a, b, (path, shape) in starts}
+        return pytree.unflatten({**self.fixed, **moving})
 
 
 def _parts(net: Net, params: Any) -> _Parts:
@@ -60,8 +71,10 @@ def _parts(net: Net, params: Any) -> _Parts:
     free = pytree.foldable_paths(net.graph) | pytree.channel_paths(net.graph)
     free |= pytree.head_paths(net.graph)
     moving = {p: x for p, x in flat.items() if p in free and jnp.issubdtype(x.dtype, jnp.floating)}
-    vector, unravel = ravel_pytree({p: x.astype(jnp.float32) for p, x in moving.items()})
-    return _Parts(vector, unravel, {p: x for p, x in flat.items() if p not in moving})
+    leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
+    vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in leaves]))
+    shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
+    return _Parts(vector, shapes, {p: x for p, x in flat.items() if p not in moving})
 
 
 def joint_refit(
@@ -93,16 +106,19 @@ def joint_refit(
     parts = _parts(net, params)
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
-    error, best = system.error(now, train), (system.error(now, held), now)
-    patience, rng = PATIENCE, np.random.default_rng(0)
+    (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
+    patience, accepted, rng = PATIENCE, 0, np.random.default_rng(0)
+    scale = system.scale(now, train, rng)
     for _ in range(rounds):
-        step, predicted = system.step(now, train, damping, rng)
-        after = system.error(now + step, train)
+        step, predicted = system.step(now, gradient, train, damping * scale)
+        after, slope = system.slope(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
             damping *= 10.0
         else:
-            now, error = now + step, after
+            now, error, gradient, accepted = now + step, after, slope, accepted + 1
+            if accepted % STEADY == 0:
+                scale = system.scale(now, train, rng)
             damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
             outside = system.error(now, held)
             patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
@@ -110,8 +126,8 @@ def joint_refit(
         if patience <= 0:
             break
     dtypes = {path: leaf.dtype for path, leaf in pytree.flatten(params).items()}
-    flat = pytree.flatten(parts.tree(best[1]))
-    now = {path: pytree.cast(leaf, dtypes[path]) for path, leaf in flat.items()}
+    flat = pytree.flatten(parts.tree(np.asarray(best[1])))
+    now = {path: jax.device_put(pytree.cast(leaf, dtypes[path])) for path, leaf in flat.items()}
     return pytree.unflatten(now, like=params)
 
 
@@ -147,36 +163,43 @@ class _System:
             return back
 
         self._error, self._product = error, product
-        self._gradient = jax.jit(jax.grad(error))
-        self._sizes = [x.size for x in jax.tree.leaves(parts.unravel(parts.vector))]
+        self._slope = jax.jit(jax.value_and_grad(error))
+        self._ends = parts.ends
 
     def error(self, vector: Array, rows: Rows) -> float:
         """Mean divergence of the rows."""
         return float(sum(self._error(vector, *chunk) for chunk in rows.chunks)) / rows.total
 
+    def slope(self, vector: Array, rows: Rows) -> tuple[float, np.ndarray]:
+        """Mean divergence of the rows, and its derivative."""
+        pairs = [self._slope(vector, *chunk) for chunk in rows.chunks]
+        gradient = _mean((gradient for _, gradient in pairs), rows.total)
+        return float(sum(error for error, _ in pairs)) / rows.total, gradient
+
     def step(
-        self, vector: Array, rows: Rows, damping: float, rng: np.random.Generator
+        self, vector: Array, gradient: np.ndarray, rows: Rows, damping: np.ndarray
     ) -> tuple[Array, float]:
         """Returns the damped Gauss–Newton step and the decrease that it predicts.
 
         Sums over chunks and conjugate gradients run on the host: their programs would have to
         be compiled anew for every number of parameters.
         """
+        step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, damping, STEPS)
+        return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
+
+    def _curve(self, vector: Array, rows: Rows) -> Curve:
+        """The mean Gauss–Newton matrix of the rows, as a product with vectors."""
 
         def curve(direction: np.ndarray) -> np.ndarray:
             moved = jnp.asarray(direction, jnp.float32)
             return _mean((self._product(vector, moved, x) for x, _ in rows.chunks), rows.total)
 
-        gradient = _mean((self._gradient(vector, *chunk) for chunk in rows.chunks), rows.total)
-        scale = self._scale(curve, rng)
-        step = _conjugate_gradients(curve, -gradient, damping * scale, STEPS)
-        decrease = float(gradient @ step + step @ curve(step) / 2)
-        return jnp.asarray(step, jnp.float32), decrease
+        return curve
 
-    def _scale(self, curve: Curve, rng: np.random.Generator) -> np.ndarray:
+    def scale(self, vector: Array, rows: Rows, rng: np.random.Generator) -> np.ndarray:
         """Mean curvature of each leaf, one entry a parameter, from one random product."""
-        signs = rng.choice([-1.0, 1.0], sum(self._sizes))
-        leaves = np.split(signs * curve(signs), np.cumsum(self._sizes)[:-1])
+        signs = rng.choice([-1.0, 1.0], self._ends[-1])
+        leaves = np.split(signs * self._curve(vector, rows)(signs), self._ends[:-1])
         raw = np.concatenate([np.full(x.shape, np.mean(x)) for x in leaves])
         return np.maximum(raw, 1e-3 * np.mean(np.abs(raw)) + 1e-12)
 
@@ -188,8 +211,8 @@ def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
 
 def _conjugate_gradients(
     curve: Curve, target: np.ndarray, damping: np.ndarray, steps: int
-) -> np.ndarray:
-    """Solves ``(A + diag damping) x = target``, preconditioned by the damping."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Solves ``(A + diag damping) x = target``, preconditioned by the damping; returns A x, too."""
     x = np.zeros_like(target)
     residual = target
     direction = weighted = residual / damping
@@ -203,4 +226,4 @@ def _conjugate_gradients(
         if not energy > 1e-6 * start:
             break
         direction = weighted + (energy / before) * direction
-    return x
+    return x, target - residual - damping * x

@@ -7,8 +7,8 @@ import numpy as np
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
 from linjax.graph.flow import parts_of
+from linjax.graph.maps import Affine
 from linjax.graph.net import Net
-from linjax.graph.structure import Affine
 
 Array = Any
 

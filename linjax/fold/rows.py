@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError
+from linjax.fold.hasty import jit_hastily
 from linjax.fold.objective import divergence
 from linjax.graph.net import Net
 
@@ -161,10 +162,22 @@ def mixed(inputs: Batch, seed: int) -> Batch | None:
 
 
 def cut(net: Net, inputs: Batch) -> list[Batch]:
-    """Returns rows in as many at a time as the network runs on."""
-    step = IMAGES if net.graph.convolutions else CHUNK
-    starts = range(0, size_of(inputs), step)
+    """Returns rows in chunks of one size, the last a few less, that the network runs on at once."""
+    count = size_of(inputs)
+    step = -(-count // _chunks(net, count))
+    starts = range(0, count, step)
     return [jax.tree.map(lambda x, a=a: jnp.asarray(x[a : a + step]), inputs) for a in starts]
+
+
+def even(net: Net, inputs: Batch) -> Batch:
+    """Leaves away the few rows by which the last chunk would differ: one program serves all."""
+    count = size_of(inputs)
+    whole = count - count % _chunks(net, count)
+    return jax.tree.map(lambda x: x[:whole], inputs)
+
+
+def _chunks(net: Net, count: int) -> int:
+    return -(-count // (IMAGES if net.graph.convolutions else CHUNK))
 
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:
@@ -173,7 +186,7 @@ def taught(net: Net, params: Any, inputs: Batch) -> Rows:
     return Rows(tuple((part, apply(part)) for part in cut(net, inputs)), size_of(inputs))
 
 
-@functools.partial(jax.jit, static_argnames=("net", "metric"))
+@functools.partial(jit_hastily, static_argnames=("net", "metric"))
 def _divergence(net: Net, params: Any, inputs: Batch, teacher: Any, metric: str) -> Array:
     return divergence(net.apply(params, *inputs), teacher, metric)
 

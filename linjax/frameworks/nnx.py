@@ -9,9 +9,11 @@ from flax import nnx
 
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
+from linjax.graph.apart import Apart
+from linjax.graph.apart import apart as taken_apart
 from linjax.graph.flow import flows
+from linjax.graph.maps import Path
 from linjax.graph.net import Net, trace
-from linjax.graph.structure import Path
 from linjax.graph.unroll import Unrolled
 from linjax.graph.unroll import unroll as unrolled
 
@@ -49,6 +51,7 @@ def from_nnx(
     *inputs: Any,
     method: str | Callable[..., Any] = "__call__",
     unroll: bool = False,
+    apart: bool = False,
 ) -> tuple[Net, Any]:
     """Traces an NNX module, in inference mode, and takes its parameters out.
 
@@ -61,6 +64,8 @@ def from_nnx(
       *inputs: example inputs, arrays or ``jax.ShapeDtypeStruct``.
       method: what to trace: a method's name, or a function of the module and the inputs.
       unroll: whether to unroll scanned layers, as :func:`linjax.unroll` does.
+      apart: whether to give kernels that read concatenated features in parts, as
+        :func:`linjax.apart` does.
 
     Returns:
       The traced network and its parameters, the module's pure dict: what :func:`collect`,
@@ -68,6 +73,7 @@ def from_nnx(
 
     Raises:
       LinjaxError: if model is not an NNX module, or has no such method.
+      StructureError: if there is nothing to unroll, or to take apart.
 
     Example:
       >>> import jax.numpy as jnp, linjax
@@ -89,10 +95,11 @@ def from_nnx(
     graphdef, state = nnx.split(model)
     kinds = {tuple(map(str, path)): type(v) for path, v in nnx.to_flat_state(state)}
     params = nnx.to_pure_dict(state)
-    function = Inference(graphdef, called, kinds)
+    function: Any = Inference(graphdef, called, kinds)
     if unroll:
-        apart, params = unrolled(function, params, *inputs)
-        return trace(apart, params, *inputs), params
+        function, params = unrolled(function, params, *inputs)
+    if apart:
+        function, params = taken_apart(function, params, *inputs)
     return trace(function, params, *inputs), params
 
 
@@ -152,13 +159,16 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
 
 def _kinds(net: Net) -> Callable[[Path, Any], type[nnx.Variable]]:
     """Says of which type the variable at a path is."""
-    apart = net.apply_fn if isinstance(net.apply_fn, Unrolled) else None
-    function = net.apply_fn if apart is None else apart.apply_fn
+    function, split = net.apply_fn, list[Unrolled | Apart]()
+    while isinstance(function, Unrolled | Apart):
+        split.append(function)
+        function = function.apply_fn
     known = function.kinds if isinstance(function, Inference) else {}
     linen = any(leaf.path[0] == "params" for leaf in net.graph.leaves)
 
     def kind(path: Path, leaf: Any) -> type[nnx.Variable]:
-        path = path if apart is None else apart.original(path)
+        for parts in split:
+            path = parts.original(path)
         if path in known:
             return known[path]
         if linen and path[0] in COLLECTIONS:

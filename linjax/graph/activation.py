@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.graph import primitives
+from linjax.graph.maps import Activation, Path, Slope
 from linjax.graph.program import Const, Op, Operand, Program, Ref
-from linjax.graph.structure import Activation, Path, Slope
 
 # Functions made of these alone are piecewise linear with finitely many pieces.
 _PIECEWISE = frozenset(

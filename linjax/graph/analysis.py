@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 import jax
 
-from linjax.graph import cuts, dense, linking
+from linjax.graph import cuts, dense, linking, pieces
 from linjax.graph import heads as head_sites
 from linjax.graph.channels import convolutions
 from linjax.graph.channels import sites as channel_sites
 from linjax.graph.channels.sites import Channels
-from linjax.graph.dense import Interior
 from linjax.graph.dots import Dot, find_dots
+from linjax.graph.ground import Ground
+from linjax.graph.grow import Interior
+from linjax.graph.maps import Affine, Path
 from linjax.graph.program import Program
-from linjax.graph.structure import Affine, Graph, HeadSite, Leaf, Path, Refusal
+from linjax.graph.structure import Graph, HeadSite, Leaf, Refusal
 from linjax.graph.views import find_views
 
 
@@ -33,6 +35,7 @@ class Analysis(NamedTuple):
     dots: dict[str, Dot]
     interiors: dict[str, Interior]
     scaled: dict[str, convolutions.Behind]
+    joins: frozenset[int]
     channels: Channels
     heads: dict[str, tuple[HeadSite, head_sites.Inside]]
 
@@ -42,6 +45,7 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 
     A kernel for several maps is cut where these fold as one gated layer; else it stays whole.
     """
+    program = pieces.taken_apart(program)
     whole: dict[Path, str] = {}
     while True:
         with jax.ensure_compile_time_eval():  # activations are measured, also under a user's jit
@@ -57,7 +61,7 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 
 def _apart(found: Analysis) -> dict[Path, str]:
     """Leaves whose parts aren't all kernels, or all biases, of one gated layer, with reasons."""
-    site_of = {name: s.name for s in found.graph.sites for name in (s.producer, *s.mates)}
+    site_of = {name: s.name for s in found.graph.sites for name in s.maps}
     reasons = {refusal.name: refusal.reason for refusal in found.graph.refusals}
     of = {
         leaf.path: found.program.part(i).of
@@ -78,7 +82,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     views = find_views(program)
     context = convolutions.Context.of(program, views, leaves)
     dots, convs, refusals = find_dots(context)
-    ground = dense.Ground.of(context, dots)
+    ground = Ground.of(context, dots, sums=not convs)
     affines = tuple(
         _affine(name, dot, ground.biases[name][0], leaves)._replace(part=program.part(dot.leaf))
         for name, dot in dots.items()
@@ -90,7 +94,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
         a._replace(scaling=scaled[a.name].scaling) if a.name in scaled else a for a in affines
     )
     chains = linking.link(program, dots, sites)
-    gated = {name for s in sites.values() if s.mates for name in (s.producer, *s.mates)}
+    gated = {name for s in sites.values() if s.mates for name in s.maps}
     products = {
         dot.at: (name, channel_sites.Product(dot.operand, dot.contract))
         for name, dot in dots.items()
@@ -98,7 +102,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     }
     found = channel_sites.find(context, convs, products)
     refusals += found.refusals
-    folding = {name for chain in chains for group in chain.groups for name in group}
+    folding = {name for chain in chains for name in chain.maps}
     folding |= {reading.consumer for site in found.sites for reading in site.readings}
     taken = frozenset(dot.leaf for name, dot in dots.items() if name in folding)
     named = frozenset((*dots, *(refusal.name for refusal in refusals)))
@@ -111,7 +115,9 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
         heads = {}
     sites_of = tuple(site for site, _ in heads.values())
     graph = Graph(affines, chains, left, leaves, found.convolutions, found.sites, sites_of)
-    return Analysis(program, leaves, graph, dots, interiors, scaled, found.channels, heads)
+    return Analysis(
+        program, leaves, graph, dots, interiors, scaled, ground.joins, found.channels, heads
+    )
 
 
 def _affine(name: str, dot: Dot, bias: int | None, leaves: tuple[Leaf, ...]) -> Affine:

@@ -1,5 +1,6 @@
 """Reading the layers of a chain from a parameter pytree, and writing them back."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ from linjax.errors import StructureError
 from linjax.graph.channels.kernels import slope_and_offset
 from linjax.graph.flow import Flow, Parts, entry, flows, parts_of, units_of
 from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.maps import Activation, Affine, Path, join
 from linjax.graph.normal import normalise
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Activation, Affine, Chain, Graph, Path, Site, join
+from linjax.graph.structure import Chain, Graph, Site
 
 
 def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
@@ -30,7 +32,10 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     names = [name for group in chain.layers for name in group]
     layers = []
     for index, (name, f, part) in enumerate(zip(names, flow, parts, strict=True)):
-        layer = _scaled(graph.affine(name), params, _layer(graph.affine(name), f, part))
+        if index == 0 and len(chain.firsts) > 1:
+            layer = _sum_of(graph, params, chain, f)
+        else:
+            layer = _scaled(graph.affine(name), params, _layer(graph.affine(name), f, part))
         if index < len(chain.sites):
             site = chain.sites[index]
             leaves = tuple(np.asarray(params[p]) for p in site.unit_leaves if p in params)
@@ -48,6 +53,24 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
         np.concatenate([e.bias for e in ends]),
     )
     return (*layers[: len(layers) - heads], stacked)
+
+
+def _sum_of(graph: Graph, params: Flat, chain: Chain, flow: Flow) -> Layer:
+    """The one layer that a sum's maps are, which reads the features of all."""
+    entries = entry(graph, chain, params)
+    own = []
+    for name, (main, carried) in zip(chain.firsts, entries, strict=True):
+        affine = graph.affine(name)
+        own.append(
+            _layer(affine, flow._replace(main=main, carried=carried), parts_of(affine, params))
+        )
+    units = own[0].units
+    linear = [x.linear for x in own if x.linear is not None and x.linear.shape[1]]
+    return own[0]._replace(
+        kernel=np.concatenate([x.kernel for x in own if x.units == units]),
+        bias=np.sum([x.bias for x in own if x.units == units], axis=0),
+        linear=np.concatenate(linear) if linear else None,
+    )
 
 
 def _scaled(affine: Affine, params: Flat, layer: Layer) -> Layer:
@@ -118,21 +141,27 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     Arrays are cast to the dtype that the map's kernel has in ``params``.
     """
     flat = dict(params)
-    layers = normalise(layers, single=len(chain.layers[-1]) == 1)
+    layers = normalise(layers, single=graph.single(chain))
     main = layers[0].reads  # features that the next map reads by its kernel; the rest is residual
-    if graph.trunk(chain) is not None:
-        main = entry(graph, chain, params)[0]
+    entries = entry(graph, chain, params)
+    if len(entries) == 1 and any(graph.trunks(chain)):
+        main = entries[0][0]
     default = _dtype(graph, params)
     for depth, (names, layer) in enumerate(zip(chain.layers, layers, strict=True)):
         last = depth == len(layers) - 1
-        maps = _maps(graph, params, names, () if last else chain.sites[depth].mates, layer)
-        for affine, _ in maps:
+        summed = depth == 0 and len(entries) > 1
+        if summed:
+            maps = _terms(graph, chain, entries, layer)
+        else:
+            maps = _maps(graph, params, names, () if last else chain.sites[depth].mates, layer)
+        for affine in (graph.affine(affine.name) for affine, _ in maps):
             scaling = () if affine.scaling is None else affine.scaling.leaves
             for path in (affine.kernel, affine.bias_path, *scaling, *map(affine.extra, _EXTRAS)):
                 flat.pop(path, None)
-        for affine, own in _joined(maps):
+        reads = [first for first, _ in entries] if summed else itertools.repeat(main)
+        for (affine, own), first in zip(_joined(maps), reads, strict=False):
             dtype = params[affine.kernel].dtype if affine.kernel in params else default
-            _put(flat, affine, own, main, dtype, last)
+            _put(flat, affine, own, first, dtype, last)
         if not last:
             paths = chain.sites[depth].unit_leaves
             flat = {path: leaf for path, leaf in flat.items() if path not in paths}
@@ -160,6 +189,27 @@ def _maps(
     none = [(layer.kernel, layer.bias)] * len(mates)
     own += [Layer(*pair) for pair in (layer.mates if layer.units else none)]
     return list(zip((*affines, *map(graph.affine, mates)), own, strict=True))
+
+
+def _terms(
+    graph: Graph, chain: Chain, entries: tuple[tuple[int, int], ...], layer: Layer
+) -> list[tuple[Affine, Layer]]:
+    """The maps of a sum: each has its rows, the first has the bias."""
+    linear, nothing = layer.linear, Layer(np.zeros((0, 0)), np.zeros(0))
+    if not layer.units and linear is None and layer.carry:
+        linear = np.zeros((layer.reads, 0))  # says what each of the vanished maps reads
+    result, start = [], 0
+    for index, (name, widths) in enumerate(zip(chain.firsts, entries, strict=True)):
+        rows = slice(start, start + sum(widths))
+        start = rows.stop
+        affine = graph.affine(name)
+        part = None if linear is None or not sum(widths) else linear[rows]
+        own = layer._replace(kernel=layer.kernel[rows], linear=part)
+        if index:
+            affine = affine._replace(bias=None)
+            own = own._replace(bias=np.zeros(layer.units)) if sum(widths) else nothing
+        result.append((affine, own))
+    return result
 
 
 def _joined(maps: list[tuple[Affine, Layer]]) -> list[tuple[Affine, Layer]]:

@@ -8,8 +8,9 @@ is pushed back through what it commutes with, up to the parameters: then each pa
 from typing import NamedTuple
 
 from linjax.graph import primitives
+from linjax.graph.maps import Part, Path
 from linjax.graph.program import Cut, Op, Operand, Program, Ref
-from linjax.graph.structure import Leaf, Part, Path
+from linjax.graph.structure import Leaf
 
 _LAYOUT = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
 

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from linjax.graph.channels import convolutions
+from linjax.graph.maps import Path, join
 from linjax.graph.program import Op, Operand, Program, Ref
-from linjax.graph.structure import Leaf, Path, Refusal, join
+from linjax.graph.structure import Leaf, Refusal
 from linjax.graph.views import Views, operand_id
 
 

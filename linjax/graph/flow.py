@@ -7,18 +7,21 @@ Beside a kernel leaf ``W`` a folded pytree may hold
     W_down       (p, s)    a bottleneck in front of the map
 
 in the layout of the kernel. A map without any leaf has disappeared: its features are its
-input. A map with nothing but a bias is constant.
+input. A map with nothing but a bias is constant. Maps whose results are added are one map, each
+with some of its rows; where they have disappeared, ``W_linear`` has no columns.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from linjax.errors import StructureError
 from linjax.graph.channels.shapes import check_scaling, incoming
 from linjax.graph.layers import Array
+from linjax.graph.maps import Affine, Path, join
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Affine, Chain, Graph, Path, Site, join
+from linjax.graph.structure import Chain, Graph, Site
 
 
 class Parts(NamedTuple):
@@ -86,21 +89,27 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     Raises:
       StructureError: naming the leaf whose shape doesn't fit, and the expected one.
     """
+    branches = graph.branches(chain)
+    lent = {name for branch in branches for name in branch.firsts[1:]}
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
     parts = [[parts_of(a, flat) for a in group] for group in affines]
-    open_ended = {name for branch in graph.branches(chain) for name in branch.groups[0]}
+    open_ended = {name for b in branches for name in (*b.groups[0], *b.firsts)}
     for affine, part in zip(affines[-1], parts[-1], strict=True):
         if part.kernel is None and part.bias is None and affine.name not in open_ended:
             raise StructureError(
                 f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
             )
-    main, carried = entry(graph, chain, flat)
+    entries = entry(graph, chain, flat)
+    main, carried = entries[0]
+    if len(entries) > 1:
+        parts[0] = [_together(graph, chain, entries, flat)]
+        main, carried = sum(map(sum, entries)), 0
     result = []
     for depth, (group, own) in enumerate(zip(affines, parts, strict=True)):
         last = depth == len(affines) - 1
         for affine, part in zip(group, own, strict=True):
             outputs = affine.outputs if last and affine.name not in open_ended else None
-            _check(affine, part, main, carried, outputs)
+            _check(_lent(affine, affine.name in lent), part, main, carried, outputs)
             check_scaling(affine.scaling, units_of(part), flat)
         if last:
             result += [Flow(main, carried, False) for _ in group]
@@ -124,14 +133,47 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     return tuple(result), tuple(part for own in parts for part in own)
 
 
-def entry(graph: Graph, chain: Chain, flat: Flat) -> tuple[int, int]:
-    """Returns how many features a chain's first map reads: by its kernel, and as residual path."""
-    trunk = graph.trunk(chain)
-    if trunk is not None:
-        end = flows(graph, trunk, flat)[0][-1]
-        return end.main, end.carried
-    first = graph.affine(chain.layers[0][0])
-    return incoming(graph, flat).get(first.name, first.inputs), 0
+def entry(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[int, int], ...]:
+    """Returns how many features a chain's first maps read: by kernel, and as residual path."""
+    result = []
+    for name, trunk in zip(chain.firsts, graph.trunks(chain), strict=True):
+        if trunk is None:
+            result.append((incoming(graph, flat).get(name, graph.affine(name).inputs), 0))
+        else:
+            end = flows(graph, trunk, flat)[0][-1]
+            result.append((end.main, end.carried))
+    return tuple(result)
+
+
+def _lent(affine: Affine, lent: bool) -> Affine:
+    """A map as it is checked: a sum's bias is its first map's, others may lack theirs."""
+    return affine._replace(bias=None) if lent and affine.bias is not None else affine
+
+
+def _together(
+    graph: Graph, chain: Chain, entries: tuple[tuple[int, int], ...], flat: Flat
+) -> Parts:
+    """Checks the maps of a sum, and returns the shapes of the one map that they are."""
+    reads = sum(map(sum, entries))
+    own = [parts_of(graph.affine(name), flat) for name in chain.firsts]
+    units = units_of(own[0])
+    columns = {part.linear.shape[1] for part in own if part.linear is not None}
+    linears = max(columns, default=0)
+    for name, part, (main, carried) in zip(chain.firsts, own, entries, strict=True):
+        affine = graph.affine(name)
+        _check(_lent(affine, part is not own[0]), part, main, carried, None)
+        wanted = (units, linears) if main + carried else (units_of(part), 0)
+        has = (units_of(part), 0 if part.linear is None else part.linear.shape[1])
+        if has != wanted or part.down is not None:
+            raise StructureError(
+                f"{join(affine.kernel)}: {has[0]} units and {has[1]} linear units, expected the "
+                f"{wanted[0]} and {wanted[1]} of {chain.firsts[0]}, to whose its results are added"
+            )
+
+    def shaped(width: int) -> Array | None:
+        return np.broadcast_to(0.0, (reads, width)) if width and reads else None
+
+    return Parts(shaped(units), own[0].bias, shaped(linears), None, None)
 
 
 def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
@@ -141,8 +183,8 @@ def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
     a plain kernel any more; then the chain in front of it stays as it is.
     """
     for branch in graph.branches(chain):
-        part = parts_of(graph.affine(branch.layers[0][0]), flat)
-        if part.linear is not None or part.down is not None:
+        firsts = [parts_of(graph.affine(name), flat) for name in branch.firsts]
+        if any(part.linear is not None or part.down is not None for part in firsts):
             return True
         if flows(graph, branch, flat)[0][0].carry:
             return True
@@ -152,13 +194,16 @@ def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
 def _ways(graph: Graph, chain: Chain, readers: list[list[Parts]], flat: Flat) -> list[list[Parts]]:
     """The ways that features take behind a layer: the maps along each, beyond branches too."""
     inner = [group[0] for group in readers[:-1]]
-    branch_of = {branch.layers[0][0]: branch for branch in graph.branches(chain)}
+    branch_of = {name: branch for branch in graph.branches(chain) for name in branch.firsts}
     ways = []
     for name, end in zip(chain.layers[-1], readers[-1], strict=True):
         if not end.gone:
             ways.append([*inner, end])
         elif name in branch_of:  # else a gated layer's further map, which goes as the gate does
             branch = branch_of[name]
+            if len(branch.firsts) > 1:  # the sum reads nothing here
+                ways.append([*inner, end._replace(bias=np.zeros(0))])
+                continue
             onward = _ways(graph, branch, _parts(graph, branch, flat), flat)
             ways += [[*inner, *way] for way in onward]
     return ways

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.graph import activation, primitives
+from linjax.graph.maps import Activation
 from linjax.graph.program import Op, Operand, Program, Ref
-from linjax.graph.structure import Activation
 
 Array = Any
 

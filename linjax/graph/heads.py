@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from linjax.errors import StructureError
 from linjax.graph.channels.convolutions import Context
 from linjax.graph.channels.places import Place, moved, rerun
+from linjax.graph.maps import Path, join
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import HeadSite, Path, join
+from linjax.graph.structure import HeadSite
 from linjax.graph.views import operand_id
 
 Array = Any

@@ -9,24 +9,32 @@ def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tupl
     """Links sites into runs, in the order of the program.
 
     Where several affine maps read an activation, a run ends, and each of them that has units
-    itself begins another. A run comes before those that begin where it ends.
+    itself begins another; so does a sum of maps that read different features. A run comes before
+    those that begin where it ends.
     """
+    order = {name: index for index, name in enumerate(dots)}
+    sums = {name for site in sites.values() if site.terms for name in site.maps}
     fed = {
         c
         for site in sites.values()
         if len(site.consumers) == 1 or one_gated(sites, site.consumers)
         for c in site.consumers
+        if c not in sums
     }
+    heads = [name for name in dots if name in sites and name not in fed]
     chains = []
-    for name in (n for n in dots if n in sites and n not in fed):
+    for name in sorted(heads, key=lambda n: max(map(order.__getitem__, sites[n].maps))):
         layers: list[tuple[str, ...]] = [(name,)]
         run: list[Site] = []
         while len(layers[-1]) == 1 and layers[-1][0] in sites:
             site = sites[layers[-1][0]]
+            if site.terms and run:
+                break
             run.append(site)
             onward = tuple(name for name in site.consumers if name in sites)
             layers.append(onward if one_gated(sites, site.consumers) else site.consumers)
-        source = "input" if _is_input(program, dots[name].operand) else "hidden"
+        whole = _is_input(program, dots[name].operand) and not run[0].terms
+        source = "input" if whole else "hidden"
         chains.append(Chain(tuple(layers), tuple(run), source))
     return tuple(chains)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from linjax.graph import compat
-from linjax.graph.structure import Part
+from linjax.graph.maps import Part
 
 # Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
 # scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).
@@ -159,7 +159,7 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
     arguments = [fresh(var) for var in closed.jaxpr.invars]
     outputs = tuple(inline(closed.jaxpr, closed.consts, list(arguments), False))
     return Program(
-        ops=_needed(ops, outputs),
+        ops=needed(ops, outputs),
         leaves=tuple(arguments[:count]),
         inputs=tuple(arguments[count:]),
         outputs=outputs,
@@ -193,8 +193,8 @@ def callee(eqn: Any) -> compat.ClosedJaxpr | None:
     return closed if same_in and same_out else None
 
 
-def _needed(ops: list[Op], outputs: tuple[Operand, ...]) -> tuple[Op, ...]:
-    """Drops operations whose results nobody reads; those with effects stay."""
+def needed(ops: list[Op], outputs: tuple[Operand, ...]) -> tuple[Op, ...]:
+    """Drops operations whose results nobody reads."""
     wanted = {o.id for o in outputs if isinstance(o, Ref)}
     kept: list[Op] = []
     for op in reversed(ops):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
-from linjax.graph.structure import Graph, Leaf, Path, join
+from linjax.graph.maps import Path, join
+from linjax.graph.structure import Graph, Leaf
 
 Flat = dict[Path, Any]
 
@@ -137,7 +138,7 @@ def head_paths(graph: Graph) -> frozenset[Path]:
 
 def foldable_paths(graph: Graph) -> frozenset[Path]:
     """Paths of the leaves that folding may narrow, remove or add, those of dense chains."""
-    names = {n for chain in graph.chains for names in chain.groups for n in names}
+    names = {name for chain in graph.chains for name in chain.maps}
     paths: set[Path] = set()
     for affine in graph.affines:
         if affine.name in names:

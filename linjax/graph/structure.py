@@ -4,152 +4,9 @@ Everything here is hashable and free of arrays, so that evidence can carry it as
 static data and a fold needs neither the network's function nor its class.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Path = tuple[str, ...]
-
-
-def join(path: Path) -> str:
-    """Returns a leaf's path as people write it: ``params/Dense_0/kernel``."""
-    return "/".join(path)
-
-
-class Slope(NamedTuple):
-    """A slope that may be a parameter: PReLU's below zero.
-
-    Attributes:
-      value: the slope, where it is a constant.
-      leaf: path of the parameter that holds it, a scalar or one entry a unit; None for a
-        constant.
-    """
-
-    value: float
-    leaf: Path | None = None
-
-
-class Activation(NamedTuple):
-    """An elementwise function ``h = σ(z)``.
-
-    Attributes:
-      name: ``"relu"``, ``"gelu"``, ``"identity"``, or what the trace made of it.
-      slopes: ``(negative, positive)`` if ``σ(z)`` is exactly ``negative · z`` below
-        zero and ``positive · z`` above (then σ is positively homogeneous), else None.
-        ReLU is ``(0.0, 1.0)``, the identity ``(1.0, 1.0)``.
-      learned: the same if a slope is a parameter (PReLU); then ``slopes`` is None.
-      per_unit: whether σ reads per-unit parameters, so that units differ.
-    """
-
-    name: str
-    slopes: tuple[float, float] | None = None
-    learned: tuple[Slope, Slope] | None = None
-    per_unit: bool = False
-
-    @property
-    def two_slopes(self) -> bool:
-        """Whether σ is linear on either side of zero."""
-        return self.slopes is not None or self.learned is not None
-
-    @property
-    def identity_above(self) -> bool:
-        """Whether ``σ(z) = z`` above zero."""
-        if self.slopes is not None:
-            return self.slopes[1] == 1.0
-        return self.learned is not None and self.learned[1] == Slope(1.0)
-
-
-class Term(NamedTuple):
-    """One step of an operand's computation from parameters, in postfix order.
-
-    Attributes:
-      op: ``"leaf"``, ``"constant"``, or the name of an elementwise primitive.
-      leaf: path of the parameter that ``"leaf"`` stands for.
-      value: the number that ``"constant"`` stands for.
-    """
-
-    op: str
-    leaf: Path = ()
-    value: float = 0.0
-
-
-class Rescaling(NamedTuple):
-    """One elementwise operation on a pre-activation, with one operand entry a unit.
-
-    Attributes:
-      op: ``"add"``, ``"sub"``, ``"mul"``, ``"div"``, or ``"rsub"`` for ``operand − z``.
-      operand: the other operand.
-    """
-
-    op: str
-    operand: tuple[Term, ...]
-
-
-class Scaling(NamedTuple):
-    """A per-unit affine map behind an affine map, such as batch norm in inference.
-
-    Attributes:
-      steps: its operations.
-      leaves: paths of its parameters; a pytree without them has it multiplied into the kernel.
-    """
-
-    steps: tuple[Rescaling, ...]
-    leaves: tuple[Path, ...]
-
-
-class Part(NamedTuple):
-    """Which of several equal runs of a leaf's columns belong to a map: all there are, unless said.
-
-    A folded leaf has as many runs, narrower ones.
-
-    Attributes:
-      number: which run, from zero.
-      of: the number of runs.
-    """
-
-    number: int = 0
-    of: int = 1
-
-    def take(self, array: Any, axis: int) -> Any:
-        """Returns this run of an array along an axis."""
-        if self.of == 1:
-            return array
-        width = array.shape[axis] // self.of
-        run = slice(self.number * width, (self.number + 1) * width)
-        return array[(slice(None),) * axis + (run,)]
-
-
-class Affine(NamedTuple):
-    """An affine map ``z = v W + b`` with its parameters' places in the pytree.
-
-    Attributes:
-      name: shortest readable name, unique in the network (``"Dense_0"``).
-      kernel: path of the kernel leaf.
-      bias: path of the bias leaf, None without one.
-      inputs: number of features read, ``p``.
-      outputs: number of units, ``q``.
-      layout: axes of the kernel leaf that hold (inputs, outputs): ``(0, 1)`` in
-        Flax, ``(1, 0)`` in Equinox.
-      scaling: a per-unit affine map that follows it, such as batch norm; None without one.
-      part: which of the columns and of the bias are its own, where a gated layer has one kernel.
-    """
-
-    name: str
-    kernel: Path
-    bias: Path | None
-    inputs: int
-    outputs: int
-    layout: tuple[int, int] = (0, 1)
-    scaling: Scaling | None = None
-    part: Part = Part()
-
-    def extra(self, kind: str) -> Path:
-        """Path of a leaf that folding adds beside the kernel: ``kernel_residual``."""
-        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
-
-    @property
-    def bias_path(self) -> Path:
-        """Where this map's bias is, or would be put if a fold made one."""
-        return self.extra("bias") if self.bias is None else self.bias
+from linjax.graph.maps import Activation, Affine, Convolution, Path
 
 
 class Site(NamedTuple):
@@ -164,6 +21,8 @@ class Site(NamedTuple):
       unit_leaves: paths of parameters with one entry a unit that σ reads (PReLU's slopes).
       mates: names of further affine maps of the same features whose results h is made of,
         too, unit by unit: a gated layer's ``h = σ(z) · z'``.
+      terms: names of further affine maps, of other features, whose results are parts of the
+        pre-activation: ``z = v W + b + v' W'``.
     """
 
     name: str
@@ -173,51 +32,12 @@ class Site(NamedTuple):
     activation: Activation
     unit_leaves: tuple[Path, ...] = ()
     mates: tuple[str, ...] = ()
-
-
-class Convolution(NamedTuple):
-    """A convolution with its parameters' places in the pytree.
-
-    Attributes:
-      name: shortest readable name, unique in the network.
-      kernel: path of the kernel leaf.
-      bias: path of the bias leaf, None without one.
-      inputs: number of channels read.
-      outputs: number of channels made.
-      axes: axes of the kernel leaf that hold (space …, inputs, outputs).
-      window: extent of the kernel in space.
-      padded: whether it reads beyond the border of its input.
-      scaling: a per-channel affine map that follows it, None without one.
-    """
-
-    name: str
-    kernel: Path
-    bias: Path | None
-    inputs: int
-    outputs: int
-    axes: tuple[int, ...]
-    window: tuple[int, ...]
-    padded: bool
-    scaling: Scaling | None = None
-
-    def extra(self, kind: str) -> Path:
-        """Path of a leaf that folding adds beside the kernel: ``kernel_linear``."""
-        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
+    terms: tuple[str, ...] = ()
 
     @property
-    def bias_path(self) -> Path:
-        """Where this convolution's bias is, or would be put if a fold made one."""
-        return self.extra("bias") if self.bias is None else self.bias
-
-    @property
-    def taps(self) -> int:
-        """Number of places that the kernel reads at a time."""
-        return math.prod(self.window)
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether each place of the result is made of one place of the input."""
-        return self.taps == 1 and not self.padded
+    def maps(self) -> tuple[str, ...]:
+        """Names of all affine maps that its units are made by."""
+        return (self.producer, *self.mates, *self.terms)
 
 
 class Reading(NamedTuple):
@@ -308,7 +128,8 @@ class Chain(NamedTuple):
     Attributes:
       layers: names of the affine maps at each depth. All but the last depth hold one
         name; the last may hold several consumers, which read the same features. One of
-        these may have units itself: it is the first of another chain, a branch.
+        these may have units itself: it is the first of another chain, a branch. So does a
+        map whose result is added to another's, which reads other features.
       sites: ``sites[i]`` lies between ``layers[i]`` and ``layers[i + 1]``.
       source: ``"input"`` if the first map reads the network's first input, flattened
         per example; else ``"hidden"``.
@@ -320,9 +141,23 @@ class Chain(NamedTuple):
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Names of all affine maps at each depth, a gated layer's mates among them."""
+        """Names of the affine maps at each depth whose results are read by themselves.
+
+        A gated layer's mates are among them; a sum's terms, which become one result, aren't.
+        """
         mates = (*(site.mates for site in self.sites), ())
         return tuple((*own, *more) for own, more in zip(self.layers, mates, strict=True))
+
+    @property
+    def firsts(self) -> tuple[str, ...]:
+        """Names of the maps that a chain begins with: more than one where it is their sum."""
+        return (*self.layers[0], *self.sites[0].terms)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of all its affine maps."""
+        terms = (name for site in self.sites for name in site.terms)
+        return (*(name for group in self.groups for name in group), *terms)
 
 
 class Leaf(NamedTuple):
@@ -371,16 +206,24 @@ class Graph(NamedTuple):
         """Whether an affine map has units itself, or reads such."""
         return any(name in group for chain in self.chains for group in chain.layers)
 
-    def trunk(self, chain: Chain) -> Chain | None:
-        """Returns the chain whose last activation a chain reads, None where none does."""
-        first = chain.layers[0][0]
-        return next((c for c in self.chains if first in c.layers[-1]), None)
+    def trunks(self, chain: Chain) -> tuple[Chain | None, ...]:
+        """Returns, for each map that a chain begins with, the chain whose last activation it reads.
+
+        None stands for a map that reads no chain's.
+        """
+        return tuple(
+            next((c for c in self.chains if first in c.layers[-1]), None) for first in chain.firsts
+        )
 
     def branches(self, chain: Chain) -> tuple[Chain, ...]:
         """Returns the chains that begin where a chain ends, all reading its last activation."""
-        return tuple(c for c in self.chains if c.layers[0][0] in chain.layers[-1])
+        return tuple(c for c in self.chains if set(c.firsts) & set(chain.layers[-1]))
+
+    def single(self, chain: Chain) -> bool:
+        """Whether a chain ends in one map, which may have a bottleneck of its own."""
+        return len(chain.layers[-1]) == 1 and not self.branches(chain)
 
     @property
     def branching(self) -> bool:
-        """Whether some activation is read by several maps of which one has units itself."""
-        return any(self.trunk(chain) is not None for chain in self.chains)
+        """Whether some chain begins where another ends."""
+        return any(any(self.trunks(chain)) for chain in self.chains)

@@ -39,7 +39,7 @@ def describe(graph: Graph) -> str:
         rows: list[tuple[object, ...]] = [
             (
                 site.name,
-                graph.affine(site.producer).inputs,
+                sum(graph.affine(name).inputs for name in (site.producer, *site.terms)),
                 site.width,
                 site.activation.name,
                 ", ".join(site.consumers),

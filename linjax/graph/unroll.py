@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph import compat, program, pytree
-from linjax.graph.structure import Path
+from linjax.graph.maps import Path
 
 Array = Any
 

@@ -10,7 +10,8 @@ import numpy as np
 from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
 from linjax.graph.flow import flows
-from linjax.graph.structure import Graph, Leaf, Part, join
+from linjax.graph.maps import Part, join
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
@@ -146,7 +147,9 @@ def _check_graph(graph: Graph) -> None:
         sound &= all(len(group) == 1 for group in chain.layers[:-1]) and bool(chain.layers[-1])
         for site, group, readers in zip(chain.sites, chain.layers, chain.layers[1:], strict=False):
             sound &= (site.producer,) == group and set(readers) <= set(site.consumers)
-            sound &= all(name in names for name in (*site.consumers, *site.mates))
+            sound &= all(name in names for name in (*site.consumers, *site.mates, *site.terms))
+            sound &= not site.terms or site is chain.sites[0]
+            sound &= all(graph.affine(n).outputs == site.width for n in site.terms if n in names)
             sound &= site.width == graph.affine(site.producer).outputs
             sound &= all(path in paths for path in site.unit_leaves)
             sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())

@@ -12,8 +12,9 @@ from jax import export as jax_export
 
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree, table
+from linjax.graph.maps import join
 from linjax.graph.net import Net, trace
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest
@@ -222,7 +223,7 @@ def _channel_outline(graph: Graph, site: Any) -> Any:
 def _outline(graph: Graph, site: Any) -> Any:
     """A site by its paths: names are chosen by the trace."""
     readers = {graph.affine(name)._replace(name="") for name in site.consumers}
-    made_of = [graph.affine(name)._replace(name="") for name in (site.producer, *site.mates)]
+    made_of = [graph.affine(name)._replace(name="") for name in site.maps]
     return made_of, readers, site.activation, site.unit_leaves
 
 

@@ -13,8 +13,9 @@ from linjax.errors import StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph.count import count
+from linjax.graph.maps import join
 from linjax.graph.net import Net
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import containers, keys, tensors
 from linjax.store.export import Program
 

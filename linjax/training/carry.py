@@ -10,8 +10,8 @@ from linjax.errors import StructureError
 from linjax.fold.report import Report
 from linjax.graph import pytree
 from linjax.graph.channels.kept import kept_channels
+from linjax.graph.maps import Affine, Part
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Affine, Part
 
 if TYPE_CHECKING:
     import optax
@@ -87,7 +87,7 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
     vectors |= {
         affine.bias_path: (site.name, affine.part)
         for site in report.graph.sites
-        for affine in map(report.graph.affine, (site.producer, *site.mates))
+        for affine in map(report.graph.affine, site.maps)
     }
     channels = kept_channels(report.graph, report.sites)
     mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
@@ -148,7 +148,7 @@ def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, repor
         source = report.sites[read].kept
         rows = np.arange(len(source))
     columns = np.arange(was.shape[1])
-    made = next((s for s in report.graph.sites if affine.name in (s.producer, *s.mates)), None)
+    made = next((s for s in report.graph.sites if affine.name in s.maps), None)
     if made is not None:
         columns = _kept(report, made.name, affine.part)
     result[np.ix_(rows, np.arange(len(columns)))] = was[np.ix_(source, columns)]

@@ -10,8 +10,9 @@ import jax
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree
 from linjax.graph.flow import flows
+from linjax.graph.maps import join
 from linjax.graph.net import Net
-from linjax.graph.structure import Graph, Leaf, join
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import codec, keys
 
 Array = Any

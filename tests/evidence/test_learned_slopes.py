@@ -11,7 +11,7 @@ from flax import nnx
 
 import linjax
 from linjax.evidence.bounds import Verdict
-from linjax.graph.structure import Slope
+from linjax.graph.maps import Slope
 
 WIDTHS = (5, 12, 10, 3)
 

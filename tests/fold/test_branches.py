@@ -74,7 +74,7 @@ def test_every_branch_is_a_chain(gated):
     trunk = graph.chains[0]
     assert set(trunk.layers[-1]) == {"act", "val", "aux"} | ({"act_up"} if gated else set())
     assert graph.branches(trunk) == graph.chains[1:]
-    assert all(graph.trunk(chain) == trunk for chain in graph.chains[1:])
+    assert all(graph.trunks(chain) == (trunk,) for chain in graph.chains[1:])
 
 
 def test_exact_modes_preserve_the_outputs(dtype):
@@ -158,8 +158,8 @@ def test_saved_and_loaded(tmp_path):
 
 def test_parameters_of_branches_are_counted_once():
     none = (np.zeros((1, 1)),)
-    trunk = Prices(4, Shape((0, 0), (3, 5 + 2), (0, 0)), (1, 1), none, none, 0.0, Link(-1, 5))
-    branch = Prices(3, Shape((0, 0), (5, 2), (0, 0)), (1, 1), none, none, 0.0, Link(0))
+    trunk = Prices(4, Shape((0, 0), (3, 5 + 2), (0, 0)), (1, 1), none, none, 0.0, Link(elsewhere=5))
+    branch = Prices(3, Shape((0, 0), (5, 2), (0, 0)), (1, 1), none, none, 0.0, Link((0,), (3,)))
     full = 4 * 3 + 3 + (3 * 2 + 2) + (3 * 5 + 5) + (5 * 2 + 2)
     assert stored_together((trunk, branch), (trunk.start, branch.start)) == full
     narrow = trunk.start.put("units", 0, 2)

@@ -10,7 +10,7 @@ from flax import nnx
 
 import linjax
 from linjax.fold.quantise import quantise
-from linjax.graph.structure import Part
+from linjax.graph.maps import Part
 from linjax.store import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import linjax
+
 WIDTHS = (2, 4, 6)
 WRAPS: tuple[Callable[[Any], Any], ...] = (lambda f: f, jax.jit, jax.checkpoint)
 KINDS = (
     "dense", "deep", "residual", "normed", "gated", "concat", "heads", "shared", "peek",
-    "branches", "tree", "glu", "sum",
+    "branches", "tree", "glu", "sum", "skip", "meet",
 )  # fmt: skip
 
 
@@ -60,17 +62,26 @@ class _Builder:
             self.params[name]["b"] = 0.3 * self.rng.normal(size=q)
         return name
 
-    def planted(self, v: np.ndarray, q: int) -> str:
-        """A layer some of whose units are always on, always off, or doubles."""
+    def planted(
+        self, v: np.ndarray, q: int, beside: np.ndarray | None = None, other: str = ""
+    ) -> str:
+        """A layer some of whose units are always on, always off, or doubles.
+
+        With ``other``, a layer that reads ``beside``, the units are those of the layers' sum.
+        """
         name = self.layer(v.shape[1], q)
         kernel, bias = self.params[name]["w"], self.params[name]["b"]
+        kernels = [kernel, self.params[other]["w"]] if other else [kernel]
+        reads = v if beside is None else np.concatenate([v, beside], 1)
         fate = self.rng.integers(0, 3, q)
-        reach = np.abs(v).max(0) @ np.abs(kernel) + 0.1
+        reach = np.abs(reads).max(0) @ np.abs(np.concatenate(kernels)) + 0.1
         bias[:] = np.where(fate == 0, reach, np.where(fate == 1, -reach, bias))
         twin = None
         if q > 1 and self.rng.random() < 0.5:
-            kernel[:, 1], bias[1], twin = 2.0 * kernel[:, 0], 2.0 * bias[0], (0, 1)
-        z = v @ kernel + bias
+            for own in kernels:
+                own[:, 1] = 2.0 * own[:, 0]
+            bias[1], twin = 2.0 * bias[0], (0, 1)
+        z = reads @ np.concatenate(kernels) + bias
         self.plants.append(Plant(name, (z > 0).all(0), (z < 0).all(0), twin))
         return name
 
@@ -134,6 +145,29 @@ def _stage(build: _Builder, kind: str, v: np.ndarray) -> Callable[[Any, Any], An
         return lambda params, x: _dense(
             params[down],
             jnp.concatenate([act(_dense(params[one], x)), act(_dense(params[two], x))], -1),
+        )
+    if kind == "skip":  # what went in comes back beside the units
+        one = build.planted(v, build.width())
+        h = relu(_dense(build.params[one], v))
+        joint = [h, v] if build.rng.random() < 0.5 else [v, h]
+        two = build.planted(np.concatenate(joint, -1), build.width())
+        down = build.layer(build.params[two]["w"].shape[1], build.width())
+        ahead = joint[0] is h
+
+        def skip(params: Any, x: Any) -> Any:
+            h = act(_dense(params[one], x))
+            u = jnp.concatenate([h, x] if ahead else [x, h], -1)
+            return _dense(params[down], act(_dense(params[two], u)))
+
+        return skip
+    if kind == "meet":  # layers of different features, added in front of their activation
+        one, q = build.planted(v, build.width()), build.width()
+        h = relu(_dense(build.params[one], v))
+        other = build.layer(d, q, bias=False)
+        two, down = build.planted(h, q, v, other), build.layer(q, build.width())
+        return lambda params, x: _dense(
+            params[down],
+            act(_dense(params[two], act(_dense(params[one], x))) + _dense(params[other], x)),
         )
     if kind in ("branches", "tree"):
         return _branches(build, v, 2 if kind == "tree" else 1)
@@ -237,8 +271,12 @@ def architectures(draw: Any, most: int = 4) -> Planted:
     return make(seed, kinds)
 
 
-def make(seed: int, kinds: list[str]) -> Planted:
-    """Makes the network of a seed from stages of these kinds."""
+def make(seed: int, kinds: list[str], apart: bool | None = None) -> Planted:
+    """Makes the network of a seed from stages of these kinds.
+
+    ``apart`` says whether kernels behind concatenated features are given in parts; most of the
+    time if it isn't said.
+    """
     build = _Builder(seed)
     x = build.rng.uniform(-1, 1, (400, build.width()))
     stages, v = [], x
@@ -253,4 +291,10 @@ def make(seed: int, kinds: list[str]) -> Planted:
             x = stage(params, x)
         return _dense(params[head], x)
 
+    if apart or (apart is None and build.rng.random() < 0.7):
+        try:
+            parts_fn, parts = linjax.apart(apply_fn, build.params, x)
+        except linjax.StructureError:  # nothing is concatenated
+            return Planted(apply_fn, build.params, x, build.plants, kinds)
+        return Planted(parts_fn, parts, x, build.plants, kinds)
     return Planted(apply_fn, build.params, x, build.plants, kinds)

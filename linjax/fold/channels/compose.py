@@ -15,7 +15,8 @@ from linjax.graph.channels import kernels, shapes, vanished
 from linjax.graph.channels.kernels import Kernel
 from linjax.graph.channels.shapes import Width
 from linjax.graph.count import count
-from linjax.graph.structure import ChannelSite, Convolution, Graph, Reading
+from linjax.graph.maps import Convolution
+from linjax.graph.structure import ChannelSite, Graph, Reading
 
 Array = np.ndarray
 

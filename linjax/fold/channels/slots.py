@@ -13,7 +13,8 @@ from linjax.graph import pytree
 from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.channels import kernels, vanished
 from linjax.graph.channels.kernels import Kernel
-from linjax.graph.structure import Affine, Chain, Convolution
+from linjax.graph.maps import Affine, Convolution
+from linjax.graph.structure import Chain
 
 Array = np.ndarray
 

@@ -9,7 +9,9 @@ are refitted alike: a refit is linear in its target.
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 
+from linjax.fold.least_squares.budget import Link
 from linjax.fold.least_squares.features import along, block_rows
 from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy, shrunk
@@ -31,15 +33,15 @@ def joined(problems: Sequence[Problem], plan: Plan, chains: Sequence[Layers]) ->
     Returns:
       The chains, each of which reads what its trunk computes now.
     """
-    trunks = {problem.link.trunk for problem in problems}
+    trunks = {trunk for problem in problems for trunk in problem.link.trunks}
     ends: dict[int, tuple[Array, Array]] = {}
     result = []
     for c, (problem, layers) in enumerate(zip(problems, chains, strict=True)):
         outputs = layers[-1].units
         if c in trunks:
             layers = _telling(problem, plan.ridge, layers)
-        if problem.link.trunk >= 0:
-            layers = _reading(layers, *ends[problem.link.trunk])
+        if problem.link.branch:
+            layers = _reading(layers, problem.link, ends)
         if c in trunks:
             last = layers[-1]
             ends[c] = last.kernel[:, outputs:], last.bias[outputs:]
@@ -49,8 +51,14 @@ def joined(problems: Sequence[Problem], plan: Plan, chains: Sequence[Layers]) ->
     return tuple(result)
 
 
-def _reading(layers: Layers, matrix: Array, offset: Array) -> Layers:
-    """The chain where its input is ``f @ matrix + offset``."""
+def _reading(layers: Layers, link: Link, ends: dict[int, tuple[Array, Array]]) -> Layers:
+    """The chain where its input is ``f @ matrix + offset``, for each map that it begins with."""
+    parts = [
+        (np.eye(width), np.zeros(width)) if trunk < 0 else ends[trunk]
+        for trunk, width in zip(link.trunks, link.widths, strict=True)
+    ]
+    matrix = scipy.linalg.block_diag(*(part for part, _ in parts))
+    offset = np.concatenate([part for _, part in parts])
     return substitute(layers, 0, lambda rows: matrix @ rows, offset)
 
 

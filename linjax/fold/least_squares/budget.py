@@ -42,15 +42,30 @@ class Link(NamedTuple):
     """How a chain hangs together with others.
 
     Attributes:
-      trunk: index of the chain whose last activation it reads, -1 for none.
+      trunks: for each of the maps that it begins with, the index of the chain whose last
+        activation it reads, -1 for none.
+      widths: the number of features that each of them reads.
       elsewhere: number of its last layer's outputs that are the units of branches, whose
         weights are counted there.
       settled: whether branches behind it keep it as it is.
     """
 
-    trunk: int = -1
+    trunks: tuple[int, ...] = (-1,)
+    widths: tuple[int, ...] = ()
     elsewhere: int = 0
     settled: bool = False
+
+    @property
+    def branch(self) -> bool:
+        """Whether the chain reads another's last activation."""
+        return max(self.trunks) >= 0
+
+    def reads(self, ends: Sequence[int]) -> int | None:
+        """Number of features that the chain reads where others end so; None where that's fixed."""
+        if not self.branch:
+            return None
+        pairs = zip(self.trunks, self.widths, strict=True)
+        return sum(width if trunk < 0 else ends[trunk] for trunk, width in pairs)
 
 
 class Prices(NamedTuple):
@@ -105,8 +120,7 @@ def stored_together(chains: Sequence[Prices], shapes: Sequence[Shape]) -> int:
     """Returns the number of parameters of all chains; branches read what their trunk leaves."""
     total, ends = 0, list[int]()
     for prices, shape in zip(chains, shapes, strict=True):
-        reads = None if prices.link.trunk < 0 else ends[prices.link.trunk]
-        size, end = _walked(prices, shape, reads)
+        size, end = _walked(prices, shape, prices.link.reads(ends))
         total += size
         ends.append(end)
     return total
@@ -114,7 +128,7 @@ def stored_together(chains: Sequence[Prices], shapes: Sequence[Shape]) -> int:
 
 def linked(chains: Sequence[Prices]) -> bool:
     """Whether some chain is a branch of another."""
-    return any(prices.link.trunk >= 0 for prices in chains)
+    return any(prices.link.branch for prices in chains)
 
 
 def predicted(prices: Prices, shape: Shape) -> float:

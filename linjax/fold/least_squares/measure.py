@@ -4,12 +4,12 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence import sums
 from linjax.evidence.moments import merge_scatter
+from linjax.fold.hasty import jit_hastily
 from linjax.fold.least_squares.features import Frame
 from linjax.fold.least_squares.padding import padded, recurring
 from linjax.fold.objective import importance
@@ -61,7 +61,9 @@ def _activations(net: Net, params: Any, inputs: Any, chain: int) -> tuple[Array,
     return source, [nothing if p is None else p.astype(jnp.float32) for p in posts], outputs
 
 
-@functools.partial(jax.jit, static_argnames=("net", "chain", "carries", "own", "units", "metric"))
+@functools.partial(
+    jit_hastily, static_argnames=("net", "chain", "carries", "own", "units", "metric")
+)
 def _batch_moments(
     net: Net, original: Any, folded: Any, inputs: Any, *,
     links: tuple[Link, ...], own_links: tuple[Link, ...], matrix: Array,

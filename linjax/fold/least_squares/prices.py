@@ -150,6 +150,8 @@ def _one_price(problem: Problem, train: Frame, test: Frame) -> Prices:
         necks[-1] = np.zeros(1)
     # The kernels of a gated layer share no bottleneck.
     necks = [np.zeros(1) if x.mates else n for x, n in zip(layers, necks, strict=True)]
+    if len(problem.link.trunks) > 1:  # nor do maps that are added
+        necks[0] = np.zeros(1)
     kernels = tuple(1 + len(layer.mates) for layer in layers)
     start = shape_of(layers)
     return Prices(layers[0].reads, start, kernels, sites, tuple(necks), output, problem.link)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from linjax.graph import activation
 from linjax.graph.channels.places import Place
 from linjax.graph.channels.spreads import Spread, closure, find_spreads, named
+from linjax.graph.maps import Convolution, Path, Rescaling, Scaling
 from linjax.graph.program import Op, Operand, Program, Ref
-from linjax.graph.structure import Convolution, Leaf, Path, Rescaling, Scaling
+from linjax.graph.structure import Leaf
 from linjax.graph.views import Views, operand_id
 
 PRIMITIVE = "conv_general_dilated"

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from linjax.graph.structure import Graph, Path, Reading
+from linjax.graph.maps import Path
+from linjax.graph.structure import Graph, Reading
 
 Array = Any
 

@@ -21,15 +21,9 @@ import numpy as np
 from linjax.errors import StructureError
 from linjax.graph.channels.shapes import Width
 from linjax.graph.channels.spreads import evaluate
+from linjax.graph.maps import Affine, Convolution, Path, Scaling, join
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import (
-    Affine,
-    Convolution,
-    Path,
-    Reading,
-    Scaling,
-    join,
-)
+from linjax.graph.structure import Reading
 
 Array = Any
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph.channels import vanished
+from linjax.graph.maps import Convolution, Path, Scaling, join
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import ChannelSite, Convolution, Graph, Path, Scaling, join
+from linjax.graph.structure import ChannelSite, Graph
 
 
 class Width(NamedTuple):

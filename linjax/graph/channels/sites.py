@@ -20,15 +20,9 @@ from linjax.graph.channels.convolutions import (
 )
 from linjax.graph.channels.places import LINEAR, Place, constant_along, mixed, moved
 from linjax.graph.channels.spreads import closure
+from linjax.graph.maps import Activation, Convolution
 from linjax.graph.program import Const, Op, Operand, Ref
-from linjax.graph.structure import (
-    Activation,
-    ChannelSite,
-    Convolution,
-    Reading,
-    Refusal,
-    UnitLeaf,
-)
+from linjax.graph.structure import ChannelSite, Reading, Refusal, UnitLeaf
 from linjax.graph.views import operand_id
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from linjax.graph import activation, primitives
 from linjax.graph.channels.places import Place, moved
+from linjax.graph.maps import Path, Term
 from linjax.graph.program import Op, Operand, Program, Ref
-from linjax.graph.structure import Path, Term
 from linjax.graph.views import Views, operand_id
 
 EVALUATED: dict[str, Callable[..., Any]] = {

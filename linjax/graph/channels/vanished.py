@@ -9,9 +9,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from linjax.graph.maps import Convolution
 from linjax.graph.program import Op
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import ChannelSite, Convolution, Graph
+from linjax.graph.structure import ChannelSite, Graph
 
 Array = Any
 

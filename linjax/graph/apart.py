@@ -1,0 +1,117 @@
+"""Kernels behind concatenated features, in parts: each part reads what belongs together."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linjax.errors import StructureError
+from linjax.graph import pieces, program, pytree
+from linjax.graph.maps import Path
+from linjax.graph.views import find_views
+
+Array = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Apart:
+    """A function whose kernels behind concatenated features are given in parts.
+
+    Attributes:
+      apply_fn: the function of whole kernels.
+      template: its parameter pytree as shapes and dtypes.
+      axes: for each kernel that is in parts, by its path, the axis that runs over features.
+      widths: for each of them the parts' numbers of features.
+    """
+
+    apply_fn: Callable[..., Any]
+    template: Any
+    axes: dict[Path, int]
+    widths: dict[Path, tuple[int, ...]]
+
+    def split(self, path: Path) -> list[Path]:
+        """Paths of a kernel's parts; of a leaf that is whole, its own."""
+        if path not in self.widths:
+            return [path]
+        return [(*path[:-1], str(i), path[-1]) for i in range(len(self.widths[path]))]
+
+    def original(self, path: Path) -> Path:
+        """Path of the kernel that a part was taken from; of a leaf that is whole, its own."""
+        whole = (*path[:-2], path[-1])
+        return whole if len(path) > 1 and path in self.split(whole) else path
+
+    def joined(self, params: Any) -> Any:
+        """Returns the pytree with whole kernels."""
+        flat = pytree.flatten(params)
+        leaves = []
+        for path in pytree.flatten(self.template):
+            parts = [flat[part] for part in self.split(path)]
+            leaves.append(parts[0] if len(parts) == 1 else jnp.concatenate(parts, self.axes[path]))
+        return jax.tree.unflatten(jax.tree.structure(self.template), leaves)
+
+    def __call__(self, params: Any, *inputs: Any) -> Any:
+        return self.apply_fn(self.joined(params), *inputs)
+
+
+def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apart, Any]:
+    """Gives kernels that read concatenated features in parts, one for what each of them reads.
+
+    ``[a, b] W = a W₁ + b W₂``: where a's units are removed, W₁ loses rows and W₂ doesn't. With
+    leaves of their own, ``Dense_2/0/kernel`` and ``Dense_2/1/kernel``, that is the fold of two
+    maps, whose sum may have units of its own. Inputs and outputs stay as they are.
+
+    Args:
+      apply_fn: ``apply_fn(params, *inputs) -> outputs``.
+      params: its parameters.
+      *inputs: example inputs, arrays or ``jax.ShapeDtypeStruct``.
+
+    Returns:
+      A function of other parameters that computes the same, and these parameters, a nested
+      dict: what :func:`trace` takes.
+
+    Raises:
+      StructureError: if no kernel reads concatenated features.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> def apply(params, x):  # the input comes back in the second layer
+      ...     h = jax.nn.relu(x @ params["a"])
+      ...     return jax.nn.relu(jnp.concatenate([h, x], -1) @ params["b"]) @ params["c"]
+      >>> params = {"a": jnp.ones((3, 8)), "b": jnp.ones((11, 8)), "c": jnp.ones((8, 2))}
+      >>> parts_apply, parts = linjax.apart(apply, params, jnp.ones((1, 3)))
+      >>> net = linjax.trace(parts_apply, parts, jnp.ones((1, 3)))
+      >>> [(site.name, site.width) for site in net.graph.sites]
+      [('a', 8), ('0/b', 8)]
+    """
+    flat = pytree.flatten(params)
+    traced = program.record(apply_fn, params, inputs)
+    views = find_views(traced)
+    axes: dict[Path, int] = {}
+    widths: dict[Path, tuple[int, ...]] = {}
+    for seam in pieces.seams(traced):
+        op = traced.ops[seam.at]
+        other = 1 - seam.side
+        kernel, (axis,) = op.inputs[other], op.params["dimension_numbers"][0][other]
+        if not isinstance(kernel, program.Ref) or kernel.id not in views.leaf:
+            continue
+        leaf, along = views.of(kernel), views.axes[kernel.id][axis]
+        if along is not None and views.uses[leaf] == 1:
+            path = list(flat)[leaf]
+            axes[path], widths[path] = along, seam.widths
+    if not widths:
+        raise StructureError("nothing to take apart: no kernel reads concatenated features")
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params
+    )
+    result = Apart(apply_fn, template, axes, widths)
+    parts: pytree.Flat = {}
+    for path, value in flat.items():
+        own, ends = result.split(path), [0, *itertools.accumulate(widths.get(path, ()))]
+        runs = itertools.starmap(slice, itertools.pairwise(ends))
+        along = (slice(None),) * axes.get(path, 0)
+        cut = [value[(*along, run)] for run in runs] or [value]
+        parts |= dict(zip(own, cut, strict=True))
+    return result, pytree.unflatten(parts, like=params)
