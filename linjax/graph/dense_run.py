@@ -147,7 +147,7 @@ class DenseRun:
             self.streams[out.id] = stream.map(lambda value: jnp.moveaxis(value, -1, dot.axis))
             return
         if inside:
-            self.taps[name] = Tap(both.reshape(-1, both.shape[-1]), None, None)
+            self.taps[name] = Tap(_rows(both), None, None)
 
         def native(value: Array) -> Array:
             return jnp.moveaxis(value, -1, dot.axis)
@@ -219,8 +219,7 @@ class DenseRun:
         site = self.sums[name]
         known = [n for n in (site.producer, *site.terms) if n in self.terms]
         source = jnp.concatenate([self.terms[n] for n in known], axis=-1)
-        rows = math.prod(source.shape[:-1])  # a sum may read nothing any more
-        self.taps[name] = Tap(source.reshape(rows, source.shape[-1]), None, None)
+        self.taps[name] = Tap(_rows(source), None, None)
         passed = jnp.moveaxis(source, -1, self.axis[out.id])
         units, linear = added([s.units for s in met]), added([s.linear for s in met])
         if name in self.gone:
@@ -235,7 +234,7 @@ class DenseRun:
         probe = self.probes.get(name)
         if probe is not None:
             value = value + probe.reshape(value.shape)
-        self.results[name] = value.reshape(-1, value.shape[-1])
+        self.results[name] = _rows(value)
         return value
 
     def _pass(self, op: Op) -> None:
@@ -257,7 +256,7 @@ class DenseRun:
         stream, name = self.streams[dot.operand.id], self.owner[dot.operand.id]
         if stream.units is not None:
             post = jnp.moveaxis(stream.units, dot.contract, -1)
-            self.taps[name] = self.taps[name]._replace(post=post.reshape(-1, post.shape[-1]))
+            self.taps[name] = self.taps[name]._replace(post=_rows(post))
         main = [f for f in (stream.units, stream.linear) if f is not None]
         if not main:  # a constant layer: nothing but the rows' shape is left to read
             shape = list(self.program.shape(dot.operand))
@@ -320,7 +319,12 @@ class DenseRun:
                 pre = self._probed(name, pre)
                 units = jnp.moveaxis(pre, -1, self.axis[ref.id])
                 self.streams[ref.id] = stream._replace(units=units)
-            self.taps[name] = self.taps[name]._replace(pre=pre.reshape(-1, pre.shape[-1]))
+            self.taps[name] = self.taps[name]._replace(pre=_rows(pre))
+
+
+def _rows(value: Array) -> Array:
+    """All axes but the last as one; the last may have no entry left."""
+    return value.reshape(math.prod(value.shape[:-1]), value.shape[-1])
 
 
 def _sum(
