@@ -18,7 +18,7 @@ of networks within one point:
     ==============  ===========  ===========  ===========  ===========  ===========
     share           25%          10%          5%           2.5%         1%
     ==============  ===========  ===========  ===========  ===========  ===========
-    compress        0.0 (.99)    -0.1 (.95)   -0.0 (.89)   0.1 (.87)    1.3 (.72)
+    compress        0.0 (.99)    -0.1 (.94)   -0.0 (.91)   0.1 (.84)    1.2 (.72)
     size            0.1 (.95)    0.3 (.85)    0.5 (.73)    1.0 (.68)    3.2 (.57)
     refit           2.2 (.47)    6.1 (.27)    10.0 (.20)   15.5 (.16)   23.2 (.12)
     published size  11.3 (.14)
@@ -27,8 +27,8 @@ of networks within one point:
 ``refit`` prunes and refits by least squares; the published method loses 0.9 points at 75% (.76 of
 the networks within one point) and 7.2 at 50% (.31). Predicted and measured errors of ``size`` have
 a correlation of logarithms of 0.98, the measured one is 0.8 to 1.9 times as large (deciles). All
-2,970 rows took two processes 45 minutes on two cores that had other work beside, and the 2,376 of
-pruned networks one process 68 minutes; ``docs/results.md`` has those.
+2,970 rows took two processes 31 minutes on two cores with some other work beside, and the 2,376 of
+pruned networks one process 68 minutes before that; ``docs/results.md`` has those.
 """
 
 from configs import tabular

@@ -150,8 +150,13 @@ def _proven(found: list[dict[str, int]]) -> str:
 
 def markdown(rows: list[Row]) -> str:
     """Returns the summary as Markdown, with what failed."""
-    marks = [":---" if column == "rule" else "---:" for column in COLUMNS]
-    lines = [COLUMNS, marks, *map(cells, summarise(rows))]
+    table = [list(COLUMNS), *map(cells, summarise(rows))]
+    told = [any(column) for column in zip(*table[1:], strict=True)] or [True] * len(COLUMNS)
+    table = [
+        [cell for cell, any_told in zip(line, told, strict=True) if any_told] for line in table
+    ]
+    marks = [":---" if column == "rule" else "---:" for column in table[0]]
+    lines = [table[0], marks, *table[1:]]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
     originals = [r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)]
     known = {task_of(row) for row in originals}
