@@ -78,13 +78,15 @@ def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apar
     Example:
       >>> import jax, jax.numpy as jnp, linjax
       >>> def apply(params, x):  # the input comes back in the second layer
-      ...     h = jax.nn.relu(x @ params["a"])
-      ...     return jax.nn.relu(jnp.concatenate([h, x], -1) @ params["b"]) @ params["c"]
-      >>> params = {"a": jnp.ones((3, 8)), "b": jnp.ones((11, 8)), "c": jnp.ones((8, 2))}
+      ...     h = jax.nn.relu(x @ params["a"]["kernel"])
+      ...     h = jax.nn.relu(jnp.concatenate([h, x], -1) @ params["b"]["kernel"])
+      ...     return h @ params["c"]["kernel"]
+      >>> shapes = {"a": (3, 8), "b": (11, 8), "c": (8, 2)}
+      >>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
       >>> parts_apply, parts = linjax.apart(apply, params, jnp.ones((1, 3)))
       >>> net = linjax.trace(parts_apply, parts, jnp.ones((1, 3)))
       >>> [(site.name, site.width) for site in net.graph.sites]
-      [('a', 8), ('0/b', 8)]
+      [('a', 8), ('b/0', 8)]
     """
     flat = pytree.flatten(params)
     traced = program.record(apply_fn, params, inputs)
