@@ -21,7 +21,7 @@ from linjax.fold.threads import one_thread
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
-from linjax.graph.flow import flows, settled
+from linjax.graph.flow import all_flows, settled
 from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph, Leaf
 
@@ -241,8 +241,7 @@ def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
     """
     flat = pytree.flatten(params)
     pytree.check_leaves(graph, flat)
-    for chain in graph.chains:
-        flows(graph, chain, flat)
+    all_flows(graph, flat)
     now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
     if now == {leaf.path: leaf.shape for leaf in leaves}:
         return True

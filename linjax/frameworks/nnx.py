@@ -11,7 +11,7 @@ from linjax.errors import LinjaxError
 from linjax.graph import pytree
 from linjax.graph.apart import Apart
 from linjax.graph.apart import apart as taken_apart
-from linjax.graph.flow import flows
+from linjax.graph.flow import all_flows
 from linjax.graph.maps import Path
 from linjax.graph.net import Net, trace
 from linjax.graph.unroll import Unrolled
@@ -152,8 +152,7 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
     """
     flat = pytree.flatten(params)
     pytree.check_leaves(net.graph, flat)
-    for chain in net.graph.chains:
-        flows(net.graph, chain, flat)
+    all_flows(net.graph, flat)
     return FoldedModule(net, params)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
 from linjax.graph.channels.kernels import slope_and_offset
-from linjax.graph.flow import Flow, Parts, entry, flows, parts_of, units_of
+from linjax.graph.flow import Flow, Known, Parts, entry, flows, parts_of, units_of
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.maps import Activation, Affine, Path, join
 from linjax.graph.normal import normalise
@@ -27,13 +27,14 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     Raises:
       StructureError: if a leaf's shape doesn't fit or its values aren't finite, by path.
     """
-    flow, parts = flows(graph, chain, params)
+    known: Known = {}
+    flow, parts = flows(graph, chain, params, known)
     heads = len(chain.layers[-1])
     names = [name for group in chain.layers for name in group]
     layers = []
     for index, (name, f, part) in enumerate(zip(names, flow, parts, strict=True)):
         if index == 0 and len(chain.firsts) > 1:
-            layer = _sum_of(graph, params, chain, f)
+            layer = _sum_of(graph, params, chain, f, entry(graph, chain, params, known))
         else:
             layer = _scaled(graph.affine(name), params, _layer(graph.affine(name), f, part))
         if index < len(chain.sites):
@@ -55,9 +56,10 @@ def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:
     return (*layers[: len(layers) - heads], stacked)
 
 
-def _sum_of(graph: Graph, params: Flat, chain: Chain, flow: Flow) -> Layer:
+def _sum_of(
+    graph: Graph, params: Flat, chain: Chain, flow: Flow, entries: tuple[tuple[int, int], ...]
+) -> Layer:
     """The one layer that a sum's maps are, which reads the features of all."""
-    entries = entry(graph, chain, params)
     own = []
     for name, (main, carried) in zip(chain.firsts, entries, strict=True):
         affine = graph.affine(name)

@@ -14,7 +14,7 @@ from jax import lax
 from linjax.graph import primitives, reads
 from linjax.graph.analysis import Analysis, Dot
 from linjax.graph.channels.stream import ChannelRun
-from linjax.graph.flow import Flow, Parts, flows, parts_of, units_of
+from linjax.graph.flow import Flow, Parts, all_flows, parts_of, units_of
 from linjax.graph.maps import Part, Path
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
@@ -65,9 +65,10 @@ class DenseRun:
         self.env, self.channels = env, channels
         self.parts: dict[str, Parts] = {}
         self.flow: dict[str, Flow] = {}
+        known = all_flows(graph, flat)
         for chain in graph.chains:
             names = [name for group in chain.layers for name in group]
-            for name, f, part in zip(names, *flows(graph, chain, flat), strict=True):
+            for name, f, part in zip(names, *known[names[0]], strict=True):
                 self.flow[name], self.parts[name] = f, part
         self.sums = {name: site for site in graph.sites if site.terms for name in site.maps}
         self.gone = {s.name for s in self.sums.values() if self.parts[s.name].gone}

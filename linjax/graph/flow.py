@@ -80,15 +80,44 @@ class Flow(NamedTuple):
     carry: bool
 
 
-def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tuple[Parts, ...]]:
+Walk = tuple[tuple[Flow, ...], tuple[Parts, ...]]
+"""Flows and parts of a chain's maps; the last depth's several consumers follow one another."""
+Known = dict[str, Walk]
+"""Those of the chains that have been walked along, by the name of their first map."""
+
+
+def all_flows(graph: Graph, flat: Flat) -> Known:
+    """Works out the widths along all chains, and checks them.
+
+    Raises:
+      StructureError: as :func:`flows`.
+    """
+    known: Known = {}
+    for chain in graph.chains:
+        flows(graph, chain, flat, known)
+    return known
+
+
+def flows(graph: Graph, chain: Chain, flat: Flat, known: Known | None = None) -> Walk:
     """Works out the widths along a chain from the shapes of the leaves, and checks them.
 
-    Returns flows and parts for the maps of the chain; the last depth's several consumers
-    follow one another.
+    Args:
+      graph: the traced network.
+      chain: one of its chains.
+      flat: parameters by path.
+      known: what is known of chains, to which this one and its trunks are added.
 
     Raises:
       StructureError: naming the leaf whose shape doesn't fit, and the expected one.
     """
+    known = {} if known is None else known
+    name = chain.layers[0][0]
+    if name not in known:
+        known[name] = _walked(graph, chain, flat, known)
+    return known[name]
+
+
+def _walked(graph: Graph, chain: Chain, flat: Flat, known: Known) -> Walk:
     branches = graph.branches(chain)
     lent = {name for branch in branches for name in branch.firsts[1:]}
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
@@ -99,7 +128,7 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
             raise StructureError(
                 f"{join(affine.kernel)}: missing, expected a kernel with {affine.outputs} outputs"
             )
-    entries = entry(graph, chain, flat)
+    entries = entry(graph, chain, flat, known)
     main, carried = entries[0]
     if len(entries) > 1:
         parts[0] = [_together(graph, chain, entries, flat)]
@@ -133,14 +162,16 @@ def flows(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[Flow, ...], tup
     return tuple(result), tuple(part for own in parts for part in own)
 
 
-def entry(graph: Graph, chain: Chain, flat: Flat) -> tuple[tuple[int, int], ...]:
+def entry(
+    graph: Graph, chain: Chain, flat: Flat, known: Known | None = None
+) -> tuple[tuple[int, int], ...]:
     """Returns how many features a chain's first maps read: by kernel, and as residual path."""
-    result = []
+    known, result = {} if known is None else known, []
     for name, trunk in zip(chain.firsts, graph.trunks(chain), strict=True):
         if trunk is None:
             result.append((incoming(graph, flat).get(name, graph.affine(name).inputs), 0))
         else:
-            end = flows(graph, trunk, flat)[0][-1]
+            end = flows(graph, trunk, flat, known)[0][-1]
             result.append((end.main, end.carried))
     return tuple(result)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
-from linjax.graph.flow import flows
+from linjax.graph.flow import all_flows
 from linjax.graph.maps import Part, join
 from linjax.graph.structure import Graph, Leaf
 from linjax.store import codec, containers, keys, tensors
@@ -123,8 +123,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
         raise StoreError("inputs: expected a tuple")
     flat = {leaf.path: _hollow(leaf) for leaf in manifest.leaves}
     pytree.check_leaves(graph, flat)
-    for chain in graph.chains:
-        flows(graph, chain, flat)
+    all_flows(graph, flat)
     counts = (manifest.provenance.before, manifest.provenance.after)
     if counts != (count_leaves(graph.leaves), count_leaves(manifest.leaves)):
         raise StoreError("provenance: its parameter counts aren't those of the arrays")

@@ -9,7 +9,7 @@ import jax
 
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree
-from linjax.graph.flow import flows
+from linjax.graph.flow import all_flows
 from linjax.graph.maps import join
 from linjax.graph.net import Net
 from linjax.graph.structure import Graph, Leaf
@@ -191,8 +191,7 @@ def _told(data: Any) -> _Described:
 def _check(graph: Graph, params: Any) -> None:
     flat = pytree.flatten(params)
     pytree.check_leaves(graph, flat)
-    for chain in graph.chains:
-        flows(graph, chain, flat)
+    all_flows(graph, flat)
 
 
 def _compare(have: tuple[Leaf, ...], saved: tuple[Leaf, ...]) -> None:
