@@ -21,8 +21,9 @@ from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
-from linjax.graph.flow import entry, parts_of, settled, units_of
+from linjax.graph.flow import entry, settled
 from linjax.graph.layers import Layers
+from linjax.graph.parts import parts_of, units_of
 from linjax.graph.structure import Chain, Graph
 
 Array = np.ndarray
@@ -166,16 +167,14 @@ def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
 def link_of(graph: Graph, flat: pytree.Flat, chain: Chain) -> Link:
     """Returns how a chain hangs together with others."""
     trunks = graph.trunks(chain)
-    heads = {
-        name for branch in graph.branches(chain) for name in (*branch.groups[0], *branch.firsts)
-    }
+    open_ended = graph.open_ended(chain)
     return Link(
         trunks=tuple(-1 if t is None else graph.chains.index(t) for t in trunks),
         widths=tuple(map(sum, entry(graph, chain, flat))),
         elsewhere=sum(
             units_of(parts_of(graph.affine(name), flat))
             for name in chain.layers[-1]
-            if name in heads
+            if name in open_ended
         ),
         settled=settled(graph, chain, flat),
     )

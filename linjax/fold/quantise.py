@@ -6,9 +6,9 @@ import numpy as np
 
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
-from linjax.graph.flow import parts_of
 from linjax.graph.maps import Affine
 from linjax.graph.net import Net
+from linjax.graph.parts import parts_of
 
 Array = Any
 

@@ -10,10 +10,11 @@ from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
 from linjax.graph.channels.kernels import slope_and_offset
-from linjax.graph.flow import Flow, Known, Parts, entry, flows, parts_of, units_of
+from linjax.graph.flow import Flow, Known, entry, flows
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.maps import Activation, Affine, Path, join
 from linjax.graph.normal import normalise
+from linjax.graph.parts import Parts, parts_of, units_of
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Chain, Graph, Site
 

@@ -14,8 +14,9 @@ from jax import lax
 from linjax.graph import primitives, reads
 from linjax.graph.analysis import Analysis, Dot
 from linjax.graph.channels.stream import ChannelRun
-from linjax.graph.flow import Flow, Parts, all_flows, parts_of, units_of
+from linjax.graph.flow import Flow, all_flows
 from linjax.graph.maps import Part, Path
+from linjax.graph.parts import Parts, parts_of, units_of
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
 

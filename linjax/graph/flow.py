@@ -1,14 +1,8 @@
 """What flows along a chain: the widths that the shapes of its leaves say, checked.
 
-Beside a kernel leaf ``W`` a folded pytree may hold
-
-    W_linear     (p, r)    linear units: ``u = v @ W_linear``
-    W_residual   (c, q)    what the map reads from the residual path
-    W_down       (p, s)    a bottleneck in front of the map
-
-in the layout of the kernel. A map without any leaf has disappeared: its features are its
-input. A map with nothing but a bias is constant. Maps whose results are added are one map, each
-with some of its rows; where they have disappeared, ``W_linear`` has no columns.
+A map without any leaf has disappeared: its features are its input. A map with nothing but a
+bias is constant. Maps whose results are added are one map, each with some of its rows; where
+they have disappeared, ``W_linear`` has no columns.
 """
 
 from typing import NamedTuple
@@ -19,57 +13,10 @@ import numpy as np
 from linjax.errors import StructureError
 from linjax.graph.channels.shapes import check_scaling, incoming
 from linjax.graph.layers import Array
-from linjax.graph.maps import Affine, Path, join
+from linjax.graph.maps import Affine, join
+from linjax.graph.parts import Parts, parts_of, units_of
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import Chain, Graph, Site
-
-
-class Parts(NamedTuple):
-    """The leaves of one affine map, as (inputs, outputs) matrices; None where absent."""
-
-    kernel: Array | None
-    bias: Array | None
-    linear: Array | None
-    residual: Array | None
-    down: Array | None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the map has disappeared."""
-        return all(part is None for part in self)
-
-
-def parts_of(affine: Affine, flat: Flat) -> Parts:
-    """Collects the leaves of an affine map from a flat pytree.
-
-    A map that has some columns of a kernel has as many of the residual kernel and of the bias.
-    """
-
-    def own(path: Path, leaf: Array | None) -> Array | None:
-        if leaf is None or affine.part.of == 1:
-            return leaf
-        if leaf.shape[-1] % affine.part.of:
-            raise StructureError(
-                f"{join(path)}: {leaf.shape[-1]} units, expected {affine.part.of} times as many"
-            )
-        return affine.part.take(leaf, leaf.ndim - 1)
-
-    def matrix(path: Path) -> Array | None:
-        leaf = flat.get(path)
-        if leaf is None:
-            return None
-        if jnp.ndim(leaf) != 2:
-            raise StructureError(f"{join(path)}: shape {jnp.shape(leaf)}, expected a matrix")
-        return leaf if affine.layout == (0, 1) else leaf.T
-
-    residual = affine.extra("residual")
-    return Parts(
-        kernel=own(affine.kernel, matrix(affine.kernel)),
-        bias=own(affine.bias_path, flat.get(affine.bias_path)),
-        linear=matrix(affine.extra("linear")),
-        residual=own(residual, matrix(residual)),
-        down=matrix(affine.extra("down")),
-    )
 
 
 class Flow(NamedTuple):
@@ -122,7 +69,7 @@ def _walked(graph: Graph, chain: Chain, flat: Flat, known: Known) -> Walk:
     lent = {name for branch in branches for name in branch.firsts[1:]}
     affines = [[graph.affine(name) for name in names] for names in chain.layers]
     parts = [[parts_of(a, flat) for a in group] for group in affines]
-    open_ended = {name for b in branches for name in (*b.groups[0], *b.firsts)}
+    open_ended = graph.open_ended(chain)
     for affine, part in zip(affines[-1], parts[-1], strict=True):
         if part.kernel is None and part.bias is None and affine.name not in open_ended:
             raise StructureError(
@@ -261,13 +208,6 @@ def _check_mates(
             )
         if units_of(own):
             _check(affine, own, main, carried, None)
-
-
-def units_of(part: Parts) -> int:
-    """Number of units that a map computes."""
-    if part.kernel is not None:
-        return part.kernel.shape[1]
-    return 0 if part.bias is None else part.bias.shape[0]
 
 
 def _constant(way: list[Parts]) -> bool:

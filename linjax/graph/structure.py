@@ -219,6 +219,10 @@ class Graph(NamedTuple):
         """Returns the chains that begin where a chain ends, all reading its last activation."""
         return tuple(c for c in self.chains if set(c.firsts) & set(chain.layers[-1]))
 
+    def open_ended(self, chain: Chain) -> frozenset[str]:
+        """Returns the names of the maps behind a chain that have units themselves."""
+        return frozenset(name for b in self.branches(chain) for name in b.sites[0].maps)
+
     def single(self, chain: Chain) -> bool:
         """Whether a chain ends in one map, which may have a bottleneck of its own."""
         return len(chain.layers[-1]) == 1 and not self.branches(chain)

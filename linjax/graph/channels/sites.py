@@ -7,6 +7,7 @@ convolution and the maps that read its channels is understood.
 from typing import NamedTuple
 
 from linjax.graph import activation, primitives
+from linjax.graph.channels.constants import from_constants, ignores, is_zero
 from linjax.graph.channels.convolutions import (
     PRIMITIVE,
     Behind,
@@ -220,19 +221,19 @@ class _Growth:
         to = None
         if op.name == "dot_general" and len(mine) == 1:
             side = op.inputs.index(mine[0])
-            known = activation_free(self.context, op.inputs[1 - side])
+            known = from_constants(self.context, op.inputs[1 - side])
             to = mixed(op, program, place, side) if known else None
         elif op.inputs[0] == mine[0] and self._others_known(op):
             to = moved(op, program, place, self.width)
         if to is None:
             raise Unfit(self._reader(op, mine[0]))
-        pads_zero = op.name == "pad" and _is_zero(self.context, op.inputs[1])
+        pads_zero = op.name == "pad" and is_zero(self.context, op.inputs[1])
         self.straight &= op.name in LINEAR or pads_zero
         return to
 
     def _others_known(self, op: Op) -> bool:
         """Whether all operands but the first are constants, or computed from constants."""
-        return all(activation_free(self.context, o) for o in op.inputs[1:])
+        return all(from_constants(self.context, o) for o in op.inputs[1:])
 
     def _other(self, op: Op, other: Operand, place: Place) -> None:
         """Checks the second operand of an elementwise operation."""
@@ -252,7 +253,7 @@ class _Growth:
             return
         if activation.constant(context.program, other) is not None:
             return
-        if isinstance(other, Ref) and _ignores(context, other, place):
+        if isinstance(other, Ref) and ignores(context, other, place):
             return
         if operand_id(other) in context.views.derived:
             raise Unfit(f"{op.name} with a parameter that isn't one entry a channel")
@@ -358,49 +359,3 @@ class _Growth:
                     axes[ref] = view.index(self.unit_leaves[leaf])
         post = first[-1].outputs[0] if first else self.pre
         return Interior(self.places, axes, self.pre, post)
-
-
-def activation_free(context: Context, operand: Operand) -> bool:
-    """Whether a value is computed from constants alone: neither inputs nor parameters."""
-    if isinstance(operand, Const):
-        return True
-    made = {out.id: op for op in context.program.ops for out in op.outputs}
-    todo, seen = [operand.id], set()
-    while todo:
-        ref = todo.pop()
-        if ref in seen:
-            continue
-        seen.add(ref)
-        if ref not in made:
-            return False
-        todo += [o.id for o in made[ref].inputs if isinstance(o, Ref)]
-    return True
-
-
-def _ignores(context: Context, other: Ref, place: Place) -> bool:
-    """Whether a value computed from constants is the same for all channels.
-
-    It is where its last step spreads a smaller value over the channels' axis.
-    """
-    program = context.program
-    if not activation_free(context, other):
-        return False
-    op = next(op for op in program.ops if other in op.outputs)
-    if len(program.shape(other)) <= place.axis or program.shape(other)[place.axis] == 1:
-        return True
-    if op.name == "broadcast_in_dim":
-        dims = list(op.params["broadcast_dimensions"])
-        source = program.shape(op.inputs[0])
-        return place.axis not in dims or source[dims.index(place.axis)] == 1
-    if op.name in primitives.ELEMENTWISE or op.name == "reduce_window_sum":
-        return all(
-            (isinstance(o, Const) and constant_along(o, place))
-            or (isinstance(o, Ref) and _ignores(context, o, place))
-            for o in op.inputs
-        )
-    return False
-
-
-def _is_zero(context: Context, operand: Operand) -> bool:
-    value = activation.constant(context.program, operand)
-    return value is not None and float(value) == 0.0
