@@ -9,7 +9,7 @@ from linjax.evidence.stats import ChannelStats, Stats, UnitStats
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain
 from linjax.graph.channels.readers import rows
-from linjax.graph.channels.shapes import width
+from linjax.graph.channels.shapes import widths
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import ChannelSite, Graph
 
@@ -114,10 +114,11 @@ def score(params: Any, stats: Stats) -> Scores:
 
 def _score_channels(graph: Graph, flat: Flat, site: ChannelSite, seen: ChannelStats) -> UnitScores:
     """Scores channels: what is done with one is summed over readers and the places they read."""
-    own = width(site, graph, flat)
+    known = widths(graph, flat)
+    own = known[site.name]
     norms = np.zeros(own.units)
     for index, reading in enumerate(site.readings):
-        outgoing = rows(graph, flat, reading, own)[:, : own.units]
+        outgoing = rows(graph, flat, site, reading, known)[:, : own.units]
         weighted = outgoing
         if seen.readings and seen.readings[index].sensitivity[0].size:
             metric = seen.readings[index].sensitivity[0]

@@ -40,6 +40,18 @@ class Site(NamedTuple):
         return (self.producer, *self.mates, *self.terms)
 
 
+class Member(NamedTuple):
+    """A run of channels among concatenated ones.
+
+    Attributes:
+      site: name of the site whose channels they are, empty where they can't fold.
+      width: their number in the traced network.
+    """
+
+    site: str
+    width: int
+
+
 class Reading(NamedTuple):
     """An affine map or convolution that reads a site's channels.
 
@@ -48,18 +60,28 @@ class Reading(NamedTuple):
       outer: how often the channels occur, one place of an image after another, in front of
         the channels' axis where that was flattened with others.
       inner: likewise behind it.
+      members: all that is read, in order, where the channels are concatenated with others;
+        units of all come first, then linear channels of all.
     """
 
     consumer: str
     outer: int = 1
     inner: int = 1
+    members: tuple[Member, ...] = ()
 
 
 class UnitLeaf(NamedTuple):
-    """A parameter with one entry, or slice, a unit along an axis."""
+    """A parameter with one entry, or slice, a unit along an axis.
+
+    Attributes:
+      path: its path.
+      axis: the axis.
+      members: whose units, where the channels are concatenated with others.
+    """
 
     path: Path
     axis: int
+    members: tuple[Member, ...] = ()
 
 
 class ChannelSite(NamedTuple):

@@ -11,7 +11,7 @@ from linjax.errors import LinjaxError, StoreError
 from linjax.graph import pytree
 from linjax.graph.flow import all_flows
 from linjax.graph.maps import Part, join
-from linjax.graph.structure import Graph, Leaf
+from linjax.graph.structure import Graph, Leaf, Member
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
@@ -160,6 +160,7 @@ def _check_graph(graph: Graph) -> None:
         sound &= channel.width == graph.convolution(channel.producer).outputs
         sound &= all(reading.consumer in maps for reading in channel.readings)
         sound &= all(leaf.path in paths for leaf in channel.unit_leaves)
+    sound &= _side_by_side(graph)
     shapes = {leaf.path: math.prod(leaf.shape) for leaf in graph.leaves}
     for one in graph.heads:
         features = one.heads * one.width
@@ -169,6 +170,26 @@ def _check_graph(graph: Graph) -> None:
         sound &= one.bias is None or shapes.get(one.bias) == one.outputs
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
+
+
+def _side_by_side(graph: Graph) -> bool:
+    """Whether all sites say the same of the channels that are read together."""
+    widths = {site.name: site.width for site in graph.channels}
+    said: dict[Any, dict[str, tuple[Member, ...]]] = {}
+    for site in graph.channels:
+        for reading in site.readings:
+            said.setdefault(reading.consumer, {})[site.name] = reading.members
+        for leaf in site.unit_leaves:
+            said.setdefault(leaf.path, {})[site.name] = leaf.members
+    for site_of in said.values():
+        members = next(iter(site_of.values()))
+        alone = len(site_of) == 1 and not any(site_of.values())
+        named = [(m.site, m.width) for m in members if m.site]
+        fits = set(site_of.values()) == {members} and dict(named) == {n: widths[n] for n in site_of}
+        fits &= len(named) == len(site_of) and all(m.width > 0 for m in members)
+        if not alone and not fits:
+            return False
+    return True
 
 
 def _parts_meet(graph: Graph) -> bool:

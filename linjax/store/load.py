@@ -14,7 +14,7 @@ from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree, table
 from linjax.graph.maps import join
 from linjax.graph.net import Net, trace
-from linjax.graph.structure import Graph, Leaf
+from linjax.graph.structure import Graph, Leaf, Member
 from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest
@@ -215,9 +215,17 @@ def _channel_outline(graph: Graph, site: Any) -> Any:
     """A site of channels by its paths: names are chosen by the trace."""
     kernels = {affine.name: affine.kernel for affine in graph.affines}
     kernels |= {convolution.name: convolution.kernel for convolution in graph.convolutions}
-    readings = {r._replace(consumer="/".join(kernels[r.consumer])) for r in site.readings}
+
+    def by_path(members: tuple[Member, ...]) -> tuple[Member, ...]:
+        return tuple(m._replace(site=join(kernels[m.site]) if m.site else "") for m in members)
+
+    readings = {
+        r._replace(consumer=join(kernels[r.consumer]), members=by_path(r.members))
+        for r in site.readings
+    }
+    leaves = {leaf._replace(members=by_path(leaf.members)) for leaf in site.unit_leaves}
     convolution = graph.convolution(site.producer)._replace(name="")
-    return convolution, readings, site.width, site.activation, site.unit_leaves
+    return convolution, readings, site.width, site.activation, leaves
 
 
 def _outline(graph: Graph, site: Any) -> Any:

@@ -89,7 +89,7 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         for site in report.graph.sites
         for affine in map(report.graph.affine, site.maps)
     }
-    channels = kept_channels(report.graph, report.sites)
+    channels = kept_channels(report.graph, old, report.sites)
     mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
     result: Flat = {}
     for path, leaf in new.items():

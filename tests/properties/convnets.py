@@ -34,7 +34,9 @@ class Plan(NamedTuple):
     space: int
     inputs: int
     stages: tuple[Stage, ...]
-    block: str  # "none", "residual", "dense" (concatenated), "fork" (read by two convolutions)
+    block: str  # "none", "residual", "fork" (read by two convolutions), or concatenated channels:
+    # "dense" (an input with what is made of it), "growing" (that normalised, twice), "skip"
+    # (an input with what is made of it at half the extent), "inception" (three branches pooled)
     end: str  # "flatten", "mean", "convolution"
     seed: int
 
@@ -57,7 +59,7 @@ plans = st.builds(
     space=st.sampled_from((1, 2, 2, 2, 3)),
     inputs=st.integers(1, 3),
     stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
-    block=st.sampled_from(("none", "residual", "dense", "fork")),
+    block=st.sampled_from(("none", "residual", "fork", "dense", "growing", "skip", "inception")),
     end=st.sampled_from(("flatten", "mean", "convolution")),
     seed=st.integers(0, 2**20),
 )
@@ -155,7 +157,13 @@ def build(plan: Plan, dtype=np.float32):
         }
         if plan.block == "fork":
             params["block"] |= {"third": kernel(1, inner, 4), "fourth": kernel(3, 4, 2)}
-        width = {"residual": width, "dense": width + 3, "fork": 5}[plan.block]
+        if plan.block == "growing":
+            grown = {"norm": norm(width + 3), "third": kernel(2, width + 3, 4)}
+            params["block"] |= {"grown": grown | {"last": norm(width + 7)}}
+        if plan.block == "inception":
+            params["block"] |= {"third": kernel(1, width, 2), "fourth": kernel(2, inner + 5, 3)}
+        wide = {"residual": width, "growing": width + 7, "fork": 5, "inception": 3 + inner + 5}
+        width = wide.get(plan.block, width + 3)
     x = jnp.asarray(rng.normal(size=(6, *(EXTENT[plan.space],) * plan.space, plan.inputs)), dtype)
 
     def body(params, x):
@@ -164,12 +172,27 @@ def build(plan: Plan, dtype=np.float32):
         if plan.block == "none":
             return x
         p = params["block"]
-        inside = jax.nn.relu(normalise(convolve(x, p["first"], None, 1, 3), p["norm"]))
+        coarse = pooled(x, "max") if plan.block == "skip" else x
+        inside = jax.nn.relu(normalise(convolve(coarse, p["first"], None, 1, 3), p["norm"]))
         second = convolve(inside, p["second"], None, 1, 3)
         if plan.block == "residual":
             return jax.nn.relu(x + second)
         if plan.block == "dense":
             return jnp.concatenate([x, jax.nn.relu(second)], axis=-1)
+        if plan.block == "skip":
+            fine = jax.image.resize(second, (*x.shape[:-1], second.shape[-1]), "nearest")
+            return jnp.concatenate([jax.nn.relu(fine), x], axis=-1)
+        if plan.block == "growing":
+            grown = jnp.concatenate([x, second], axis=-1)
+            act = jax.nn.relu(normalise(grown, p["grown"]["norm"]))
+            grown = jnp.concatenate(
+                [grown, convolve(act, p["grown"]["third"], None, 1, 2)], axis=-1
+            )
+            return jax.nn.relu(normalise(grown, p["grown"]["last"]))
+        if plan.block == "inception":
+            third = convolve(x, p["third"], None, 1, 1)
+            both = jax.nn.gelu(jnp.concatenate([inside, third, second], axis=-1))
+            return jnp.concatenate([convolve(both, p["fourth"], None, 1, 2), both], axis=-1)
         third = jax.nn.relu(convolve(inside, p["third"], None, 1, 1))
         return jnp.concatenate([second, convolve(third, p["fourth"], None, 1, 3)], axis=-1)
 

@@ -21,17 +21,24 @@ def double():
 
 
 def rows_of(reading, width, channels):
-    """Features of some channels in what a dense reader reads, by counting."""
+    """Features of some channels in what a reader reads, by counting."""
     features = np.arange(reading.outer * width * reading.inner)
     of = features // reading.inner % width
     return features[np.isin(of, channels)]
+
+
+def among(members, name, width):
+    """The first of a site's channels among all that stand together, and how many these are."""
+    starts = np.cumsum([0, *(m.width for m in members)])
+    mine = [m.site for m in members].index(name) if members else 0
+    return (starts[mine], starts[-1]) if members else (0, width)
 
 
 def without(net, params, rng):
     """Parameters in which readers ignore some channels, and the pytree without these channels."""
     graph = net.graph
     ignoring = {k: np.array(v) for k, v in pytree.flatten(params).items()}
-    small = dict(ignoring)
+    small, drops = dict(ignoring), {}
     convolutions = {conv.name: conv for conv in graph.convolutions}
     for site in graph.channels:
         keep = np.sort(rng.permutation(site.width)[: rng.integers(1, site.width + 1)])
@@ -40,22 +47,24 @@ def without(net, params, rng):
             if reading.consumer in convolutions:
                 path = convolutions[reading.consumer].kernel
                 axis = convolutions[reading.consumer].axes[-2]
-                gone, left = drop, keep
             else:
                 path, axis = graph.affine(reading.consumer).kernel, 0
-                gone, left = (rows_of(reading, site.width, c) for c in (drop, keep))
+            start, width = among(reading.members, site.name, site.width)
+            gone = rows_of(reading, width, start + drop)
             ignoring[path] = ignoring[path].copy()
             np.moveaxis(ignoring[path], axis, 0)[gone] = 0.0
-            small[path] = np.take(small[path], left, axis)
+            drops.setdefault((path, axis), []).append(gone)
+        for leaf in site.unit_leaves:
+            start, _ = among(leaf.members, site.name, site.width)
+            drops.setdefault((leaf.path, leaf.axis), []).append(start + drop)
         conv = convolutions[site.producer]
-        units = [
-            (conv.kernel, conv.axes[-1]),
-            *((leaf.path, leaf.axis) for leaf in site.unit_leaves),
-        ]
+        units = [(conv.kernel, conv.axes[-1])]
         units += [(conv.bias, 0)] if conv.bias else []
         units += [(path, 0) for path in conv.scaling.leaves] if conv.scaling else []
         for path, axis in units:
             small[path] = np.take(small[path], keep, axis)
+    for (path, axis), gone in drops.items():
+        small[path] = np.delete(small[path], np.concatenate(gone), axis)
     return (pytree.unflatten({k: jnp.asarray(v) for k, v in t.items()}) for t in (ignoring, small))
 
 
@@ -101,9 +110,10 @@ def check(plan):
         assert "block/first" in sites
     if plan.block == "fork":
         assert "block/third" in sites
-    if plan.block == "dense":
-        (reason,) = (r.reason for r in net.graph.refusals if r.name == "block/second")
-        assert "concatenated" in reason
+    if plan.block in ("dense", "skip", "inception"):
+        assert "block/second" in sites
+    if plan.block == "growing":
+        assert {"block/second", "block/grown"} <= sites
 
     y = apply(params, x)
     scale = max(float(abs(y).max()), 1e-3)

@@ -13,7 +13,7 @@ from linjax.fold.report import SiteChange
 from linjax.graph import pytree
 from linjax.graph.channels import kernels, shapes, vanished
 from linjax.graph.channels.kernels import Kernel
-from linjax.graph.channels.shapes import Width
+from linjax.graph.channels.members import Width
 from linjax.graph.count import count
 from linjax.graph.maps import Convolution
 from linjax.graph.structure import ChannelSite, Graph, Reading

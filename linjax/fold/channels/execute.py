@@ -16,8 +16,8 @@ from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.channels import kernels
 from linjax.graph.channels.kernels import Kernel
-from linjax.graph.channels.shapes import Width
-from linjax.graph.structure import ChannelSite, Graph, Reading
+from linjax.graph.channels.members import Width, left, run_of
+from linjax.graph.structure import ChannelSite, Graph, Member, Reading
 from linjax.graph.substitute import Pull, substitute
 
 Array = np.ndarray
@@ -76,20 +76,19 @@ def _change(problem: Problem, choice: Choice) -> SiteChange:
 
 def chain_inputs(network: Network, chain: Any, kept: dict[str, Choice]) -> Features | None:
     """Returns what is left of the features that a chain reads, None if all of them are."""
-    reading, site = feeding(network, chain)
-    if site is None:
+    feeds = feeding(network, chain)
+    chosen = {site.name: kept[site.name].kept for _, site in feeds}
+    if all(len(own) == network.widths[name].total for name, own in chosen.items()):
         return None
-    own = network.widths[site.name]
-    chosen = kept[site.name].kept
-    if len(chosen) == own.total:
-        return None
+    reading, site = feeds[0]
+    whole = run_of(reading.members, network.widths, site.name).whole
+    members = reading.members or (Member(site.name, site.width),)
+    units, linears = (own[None, :, None] for own in left(members, network.widths, chosen))
     outer, inner = np.arange(reading.outer)[:, None, None], np.arange(reading.inner)
-    units = chosen[chosen < own.units][None, :, None]
-    linear = chosen[chosen >= own.units][None, :, None] - own.units
-    cut = reading.outer * own.units * reading.inner
+    cut = reading.outer * whole.units * reading.inner
     rows = [
-        ((outer * own.units + units) * reading.inner + inner).reshape(-1),
-        (cut + (outer * own.linears + linear) * reading.inner + inner).reshape(-1),
+        ((outer * whole.units + units) * reading.inner + inner).reshape(-1),
+        (cut + (outer * whole.linears + linears) * reading.inner + inner).reshape(-1),
     ]
     return Features(np.concatenate(rows))
 
@@ -111,22 +110,27 @@ def restricted_chains(
         inputs = chain_inputs(network, chain, kept)
         if inputs is None:
             continue
-        reading, site = feeding(network, chain)
-        together = (onto or {}).get(site.name)
-        pull = _pull(inputs.rows, together, reading, network.widths[site.name])
+        reading, site = feeding(network, chain)[0]
+        whole = run_of(reading.members, network.widths, site.name).whole
+        together = None
+        for name in (onto or {}).keys() & {site.name for _, site in feeding(network, chain)}:
+            own = run_of(reading.members, network.widths, name).channels
+            together = np.eye(whole.total)
+            together[np.ix_(own, own)] = onto[name]
+        pull = _pull(inputs.rows, together, reading, whole)
         layers = substitute(problem.layers, 0, pull, np.zeros(problem.layers[0].reads))
         flat = write_chain(network.graph, flat, chain, layers)
     return flat
 
 
-def _pull(left: Array, onto: Array | None, reading: Reading, own: Width) -> Pull:
+def _pull(kept: Array, onto: Array | None, reading: Reading, whole: Width) -> Pull:
     """How a matrix's rows change where channels are put together and restricted."""
 
     def pull(rows: Array) -> Array:
         if onto is not None:
-            taps = kernels.by_tap(rows, reading, own)
-            rows = kernels.from_taps(np.einsum("vt,ktq->kvq", onto, taps), reading, own)
-        return rows[left]
+            taps = kernels.by_tap(rows, reading, whole)
+            rows = kernels.from_taps(np.einsum("vt,ktq->kvq", onto, taps), reading, whole)
+        return rows[kept]
 
     return pull
 
@@ -163,9 +167,11 @@ def apply_choices(
     graph = network.graph
     new = dict(network.kernels)
     flat = dict(network.flat)
+    now = dict(network.widths)
     for site, problem, choice in zip(network.sites, network.problems, made, strict=True):
         if len(choice.kept) == problem.channels:
             continue
+        width = _left(problem, choice)
         for reading, reader in zip(site.readings, problem.readers, strict=True):
             if reader.chained:
                 continue
@@ -173,18 +179,26 @@ def apply_choices(
             if refit:
                 data = whole(reader, ridge)
                 rows, shift = refitted_rows(problem, reader, choice, data)
+            run = run_of(reading.members, now, site.name)
             if reader.name in new:
-                new[reader.name] = _with_rows(new[reader.name], rows, shift)
+                old = new[reader.name]
+                rows = run.replaced(np.concatenate([old.kernel, old.linear], 2), rows, width)
+                new[reader.name] = _with_rows(old, rows, shift)
                 continue
             affine = graph.affine(reader.name)
+            rows = run.replaced(kernels.read_rows(affine, reading, flat, run.whole), rows, width)
             bias = shift if affine.bias_path not in flat else flat[affine.bias_path] + shift
-            left = _left(problem, choice)
-            flat = kernels.write_rows(affine, reading, flat, rows, left, np.asarray(bias))
+            flat = kernels.write_rows(
+                affine, reading, flat, rows, run.with_own(width), np.asarray(bias)
+            )
+        now[site.name] = width
+    now = dict(network.widths)
     for site, problem, choice in zip(network.sites, network.problems, made, strict=True):
         if len(choice.kept) == problem.channels:
             continue
         new[site.producer] = _restricted(new[site.producer], problem, choice)
-        flat = _narrowed(site, flat, choice.kept[choice.kept < problem.units])
+        flat = _narrowed(site, flat, choice.kept[choice.kept < problem.units], now)
+        now[site.name] = _left(problem, choice)
     for conv in graph.convolutions:
         changed = new[conv.name] is not network.kernels[conv.name]
         if changed or (conv.scaling is not None and conv.scaling.leaves[0] in flat):
@@ -220,12 +234,16 @@ def _restricted(kernel: Kernel, problem: Problem, choice: Choice) -> Kernel:
     )
 
 
-def _narrowed(site: ChannelSite, flat: pytree.Flat, units: Array) -> pytree.Flat:
+def _narrowed(
+    site: ChannelSite, flat: pytree.Flat, units: Array, widths: dict[str, Width]
+) -> pytree.Flat:
     """Restricts the parameters of a site's activation."""
     flat = dict(flat)
     for leaf in site.unit_leaves:
-        if len(units):
-            flat[leaf.path] = np.take(np.asarray(flat[leaf.path]), units, axis=leaf.axis)
+        members = leaf.members or (Member(site.name, site.width),)
+        stay, _ = left(members, widths, {site.name: units})
+        if len(stay):
+            flat[leaf.path] = np.take(np.asarray(flat[leaf.path]), stay, axis=leaf.axis)
         else:
             flat.pop(leaf.path, None)
     return flat
@@ -236,11 +254,11 @@ def without_channels(params: Any, graph: Graph, masks: list[Array]) -> Any:
     if all(mask.all() for mask in masks):
         return params
     network = bare(graph, pytree.flatten(params))
-    left = dict(zip((site.name for site in graph.channels), masks, strict=True))
+    mask_of = dict(zip((site.name for site in graph.channels), masks, strict=True))
     made = [
         Choice(
             np.concatenate(
-                [np.flatnonzero(left[problem.name]), np.arange(problem.units, problem.channels)]
+                [np.flatnonzero(mask_of[problem.name]), np.arange(problem.units, problem.channels)]
             ),
             np.zeros((problem.units, 0)),
         )

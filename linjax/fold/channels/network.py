@@ -20,10 +20,10 @@ from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.channels import kernels, shapes, vanished
 from linjax.graph.channels.kernels import Kernel
+from linjax.graph.channels.members import Width
 from linjax.graph.channels.readers import rows
-from linjax.graph.channels.shapes import Width
 from linjax.graph.count import count
-from linjax.graph.structure import ChannelSite, Graph
+from linjax.graph.structure import Chain, ChannelSite, Graph, Reading
 
 Array = np.ndarray
 
@@ -105,14 +105,14 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
     Sites beside convolutions that have disappeared stay as they are.
     """
     everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
-    widths = {site.name: shapes.width(site, graph, flat) for site in graph.channels}
+    widths = shapes.widths(graph, flat)
     sites = tuple(s for s in graph.channels if not vanished.settled(graph, s, flat))
     problems = []
     for site in sites:
         own = widths[site.name]
         readers = tuple(
             Reader(
-                reading.consumer, rows(graph, flat, reading, own), NOTHING,
+                reading.consumer, rows(graph, flat, site, reading, widths), NOTHING,
                 graph.in_chain(reading.consumer),
             )
             for reading in site.readings
@@ -141,7 +141,7 @@ def skeleton(network: Network) -> Landscape:
     """Returns what a network's widths cost in parameters; nothing is known of errors."""
     graph, flat = network.graph, network.flat
     index = {site.name: i for i, site in enumerate(network.sites)}
-    feeds = {r.consumer: index[s.name] for s in network.sites for r in s.readings}
+    feeds = _feeds(network)
     reads, fixed_convs = [], 0
     for conv in graph.convolutions:
         if conv.name in index:
@@ -149,16 +149,17 @@ def skeleton(network: Network) -> Landscape:
         kernel = network.kernels[conv.name]
         outputs = kernel.kernel.shape[2] + kernel.linear.shape[2]
         fixed_convs += outputs
-        if conv.name in feeds:
-            reads.append(Read(feeds[conv.name], kernel.kernel.shape[0] * outputs))
-        else:
-            fixed_convs += kernel.kernel.size + kernel.linear.size
-    for site in network.sites:
-        for reader in network.problems[index[site.name]].readers:
-            if reader.name not in network.kernels and not reader.chained:
-                taps, _, outputs = reader.rows.shape
-                reads.append(Read(index[site.name], taps * outputs))
-                fixed_convs += outputs
+        taps, inputs, _ = kernel.kernel.shape
+        sources, others = _split(network, feeds.get(conv.name, ()), inputs)
+        reads += [Read(source, taps * outputs) for source in sources]
+        fixed_convs += taps * others * outputs
+    dense = {r.name: r for p in network.problems for r in p.readers if not r.chained}
+    for name in dense.keys() - network.kernels.keys():
+        taps, _, outputs = dense[name].rows.shape
+        inputs = jnp.size(flat[graph.affine(name).kernel]) // (taps * outputs)
+        sources, others = _split(network, feeds[name], inputs)
+        reads += [Read(source, taps * outputs) for source in sources]
+        fixed_convs += outputs * (1 + taps * others)
     chains = tuple(
         _chained(network, chain_problem, chain, index)
         for chain_problem, chain in zip(network.chains, graph.chains, strict=True)
@@ -175,34 +176,53 @@ def skeleton(network: Network) -> Landscape:
     )
 
 
-def _cost(network: Network, site: ChannelSite, feeds: dict[str, int]) -> Cost:
+def _feeds(network: Network) -> dict[str, tuple[int, ...]]:
+    """The sites whose channels are read, by reader: several where they are concatenated."""
+    found: dict[str, tuple[int, ...]] = {}
+    for i, site in enumerate(network.sites):
+        for reading in site.readings:
+            found[reading.consumer] = (*found.get(reading.consumer, ()), i)
+    return found
+
+
+def _split(network: Network, sources: tuple[int, ...], inputs: int) -> tuple[tuple[int, ...], int]:
+    """Sites that something reads, and how many channels it reads beside theirs."""
+    return sources, inputs - sum(network.problems[i].channels for i in sources)
+
+
+def _cost(network: Network, site: ChannelSite, feeds: dict[str, tuple[int, ...]]) -> Cost:
     kernel = network.kernels[site.producer]
     taps, inputs, _ = kernel.kernel.shape
+    sources, others = _split(network, feeds.get(site.producer, ()), inputs)
     slices = 0
     for leaf in site.unit_leaves:
         if leaf.path in network.flat:
             shape = jnp.shape(network.flat[leaf.path])
             slices += math.prod(shape) // max(shape[leaf.axis], 1)
-    return Cost(taps, inputs, feeds.get(site.producer, -1), 1 + slices, 1)
+    return Cost(taps, others, sources, 1 + slices, 1)
 
 
-def _chained(network: Network, problem: ChainProblem, chain: Any, index: dict[str, int]) -> Chained:
-    reading, site = feeding(network, chain)
+def _chained(
+    network: Network, problem: ChainProblem, chain: Chain, index: dict[str, int]
+) -> Chained:
+    feeds = feeding(network, chain)
     layers = problem.layers
     made = tuple(1 + len(layer.mates) for layer in layers)
     priced = Prices(layers[0].reads, shape_of(layers), made, (), (), 0.0)
-    if site is None:
-        return Chained(priced, -1, 0)
-    return Chained(priced, index[site.name], reading.outer * reading.inner)
+    places = next((reading.outer * reading.inner for reading, _ in feeds), 1)
+    sources = tuple(index[site.name] for _, site in feeds)
+    _, others = _split(network, sources, layers[0].reads // places)
+    return Chained(priced, sources, others, places)
 
 
-def feeding(network: Network, chain: Any) -> tuple[Any, ChannelSite | None]:
-    """Returns the site that a chain reads, and how, if there is one that can fold."""
-    for site in network.sites:
-        for reading in site.readings:
-            if reading.consumer in chain.layers[0]:
-                return reading, site
-    return None, None
+def feeding(network: Network, chain: Chain) -> list[tuple[Reading, ChannelSite]]:
+    """Returns the sites that a chain reads, and how, of those that can fold."""
+    return [
+        (reading, site)
+        for site in network.sites
+        for reading in site.readings
+        if reading.consumer in chain.layers[0]
+    ]
 
 
 def chain_ridge(problem: ChainProblem) -> float:

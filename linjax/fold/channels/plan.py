@@ -23,15 +23,15 @@ class Cost(NamedTuple):
 
     Attributes:
       taps: places that its convolution reads together.
-      inputs: channels that it reads where these don't come from a site.
-      source: index of the site that they come from, −1 for none.
+      others: channels that it reads and that don't come from sites.
+      sources: indices of the sites that the others come from.
       own: parameters of each unit elsewhere: its bias, parameters of its activation.
       bias: parameters of each linear channel beside its kernel.
     """
 
     taps: int
-    inputs: int
-    source: int
+    others: int
+    sources: tuple[int, ...]
     own: int
     bias: int
 
@@ -53,12 +53,14 @@ class Chained(NamedTuple):
 
     Attributes:
       prices: what its widths cost.
-      source: index of the site that it reads, −1 for none.
+      sources: indices of the sites that it reads.
+      others: channels that it reads beside those, or features where it reads no site's.
       places: features that each channel is to the chain.
     """
 
     prices: Prices
-    source: int
+    sources: tuple[int, ...]
+    others: int
     places: int
 
 
@@ -107,7 +109,7 @@ def parameters(land: Landscape, state: State) -> int:
     total = land.fixed
     totals = [k + r for k, r in state.widths]
     for cost, (k, r) in zip(land.costs, state.widths, strict=True):
-        reads = cost.inputs if cost.source < 0 else totals[cost.source]
+        reads = cost.others + sum(totals[source] for source in cost.sources)
         total += cost.taps * reads * (k + r) + cost.own * k + cost.bias * r
     total += sum(read.per_channel * totals[read.source] for read in land.reads)
     for chain, shape in zip(land.chains, state.shapes, strict=True):
@@ -117,9 +119,8 @@ def parameters(land: Landscape, state: State) -> int:
 
 def _seen(chain: Chained, totals: list[int]) -> Prices:
     """A chain's prices with as many inputs as there are now."""
-    if chain.source < 0:
-        return chain.prices
-    return chain.prices._replace(reads=totals[chain.source] * chain.places)
+    channels = chain.others + sum(totals[source] for source in chain.sources)
+    return chain.prices._replace(reads=channels * chain.places)
 
 
 def error(land: Landscape, state: State) -> float:
@@ -213,12 +214,10 @@ def _chain_move(land: Landscape, state: State, index: int) -> _Move | None:
 
 def _neighbours(land: Landscape, changed: int) -> set[int]:
     """Sites, and chains by number behind the last site, whose prices a site's width changes."""
-    near = {changed}
-    if land.costs[changed].source >= 0:
-        near.add(land.costs[changed].source)
-    near |= {i for i, cost in enumerate(land.costs) if cost.source == changed}
+    near = {changed, *land.costs[changed].sources}
+    near |= {i for i, cost in enumerate(land.costs) if changed in cost.sources}
     last = len(land.costs)
-    return near | {last + i for i, chain in enumerate(land.chains) if chain.source == changed}
+    return near | {last + i for i, chain in enumerate(land.chains) if changed in chain.sources}
 
 
 def path(land: Landscape) -> Iterator[Step]:
@@ -244,8 +243,7 @@ def path(land: Landscape) -> Iterator[Step]:
         else:
             at = chosen - sites
             state = _with_shape(state, at, move.state.shapes[at])
-            source = land.chains[at].source
-            stale = {chosen} if source < 0 else {chosen, source}
+            stale = {chosen, *land.chains[at].sources}
 
 
 def rounded_state(state: State, multiple: int) -> State:

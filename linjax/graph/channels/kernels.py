@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import StructureError
-from linjax.graph.channels.shapes import Width
+from linjax.graph.channels.members import Width
 from linjax.graph.channels.spreads import evaluate
 from linjax.graph.maps import Affine, Convolution, Path, Scaling, join
 from linjax.graph.pytree import Flat

@@ -22,20 +22,34 @@ class Place(NamedTuple):
       axis: the axis.
       outer: entries of the axes flattened in front of the channels.
       inner: entries of those flattened behind.
+      below: channels of others that are concatenated in front of them.
+      above: likewise behind them.
     """
 
     axis: int
     outer: int = 1
     inner: int = 1
+    below: int = 0
+    above: int = 0
 
     def extent(self, width: int) -> int:
         """Entries of the axis with so many channels."""
-        return self.outer * width * self.inner
+        return self.outer * (self.below + width + self.above) * self.inner
+
+    @property
+    def flattened(self) -> bool:
+        """Whether the axis runs over others than channels, too."""
+        return self.outer * self.inner != 1
+
+    @property
+    def among(self) -> tuple[int, int]:
+        """Channels of others in front of them and behind them."""
+        return self.below, self.above
 
 
 LINEAR = frozenset(
     {"reshape", "transpose", "broadcast_in_dim", "squeeze", "reduce_window_sum", "reduce_sum"}
-    | {"slice", "rev", "gather", "dot_general"}
+    | {"slice", "rev", "gather", "dot_general", "concatenate"}
 )
 """Channelwise operations that are linear; ``pad`` is where it pads by zeros."""
 
@@ -47,14 +61,15 @@ _WINDOWS = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 _REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
-def moved(op: Op, program: Program, place: Place, width: int) -> Place | None:
+def moved(op: Op, program: Program, place: Place, width: int, side: int = 0) -> Place | None:
     """Returns where channels are after an operation, None if it isn't channelwise.
 
     Args:
-      op: an operation whose first operand (second, for ``dot_general``) may hold them.
+      op: an operation one of whose operands holds them.
       program: the traced program.
       place: where they are in that operand.
       width: the number of channels when traced.
+      side: which operand it is; only a concatenation may have them in another than its first.
     """
     before, after = program.shape(op.inputs[0]), program.shape(op.outputs[0])
     axis = place.axis
@@ -80,7 +95,18 @@ def moved(op: Op, program: Program, place: Place, width: int) -> Place | None:
         return place if after[axis] == before[axis] and not _strided(op, axis) else None
     if op.name == "gather":
         return _gathered(op, before, place)
+    if op.name == "concatenate":
+        return _joined(op, program, place, side)
     return None
+
+
+def _joined(op: Op, program: Program, place: Place, side: int) -> Place | None:
+    """Channels with others beside them."""
+    if op.params["dimension"] != place.axis or place.flattened:
+        return None
+    widths = [program.shape(operand)[place.axis] for operand in op.inputs]
+    below, above = sum(widths[:side]), sum(widths[side + 1 :])
+    return place._replace(below=place.below + below, above=place.above + above)
 
 
 def _strided(op: Op, axis: int) -> bool:
@@ -99,7 +125,7 @@ def _reshaped(
         front, back = math.prod(after[:axis]), math.prod(after[axis + 1 :])
         if not front or not back or ahead % front or behind % back:
             continue
-        new = Place(axis, ahead // front, behind // back)
+        new = place._replace(axis=axis, outer=ahead // front, inner=behind // back)
         if new.extent(width) == size:
             found.append(new)
     return min(found, key=lambda p: p.outer * p.inner, default=None)
@@ -165,6 +191,14 @@ def _narrow(value: Any, place: Place, width: int, traced: int) -> Any:
     if len(shape) > place.axis and shape[place.axis] == full and full != place.extent(width):
         return lax.slice_in_dim(value, 0, place.extent(width), axis=place.axis)
     return value
+
+
+def part_of(value: Any, place: Place, start: int, number: int) -> Any:
+    """Returns a run of the channels of a value."""
+    shape, axis = value.shape, place.axis
+    split = (*shape[:axis], place.outer, -1, place.inner, *shape[axis + 1 :])
+    taken = lax.slice_in_dim(value.reshape(split), start, start + number, axis=axis + 1)
+    return taken.reshape(*shape[:axis], place.outer * number * place.inner, *shape[axis + 1 :])
 
 
 def constant_along(value: Const, place: Place) -> bool:

@@ -1,27 +1,15 @@
 """Numbers of channels, read off the shapes of a pytree's leaves, and whether these fit."""
 
 import math
-from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph.channels import vanished
+from linjax.graph.channels.members import Width, run_of
 from linjax.graph.maps import Convolution, Path, Scaling, join
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import ChannelSite, Graph
-
-
-class Width(NamedTuple):
-    """Channels of a site: those with their activation, and linear ones."""
-
-    units: int
-    linears: int
-
-    @property
-    def total(self) -> int:
-        """All channels."""
-        return self.units + self.linears
 
 
 def width(site: ChannelSite, graph: Graph, flat: Flat) -> Width:
@@ -59,13 +47,18 @@ def _passed_on(site: ChannelSite, conv: Convolution, graph: Graph, flat: Flat) -
     return conv.inputs if before is None else width(before, graph, flat).total
 
 
+def widths(graph: Graph, flat: Flat) -> dict[str, Width]:
+    """Reads the numbers of channels of all sites."""
+    return {site.name: width(site, graph, flat) for site in graph.channels}
+
+
 def incoming(graph: Graph, flat: Flat) -> dict[str, int]:
     """Returns how many features the readers of channels read, by name."""
-    features = {}
+    features, known = {}, widths(graph, flat)
     for site in graph.channels:
-        total = width(site, graph, flat).total
         for reading in site.readings:
-            features[reading.consumer] = total * reading.outer * reading.inner
+            whole = run_of(reading.members, known, site.name).whole
+            features[reading.consumer] = whole.total * reading.outer * reading.inner
     return features
 
 
@@ -76,11 +69,11 @@ def check(graph: Graph, flat: Flat) -> None:
       StructureError: naming the leaf whose shape doesn't fit, and the expected one.
     """
     reads = incoming(graph, flat)
-    widths = {site.producer: width(site, graph, flat) for site in graph.channels}
+    known = widths(graph, flat)
     for conv in graph.convolutions:
-        own = widths.get(conv.name, Width(conv.outputs, 0))
+        own = known.get(conv.name, Width(conv.outputs, 0))
         check_scaling(conv.scaling, own.units, flat)
-        if conv.name in widths and vanished.gone(conv, flat):
+        if conv.name in known and vanished.gone(conv, flat):
             continue
         inputs = reads.get(conv.name, conv.inputs)
         window = vanished.slides_as(graph, conv, flat).window
@@ -96,7 +89,7 @@ def check(graph: Graph, flat: Flat) -> None:
     for site in graph.channels:
         for leaf in site.unit_leaves:
             now = jnp.shape(flat[leaf.path]) if leaf.path in flat else ()
-            units = widths[site.producer].units
+            units = run_of(leaf.members, known, site.name).whole.units
             if units and (len(now) <= leaf.axis or now[leaf.axis] != units):
                 raise StructureError(
                     f"{join(leaf.path)}: shape {now}, expected {units} entries on axis {leaf.axis}"

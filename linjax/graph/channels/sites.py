@@ -23,7 +23,7 @@ from linjax.graph.channels.places import LINEAR, Place, constant_along, mixed, m
 from linjax.graph.channels.spreads import closure
 from linjax.graph.maps import Activation, Convolution
 from linjax.graph.program import Const, Op, Operand, Ref
-from linjax.graph.structure import ChannelSite, Reading, Refusal, UnitLeaf
+from linjax.graph.structure import ChannelSite, Member, Reading, Refusal, UnitLeaf
 from linjax.graph.views import operand_id
 
 
@@ -83,7 +83,7 @@ def find(
     by_index = {conv.at: (name, conv) for name, conv in plain.items()}
     depthwise = {convs[name].at: name for name, count in grouped.items() if count == -1}
     found: list[Convolution] = []
-    sites: list[ChannelSite] = []
+    grown: list[_Growth] = []
     refusals: list[Refusal] = []
     behinds: dict[str, Behind] = {}
     interiors: dict[str, Interior] = {}
@@ -98,12 +98,12 @@ def find(
         behinds[name] = behind
         growth = _Growth(context, by_index, products, depthwise, conv, behind, static)
         try:
-            site = growth.grow()
+            is_site = growth.grow()
         except Unfit as reason:
             refusals.append(Refusal(name, str(reason)))
             continue
-        if site is not None:
-            sites.append(site)
+        if is_site:
+            grown.append(growth)
             interiors[name] = growth.interior()
             crossed |= growth.crossed
     for name, count in grouped.items():
@@ -113,7 +113,32 @@ def find(
             refusals.append(
                 Refusal(name, "a depthwise convolution, not behind channels that can fold")
             )
-    return Found(tuple(found), tuple(sites), tuple(refusals), Channels(plain, behinds, interiors))
+    together = _members(grown)
+    return Found(
+        tuple(found),
+        tuple(growth.site(together) for growth in grown),
+        tuple(refusals),
+        Channels(plain, behinds, interiors),
+    )
+
+
+def _members(grown: "list[_Growth]") -> dict[str | int, tuple[Member, ...]]:
+    """What channels are concatenated with, by reader and by leaf: sites, and gaps between them."""
+    found: dict[str | int, list[tuple[int, int, str, int]]] = {}
+    for growth in grown:
+        for key, (below, above) in growth.among.items():
+            found.setdefault(key, []).append((below, growth.width, growth.static.name, above))
+    result = {}
+    for key, runs in found.items():
+        members, at = [], 0
+        for below, width, site, _ in sorted(runs):
+            members += [Member("", below - at)] if below > at else []
+            members.append(Member(site, width))
+            at = below + width
+        below, width, _, above = runs[0]
+        rest = below + width + above - at
+        result[key] = (*members, *([Member("", rest)] if rest else []))
+    return {key: members for key, members in result.items() if len(members) > 1}
 
 
 class _Growth:
@@ -134,6 +159,7 @@ class _Growth:
         self.pre = behind.pre
         self.inside = {self.pre.id}
         self.readings: dict[str, Reading] = {}
+        self.among: dict[str | int, tuple[int, int]] = {}
         self.ops: list[Op] = []
         self.operands: list[Operand] = []
         self.unit_leaves: dict[int, int] = {}
@@ -149,8 +175,8 @@ class _Growth:
             value = program.ops[index].outputs[0]
         return ops
 
-    def grow(self) -> ChannelSite | None:
-        """Returns the site, None where its pre-activation simply is an output.
+    def grow(self) -> bool:
+        """Finds the site's values and readers; returns whether there are any of the latter.
 
         Raises:
           Unfit: if something that reads its channels isn't understood.
@@ -158,7 +184,7 @@ class _Growth:
         context = self.context
         program, readers = context.program, context.readers
         if readers.get(self.pre.id) == [-1]:
-            return None
+            return False
         frontier = sorted(set(readers.get(self.pre.id, ())))
         while frontier:
             index = frontier.pop(0)
@@ -173,10 +199,9 @@ class _Growth:
             self.places[out.id] = place
             self.inside.add(out.id)
             frontier = sorted({*frontier, *readers.get(out.id, ())} - {index})
-        if not self.readings:
-            return None
-        self._check_parameters()
-        return self._site()
+        if self.readings:
+            self._check_parameters()
+        return bool(self.readings)
 
     def _is_reading(self, index: int) -> bool:
         """Whether an operation is a convolution or a product that reads the channels."""
@@ -185,9 +210,10 @@ class _Growth:
         if index in self.convs and self.convs[index][1].operand == mine[0]:
             name, conv = self.convs[index]
             place = self.places[mine[0].id]
-            if place != Place(conv.reads):
+            if place.axis != conv.reads or place.flattened:
                 raise Unfit(f"{name} reads another axis than the channels'")
             self.readings[name] = Reading(name)
+            self.among[name] = place.among
             return True
         if index in self.products and self.products[index][1].operand == mine[0]:
             name, product = self.products[index]
@@ -195,6 +221,7 @@ class _Growth:
             if place.axis != product.contract:
                 raise Unfit(f"{name} contracts another axis than the channels'")
             self.readings[name] = Reading(name, place.outer, place.inner)
+            self.among[name] = place.among
             return True
         return False
 
@@ -223,6 +250,8 @@ class _Growth:
             side = op.inputs.index(mine[0])
             known = from_constants(self.context, op.inputs[1 - side])
             to = mixed(op, program, place, side) if known else None
+        elif op.name == "concatenate" and len(mine) == 1:
+            to = moved(op, program, place, self.width, op.inputs.index(mine[0]))
         elif op.inputs[0] == mine[0] and self._others_known(op):
             to = moved(op, program, place, self.width)
         if to is None:
@@ -240,14 +269,14 @@ class _Growth:
         context = self.context
         spread = context.spreads.get(operand_id(other))
         if spread is not None:
-            fits = (spread.axis, spread.width) == (place.axis, self.width)
-            if not fits or place.outer * place.inner != 1:
+            fits = (spread.axis, spread.width) == (place.axis, place.extent(self.width))
+            if not fits or place.flattened:
                 raise Unfit(f"{op.name} with a parameter that isn't one entry a channel")
             self.operands.append(other)
             for leaf in spread.leaves:
                 shape = context.leaves[leaf].shape
-                self.unit_leaves[leaf] = next((a for a, n in enumerate(shape) if n != 1),
-                                              len(shape) - 1)  # fmt: skip
+                axis = next((a for a, n in enumerate(shape) if n != 1), len(shape) - 1)
+                self._unit_leaf(leaf, axis, place)
             return
         if isinstance(other, Const) and constant_along(other, place):
             return
@@ -261,20 +290,26 @@ class _Growth:
             raise Unfit("its channels are added to another branch (a residual sum)")
         raise Unfit(f"{op.name} with another value that depends on the input")
 
+    def _unit_leaf(self, leaf: int, axis: int, place: Place) -> None:
+        """Takes note of a parameter with one entry, or slice, a channel."""
+        if self.among.setdefault(leaf, place.among) != place.among:
+            raise Unfit("a parameter is used with other channels beside these, too")
+        self.unit_leaves[leaf] = axis
+
     def _depthwise(self, index: int, op: Op, place: Place) -> Place:
         """A depthwise convolution: its kernel is a parameter with one slice a channel."""
         context, numbers = self.context, op.params["dimension_numbers"]
-        if place != Place(int(numbers.lhs_spec[1])):
+        if place.axis != int(numbers.lhs_spec[1]) or place.flattened:
             raise Unfit("a depthwise convolution reads another axis than the channels'")
         kernel = op.inputs[1]
         leaf = context.views.of(kernel)
         axis = context.views.axes[operand_id(kernel)][numbers.rhs_spec[0]]
         if axis is None or context.views.uses[leaf] != 1:
             raise Unfit("the kernel of a depthwise convolution is shared")
-        self.unit_leaves[leaf] = axis
+        self._unit_leaf(leaf, axis, place)
         self.straight = False
         self.crossed.add(index)
-        return Place(int(numbers.out_spec[1]))
+        return place._replace(axis=int(numbers.out_spec[1]))
 
     def _reader(self, op: Op, value: Ref) -> str:
         """Says what reads the channels and isn't channelwise."""
@@ -285,7 +320,7 @@ class _Growth:
         if op.name == "dot_general":
             return "it is multiplied with a kernel that can't be folded, or with another value"
         if op.name == "concatenate":
-            return "its channels are concatenated with another branch"
+            return "its channels are concatenated with themselves, or along another axis"
         if op.name in ("reshape", "transpose", "broadcast_in_dim", "squeeze"):
             shapes = (
                 f"{self.context.program.shape(value)} → {self.context.program.shape(op.outputs[0])}"
@@ -303,7 +338,8 @@ class _Growth:
         if not context.only_here(refs, indices):
             raise Unfit("a parameter of its activation is used elsewhere, too")
 
-    def _site(self) -> ChannelSite:
+    def site(self, together: dict[str | int, tuple[Member, ...]]) -> ChannelSite:
+        """Returns the site, given what channels are concatenated with, by reader and by leaf."""
         context = self.context
         first = self._elementwise_first()
         free = not any(
@@ -319,12 +355,15 @@ class _Growth:
         return ChannelSite(
             name=self.static.name,
             producer=self.static.name,
-            readings=tuple(self.readings.values()),
+            readings=tuple(
+                reading._replace(members=together.get(name, ()))
+                for name, reading in self.readings.items()
+            ),
             width=self.width,
             activation=described,
             steps=tuple(dict.fromkeys(op.name for op in rest)),
             unit_leaves=tuple(
-                UnitLeaf(context.leaves[leaf].path, axis)
+                UnitLeaf(context.leaves[leaf].path, axis, together.get(leaf, ()))
                 for leaf, axis in sorted(self.unit_leaves.items())
             ),
             straight=self.straight,

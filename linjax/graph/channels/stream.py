@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.graph import primitives
-from linjax.graph.channels import vanished, windows
+from linjax.graph.channels import shapes, vanished, windows
 from linjax.graph.channels.convolutions import ConvOp
-from linjax.graph.channels.places import Place, rerun
+from linjax.graph.channels.members import run_of
+from linjax.graph.channels.places import Place, part_of, rerun
 from linjax.graph.channels.sites import Channels
 from linjax.graph.channels.windows import Windows
 from linjax.graph.program import Const, Op, Operand, Program, Ref
@@ -66,15 +67,18 @@ class ChannelRun:
         self.results: dict[str, Array] = {}
         self.at = {conv.at: name for name, conv in channels.convs.items()}
         self.places: dict[int, Place] = {}
+        self.traced: dict[int, int] = {}
         self.spreads: dict[int, int] = {}
-        self.owner: dict[int, str] = {}
+        traced = {site.name: site.width for site in graph.channels}
         for name, interior in channels.interiors.items():
-            self.places |= interior.places
             self.spreads |= interior.spreads
-            self.owner |= dict.fromkeys(interior.places, name)
+            for ref, place in interior.places.items():
+                self.places[ref] = place._replace(below=0, above=0)
+                self.traced[ref] = traced[name] + sum(place.among)
         self.static = {conv.name: conv for conv in graph.convolutions}
         self.slides = {c.name: vanished.slides_as(graph, c, flat) for c in graph.convolutions}
-        self.width = {site.name: site.width for site in graph.channels}
+        self.sources = {r.consumer: (s.name, r.members) for s in graph.channels for r in s.readings}
+        self.widths = shapes.widths(graph, flat)
         self.straight = {site.name: site.straight for site in graph.channels}
         self.pre = {behind.pre.id: name for name, behind in channels.behind.items()}
         self.post = {i.post.id: name for name, i in channels.interiors.items()}
@@ -117,9 +121,24 @@ class ChannelRun:
         else:
             place, rank = self.places[operand.id], len(self.program.shape(operand))
             read = windows.of_product(rank, axis, place.outer, place.inner)
-        self.taps[self.owner[operand.id]].reads[name] = parts, read
+        for site, own in self._own(parts, self.places[operand.id], name).items():
+            self.taps[site].reads[name] = own, read
         both = [p for p in (parts.units, parts.linear) if p is not None]
         return both[0] if len(both) == 1 else jnp.concatenate(both, axis=axis)
+
+    def _own(self, parts: Parts, place: Place, reader: str) -> dict[str, Parts]:
+        """What a reader reads of every site's channels, which may be concatenated."""
+        source, members = self.sources[reader]
+        if not members:
+            return {source: parts}
+        found, passed = {}, 0
+        for site in (member.site for member in members if member.site):
+            run = run_of(members, self.widths, site)
+            through = run.own.units if self.through and self.straight[site] else 0
+            runs = zip(parts, (run.unit, run.linear, passed), (*run.own, through), strict=True)
+            found[site] = Parts(*(part_of(x, place, a, n) if n else None for x, a, n in runs))
+            passed += through
+        return found
 
     def _read(self, operand: Operand) -> Array | None:
         return operand.value if isinstance(operand, Const) else self.env.get(operand.id)
@@ -220,8 +239,10 @@ class ChannelRun:
         """Executes a channelwise operation on all parts."""
         out = op.outputs[0]
         refs = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.streams]
-        name = self.owner[out.id]
-        before, after, traced = self.places[refs[0].id], self.places[out.id], self.width[name]
+        if op.name == "concatenate":
+            self.streams[out.id] = self._joined(op)
+            return
+        before, after, traced = self.places[refs[0].id], self.places[out.id], self.traced[out.id]
 
         def run(part: str) -> Array:
             values = tuple(
@@ -236,13 +257,24 @@ class ChannelRun:
 
         first = self.streams[refs[0].id]
         units = None if first.units is None else run("units")
-        skips = op.name in primitives.ELEMENTWISE and not self._tail(op, refs)
-        if skips or not self.straight[name]:
+        if op.name in primitives.ELEMENTWISE and not self._tail(op, refs):
             self.streams[out.id] = first._replace(units=units)
             return
         linear = None if first.linear is None else run("linear")
         through = None if first.through is None else run("through")
         self.streams[out.id] = Parts(units, linear, through)
+
+    def _joined(self, op: Op) -> Parts:
+        """Concatenates channels: units of all, then linear channels of all."""
+        axis = self.places[op.outputs[0].id].axis
+        parts = [
+            self.streams[o.id]
+            if isinstance(o, Ref) and o.id in self.streams
+            else Parts(self._read(o))
+            for o in op.inputs
+        ]
+        there = [[x for x in kind if x is not None] for kind in zip(*parts, strict=True)]
+        return Parts(*(jnp.concatenate(kind, axis) if kind else None for kind in there))
 
     def _tail(self, op: Op, refs: list[Ref]) -> bool:
         """Whether an elementwise operation is linear and varies over space: a mean's divisor."""

@@ -25,10 +25,20 @@ def gone(conv: Convolution, flat: Flat) -> bool:
 def may_vanish(graph: Graph, site: ChannelSite) -> bool:
     """Whether the readers of a site's channels could read what its producer reads, instead."""
     readers = [reading.consumer for reading in site.readings]
-    if not site.straight or any(map(graph.in_chain, readers)):
+    if not site.straight or any(map(graph.in_chain, readers)) or _concatenated(graph, site):
         return False
     pointwise = {conv.name for conv in graph.convolutions if conv.pointwise}
     return site.producer in pointwise or (not site.steps and pointwise.issuperset(readers))
+
+
+def _concatenated(graph: Graph, site: ChannelSite) -> bool:
+    """Whether other channels are read beside a site's, or beside what its producer reads."""
+    return any(
+        reading.members
+        for other in graph.channels
+        for reading in other.readings
+        if other is site or reading.consumer == site.producer
+    )
 
 
 def settled(graph: Graph, site: ChannelSite, flat: Flat) -> bool:
