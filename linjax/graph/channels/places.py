@@ -196,7 +196,8 @@ def _narrow(value: Any, place: Place, width: int, traced: int) -> Any:
 def part_of(value: Any, place: Place, start: int, number: int) -> Any:
     """Returns a run of the channels of a value."""
     shape, axis = value.shape, place.axis
-    split = (*shape[:axis], place.outer, -1, place.inner, *shape[axis + 1 :])
+    width = shape[axis] // (place.outer * place.inner)
+    split = (*shape[:axis], place.outer, width, place.inner, *shape[axis + 1 :])
     taken = lax.slice_in_dim(value.reshape(split), start, start + number, axis=axis + 1)
     return taken.reshape(*shape[:axis], place.outer * number * place.inner, *shape[axis + 1 :])
 

@@ -1,0 +1,193 @@
+"""Folding channels that are concatenated: several sites' in one kernel, others' beside them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import linjax
+from tests.fold.test_channels import collected, inputs, relative
+from tests.properties.convnets import convolve, normalise, pooled
+
+
+def unet(p, x):
+    """An image is coarsened and refined; channels of the first step skip to the last but one."""
+    fine = jax.nn.relu(convolve(x, p["down"]["kernel"], None, 1, 3) + p["down"]["bias"])
+    deep = jax.nn.relu(convolve(pooled(fine, "max"), p["deep"]["kernel"], None, 1, 3))
+    up = jax.image.resize(deep, (*fine.shape[:-1], deep.shape[-1]), "nearest")
+    both = jnp.concatenate([up, x, fine], axis=-1)
+    both = jax.nn.relu(normalise(both, p["norm"]))
+    last = jax.nn.relu(convolve(both, p["last"]["kernel"], None, 1, 3) + p["last"]["bias"])
+    return convolve(last, p["head"], None, 1, 1)
+
+
+def towers(p, x):
+    """Two convolutions side by side, flattened, in front of a network of dense layers."""
+    left = jax.nn.relu(convolve(x, p["left"]["kernel"], None, 1, 3) + p["left"]["bias"])
+    right = jax.nn.relu(convolve(x, p["right"]["kernel"], None, 1, 1) + p["right"]["bias"])
+    both = pooled(jnp.concatenate([left, right], axis=-1), "max")
+    hidden = jax.nn.relu(both.reshape(len(x), -1) @ p["hidden"]["kernel"] + p["hidden"]["bias"])
+    return hidden @ p["head"]
+
+
+def network(kind):
+    rng = np.random.default_rng(3)
+
+    def normal(*shape):
+        fan = np.prod(shape[:-1])
+        return jnp.asarray(rng.normal(size=shape) * np.sqrt(2 / fan), jnp.float32)
+
+    def layer(*shape):
+        return {"kernel": normal(*shape), "bias": 0.3 * normal(1, shape[-1])[0]}
+
+    x = jnp.asarray(rng.normal(size=(6, 6, 6, 2)), jnp.float32)
+    if kind == "towers":
+        return towers, {
+            "left": layer(3, 3, 2, 6),
+            "right": layer(1, 1, 2, 5),
+            "hidden": layer(9 * 11, 12),
+            "head": normal(12, 3),
+        }, x  # fmt: skip
+    norm = {
+        "mean": normal(1, 15)[0], "var": jnp.asarray(rng.uniform(0.5, 2, 15), jnp.float32),
+        "scale": jnp.ones(15), "shift": normal(1, 15)[0],
+    }  # fmt: skip
+    return unet, {
+        "down": layer(3, 3, 2, 6),
+        "deep": {"kernel": normal(3, 3, 6, 7)},
+        "norm": norm,
+        "last": layer(3, 3, 15, 8),
+        "head": normal(1, 1, 8, 3),
+    }, x  # fmt: skip
+
+
+KINDS = ("unet", "towers")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predicted_error_is_measured_error(kind):
+    apply, params, x = network(kind)
+    x = inputs(x, 480)
+    net, stats = collected(apply, params, x)
+    known = linjax.frontier(params, stats)
+    for share in (0.75, 0.4):
+        small, report = linjax.fold(params, known, linjax.size(share), details=True)
+        assert report.after == linjax.count(small) <= share * report.before
+        measured = relative(net.apply(small, x), apply(params, x))
+        assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_channels_go_from_all_that_read_them(kind):
+    """Channel 0 is never on, 3 is twice channel 1: in the shared kernel, too."""
+    apply, params, x = network(kind)
+    name, other = ("left", "right") if kind == "towers" else ("down", "deep")
+    own = params[name]
+    own["kernel"] = own["kernel"].at[..., 3].set(2 * own["kernel"][..., 1])
+    own["bias"] = own["bias"].at[3].set(2 * own["bias"][1]).at[0].set(-60.0)
+    if kind == "unet":  # batch norm behind the concatenation tells the two apart, but for these
+        for key, factor in (("mean", 2), ("shift", 2), ("var", 4), ("scale", 2)):
+            leaf = params["norm"][key]
+            params["norm"][key] = leaf.at[12].set(factor * leaf[10])
+    x = inputs(x)
+    net, stats = collected(apply, params, x)
+    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    assert len(report.sites[name].kept) == 4 and 0 not in report.sites[name].kept
+    assert len(report.sites[other].kept) == report.sites[other].before
+    assert relative(net.apply(small, x), apply(params, x)) < 2e-3
+
+
+def test_lumping_behind_a_concatenation_is_exact():
+    apply, params, x = network("towers")
+    own = params["right"]
+    own["kernel"] = own["kernel"].at[..., 4].set(3 * own["kernel"][..., 2])
+    own["bias"] = own["bias"].at[4].set(3 * own["bias"][2])
+    net = linjax.trace(apply, params, x[:2])
+    small = linjax.lump(net, params)
+    assert small["right"]["kernel"].shape[-1] == 4
+    assert small["hidden"]["kernel"].shape == (9 * 10, 12)
+    np.testing.assert_allclose(net.apply(small, x), apply(params, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refits_in_order_are_about_as_good_or_better(kind):
+    apply, params, x = network(kind)
+    x = inputs(x, 480)
+    net, stats = collected(apply, params, x)
+    y = apply(params, x)
+    once = linjax.fold(params, stats, linjax.size(0.4))
+    better = linjax.compress(net, params, [x], linjax.size(0.4), metric="identity")
+    assert linjax.count(better) <= 0.4 * linjax.count(params)
+    assert relative(net.apply(better, x), y) <= 1.05 * relative(net.apply(once, x), y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folded_networks_fold_again_and_are_kept(kind, tmp_path):
+    apply, params, x = network(kind)
+    x = inputs(x)
+    net, stats = collected(apply, params, x)
+    once = linjax.fold(params, stats, linjax.size(0.7))
+    linjax.save(tmp_path / "once.linjax", net, once)
+    again, loaded = linjax.load(tmp_path / "once.linjax", apply)
+    np.testing.assert_array_equal(again.apply(loaded, x), net.apply(once, x))
+    again = linjax.collect(net, once, [x], metric="identity")
+    twice, report = linjax.fold(once, again, linjax.size(0.6), details=True)
+    assert report.after == linjax.count(twice) <= 0.6 * linjax.count(once)
+    assert relative(net.apply(twice, x), net.apply(once, x)) < 1.0
+
+
+def test_the_optimizers_state_follows_a_shared_kernel():
+    apply, params, x = network("unet")
+    x = inputs(x)
+    _, stats = collected(apply, params, x)
+    small, report = linjax.fold(params, stats, linjax.size(0.6), details=True)
+    adam = optax.adam(1e-3)
+    state = adam.init(params)
+    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
+    state = (state[0]._replace(mu=marked), *state[1:])
+    carried = linjax.carry_over(adam, state, params, small, report)[0].mu
+    down, deep, last = (np.asarray(report.sites[n].kept) for n in ("down", "deep", "last"))
+    read = np.concatenate([deep, [7, 8], 9 + down])
+    np.testing.assert_array_equal(carried["norm"]["mean"], np.asarray(marked["norm"]["mean"])[read])
+    want = np.asarray(marked["last"]["kernel"])[:, :, read][..., last]
+    got = np.asarray(carried["last"]["kernel"])[:, :, : len(read), : len(last)]
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_leaf_of_the_wrong_width_is_named():
+    apply, params, x = network("unet")
+    net = linjax.trace(apply, params, x[:2])
+    params["norm"]["mean"] = params["norm"]["mean"][:-1]
+    with pytest.raises(linjax.StructureError, match=r"norm/mean: shape \(14,\)"):
+        net.apply(params, x)
+
+
+class Inception(nnx.Module):
+    """Three branches, concatenated and normalised."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.one = nnx.Conv(2, 4, (1, 1), rngs=rngs)
+        self.three = nnx.Conv(2, 6, (3, 3), rngs=rngs)
+        self.pooled = nnx.Conv(2, 3, (1, 1), rngs=rngs)
+        self.norm = nnx.BatchNorm(13, use_running_average=True, rngs=rngs)
+        self.head = nnx.Conv(13, 5, (3, 3), padding="VALID", rngs=rngs)
+        self.out = nnx.Linear(5, 3, rngs=rngs)
+
+    def __call__(self, x):
+        mean = nnx.avg_pool(x, (3, 3), (1, 1), padding="SAME")
+        branches = [nnx.relu(self.one(x)), self.three(x), nnx.relu(self.pooled(mean))]
+        x = nnx.relu(self.norm(jnp.concatenate(branches, axis=-1)))
+        return self.out(nnx.relu(self.head(x)).mean((1, 2)))
+
+
+def test_a_module_with_branches_folds():
+    model = Inception(nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(240, 6, 6, 2)), jnp.float32)
+    net, params = linjax.from_nnx(model, x[:2])
+    assert {site.name for site in net.graph.channels} == {"one", "three", "pooled", "head"}
+    stats = linjax.collect(net, params, [x], metric="identity")
+    small = linjax.fold(params, stats, linjax.size(0.5))
+    assert linjax.count(small) <= 0.5 * linjax.count(params)
+    assert relative(net.apply(small, x), model(x)) < 0.6
