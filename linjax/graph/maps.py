@@ -161,6 +161,7 @@ class Convolution(NamedTuple):
       window: extent of the kernel in space.
       padded: whether it reads beyond the border of its input.
       scaling: a per-channel affine map that follows it, None without one.
+      groups: number of equal runs of channels, each read for a run of its own of the outputs.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Convolution(NamedTuple):
     window: tuple[int, ...]
     padded: bool
     scaling: Scaling | None = None
+    groups: int = 1
 
     def extra(self, kind: str) -> Path:
         """Path of a leaf that folding adds beside the kernel: ``kernel_linear``."""
@@ -190,4 +192,4 @@ class Convolution(NamedTuple):
     @property
     def pointwise(self) -> bool:
         """Whether each place of the result is made of one place of the input."""
-        return self.taps == 1 and not self.padded
+        return self.taps == 1 and not self.padded and self.groups == 1

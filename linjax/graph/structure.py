@@ -97,6 +97,8 @@ class ChannelSite(NamedTuple):
       unit_leaves: parameters of a channelwise operation.
       straight: whether channels without their activation could take the same way, all
         operations behind being linear.
+      groups: number of equal runs of channels of which as many must stay each, where a
+        convolution with groups makes or reads them.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ChannelSite(NamedTuple):
     steps: tuple[str, ...] = ()
     unit_leaves: tuple[UnitLeaf, ...] = ()
     straight: bool = True
+    groups: int = 1
 
 
 class HeadSite(NamedTuple):

@@ -64,7 +64,8 @@ def _channel_row(graph: Graph, site: ChannelSite) -> tuple[object, ...]:
     window = "×".join(map(str, conv.window))
     readers = ", ".join(reading.consumer for reading in site.readings)
     steps = ", ".join([site.activation.name, *site.steps])
-    return site.name, f"{conv.inputs} in {window}", site.width, steps, readers
+    reads = f"{conv.inputs} in {window}" + (f", {conv.groups} groups" if conv.groups > 1 else "")
+    return site.name, reads, site.width, steps, readers
 
 
 def _counts(dtype: str) -> bool:

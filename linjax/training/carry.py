@@ -10,7 +10,8 @@ from linjax.errors import StructureError
 from linjax.fold.report import Report
 from linjax.graph import pytree
 from linjax.graph.channels.kept import kept_channels
-from linjax.graph.maps import Affine, Part
+from linjax.graph.channels.kernels import restricted
+from linjax.graph.maps import Affine, Convolution, Part
 from linjax.graph.pytree import Flat
 
 if TYPE_CHECKING:
@@ -90,12 +91,15 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         for affine in map(report.graph.affine, site.maps)
     }
     channels = kept_channels(report.graph, old, report.sites)
+    grouped = {conv.kernel: conv for conv in report.graph.convolutions if conv.groups > 1}
     mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
     result: Flat = {}
     for path, leaf in new.items():
         was = old.get(path)
         if was is None:
             result[path] = leaf
+        elif path in channels and path in grouped:
+            result[path] = _in_groups(was, leaf, grouped[path], channels[path])
         elif path in channels:
             behind = path in affines and affines[path].extra("down") in new
             result[path] = leaf if behind else _moved(was, leaf, channels[path])
@@ -131,6 +135,17 @@ def _moved(was: Array, leaf: Array, kept: dict[int, Array]) -> Array:
         return leaf
     target[tuple(map(slice, source.shape))] = source
     return jnp.asarray(target, jnp.result_type(leaf))
+
+
+def _in_groups(was: Array, leaf: Array, conv: Convolution, kept: dict[int, Array]) -> Array:
+    """The same for a kernel of groups, each of which has kept channels of its own."""
+    shape = jnp.shape(was)
+    inputs, outputs = (
+        kept.get(axis, np.arange(n))
+        for axis, n in ((conv.axes[-2], shape[conv.axes[-2]] * conv.groups),
+                        (conv.axes[-1], shape[conv.axes[-1]]))
+    )  # fmt: skip
+    return _moved(restricted(conv, np.asarray(was), inputs, outputs), leaf, {})
 
 
 def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, report: Report) -> Array:

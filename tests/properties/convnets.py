@@ -36,10 +36,13 @@ class Plan(NamedTuple):
     stages: tuple[Stage, ...]
     block: str  # "none", "residual", "fork" (read by two convolutions), or concatenated channels:
     # "dense" (an input with what is made of it), "growing" (that normalised, twice), "skip"
-    # (an input with what is made of it at half the extent), "inception" (three branches pooled)
+    # (an input with what is made of it at half the extent), "inception" (three branches);
+    # "groups" (a convolution with groups between pointwise ones)
     end: str  # "flatten", "mean", "convolution"
     seed: int
 
+
+BLOCKS = ("none", "residual", "fork", "dense", "growing", "skip", "inception", "groups")
 
 stages = st.builds(
     Stage,
@@ -59,7 +62,7 @@ plans = st.builds(
     space=st.sampled_from((1, 2, 2, 2, 3)),
     inputs=st.integers(1, 3),
     stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
-    block=st.sampled_from(("none", "residual", "fork", "dense", "growing", "skip", "inception")),
+    block=st.sampled_from(BLOCKS),
     end=st.sampled_from(("flatten", "mean", "convolution")),
     seed=st.integers(0, 2**20),
 )
@@ -162,7 +165,16 @@ def build(plan: Plan, dtype=np.float32):
             params["block"] |= {"grown": grown | {"last": norm(width + 7)}}
         if plan.block == "inception":
             params["block"] |= {"third": kernel(1, width, 2), "fourth": kernel(2, inner + 5, 3)}
-        wide = {"residual": width, "growing": width + 7, "fork": 5, "inception": 3 + inner + 5}
+        if plan.block == "groups":
+            params["block"] = {
+                "first": kernel(1, width, 12),
+                "norm": norm(12),
+                "second": kernel(3, 4, 9),
+                "third": kernel(1, 9, 6),
+                "fourth": kernel(2, 3, 4),
+            }
+        wide = {"residual": width, "growing": width + 7, "fork": 5, "groups": 4}
+        wide["inception"] = 3 + inner + 5
         width = wide.get(plan.block, width + 3)
     x = jnp.asarray(rng.normal(size=(6, *(EXTENT[plan.space],) * plan.space, plan.inputs)), dtype)
 
@@ -172,6 +184,11 @@ def build(plan: Plan, dtype=np.float32):
         if plan.block == "none":
             return x
         p = params["block"]
+        if plan.block == "groups":
+            inside = jax.nn.relu(normalise(convolve(x, p["first"], None, 1, 1), p["norm"]))
+            inside = jax.nn.relu(convolve(inside, p["second"], None, 3, 3))
+            inside = jax.nn.gelu(convolve(inside, p["third"], None, 1, 1))
+            return convolve(inside, p["fourth"], None, 2, 2)
         coarse = pooled(x, "max") if plan.block == "skip" else x
         inside = jax.nn.relu(normalise(convolve(coarse, p["first"], None, 1, 3), p["norm"]))
         second = convolve(inside, p["second"], None, 1, 3)

@@ -34,6 +34,16 @@ def among(members, name, width):
     return (starts[mine], starts[-1]) if members else (0, width)
 
 
+def by_group(kernel, groups, keep):
+    """A kernel (…, inputs of a group, outputs) that ignores channels, and one without them."""
+    each, ignoring, small = kernel.shape[-2], [], []
+    for group, own in enumerate(np.split(kernel, groups, axis=-1)):
+        left = keep[keep // each == group] - group * each
+        ignoring.append(own * np.isin(np.arange(each), left)[:, None])
+        small.append(own[..., left, :])
+    return np.concatenate(ignoring, -1), np.concatenate(small, -1)
+
+
 def without(net, params, rng):
     """Parameters in which readers ignore some channels, and the pytree without these channels."""
     graph = net.graph
@@ -41,7 +51,10 @@ def without(net, params, rng):
     small, drops = dict(ignoring), {}
     convolutions = {conv.name: conv for conv in graph.convolutions}
     for site in graph.channels:
-        keep = np.sort(rng.permutation(site.width)[: rng.integers(1, site.width + 1)])
+        each = site.width // site.groups
+        many = rng.integers(1, each + 1)
+        keep = [np.sort(rng.permutation(each)[:many]) + g * each for g in range(site.groups)]
+        keep = np.concatenate(keep)
         drop = np.setdiff1d(np.arange(site.width), keep)
         for reading in site.readings:
             if reading.consumer in convolutions:
@@ -49,6 +62,10 @@ def without(net, params, rng):
                 axis = convolutions[reading.consumer].axes[-2]
             else:
                 path, axis = graph.affine(reading.consumer).kernel, 0
+            if reading.consumer in convolutions and convolutions[reading.consumer].groups > 1:
+                groups = convolutions[reading.consumer].groups
+                ignoring[path], small[path] = by_group(small[path], groups, keep)
+                continue
             start, width = among(reading.members, site.name, site.width)
             gone = rows_of(reading, width, start + drop)
             ignoring[path] = ignoring[path].copy()
@@ -112,6 +129,8 @@ def check(plan):
         assert "block/third" in sites
     if plan.block in ("dense", "skip", "inception"):
         assert "block/second" in sites
+    if plan.block == "groups":
+        assert {"block/second", "block/third"} <= sites
     if plan.block == "growing":
         assert {"block/second", "block/grown"} <= sites
 

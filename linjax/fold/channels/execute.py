@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from linjax.fold.channels.groups import evened, groups_of
 from linjax.fold.channels.network import Network, bare, chain_frame, feeding
 from linjax.fold.channels.plan import Landscape, State, start
 from linjax.fold.channels.problem import Problem, Reader, kept_features, result, through, whole
-from linjax.fold.channels.surface import Choice, Sight, choose, target
+from linjax.fold.channels.surface import Choice, choose, reader_sights
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame, side_by_side
 from linjax.fold.least_squares.one_shot import execute
@@ -30,11 +31,11 @@ def choices(network: Network, state: State) -> list[Choice]:
         if (k, r) == (problem.channels, 0):
             made.append(Choice(np.arange(k), np.zeros((problem.units, 0))))
             continue
-        seen = []
+        sights = []
         for reader in problem.readers:
             data = whole(reader)
-            seen.append(Sight(reader, data, data, target(problem, reader, data)))
-        made.append(choose(problem, seen, k, r))
+            sights += reader_sights(problem, reader, data, data)
+        made.append(choose(problem, sights, k, r))
     return made
 
 
@@ -143,6 +144,8 @@ def refitted_rows(
     Returns:
       ``(taps, kept + r, q)`` rows in the order of ``choice``, and the shift of the bias.
     """
+    if reader.groups > 1:
+        return _refitted_in_groups(problem, reader, choice, data)
     f = side_by_side(
         [kept_features(problem, reader, choice.kept), through(problem, reader, choice.mix)]
     )
@@ -151,6 +154,21 @@ def refitted_rows(
     shift = data.mean_of(z) - data.mean_of(f) @ rows
     by_channel = rows.reshape(-1, reader.taps, rows.shape[1])
     return by_channel.swapaxes(0, 1), shift
+
+
+def _refitted_in_groups(
+    problem: Problem, reader: Reader, choice: Choice, data: Frame
+) -> tuple[Array, Array]:
+    """The same where a reader has groups, each of which reads channels of its own."""
+    taps, _, q = reader.rows.shape
+    rows, shift = np.zeros((taps, len(choice.kept), q)), np.zeros(q)
+    for own, channels, outputs in groups_of(reader):
+        mine = np.flatnonzero(np.isin(choice.kept, channels))
+        part = choice._replace(kept=choice.kept[mine])
+        rows[np.ix_(np.arange(taps), mine, outputs)], shift[outputs] = refitted_rows(
+            problem, own._replace(groups=1), part, data
+        )
+    return rows, shift
 
 
 def apply_choices(
@@ -258,7 +276,10 @@ def without_channels(params: Any, graph: Graph, masks: list[Array]) -> Any:
     made = [
         Choice(
             np.concatenate(
-                [np.flatnonzero(mask_of[problem.name]), np.arange(problem.units, problem.channels)]
+                [
+                    np.flatnonzero(evened(mask_of[problem.name], problem.groups)),
+                    np.arange(problem.units, problem.channels),
+                ]
             ),
             np.zeros((problem.units, 0)),
         )

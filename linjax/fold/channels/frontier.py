@@ -79,7 +79,7 @@ class ChannelFrontier(NamedTuple):
                 if step.error > rule.error**2 * self.scale:
                     break
                 state = step.state
-        state = rounded_state(state, rule.round_to)
+        state = rounded_state(self.land, state, rule.round_to)
         squared = error(self.land, state)
         return ChannelPlan(
             state, parameters(self.land, state), float(np.sqrt(squared / self.scale))

@@ -65,6 +65,7 @@ def lump_channels(params: pytree.Flat, graph: Graph, tolerance: float) -> pytree
 def _homogeneous(site: ChannelSite) -> bool:
     return (
         site.activation.slopes is not None
+        and site.groups == 1  # of which all would have to lose as many
         and not site.unit_leaves
         and set(site.steps) <= HOMOGENEOUS
     )

@@ -106,6 +106,7 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
     """
     everything = {c.name: kernels.read(c, flat) for c in graph.convolutions}
     widths = shapes.widths(graph, flat)
+    groups = {conv.name: conv.groups for conv in graph.convolutions}
     sites = tuple(s for s in graph.channels if not vanished.settled(graph, s, flat))
     problems = []
     for site in sites:
@@ -113,11 +114,11 @@ def bare(graph: Graph, flat: pytree.Flat) -> Network:
         readers = tuple(
             Reader(
                 reading.consumer, rows(graph, flat, site, reading, widths), NOTHING,
-                graph.in_chain(reading.consumer),
+                graph.in_chain(reading.consumer), groups.get(reading.consumer, 1),
             )
             for reading in site.readings
         )  # fmt: skip
-        problems.append(Problem(site.name, own.units, own.linears, readers))
+        problems.append(Problem(site.name, own.units, own.linears, readers, site.groups))
     chains = tuple(
         ChainProblem(read_chain(graph, flat, chain), NOTHING, len(chain.layers[-1]) == 1)
         for chain in graph.chains
@@ -151,8 +152,8 @@ def skeleton(network: Network) -> Landscape:
         fixed_convs += outputs
         taps, inputs, _ = kernel.kernel.shape
         sources, others = _split(network, feeds.get(conv.name, ()), inputs)
-        reads += [Read(source, taps * outputs) for source in sources]
-        fixed_convs += taps * others * outputs
+        reads += [Read(source, taps * outputs / conv.groups) for source in sources]
+        fixed_convs += taps * others * outputs // conv.groups
     dense = {r.name: r for p in network.problems for r in p.readers if not r.chained}
     for name in dense.keys() - network.kernels.keys():
         taps, _, outputs = dense[name].rows.shape
@@ -199,7 +200,8 @@ def _cost(network: Network, site: ChannelSite, feeds: dict[str, tuple[int, ...]]
         if leaf.path in network.flat:
             shape = jnp.shape(network.flat[leaf.path])
             slices += math.prod(shape) // max(shape[leaf.axis], 1)
-    return Cost(taps, others, sources, 1 + slices, 1)
+    groups = network.graph.convolution(site.producer).groups
+    return Cost(taps / groups, others, sources, 1 + slices, 1, site.groups)
 
 
 def _chained(

@@ -1,5 +1,6 @@
 """Spending one budget on channels and dense chains: a greedy path over all sizes."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,18 +23,20 @@ class Cost(NamedTuple):
     """What a site's channels cost, given the widths of the sites that it reads from.
 
     Attributes:
-      taps: places that its convolution reads together.
+      taps: places that its convolution reads together, over the number of its groups.
       others: channels that it reads and that don't come from sites.
       sources: indices of the sites that the others come from.
       own: parameters of each unit elsewhere: its bias, parameters of its activation.
       bias: parameters of each linear channel beside its kernel.
+      step: how many channels can only go together, one of each group.
     """
 
-    taps: int
+    taps: float
     others: int
     sources: tuple[int, ...]
     own: int
     bias: int
+    step: int = 1
 
 
 class Read(NamedTuple):
@@ -45,7 +48,7 @@ class Read(NamedTuple):
     """
 
     source: int
-    per_channel: int
+    per_channel: float
 
 
 class Chained(NamedTuple):
@@ -106,7 +109,12 @@ def start(land: Landscape) -> State:
 
 def parameters(land: Landscape, state: State) -> int:
     """Returns the number of parameters of the whole network."""
-    total = land.fixed
+    return round(_size(land, state))
+
+
+def _size(land: Landscape, state: State) -> float:
+    """The number of parameters; a fraction where groups would have different widths."""
+    total: float = land.fixed
     totals = [k + r for k, r in state.widths]
     for cost, (k, r) in zip(land.costs, state.widths, strict=True):
         reads = cost.others + sum(totals[source] for source in cost.sources)
@@ -149,14 +157,15 @@ def _saved(land: Landscape, state: State, site: int) -> Array:
     With all other widths as they are, the parameters are linear in the site's.
     """
     k, r = state.widths[site]
-    now = parameters(land, state)
-    more = parameters(land, _with_width(state, site, k, r + 1)) - now
-    each = now - parameters(land, _with_width(state, site, k - 1, r)) if k else more
+    now = _size(land, state)
+    more = _size(land, _with_width(state, site, k, r + 1)) - now
+    each = now - _size(land, _with_width(state, site, k - 1, r)) if k else more
     surface = land.surfaces[site]
     units = np.arange(surface.shape[0])[:, None]
     linears = np.arange(surface.shape[1])[None, :]
     saved = (k - units) * each + (r - linears) * more
-    return np.where((units + linears >= 1) & (units <= k), saved, -1)
+    allowed = (units + linears >= 1) & (units <= k) & (units % land.costs[site].step == 0)
+    return np.where(allowed, saved, -1)
 
 
 def _site_move(land: Landscape, state: State, site: int) -> _Move | None:
@@ -246,15 +255,18 @@ def path(land: Landscape) -> Iterator[Step]:
             stale = {chosen, *land.chains[at].sources}
 
 
-def rounded_state(state: State, multiple: int) -> State:
-    """Rounds widths down to a multiple where they reach it."""
+def rounded_state(land: Landscape, state: State, multiple: int) -> State:
+    """Rounds widths down to a multiple where they reach it, and groups have as many each."""
     if multiple == 1:
         return state
 
-    def down(n: int) -> int:
-        return n if n < multiple else n - n % multiple
+    def down(n: int, step: int = 1) -> int:
+        whole = math.lcm(multiple, step)
+        return n if n < whole else n - n % whole
 
     return State(
-        tuple((down(k), down(r)) for k, r in state.widths),
+        tuple(
+            (down(k, c.step), down(r)) for (k, r), c in zip(state.widths, land.costs, strict=True)
+        ),
         tuple(rounded(shape, multiple) for shape in state.shapes),
     )

@@ -24,12 +24,14 @@ class Reader(NamedTuple):
       rows: ``(taps, channels, q)`` what it does with them: units first, then linear channels.
       moments: of the patches that it reads.
       chained: whether it is the first layer of a dense chain, which is refitted there.
+      groups: runs of channels that are read for outputs of their own.
     """
 
     name: str
     rows: Array
     moments: Moments
     chained: bool = False
+    groups: int = 1
 
     @property
     def taps(self) -> int:
@@ -45,12 +47,14 @@ class Problem(NamedTuple):
       units: number of channels with their activation.
       linears: number of linear channels that are there already.
       readers: who reads them.
+      groups: runs of channels of which as many must stay each.
     """
 
     name: str
     units: int
     linears: int
     readers: tuple[Reader, ...]
+    groups: int = 1
 
     @property
     def channels(self) -> int:

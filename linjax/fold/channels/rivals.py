@@ -10,6 +10,7 @@ import numpy as np
 
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.execute import apply_choices, chain_inputs
+from linjax.fold.channels.groups import balanced
 from linjax.fold.channels.network import Network, read, skeleton
 from linjax.fold.channels.plan import Landscape, State, parameters, start
 from linjax.fold.channels.problem import Problem, entries
@@ -74,6 +75,10 @@ def prune(
     ]
     share = _largest(lambda s: parameters(land, _state(land, s)) <= most)
     state = _state(land, share)
+    ranks = [
+        balanced(rank, p.groups, p.channels)
+        for rank, p in zip(ranks, network.problems, strict=True)
+    ]
     made = [
         Choice(np.sort(rank[:k]), np.zeros((problem.units, 0)))
         for rank, problem, (k, _) in zip(ranks, network.problems, state.widths, strict=True)
@@ -91,16 +96,17 @@ def prune(
 
 
 def _state(land: Landscape, share: float) -> State:
-    """Everything narrowed to a share, one unit at least."""
+    """Everything narrowed to a share, one unit at least, of each group where there are groups."""
 
-    def few(n: int) -> int:
-        return max(1, round(share * n))
+    def few(n: int, step: int = 1) -> int:
+        return step * max(1, round(share * n / step))
 
     def narrow(shape: Shape) -> Shape:
         return shape._replace(units=(*map(few, shape.units[:-1]), shape.units[-1]))
 
     now = start(land)
-    return State(tuple((few(k), 0) for k, _ in now.widths), tuple(map(narrow, now.shapes)))
+    widths = ((few(k, c.step), 0) for (k, _), c in zip(now.widths, land.costs, strict=True))
+    return State(tuple(widths), tuple(map(narrow, now.shapes)))
 
 
 def _largest(fits: Callable[[float], bool]) -> float:

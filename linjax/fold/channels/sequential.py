@@ -202,8 +202,22 @@ def _solved(m: Matrices, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
 def _fitted(m: Matrices, data: Frame, ridge: float) -> np.ndarray:
     p = len(m.kernel)
     covariance, cross = data.covariance[:p, :p], data.covariance[:p, p:]
+    if m.groups:
+        kernel = np.zeros_like(m.kernel)
+        for rows, columns in m.groups:
+            own = m.kernel[np.ix_(rows, columns)]
+            within, between = covariance[np.ix_(rows, rows)], cross[np.ix_(rows, columns)]
+            kernel[np.ix_(rows, columns)] = _nearest(own, within, between, ridge)
+        return kernel
+    return _nearest(m.kernel, covariance, cross, ridge)
+
+
+def _nearest(
+    kernel: np.ndarray, covariance: np.ndarray, cross: np.ndarray, ridge: float
+) -> np.ndarray:
+    """The kernel of least error, shrunk towards the one that is there."""
     raised = covariance + ridge * np.diag(np.diag(covariance))
-    return m.kernel + solve(raised, cross - covariance @ m.kernel)
+    return kernel + solve(raised, cross - covariance @ kernel)
 
 
 def _missed(kernel: np.ndarray, data: Frame) -> float:

@@ -29,6 +29,7 @@ class Matrices(NamedTuple):
       kernel: the folded map's kernel.
       down: the folded map's bottleneck, None without one.
       whole: whether all outputs are as they were, so that they may be added to a branch.
+      groups: rows and columns of the kernel by group, where it has groups.
     """
 
     target: Array
@@ -36,6 +37,7 @@ class Matrices(NamedTuple):
     kernel: Array
     down: Array | None
     whole: bool
+    groups: tuple[tuple[Array, Array], ...] = ()
 
 
 class Slot(NamedTuple):
@@ -95,7 +97,15 @@ def _convolution(
         whole = kernel.reshape(taps, -1, kernel.shape[1])
         return kernels.write(conv, flat, Kernel(whole[..., :k], bias[:k], whole[..., k:], bias[k:]))
 
-    return Slot(Matrices(target, shift, kernel, None, choice is None), write)
+    groups = _groups(new.kernel, conv.groups) if conv.groups > 1 else ()
+    return Slot(Matrices(target, shift, kernel, None, choice is None, groups), write)
+
+
+def _groups(kernel: Array, count: int) -> tuple[tuple[Array, Array], ...]:
+    """Rows and columns of the groups in a kernel ``(taps, inputs, outputs)`` as a matrix."""
+    taps, p, q = kernel.shape
+    rows = np.arange(taps * p).reshape(taps, count, -1).swapaxes(0, 1).reshape(count, -1)
+    return tuple(zip(rows, np.arange(q).reshape(count, -1), strict=True))
 
 
 def _matrix(kernel: Kernel) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from linjax.fold.channels.groups import balanced, groups_of
 from linjax.fold.channels.problem import (
     Problem,
     Reader,
@@ -25,33 +26,62 @@ LINEAR_LIMIT = 64
 
 
 class Sight(NamedTuple):
-    """A reader with the moments to fit on, those to measure on, and its target."""
+    """A reader, or a group of one, with moments to fit on, others to measure on, and its target.
+
+    Its channels are those that it reads.
+    """
 
     reader: Reader
     train: Frame
     test: Frame
     target: Features
+    channels: Array
 
 
 def sights(problem: Problem) -> list[Sight]:
     """Returns all readers of a site with their moments."""
     found = []
     for reader in problem.readers:
-        train, test = frames(reader)
-        found.append(Sight(reader, train, test, target(problem, reader, train)))
+        found += reader_sights(problem, reader, *frames(reader))
     return found
+
+
+def reader_sights(problem: Problem, reader: Reader, train: Frame, test: Frame) -> list[Sight]:
+    """Returns a reader's groups with its moments."""
+    return [
+        Sight(own, train, test, target(problem, own, train), channels)
+        for own, channels, _ in groups_of(reader)
+    ]
 
 
 def order_alone(problem: Problem, seen: list[Sight], steps: int | None = None) -> Array:
     """Orders the channels by their worth without linear channels beside them."""
-    everything = np.arange(problem.channels)
+    if problem.groups > 1:
+        return _order_in_groups(problem, seen)
+    return _order(problem, seen, np.arange(problem.channels), steps)
+
+
+def _order(problem: Problem, seen: list[Sight], channels: Array, steps: int | None = None) -> Array:
+    """Orders some channels by their worth."""
     views = []
     for sight in seen:
-        f = kept_features(problem, sight.reader, everything)
+        f = kept_features(problem, sight.reader, channels)
         views.append(
             View(sight.train.within(f), sight.train.between(f, sight.target), sight.reader.taps)
         )
-    return pursue(views, steps)
+    return channels[pursue(views, steps)]
+
+
+def _order_in_groups(problem: Problem, seen: list[Sight]) -> Array:
+    """Orders channels so that all groups lose as many; readers of most at once decide."""
+    most = max(len(sight.channels) for sight in seen)
+    wide = [sight for sight in seen if len(sight.channels) == most]
+    starts = sorted({int(sight.channels[0]) for sight in wide})
+    orders = [
+        _order(problem, own, own[0].channels)
+        for own in ([s for s in wide if s.channels[0] == start] for start in starts)
+    ]
+    return balanced(np.concatenate(orders), problem.groups, problem.channels)
 
 
 def order_beside(
@@ -146,12 +176,13 @@ def surface(problem: Problem, seen: list[Sight]) -> Array:
     """
     n = problem.channels
     order = order_alone(problem, seen)
-    alone = np.zeros(n + 1)
+    alone = np.zeros(n // problem.groups + 1)
     for sight in seen:
-        f = kept_features(problem, sight.reader, order)
+        f = kept_features(problem, sight.reader, order[np.isin(order, sight.channels)])
         errors = nested(sight.train, sight.test, f, sight.target)[:: sight.reader.taps]
-        alone += np.pad(errors, (0, n + 1 - len(errors)), mode="edge")
-    alone = np.maximum(np.minimum.accumulate(alone), 0.0)
+        errors = errors[:: problem.groups * len(sight.channels) // n]
+        alone += np.pad(errors, (0, len(alone) - len(errors)), mode="edge")
+    alone = np.repeat(np.maximum(np.minimum.accumulate(alone), 0.0), problem.groups)[: n + 1]
     alone[n] = 0.0  # nothing is refitted where nothing goes
     if not problem.may_be_linear:
         return alone[:, None]
@@ -200,7 +231,7 @@ class Choice(NamedTuple):
 def choose(problem: Problem, seen: list[Sight], k: int, r: int) -> Choice:
     """Chooses k channels and r linear channels that together explain most of the targets."""
     none = np.zeros((problem.units, 0))
-    alone = order_alone(problem, seen, k)
+    alone = order_alone(problem, seen, k)[:k]
     if not r or not problem.may_be_linear:
         return Choice(np.sort(alone), none)
     options = [alone]

@@ -132,12 +132,13 @@ def describe(context: Context, name: str, conv: ConvOp, behind: Behind) -> Convo
         name=name,
         kernel=leaf.path,
         bias=None if behind.bias is None else context.leaves[behind.bias].path,
-        inputs=leaf.shape[axes[-2]],
+        inputs=leaf.shape[axes[-2]] * groups(context, op),
         outputs=leaf.shape[axes[-1]],
         axes=axes,
         window=tuple(leaf.shape[a] for a in axes[:-2]),
         padded=pads or holes,
         scaling=behind.scaling,
+        groups=groups(context, op),
     )
 
 

@@ -34,7 +34,7 @@ class Kernel(NamedTuple):
     """A convolution in float64 on the host, its per-channel affine map multiplied in.
 
     Attributes:
-      kernel: ``(taps, p, k)``.
+      kernel: ``(taps, p, k)``, zeros between groups.
       bias: ``(k,)``.
       linear: ``(taps, p, r)`` kernel of the linear channels, r = 0 without any.
       linear_bias: ``(r,)``.
@@ -81,7 +81,7 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
         if leaf is None:
             return None
         value = np.transpose(_host(path, leaf), conv.axes)
-        return value.reshape(-1, *value.shape[-2:])
+        return _whole(value.reshape(-1, *value.shape[-2:]), conv.groups)
 
     def vector(path: Path, size: int) -> Array:
         leaf = flat.get(path)
@@ -99,6 +99,36 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
         slope, offset = found
         kernel, bias = kernel * slope, bias * slope + offset
     return Kernel(kernel, bias, linear, vector(conv.extra("linear_bias"), linear.shape[2]))
+
+
+def _whole(value: Array, groups: int) -> Array:
+    """A kernel of groups ``(taps, p / groups, k)`` as one ``(taps, p, k)``, zeros between them."""
+    if groups == 1:
+        return value
+    taps, p, k = value.shape
+    own = np.arange(groups)
+    whole = np.zeros((taps, groups, p, groups, k // groups))
+    whole[:, own, :, own] = np.moveaxis(value.reshape(taps, p, groups, -1), 2, 0)
+    return whole.reshape(taps, groups * p, k)
+
+
+def _blocks(whole: Array, groups: int) -> Array:
+    """Undoes :func:`_whole`."""
+    if groups == 1:
+        return whole
+    taps, p, k = whole.shape
+    own = np.arange(groups)
+    blocks = whole.reshape(taps, groups, p // groups, groups, k // groups)[:, own, :, own]
+    return np.moveaxis(blocks, 0, 2).reshape(taps, p // groups, k)
+
+
+def restricted(conv: Convolution, leaf: Array, inputs: Array, outputs: Array) -> Array:
+    """Returns a kernel leaf's entries of some inputs and outputs, as many in each group."""
+    value = np.transpose(leaf, conv.axes)
+    window = value.shape[:-2]
+    whole = _whole(value.reshape(-1, *value.shape[-2:]), conv.groups)[:, inputs][:, :, outputs]
+    blocks = _blocks(whole, conv.groups)
+    return blocks.reshape(*window, *blocks.shape[1:]).transpose(np.argsort(conv.axes))
 
 
 def _host(path: Path, leaf: Array) -> np.ndarray:
@@ -126,6 +156,7 @@ def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | No
         flat[path] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
 
     def turned(value: Array) -> Array:
+        value = _blocks(value, conv.groups)
         return value.reshape(*extent, *value.shape[1:]).transpose(np.argsort(conv.axes))
 
     if new.kernel.shape[2]:

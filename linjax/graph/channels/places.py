@@ -195,6 +195,8 @@ def _narrow(value: Any, place: Place, width: int, traced: int) -> Any:
 
 def part_of(value: Any, place: Place, start: int, number: int) -> Any:
     """Returns a run of the channels of a value."""
+    if not place.outer * place.inner:
+        return value  # flattened with an axis without entries
     shape, axis = value.shape, place.axis
     width = shape[axis] // (place.outer * place.inner)
     split = (*shape[:axis], place.outer, width, place.inner, *shape[axis + 1 :])

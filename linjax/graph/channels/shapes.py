@@ -79,7 +79,13 @@ def check(graph: Graph, flat: Flat) -> None:
         window = vanished.slides_as(graph, conv, flat).window
         for path, outputs in ((conv.kernel, own.units), (conv.extra("linear"), own.linears)):
             if outputs or path in flat:
-                _expect(flat, path, _leaf_shape(conv.axes, (*window, inputs, outputs)))
+                shape = _leaf_shape(conv.axes, (*window, inputs // conv.groups, outputs))
+                _expect(flat, path, shape)
+        if inputs % conv.groups or own.units % conv.groups:
+            raise StructureError(
+                f"{join(conv.kernel)}: reads {inputs} channels for {own.units}, expected as many "
+                f"in each of {conv.groups} groups"
+            )
         for path, outputs, needed in (
             (conv.bias_path, own.units, conv.bias is not None and own.units > 0),
             (conv.extra("linear_bias"), own.linears, False),

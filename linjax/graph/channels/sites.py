@@ -4,6 +4,7 @@ As for dense layers, a site is accepted only if every reader of every value betw
 convolution and the maps that read its channels is understood.
 """
 
+import math
 from typing import NamedTuple
 
 from linjax.graph import activation, primitives
@@ -79,7 +80,7 @@ def find(
     """
     program = context.program
     grouped = {name: groups(context, program.ops[conv.at]) for name, conv in convs.items()}
-    plain = {name: conv for name, conv in convs.items() if grouped[name] == 1}
+    plain = {name: conv for name, conv in convs.items() if grouped[name] != -1}
     by_index = {conv.at: (name, conv) for name, conv in plain.items()}
     depthwise = {convs[name].at: name for name, count in grouped.items() if count == -1}
     found: list[Convolution] = []
@@ -107,9 +108,7 @@ def find(
             interiors[name] = growth.interior()
             crossed |= growth.crossed
     for name, count in grouped.items():
-        if count > 1:
-            refusals.append(Refusal(name, f"a grouped convolution ({count} groups)"))
-        elif count == -1 and convs[name].at not in crossed:
+        if count == -1 and convs[name].at not in crossed:
             refusals.append(
                 Refusal(name, "a depthwise convolution, not behind channels that can fold")
             )
@@ -163,7 +162,8 @@ class _Growth:
         self.ops: list[Op] = []
         self.operands: list[Operand] = []
         self.unit_leaves: dict[int, int] = {}
-        self.straight = True
+        self.straight = static.groups == 1
+        self.groups = static.groups
         self.crossed: set[int] = set()
 
     def _between(self, first: Ref) -> list[int]:
@@ -201,6 +201,7 @@ class _Growth:
             frontier = sorted({*frontier, *readers.get(out.id, ())} - {index})
         if self.readings:
             self._check_parameters()
+            self._check_groups()
         return bool(self.readings)
 
     def _is_reading(self, index: int) -> bool:
@@ -214,6 +215,7 @@ class _Growth:
                 raise Unfit(f"{name} reads another axis than the channels'")
             self.readings[name] = Reading(name)
             self.among[name] = place.among
+            self._grouped(int(op.params["feature_group_count"]), place)
             return True
         if index in self.products and self.products[index][1].operand == mine[0]:
             name, product = self.products[index]
@@ -224,6 +226,13 @@ class _Growth:
             self.among[name] = place.among
             return True
         return False
+
+    def _grouped(self, groups: int, place: Place) -> None:
+        """Takes note of the groups of a convolution that reads the channels."""
+        if groups > 1 and any(place.among):
+            raise Unfit("a grouped convolution reads its channels beside others")
+        self.groups = math.lcm(self.groups, groups)
+        self.straight &= groups == 1
 
     def _place(self, index: int, op: Op) -> Place:
         """Where an operation's result has the channels.
@@ -314,8 +323,6 @@ class _Growth:
     def _reader(self, op: Op, value: Ref) -> str:
         """Says what reads the channels and isn't channelwise."""
         if op.name == PRIMITIVE:
-            if op.inputs[0] == value and int(op.params["feature_group_count"]) > 1:
-                return "it is read by a grouped convolution"
             return "it is read by a convolution whose kernel isn't a parameter of its own"
         if op.name == "dot_general":
             return "it is multiplied with a kernel that can't be folded, or with another value"
@@ -329,6 +336,11 @@ class _Growth:
         if op.name.startswith("reduce_"):
             return f"{op.name} over its channels (a normalisation over them, or a mean)"
         return f"it is read by {op.name}, which isn't channelwise"
+
+    def _check_groups(self) -> None:
+        """Groups of a single channel can't lose any."""
+        if self.groups > self.width // 2:
+            raise Unfit(f"groups of a single channel ({self.groups} groups)")
 
     def _check_parameters(self) -> None:
         """Parameters with one entry a channel must be read by nothing else."""
@@ -367,6 +379,7 @@ class _Growth:
                 for leaf, axis in sorted(self.unit_leaves.items())
             ),
             straight=self.straight,
+            groups=self.groups,
         )
 
     def _elementwise_first(self) -> list[Op]:
