@@ -3,8 +3,10 @@
 The features of head h that its output kernel reads, ``f_h = A_h (x V_h + b_h)``, are replaced by
 ``f_h U_h``, U_h being the directions that say most about the result in the output metric,
 orthonormal in the features' covariance: ``C_h^{-1/2}`` times the left singular vectors of
-``C_h^{1/2} O_h G^{1/2}``. The value kernel becomes ``V_h U_h``, exactly, since attention weights
-act on whole positions; the output kernels of all heads are refitted together.
+``C_h^{1/2} O_h G^{1/2}``. Where several heads read the same values, C_h is the sum of their
+features' covariances C_i, and ``C_h^{-1/2} C_i O_i G^{1/2}`` stand side by side. The value
+kernel becomes ``V_h U_h``, exactly, since attention weights act on whole positions; the output
+kernels of all heads are refitted together.
 
 Reference: Michel, Levy and Neubig, Are sixteen heads really better than one?, 2019, arXiv
 1905.10650, on how little of most heads is needed.
@@ -45,7 +47,7 @@ class Heads(NamedTuple):
       site: the path.
       value: ``(inputs, heads, width)``.
       value_bias: ``(heads, width)``, None without one.
-      kernel: ``(heads, width, outputs)``.
+      kernel: ``(heads, repeats, width, outputs)``.
       moments: of the features that the output kernel reads.
     """
 
@@ -76,7 +78,7 @@ def read(flat: pytree.Flat, stats: Stats) -> tuple[Heads, ...]:
                 site,
                 host(site.value, site.inputs, h, w),
                 host(site.value_bias, h, w) if has_bias else None,
-                host(site.kernel, h, w, site.outputs),
+                host(site.kernel, h, site.repeats, w, site.outputs),
                 moments,
             )
         )
@@ -94,22 +96,23 @@ def _data(heads: Heads, folds: list[int] | None, ridge: float) -> Frame:
 
 def _directions(heads: Heads, data: Frame) -> Array:
     """Directions of all heads, the most useful first: ``(heads, width, width)``."""
-    h, w = heads.site.heads, heads.width
+    n, w = heads.site.readers, heads.width
     root = metric_root(heads.moments.sensitivity[0])
-    found = np.zeros((h, w, w))
-    for head in range(h):
-        rows = slice(head * w, (head + 1) * w)
-        covariance = data.covariance[rows, rows]
+    own = data.covariance.reshape(n, w, n, w)[np.arange(n), :, np.arange(n)]
+    found = np.zeros((heads.site.heads, w, w))
+    for head, each in enumerate(own.reshape(-1, heads.site.repeats, w, w)):
+        covariance = each.sum(0)
         values, vectors = scipy.linalg.eigh((covariance + covariance.T) / 2)
         solid = np.maximum(values, 1e-10 * max(values.max(initial=0.0), np.finfo(float).tiny))
-        side = vectors * np.sqrt(solid)
-        left, _, _ = np.linalg.svd(side.T @ heads.kernel[head] @ root)
-        found[head] = (vectors / np.sqrt(solid)) @ left
+        inverse = vectors / np.sqrt(solid)
+        left, _, _ = np.linalg.svd(np.hstack(inverse.T @ each @ heads.kernel[head] @ root))
+        found[head] = inverse @ left
     return found
 
 
-def _features(directions: Array, width: int) -> Features:
+def _features(heads: Heads, directions: Array, width: int) -> Features:
     """The first so many directions of every head as features, the most useful of all first."""
+    directions = np.repeat(directions, heads.site.repeats, axis=0)
     h, w, _ = directions.shape
     matrix = np.zeros((h * w, width * h))
     for k, head in itertools.product(range(width), range(h)):
@@ -119,7 +122,7 @@ def _features(directions: Array, width: int) -> Features:
 
 def _result(heads: Heads) -> Features:
     """What the output kernel makes of the features."""
-    rows = heads.site.heads * heads.width
+    rows = heads.site.readers * heads.width
     return Features(np.arange(rows), heads.kernel.reshape(rows, -1))
 
 
@@ -130,8 +133,8 @@ def errors(heads: Heads, ridge: float) -> Array:
     test = _data(heads, folds[-1:], 0.0)
     weighted = _result(heads) @ metric_root(heads.moments.sensitivity[0])
     target = weighted @ leading(*principal(train, weighted))
-    features = _features(_directions(heads, train), heads.width)
-    found = nested(train, test, features, target)[:: heads.site.heads]
+    features = _features(heads, _directions(heads, train), heads.width)
+    found = nested(train, test, features, target)[:: heads.site.readers]
     found = np.maximum(np.minimum.accumulate(found), 0.0)
     found[-1] = 0.0
     return found
@@ -141,20 +144,20 @@ def prices(heads: Heads, ridge: float) -> Prices:
     """Returns what ranks cost, in the form of a chain's prices.
 
     As if one layer of ``rank`` units stood between ``heads · inputs`` features and
-    ``heads · outputs`` results; the biases of the latter don't exist, see :func:`surplus`.
+    ``readers · outputs`` results; the biases of the latter don't exist, see :func:`surplus`.
     """
     h, w = heads.site.heads, heads.width
     biases = h if heads.value_bias is not None else 0
     surface = errors(heads, ridge)[:, None]
     surface[0] = NEVER
-    shape = Shape((0, 0), (w, h * heads.site.outputs), (0, 0))
+    shape = Shape((0, 0), (w, heads.site.readers * heads.site.outputs), (0, 0))
     reads = h * heads.site.inputs + biases - 1
     return Prices(reads, shape, (1, 1), (surface,), (np.zeros(1), np.zeros(1)), 0.0)
 
 
 def surplus(heads: Sequence[Heads]) -> int:
     """Parameters that the prices count and that don't exist."""
-    return sum(one.site.heads * one.site.outputs for one in heads)
+    return sum(one.site.readers * one.site.outputs for one in heads)
 
 
 def with_heads(
@@ -199,10 +202,10 @@ def folded(
             continue
         site, data = one.site, _data(one, None, ridge)
         directions = _directions(one, data)[:, :, :width]
-        f, z = _features(directions, width), _result(one)
+        f, z = _features(one, directions, width), _result(one)
         kernel = solve(data.within(f), data.between(f, z))
         shift = data.mean_of(z) - data.mean_of(f) @ kernel
-        by_head = kernel.reshape(width, site.heads, -1).swapaxes(0, 1)
+        by_head = kernel.reshape(width, site.readers, -1).swapaxes(0, 1)
         _put(flat, site.value, np.einsum("phw,hwr->phr", one.value, directions), (site.inputs, -1))
         _put(flat, site.kernel, by_head, (-1, site.outputs))
         if one.value_bias is not None:

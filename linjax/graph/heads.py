@@ -2,8 +2,8 @@
 
 With A_h the attention weights of head h, attention adds ``Σ_h A_h (x V_h + b_h) O_h`` to its
 result. What stands between V_h and O_h acts on whole positions, so that a head's features can be
-replaced by fewer combinations of them, ``V_h U_h``, with O_h to match. Found by what is done
-with values, not by names.
+replaced by fewer combinations of them, ``V_h U_h``, with O_h to match. Several heads may read the
+same values (grouped queries). Found by what is done with values, not by names.
 """
 
 import math
@@ -98,9 +98,10 @@ class _Growth:
         self.context, self.taken, self.known = context, taken, known
         self.index, self.op, self.leaf = index, op, leaf
         self.places: dict[int, Place] = {}
+        self.rows: dict[int, Place] = {}
         self.ops: set[int] = set()
         self.bias: int | None = None
-        self.out: tuple[int, int] | None = None
+        self.out: tuple[int, int, int] | None = None
         self.mixed = False
         ((data, kernel), _) = op.params["dimension_numbers"]
         rank = len(context.program.shape(op.inputs[0]))
@@ -113,6 +114,7 @@ class _Growth:
         self.width = math.prod(self.shape[1:]) // self.heads
         outer = 1 if len(self.shape) == 3 else self.heads
         self.places[self.start.id] = Place(last, outer, 1)
+        self.rows[self.start.id] = Place(last, 1, self.width) if outer > 1 else Place(last - 1)
 
     def _split(self, value: Ref) -> int:
         """Heads that a flat kernel's features are reshaped to."""
@@ -142,6 +144,7 @@ class _Growth:
             if self._is_out(index, op):
                 continue
             place = self._place(op)
+            self.rows[op.outputs[0].id] = self._row(op)
             self.ops.add(index)
             self.places[op.outputs[0].id] = place
             more = context.readers.get(op.outputs[0].id, ())
@@ -162,13 +165,38 @@ class _Growth:
         ((data, kernel), _) = op.params["dimension_numbers"]
         pairs = dict(zip(data, kernel, strict=True))
         shape = self.context.leaves[leaf].shape
-        flat = len(shape) == 2 and pairs == {place.axis: 0} and place.outer == self.heads
+        flat = len(shape) == 2 and pairs == {place.axis: 0}
         apart = len(shape) == 3 and len(pairs) == 2 and pairs.get(place.axis) == 1
-        apart = apart and place.outer == 1 and shape[0] == self.heads
-        if not (flat or apart) or place.inner != 1 or self.out is not None:
+        readers = place.outer if flat else shape[0]
+        if not (flat or (apart and place.outer == 1)) or place.inner != 1 or self.out is not None:
             raise Unfit
-        self.out = index, leaf
+        repeats, other = divmod(readers, self.heads)
+        if other or not self._in_rows(read, repeats, flat):
+            raise Unfit
+        self.out = index, leaf, repeats
         return True
+
+    def _in_rows(self, read: Ref, repeats: int, flat: bool) -> bool:
+        """Whether as many heads in a row read the same values."""
+        if self.heads == 1:
+            return True
+        row, place = self.rows[read.id], self.places[read.id]
+        if flat:
+            return row == Place(place.axis, 1, repeats * self.width)
+        return row == Place(row.axis, 1, repeats) and row.axis != place.axis
+
+    def _row(self, op: Op) -> Place:
+        """Where an operation's result has the heads; anywhere, if there is one only."""
+        mine = next(o for o in op.inputs if isinstance(o, Ref) and o.id in self.rows)
+        row, program = self.rows[mine.id], self.context.program
+        if self.heads == 1:
+            return row
+        if op.name == "dot_general":
+            return _through(op, program, row, op.inputs.index(mine))
+        to = moved(op, program, row, self.heads) if op.name in LAYOUT else row
+        if to is None:
+            raise Unfit
+        return to
 
     def _place(self, op: Op) -> Place:
         """Where an operation's result has the features, if it treats all of a head alike."""
@@ -193,7 +221,10 @@ class _Growth:
             return place
         if op.name == "dot_general" and operand_id(other) not in self.context.views.derived:
             self.mixed = True
-            return _through(op, program, place, op.inputs.index(mine[0]))
+            side = op.inputs.index(mine[0])
+            if place.axis in op.params["dimension_numbers"][1][side]:
+                raise Unfit
+            return _through(op, program, place, side)
         raise Unfit
 
     def _bias(self, other: Ref, place: Place) -> None:
@@ -226,7 +257,7 @@ class _Growth:
             raise Unfit
         self.bias = leaf
 
-    def _site(self, index: int, leaf: int) -> tuple[HeadSite, Inside]:
+    def _site(self, index: int, leaf: int, repeats: int) -> tuple[HeadSite, Inside]:
         leaves = self.context.leaves
         site = HeadSite(
             name=_name(leaves[self.leaf].path, self.known),
@@ -239,6 +270,7 @@ class _Growth:
             width=self.width,
             inputs=self.shape[0],
             outputs=leaves[leaf].shape[-1],
+            repeats=repeats,
         )
         return site, Inside(self.index, index, frozenset(self.ops), self.places)
 
@@ -256,10 +288,12 @@ class _Growth:
 
 
 def _through(op: Op, program: Program, place: Place, side: int) -> Place:
-    """Where features are behind a product with other data along other axes."""
+    """Where an axis is behind a product with other data along other axes."""
     contract, batch = op.params["dimension_numbers"]
-    if place.axis in (*contract[side], *batch[side]):
+    if place.axis in contract[side]:
         raise Unfit
+    if place.axis in batch[side]:
+        return place._replace(axis=batch[side].index(place.axis))
     rank = len(program.shape(op.inputs[side]))
     free = [a for a in range(rank) if a not in (*contract[side], *batch[side])]
     ahead = len(batch[0])
@@ -282,8 +316,8 @@ def rank(site: HeadSite, flat: Flat) -> int:
       StructureError: if the kernels' shapes don't fit one another.
     """
 
-    def width(path: Path, others: int, shape: tuple[int, ...]) -> int:
-        size, rest = math.prod(shape), others * site.heads
+    def width(path: Path, rest: int, shape: tuple[int, ...]) -> int:
+        size = math.prod(shape)
         if size % max(rest, 1) or not size:
             raise StructureError(f"{join(path)}: shape {shape}, expected {rest} entries a feature")
         return size // rest
@@ -291,10 +325,10 @@ def rank(site: HeadSite, flat: Flat) -> int:
     for path in (site.value, site.kernel):
         if path not in flat:
             raise StructureError(f"{join(path)}: missing, expected a kernel")
-    own = width(site.value, site.inputs, jnp.shape(flat[site.value]))
-    found = {own, width(site.kernel, site.outputs, jnp.shape(flat[site.kernel]))}
+    own = width(site.value, site.inputs * site.heads, jnp.shape(flat[site.value]))
+    found = {own, width(site.kernel, site.outputs * site.readers, jnp.shape(flat[site.kernel]))}
     if site.value_bias in flat:
-        found.add(width(site.value_bias, 1, jnp.shape(flat[site.value_bias])))
+        found.add(width(site.value_bias, site.heads, jnp.shape(flat[site.value_bias])))
     if len(found) > 1:
         raise StructureError(f"{join(site.kernel)}: not as many features a head as {site.name} has")
     return own
@@ -329,7 +363,7 @@ class HeadsRun:
             dtype = self.program.avals[operand_id(op.inputs[1])].dtype
             value = op.bind(values[0], jnp.asarray(self.flat[path], dtype))[0]
             if index == inside.out:
-                self.taps[site.name] = values[0].reshape(-1, site.heads * width)
+                self.taps[site.name] = values[0].reshape(-1, site.readers * width)
                 value = self._probed(site, value)
             self.env[out] = value
             return True

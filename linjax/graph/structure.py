@@ -122,10 +122,11 @@ class HeadSite(NamedTuple):
       value_bias: path of its bias, None without one.
       kernel: path of the output kernel: heads and features, or both as one axis, then outputs.
       bias: path of its bias, None without one.
-      heads: number of heads.
+      heads: number of heads that values have.
       width: features of each head in the traced network.
       inputs: number of features that the value kernel reads.
       outputs: number of features that the output kernel makes.
+      repeats: how many heads of the output kernel in a row read the same head's values.
     """
 
     name: str
@@ -138,6 +139,12 @@ class HeadSite(NamedTuple):
     width: int
     inputs: int
     outputs: int
+    repeats: int = 1
+
+    @property
+    def readers(self) -> int:
+        """Number of heads of the output kernel."""
+        return self.heads * self.repeats
 
 
 class Refusal(NamedTuple):

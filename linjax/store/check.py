@@ -165,7 +165,7 @@ def _check_graph(graph: Graph) -> None:
     for one in graph.heads:
         features = one.heads * one.width
         sound &= shapes.get(one.value) == one.inputs * features
-        sound &= shapes.get(one.kernel) == one.outputs * features
+        sound &= shapes.get(one.kernel) == one.outputs * features * one.repeats
         sound &= one.value_bias is None or shapes.get(one.value_bias) == features
         sound &= one.bias is None or shapes.get(one.bias) == one.outputs
     if not sound:

@@ -231,3 +231,78 @@ def test_shapes_that_do_not_fit_are_refused():
     net = linjax.trace(apply, params, inputs(2))
     with pytest.raises(linjax.StructureError, match="o: not as many features a head as v"):
         net.apply(params | {"v": params["v"][:, :9]}, inputs(2))
+
+
+READERS = 6
+GROUPED = ("einsum", "repeat", "library", "multi-query")
+
+
+def grouped(kind):
+    """Attention whose heads share values, in groups or all of them; apply and parameters."""
+    own = 1 if kind == "multi-query" else 2
+    rng = np.random.default_rng(4)
+    shapes = {
+        "q": (WIDTH, READERS, FEATURES), "k": (WIDTH, own, FEATURES), "v": (WIDTH, own, FEATURES),
+        "b": (own, FEATURES), "o": (READERS, FEATURES, WIDTH),
+    }  # fmt: skip
+    params = {n: jnp.asarray(rng.normal(size=s) / 3, jnp.float32) for n, s in shapes.items()}
+
+    def apply(params, x):
+        q, k, v = (jnp.einsum("btc,chd->bthd", x, params[name]) for name in "qkv")
+        v = v + params["b"]
+        rows, length, _ = x.shape
+        if kind == "library":
+            mixed = jax.nn.dot_product_attention(q, k, v)
+        elif kind == "repeat":
+            k, v = (jnp.repeat(t, READERS // own, axis=2) for t in (k, v))
+            weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / FEATURES**0.5)
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        else:
+            q = q.reshape(rows, length, own, READERS // own, FEATURES)
+            weights = jax.nn.softmax(jnp.einsum("bqgrd,bkgd->bgrqk", q, k) / FEATURES**0.5)
+            mixed = jnp.einsum("bgrqk,bkgd->bqgrd", weights, v)
+        if kind == "einsum":
+            flat = params["o"].reshape(READERS, -1, WIDTH)
+            return finish(params, x + jnp.einsum("bqhd,hdc->bqc", mixed.reshape(
+                rows, length, READERS, -1), flat))  # fmt: skip
+        mixed = mixed.reshape(rows, length, READERS, -1)
+        return finish(params, x + jnp.einsum("bqhd,hdc->bqc", mixed, params["o"]))
+
+    return apply, params | kernels(REST)
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_values_that_several_heads_read_fold(kind):
+    """Values of rank two in every head: lower ranks compute the same, for all heads that read."""
+    apply, params = grouped(kind)
+    rng = np.random.default_rng(2)
+    own = params["v"].shape[1]
+    mix = rng.normal(size=(own, FEATURES, 2)) @ rng.normal(size=(own, 2, FEATURES)) / 2
+    for name in "vb":
+        params[name] = jnp.asarray(np.einsum("...hw,hwr->...hr", params[name], mix), jnp.float32)
+    x = inputs()
+    net = linjax.trace(apply, params, x[:2])
+    (site,) = net.graph.heads
+    assert (site.name, site.out, site.heads, site.repeats) == ("v", "o", own, READERS // own)
+    stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
+    known = frontier(params, stats)
+    small, report = linjax.fold(params, known, linjax.tolerance(5e-3), details=True)
+    assert small["v"].shape == (WIDTH, own, 2) and small["o"].shape == (READERS, 2, WIDTH)
+    assert small["b"].shape == (own, 2)
+    assert report.after == linjax.count(small)
+    fresh = inputs(50, seed=4)
+    want = apply(params, fresh)
+    error = jnp.sqrt(jnp.mean((net.apply(small, fresh) - want) ** 2)) / jnp.std(want)
+    assert error < 8e-3
+
+
+def test_heads_that_read_values_in_turns_are_left_alone():
+    def apply(params, x):
+        q, k, v = (jnp.einsum("btc,chd->bthd", x, params[name]) for name in "qkv")
+        k, v = (jnp.tile(each, (1, 1, READERS // 2, 1)) for each in (k, v))
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k))
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        return finish(params, jnp.einsum("bqhd,hdc->bqc", mixed, params["o"]))
+
+    _, params = grouped("einsum")
+    assert not linjax.trace(apply, params, inputs(2)).graph.heads
