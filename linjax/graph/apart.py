@@ -105,10 +105,7 @@ def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apar
             axes[path], widths[path] = along, seam.widths
     if not widths:
         raise StructureError("nothing to take apart: no kernel reads concatenated features")
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params
-    )
-    result = Apart(apply_fn, template, axes, widths)
+    result = Apart(apply_fn, pytree.shapes_of(params), axes, widths)
     parts: pytree.Flat = {}
     for path, value in flat.items():
         own, ends = result.split(path), [0, *itertools.accumulate(widths.get(path, ()))]

@@ -63,6 +63,11 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
     )
 
 
+def shapes_of(tree: Any) -> Any:
+    """Returns a pytree with the leaves' shapes and dtypes in their place."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
+
+
 def is_floating(dtype: str) -> bool:
     """Whether a dtype's name is a floating one; random keys have dtypes NumPy doesn't know."""
     return dtype.startswith(("float", "bfloat"))

@@ -101,10 +101,7 @@ def unroll(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Unr
     lengths = {path: flat[path].shape[0] for i, path in enumerate(flat) if i in scanned}
     if not lengths:
         raise StructureError("nothing to unroll: no scan runs over a parameter's first axis")
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params
-    )
-    result = Unrolled(apply_fn, template, lengths)
+    result = Unrolled(apply_fn, pytree.shapes_of(params), lengths)
     layers: pytree.Flat = {}
     for path, leaf in flat.items():
         parts = [leaf[i] for i in range(lengths[path])] if path in lengths else [leaf]
