@@ -12,8 +12,6 @@ from linjax.graph.maps import Part, Path
 from linjax.graph.program import Cut, Op, Operand, Program, Ref
 from linjax.graph.structure import Leaf
 
-_LAYOUT = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
-
 
 class _Unfit(Exception):
     """A cut doesn't come from parameters that are cut alike."""
@@ -114,7 +112,7 @@ def _push(program: Program, operand: Operand, axis: int, of: int, axes: dict[int
                 _push(program, other, axis, of, axes)
     elif op.name == "dot_general":
         _push(program, *_factor(program, op, axis), of, axes)
-    elif op.name in _LAYOUT:
+    elif op.name in primitives.LAYOUT:
         _push(program, op.inputs[0], _before(program, op, axis, of), of, axes)
     else:
         raise _Unfit
@@ -155,7 +153,7 @@ def _meet(program: Program, way: _Way) -> bool:
             data.update(ref.id for ref in op.outputs)
         if op.name == "dot_general":
             ids = [i for i in ids if i not in data]
-        elif op.name not in primitives.ELEMENTWISE and op.name not in _LAYOUT:
+        elif op.name not in primitives.ELEMENTWISE and op.name not in primitives.LAYOUT:
             continue
         met = set[int]().union(*(reached.get(i, ()) for i in ids))
         if len(met) == way.of:

@@ -15,8 +15,6 @@ from linjax.graph.program import Op, Operand, Program, Ref
 
 Array = Any
 
-_LAYOUT = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
-
 
 def makers(program: Program) -> dict[int, Op]:
     """The operation that makes each value."""
@@ -40,7 +38,7 @@ def origin(made: dict[int, Op], starts: dict[int, str], value: Operand) -> str |
             return starts[operand.id]
         seen.add(operand.id)
         op = made.get(operand.id)
-        if op is not None and (op.name in primitives.ELEMENTWISE or op.name in _LAYOUT):
+        if op is not None and (op.name in primitives.ELEMENTWISE or op.name in primitives.LAYOUT):
             queue.extend(op.inputs)
     return None
 
@@ -90,6 +88,8 @@ def _evaluate(program: Program, ops: list[Op], env: dict[int, Array], like: Arra
         return jnp.broadcast_to(value, like.shape) if program.shape(operand) else value
 
     for op in ops:
-        values = [read(op.inputs[0])] if op.name in _LAYOUT else map(read, op.inputs)
-        env[op.outputs[0].id] = next(iter(values)) if op.name in _LAYOUT else op.bind(*values)[0]
+        if op.name in primitives.LAYOUT:
+            env[op.outputs[0].id] = read(op.inputs[0])
+        else:
+            env[op.outputs[0].id] = op.bind(*map(read, op.inputs))[0]
     return env[ops[-1].outputs[0].id]

@@ -22,10 +22,11 @@ _NAMES = """
 """
 ELEMENTWISE = frozenset(_NAMES.split())
 
+# Operations that lay entries out otherwise.
+LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
+
 # Operations on a parameter leaf that leave its entries as they are.
-VIEWS = frozenset(
-    {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "copy"}
-)
+VIEWS = LAYOUT | {"convert_element_type", "copy"}
 
 
 def follow(op: Op, program: Program, axis: int) -> int | None:

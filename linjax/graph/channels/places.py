@@ -33,10 +33,8 @@ class Place(NamedTuple):
         return self.outer * width * self.inner
 
 
-LINEAR = frozenset(
-    {"reshape", "transpose", "broadcast_in_dim", "squeeze", "reduce_window_sum", "reduce_sum"}
-    | {"slice", "rev", "gather", "dot_general"}
-)
+LINEAR = primitives.LAYOUT | {"reduce_window_sum", "reduce_sum"}
+LINEAR |= {"slice", "rev", "gather", "dot_general"}
 """Channelwise operations that are linear; ``pad`` is where it pads by zeros."""
 
 HOMOGENEOUS = LINEAR | {"reduce_window_max", "reduce_window_min", "reduce_max", "reduce_min"}
