@@ -16,16 +16,11 @@ from linjax.graph.program import Op, Operand, Program, Ref
 Array = Any
 
 
-def makers(program: Program) -> dict[int, Op]:
-    """The operation that makes each value."""
-    return {out.id: op for op in program.ops for out in op.outputs}
-
-
 def origin(made: dict[int, Op], starts: dict[int, str], value: Operand) -> str | None:
     """Returns the affine map whose pre-activation a value is computed from, unit by unit.
 
     Args:
-      made: from :func:`makers`.
+      made: from :meth:`Program.makers`.
       starts: names of affine maps by the number of their pre-activation.
       value: any operand.
     """

@@ -99,8 +99,7 @@ class _Work(NamedTuple):
     @classmethod
     def of(cls, program: Program) -> "_Work":
         """Looks up makers once."""
-        made = {ref.id: op for op in program.ops for ref in op.outputs}
-        return cls(program, made, dict(program.avals), {})
+        return cls(program, program.makers(), dict(program.avals), {})
 
     def widths(self, operand: Operand, axis: int) -> Widths:
         """Widths of the pieces that a value consists of along an axis: one where it is whole."""
