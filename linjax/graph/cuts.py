@@ -191,7 +191,9 @@ def _rewritten(
             source = pieces[op.inputs[0].id]  # type: ignore[union-attr]
             new |= {ref.id: source[part_of[ref.id]] for ref in op.outputs}
         elif out.id in way_of:
-            params = _narrowed(op, way_of[out.id].axes[out.id], way_of[out.id].of)
+            axis, of = way_of[out.id].axes[out.id], way_of[out.id].of
+            size = program.shape(out)[axis] // of
+            params = op.params | primitives.resized(op, axis, size)
             for part, piece in enumerate(pieces[out.id]):
                 inputs = tuple(now(o, part) for o in op.inputs)
                 ops.append(op._replace(params=params, inputs=inputs, outputs=(piece,)))
@@ -212,13 +214,3 @@ def _rewritten(
         avals=avals, cuts=cuts,
     )  # fmt: skip
     return changed, tuple(own)
-
-
-def _narrowed(op: Op, axis: int, of: int) -> dict[str, object]:
-    """An operation's parameters for one part of its result."""
-    key = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(op.name)
-    if key is None:
-        return op.params
-    sizes = list(op.params[key])
-    sizes[axis] //= of
-    return {**op.params, key: tuple(sizes)}

@@ -150,9 +150,7 @@ class _Work(NamedTuple):
         results: list[Operand] = []
         for inputs, width in zip(zip(*parts, strict=True), widths, strict=True):
             out = self.fresh(operand, axis, width)
-            key = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(op.name)
-            sizes = {} if key is None else {key: self.avals[out.id].shape}
-            params = {**op.params, **sizes}
+            params = op.params | primitives.resized(op, axis, width)
             ops.append(op._replace(params=params, inputs=tuple(inputs), outputs=(out,)))
             results.append(out)
         return results
