@@ -132,13 +132,13 @@ def _factor(program: Program, op: Op, axis: int) -> tuple[Operand, int]:
 
 def _before(program: Program, op: Op, axis: int, of: int) -> int:
     """Where an axis was in front of a layout operation, one of the parts' own among them."""
+    own = primitives.before(op, program, axis)
+    if own is not None:
+        return own
     before, after = program.shape(op.inputs[0]), program.shape(op.outputs[0])
-    for own in range(len(before)):
-        if primitives.follow(op, program, own) == axis:
-            return own
-        ahead = op.name == "reshape" and before[:own] == after[:own] and own == axis
-        if ahead and after[own : own + 2] == (of, before[own] // of):
-            return own
+    ahead = op.name == "reshape" and axis < len(before) and before[:axis] == after[:axis]
+    if ahead and after[axis : axis + 2] == (of, before[axis] // of):
+        return axis
     raise _Unfit
 
 

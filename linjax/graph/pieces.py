@@ -72,13 +72,10 @@ def taken_apart(program: Program) -> Program:
 
 
 def _before(program: Program, op: Op, axis: int) -> int | None:
-    """Where an axis was in front of an operation that only moves it."""
+    """Where an axis was in front of an operation that only moves it; others may trade places."""
     if op.name == "transpose":
         return int(op.params["permutation"][axis])
-    if op.name not in ("broadcast_in_dim", "squeeze", "reshape"):
-        return None
-    own = range(len(program.shape(op.inputs[0])))
-    return next((a for a in own if primitives.follow(op, program, a) == axis), None)
+    return primitives.before(op, program, axis)
 
 
 class _Work(NamedTuple):

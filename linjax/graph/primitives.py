@@ -61,6 +61,14 @@ def follow(op: Op, program: Program, axis: int) -> int | None:
     return None
 
 
+def before(op: Op, program: Program, axis: int) -> int | None:
+    """Returns where an axis of a layout operation's result came from: :func:`follow` undone."""
+    if op.name not in LAYOUT:
+        return None
+    own = range(len(program.shape(op.inputs[0])))
+    return next((a for a in own if follow(op, program, a) == axis), None)
+
+
 def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -> Any:
     """Executes an operation inside a site with ``width`` instead of ``traced`` units.
 
