@@ -134,8 +134,9 @@ def _given(
 
 
 def evaluate(
-    program: Program, ops: list[Op], pre: Ref, z: Any, known: dict[int, Any] | None = None
-) -> Any:
+    program: Program, ops: list[Op], pre: Ref, z: Any, known: dict[int, Any] | None = None,
+    others: Any = None,
+) -> Any:  # fmt: skip
     """Evaluates an elementwise region on a vector of any length; layout is left out.
 
     Args:
@@ -144,6 +145,7 @@ def evaluate(
       pre: the value that it starts from.
       z: what that value is, ``(n,)``.
       known: what other values are, ``(n,)`` each.
+      others: what values are, ``(n,)``, that are neither known nor constant.
     """
     env: dict[int, Any] = {**(known or {}), pre.id: z}
 
@@ -151,6 +153,8 @@ def evaluate(
         if isinstance(operand, Ref) and operand.id in env:
             return env[operand.id]
         value = constant(program, operand)
+        if value is None:
+            return others
         return jnp.broadcast_to(value, z.shape) if program.shape(operand) else value
 
     for op in ops:
