@@ -14,15 +14,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import StructureError
 from linjax.graph.channels.shapes import Width
 from linjax.graph.channels.spreads import evaluate
-from linjax.graph.maps import Affine, Convolution, Path, Scaling, join
-from linjax.graph.pytree import Flat
+from linjax.graph.maps import Affine, Convolution, Path, Scaling
+from linjax.graph.pytree import Flat, on_device, on_host
 from linjax.graph.structure import Reading
 
 Array = Any
@@ -80,12 +78,12 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
         leaf = flat.get(path)
         if leaf is None:
             return None
-        value = np.transpose(_host(path, leaf), conv.axes)
+        value = np.transpose(on_host(path, leaf), conv.axes)
         return value.reshape(-1, *value.shape[-2:])
 
     def vector(path: Path, size: int) -> Array:
         leaf = flat.get(path)
-        return np.zeros(size) if leaf is None else _host(path, leaf).reshape(-1)
+        return np.zeros(size) if leaf is None else on_host(path, leaf).reshape(-1)
 
     kernel, linear = matrices(conv.kernel), matrices(conv.extra("linear"))
     if kernel is None:
@@ -99,13 +97,6 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
         slope, offset = found
         kernel, bias = kernel * slope, bias * slope + offset
     return Kernel(kernel, bias, linear, vector(conv.extra("linear_bias"), linear.shape[2]))
-
-
-def _host(path: Path, leaf: Array) -> np.ndarray:
-    value = np.asarray(leaf).astype(np.float64)
-    if not np.isfinite(value).all():
-        raise StructureError(f"{join(path)}: values aren't finite")
-    return value
 
 
 def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | None = None) -> Flat:
@@ -123,7 +114,7 @@ def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | No
     flat = without(conv, flat)
 
     def put(path: Path, value: Array) -> None:
-        flat[path] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+        flat[path] = on_device(value, like.dtype)
 
     def turned(value: Array) -> Array:
         return value.reshape(*extent, *value.shape[1:]).transpose(np.argsort(conv.axes))
@@ -150,7 +141,7 @@ def without(conv: Convolution, flat: Flat) -> Flat:
 
 def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array:
     """Reads a dense reader's kernel as ``(taps, channels, q)``, a tap for each place."""
-    leaf = _host(affine.kernel, flat[affine.kernel])
+    leaf = on_host(affine.kernel, flat[affine.kernel])
     rows = leaf if affine.layout == (0, 1) else leaf.T
     return by_tap(rows, reading, own)
 
@@ -186,7 +177,7 @@ def write_rows(
     like = flat[affine.kernel]
     value = from_taps(rows, reading, own)
     value = value if affine.layout == (0, 1) else value.T
-    flat[affine.kernel] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+    flat[affine.kernel] = on_device(value, like.dtype)
     if affine.bias is not None or np.any(bias):
-        flat[affine.bias_path] = jax.device_put(bias.astype(like.dtype))
+        flat[affine.bias_path] = on_device(bias, like.dtype)
     return flat
