@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import files
+from experiments.markdown import tabulated
 from experiments.results import Row
 
 COLUMNS = ("rule", "amount", "parameters", "share", "MFLOP", "accuracy", "balanced", "agreement")
@@ -39,10 +40,7 @@ def report(folder: pathlib.Path, rows: list[Row], heading: str) -> None:
 
 def markdown(rows: list[Row], heading: str) -> str:
     """Returns the table in Markdown."""
-    rule = [":---" if column == "rule" else "---:" for column in COLUMNS]
-    lines = [COLUMNS, rule, *(cells(row) for row in rows)]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {heading}\n\n{body}\n"
+    return f"# {heading}\n\n{tabulated(COLUMNS, [cells(row) for row in rows])}\n"
 
 
 def cells(row: Row) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments import files
+from experiments.markdown import tabulated
 from experiments.results import Row
 
 PUBLISHED = {
@@ -43,7 +44,7 @@ def removal(rows: Sequence[Row], config: Any) -> str:
         same = [r for r in rows if (r["width"], r["l1"], r["extra"]) == (width, l1, extra)]
         if same:
             lines.append([f"{width}", f"{l1:g}", f"{extra:g}", *_means(same, (width, l1))])
-    return markdown(REMOVAL, lines)
+    return tabulated(REMOVAL, lines)
 
 
 def _means(rows: list[Row], published: tuple[int, float]) -> list[str]:
@@ -83,7 +84,7 @@ def scaling(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return markdown(SCALING, lines)
+    return tabulated(SCALING, lines)
 
 
 RANKS = ("kernel", "units", "rank", "99% of energy", "90% of energy")
@@ -108,7 +109,7 @@ def _ranks(row: Row) -> str:
         [name, *(str(found[column]) for column in columns)]
         for name, found in row["kernels"].items()
     ]
-    return markdown(RANKS, lines)
+    return tabulated(RANKS, lines)
 
 
 def _quantised(rows: list[Row]) -> str:
@@ -119,7 +120,7 @@ def _quantised(rows: list[Row]) -> str:
         share = row["lumped parameters"] / row["parameters"]
         figures = [f"{row['accuracy']:.2%}", lumped, f"{share:.1%}", f"{row['agreement']:.2%}"]
         lines.append([str(row["bits"]), *figures])
-    return markdown(QUANTISED, lines)
+    return tabulated(QUANTISED, lines)
 
 
 def _planted(rows: list[Row]) -> str:
@@ -132,7 +133,7 @@ def _planted(rows: list[Row]) -> str:
         ]
         gone = f"{np.mean([row['lump_units'] for row in same]):.1f}"
         lines.append([str(terms), str(removed), str(len(same)), *means, gone])
-    return markdown(PLANTED, lines)
+    return tabulated(PLANTED, lines)
 
 
 def planted_sentence(row: Row) -> str:
@@ -152,18 +153,6 @@ def sentence(row: Row) -> str:
         f"the published rules, {row['ours_parameters']:,} by ours, of {row['parameters']:,} "
         f"[{row['seconds']:.1f} s]"
     )
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown, every column to the right.
-
-    >>> print(markdown(("a", "b"), [("1", "2")]))
-    | a | b |
-    | ---: | ---: |
-    | 1 | 2 |
-    """
-    rule = ["---:"] * len(header)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def report(folder: pathlib.Path, table: str, heading: str) -> None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from experiments.markdown import tabulated
 from experiments.report import figures, lines, tables
 from experiments.report.parts import Figure, Table
 from experiments.report.runs import Run
@@ -171,8 +172,7 @@ def markdown(runs: Sequence[Run], title: str, versions: dict[str, str]) -> str:
         if run.versions:
             lines += ["", f"Run with {', '.join(f'{k} {v}' for k, v in run.versions.items())}."]
         table = tables.table(run)
-        marks = [":---" if i < table.words else "---:" for i in range(len(table.columns))]
-        lines += ["", *(f"| {' | '.join(cells)} |" for cells in (table.columns, marks))]
-        lines += [f"| {' | '.join(cells)} |" for cells in table.rows]
+        words = table.columns[: table.words]
+        lines += ["", tabulated(table.columns, table.rows, words)]
         lines += [f"\nFailed: {r['task']} {r['rule']}: {r['failure']}" for r in run.failures]
     return "\n".join(lines) + "\n"

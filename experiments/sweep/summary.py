@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import rules
+from experiments.markdown import tabulated
 from experiments.results import Row
 from experiments.sweep.journal import NETWORK
 
@@ -155,9 +156,7 @@ def markdown(rows: list[Row]) -> str:
     table = [
         [cell for cell, any_told in zip(line, told, strict=True) if any_told] for line in table
     ]
-    marks = [":---" if column == "rule" else "---:" for column in table[0]]
-    lines = [table[0], marks, *table[1:]]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    text = tabulated(table[0], table[1:]) + "\n"
     originals = [r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)]
     known = {task_of(row) for row in originals}
     alone = {task_of(row) for row in good(rows)} - known

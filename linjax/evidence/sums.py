@@ -108,25 +108,10 @@ def chain_sums(
     if weights is not None:
         return _weighted_sums(centred, rows, folds, weights)
     parts = [_split(jnp.concatenate(centred, axis=1), rows, f, folds) for f in range(folds)]
-    ends = [0]
-    for block in blocks:
-        ends.append(ends[-1] + block.shape[1])
-    second = tuple(
-        jnp.stack(
-            [
-                lax.dot_general(
-                    a[:, start:end], a[:, :end], (((0,), (0,)), ((), ())),
-                    precision=lax.Precision.HIGHEST,
-                )
-                for a in parts
-            ]
-        )
-        for start, end in itertools.pairwise(ends)
-    )  # fmt: skip
     return ChainSums(
         count=jnp.array([a.shape[0] for a in parts], jnp.int32),
         first=jnp.stack([jnp.sum(a, axis=0) for a in parts]),
-        second=second,
+        second=_products([(a, a) for a in parts], centred),
     )
 
 
@@ -140,24 +125,28 @@ def _weighted_sums(centred: list[Array], rows: int, folds: int, weights: Array) 
     own = jnp.int32 if jnp.issubdtype(weights.dtype, jnp.integer) else weights.dtype
     parts = [jnp.where(fold == f, weights, 0) for f in range(folds)]
     scaled = [a * w.astype(a.dtype)[:, None] for w in parts]
-    ends = [0, *itertools.accumulate(c.shape[1] for c in centred)]
-    second = tuple(
+    return ChainSums(
+        count=jnp.stack([jnp.sum(w, dtype=own) for w in parts]),
+        first=jnp.stack([jnp.sum(aw, axis=0) for aw in scaled]),
+        second=_products([(aw, a) for aw in scaled], centred),
+    )
+
+
+def _products(pairs: list[tuple[Array, Array]], blocks: list[Array]) -> tuple[Array, ...]:
+    """Each block's products with the blocks up to it, summed over samples, a pair a fold."""
+    ends = [0, *itertools.accumulate(block.shape[1] for block in blocks)]
+    return tuple(
         jnp.stack(
             [
                 lax.dot_general(
-                    aw[:, start:end], a[:, :end], (((0,), (0,)), ((), ())),
+                    a[:, start:end], b[:, :end], (((0,), (0,)), ((), ())),
                     precision=lax.Precision.HIGHEST,
                 )
-                for aw in scaled
+                for a, b in pairs
             ]
         )
         for start, end in itertools.pairwise(ends)
     )  # fmt: skip
-    return ChainSums(
-        count=jnp.stack([jnp.sum(w, dtype=own) for w in parts]),
-        first=jnp.stack([jnp.sum(aw, axis=0) for aw in scaled]),
-        second=second,
-    )
 
 
 def _split(a: Array, rows: int, fold: int, folds: int) -> Array:

@@ -20,7 +20,7 @@ import scipy
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
-from linjax.graph.layers import Layer, Layers
+from linjax.graph.layers import Layer, Layers, replaced
 from linjax.graph.structure import Chain
 from linjax.graph.substitute import keep_units, substitute
 
@@ -267,7 +267,7 @@ def _rank(within: np.ndarray, through: np.ndarray) -> int:
 
 def _rewritten(layers: Layers, index: int, layer: Layer, rows: Array) -> Layers:
     """Replaces a layer, and the rows that read its features."""
-    return with_outgoing((*layers[:index], layer, *layers[index + 1 :]), index, rows)
+    return with_outgoing(replaced(layers, index, layer), index, rows)
 
 
 def exact_rewrite(

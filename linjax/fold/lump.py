@@ -24,7 +24,7 @@ from linjax.fold.fold import transform
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
 from linjax.graph.count import count
-from linjax.graph.layers import Layer, Layers
+from linjax.graph.layers import Layer, Layers, replaced
 from linjax.graph.net import Net
 from linjax.graph.structure import Chain
 from linjax.graph.substitute import keep_units, substitute
@@ -241,7 +241,7 @@ def _lump_site(
     place = np.searchsorted(kept, leader), np.arange(len(live))
     merge = scipy.sparse.csr_array((ratio, place), shape=(len(kept), len(live)))
     rows = np.concatenate([merge @ rows[: len(live)], rows[len(live) :]])
-    layers = (*layers[:index], keep_units(layers[index], kept), *layers[index + 1 :])
+    layers = replaced(layers, index, keep_units(layers[index], kept))
     return with_outgoing(layers, index, rows), drift
 
 
@@ -259,7 +259,7 @@ def _without_constants(
     offset[: layer.units][constant] = value[constant]
     layers = substitute(layers, index + 1, lambda rows: rows, offset)
     rows = np.delete(outgoing(layers, index), np.flatnonzero(constant), axis=0)
-    layers = (*layers[:index], keep_units(layer, ~constant), *layers[index + 1 :])
+    layers = replaced(layers, index, keep_units(layer, ~constant))
     return with_outgoing(layers, index, rows), constant
 
 

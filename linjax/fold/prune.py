@@ -9,7 +9,7 @@ from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.channels.execute import without_channels
 from linjax.fold.fold import matching, transform
-from linjax.graph.layers import Array, Layers
+from linjax.graph.layers import Array, Layers, replaced
 from linjax.graph.structure import Graph
 from linjax.graph.substitute import keep_units, substitute
 
@@ -99,5 +99,5 @@ def _rank(values: Array, fraction: float) -> Array:
 def _remove(layers: Layers, index: int, keep: Array) -> Layers:
     layer = layers[index]
     stay = np.concatenate([keep, np.ones(layer.features - layer.units, bool)])
-    layers = (*layers[:index], keep_units(layer, keep), *layers[index + 1 :])
+    layers = replaced(layers, index, keep_units(layer, keep))
     return substitute(layers, index + 1, lambda rows: rows[stay], np.zeros(len(stay)))

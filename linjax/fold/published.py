@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.rules import PublishedSize, Threshold
-from linjax.graph.layers import Array, Layers
+from linjax.graph.layers import Array, Layers, replaced
 from linjax.graph.substitute import keep_units, substitute
 
 
@@ -148,7 +148,7 @@ def fold_units(layers: Layers, index: int, folded: Array) -> Layers:
     offset = np.zeros(own + (reads if layer.carry else 0))
     offset[np.flatnonzero(folded)] = layer.bias[folded]
     narrowed = keep_units(layer, kept)._replace(carry=True)
-    layers = (*layers[:index], narrowed, *layers[index + 1 :])
+    layers = replaced(layers, index, narrowed)
     return substitute(layers, index + 1, pull, offset)
 
 

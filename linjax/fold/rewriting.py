@@ -5,7 +5,7 @@ Behind a residual path, several layers read the same features.
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.layers import Array, Layer, Layers, replaced
 
 
 def outgoing(layers: Layers, index: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def with_outgoing(layers: Layers, index: int, rows: Array) -> Layers:
     """
     reader = layers[index + 1]
     if reader.down is not None:
-        return _put(layers, index + 1, reader._replace(down=rows))
+        return replaced(layers, index + 1, reader._replace(down=rows))
     ends = np.cumsum([reader.units] * (1 + len(reader.mates)) + [reader.linears])
     kernel, *others, linear, onward = np.split(rows, ends, axis=1)
     mates = tuple((own, bias) for own, (_, bias) in zip(others, reader.mates, strict=True))
@@ -48,16 +48,12 @@ def with_outgoing(layers: Layers, index: int, rows: Array) -> Layers:
         own = outgoing(layers, index + 1)[: _own(reader)]
         layers = with_outgoing(layers, index + 1, np.concatenate([own, onward]))
     linear = None if reader.linear is None else linear
-    return _put(layers, index + 1, reader._replace(kernel=kernel, linear=linear, mates=mates))
+    return replaced(layers, index + 1, reader._replace(kernel=kernel, linear=linear, mates=mates))
 
 
 def _own(layer: Layer) -> int:
     """Number of features that a layer makes itself, before those that it carries."""
     return layer.units + layer.linears
-
-
-def _put(layers: Layers, index: int, layer: Layer) -> Layers:
-    return (*layers[:index], layer, *layers[index + 1 :])
 
 
 def in_float64(layers: Layers) -> Layers:

@@ -9,12 +9,11 @@ from flax import nnx
 
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
-from linjax.graph.apart import Apart
 from linjax.graph.apart import apart as taken_apart
+from linjax.graph.divided import Divided
 from linjax.graph.flow import all_flows
 from linjax.graph.maps import Path
 from linjax.graph.net import Net, trace
-from linjax.graph.unroll import Unrolled
 from linjax.graph.unroll import unroll as unrolled
 
 COLLECTIONS: dict[str, type[nnx.Variable]] = {
@@ -158,8 +157,8 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
 
 def _kinds(net: Net) -> Callable[[Path, Any], type[nnx.Variable]]:
     """Says of which type the variable at a path is."""
-    function, split = net.apply_fn, list[Unrolled | Apart]()
-    while isinstance(function, Unrolled | Apart):
+    function, split = net.apply_fn, list[Divided]()
+    while isinstance(function, Divided):
         split.append(function)
         function = function.apply_fn
     known = function.kinds if isinstance(function, Inference) else {}

@@ -13,10 +13,10 @@ from linjax.graph.maps import Activation, Path, Slope
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 
 # Functions made of these alone are piecewise linear with finitely many pieces.
-_PIECEWISE = frozenset(
-    {"max", "min", "mul", "add", "sub", "neg", "abs", "select_n", "clamp", "convert_element_type"}
-    | {"ge", "gt", "le", "lt", "copy", "div"}
-)
+_PIECEWISE = primitives.LAYOUT | {
+    "max", "min", "mul", "add", "sub", "neg", "abs", "select_n", "clamp", "convert_element_type",
+    "ge", "gt", "le", "lt", "copy", "div",
+}  # fmt: skip
 
 _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("identity", lambda z: z),
@@ -65,7 +65,7 @@ def describe(
     def function(z: Any) -> Any:
         return evaluate(program, ops, pre, jnp.asarray(z, dtype))
 
-    slopes = _slopes(function, dtype) if {op.name for op in ops} <= _PIECEWISE | _LAYOUT else None
+    slopes = _slopes(function, dtype) if {op.name for op in ops} <= _PIECEWISE else None
     if slopes is not None and slopes not in ((0.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
         return Activation(
             f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes
@@ -91,7 +91,7 @@ def _with_parameters(
     """Describes an activation with parameters: two slopes, if each is a number or a leaf."""
     per_unit = any(len(program.shape(program.leaves[leaf])) for leaf in leaves)
     other = Activation(spelled(ops), per_unit=per_unit)
-    if not {op.name for op in ops} <= _PIECEWISE | _LAYOUT:
+    if not {op.name for op in ops} <= _PIECEWISE:
         return other
     dtype = program.avals[pre.id].dtype
     # Every leaf takes every value, no two of them together in the same order.
@@ -133,12 +133,10 @@ def _given(
     return function
 
 
-_LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
-
-
 def evaluate(
-    program: Program, ops: list[Op], pre: Ref, z: Any, known: dict[int, Any] | None = None
-) -> Any:
+    program: Program, ops: list[Op], pre: Ref, z: Any, known: dict[int, Any] | None = None,
+    others: Any = None,
+) -> Any:  # fmt: skip
     """Evaluates an elementwise region on a vector of any length; layout is left out.
 
     Args:
@@ -147,6 +145,7 @@ def evaluate(
       pre: the value that it starts from.
       z: what that value is, ``(n,)``.
       known: what other values are, ``(n,)`` each.
+      others: what values are, ``(n,)``, that are neither known nor constant.
     """
     env: dict[int, Any] = {**(known or {}), pre.id: z}
 
@@ -154,10 +153,12 @@ def evaluate(
         if isinstance(operand, Ref) and operand.id in env:
             return env[operand.id]
         value = constant(program, operand)
+        if value is None:
+            return others
         return jnp.broadcast_to(value, z.shape) if program.shape(operand) else value
 
     for op in ops:
-        if op.name in _LAYOUT:
+        if op.name in primitives.LAYOUT:
             env[op.outputs[0].id] = read(op.inputs[0])
         else:
             env[op.outputs[0].id] = op.bind(*map(read, op.inputs))[0]
@@ -175,7 +176,7 @@ def constant(program: Program, operand: Operand) -> Any | None:
     made = next((op for op in program.ops if operand in op.outputs), None)
     if made is None or not made.inputs:
         return None
-    if made.name in _LAYOUT:
+    if made.name in primitives.LAYOUT:
         return constant(program, made.inputs[0])
     if made.name not in primitives.ELEMENTWISE:
         return None
@@ -207,5 +208,5 @@ def _slopes(function: Callable[[Any], Any], dtype: Any) -> tuple[float, float] |
 
 def spelled(ops: list[Op]) -> str:
     """A function without a name, by the operations that compute it."""
-    names = list(dict.fromkeys(op.name for op in ops if op.name not in _LAYOUT))
+    names = list(dict.fromkeys(op.name for op in ops if op.name not in primitives.LAYOUT))
     return "·".join(names) or "identity"

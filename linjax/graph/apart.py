@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph import pieces, program, pytree
+from linjax.graph.divided import Divided
 from linjax.graph.maps import Path
 from linjax.graph.views import find_views
 
@@ -17,7 +18,7 @@ Array = Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Apart:
+class Apart(Divided):
     """A function whose kernels behind concatenated features are given in parts.
 
     Attributes:
@@ -27,21 +28,12 @@ class Apart:
       widths: for each of them the parts' numbers of features.
     """
 
-    apply_fn: Callable[..., Any]
-    template: Any
     axes: dict[Path, int]
     widths: dict[Path, tuple[int, ...]]
 
-    def split(self, path: Path) -> list[Path]:
-        """Paths of a kernel's parts; of a leaf that is whole, its own."""
-        if path not in self.widths:
-            return [path]
-        return [(*path[:-1], str(i), path[-1]) for i in range(len(self.widths[path]))]
-
-    def original(self, path: Path) -> Path:
-        """Path of the kernel that a part was taken from; of a leaf that is whole, its own."""
-        whole = (*path[:-2], path[-1])
-        return whole if len(path) > 1 and path in self.split(whole) else path
+    def count(self, path: Path) -> int | None:
+        """Number of a kernel's parts, None for a leaf that is whole."""
+        return len(self.widths[path]) if path in self.widths else None
 
     def joined(self, params: Any) -> Any:
         """Returns the pytree with whole kernels."""
@@ -105,10 +97,7 @@ def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apar
             axes[path], widths[path] = along, seam.widths
     if not widths:
         raise StructureError("nothing to take apart: no kernel reads concatenated features")
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params
-    )
-    result = Apart(apply_fn, template, axes, widths)
+    result = Apart(apply_fn, pytree.shapes_of(params), axes, widths)
     parts: pytree.Flat = {}
     for path, value in flat.items():
         own, ends = result.split(path), [0, *itertools.accumulate(widths.get(path, ()))]

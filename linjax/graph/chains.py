@@ -3,19 +3,17 @@
 import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from linjax.errors import StructureError
 from linjax.graph.channels.kernels import slope_and_offset
 from linjax.graph.flow import Flow, Known, entry, flows
 from linjax.graph.layers import Array, Layer, Layers
-from linjax.graph.maps import Activation, Affine, Path, join
+from linjax.graph.maps import Activation, Affine, Path
 from linjax.graph.normal import normalise
 from linjax.graph.parts import Parts, parts_of, units_of
-from linjax.graph.pytree import Flat
+from linjax.graph.pytree import Flat, on_device, on_host
 from linjax.graph.structure import Chain, Graph, Site
 
 
@@ -95,7 +93,7 @@ def _slopes(activation: Activation, params: Flat, units: int) -> tuple[Array, Ar
     below, above = (
         np.full(units, slope.value)
         if slope.leaf is None
-        else np.broadcast_to(_host(slope.leaf, params.get(slope.leaf, np.zeros(0))), (units,))
+        else np.broadcast_to(on_host(slope.leaf, params.get(slope.leaf, np.zeros(0))), (units,))
         for slope in activation.learned
     )
     return below, above
@@ -110,7 +108,7 @@ def _mates(graph: Graph, site: Site, flow: Flow, params: Flat) -> tuple[tuple[Ar
 def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
     """Stacks what an affine map reads from the features and from the residual path."""
     where = affine.kernel[:-1] or (affine.name,)
-    kernel, bias, linear, residual, down = (_host(where, p) for p in part)
+    kernel, bias, linear, residual, down = (None if p is None else on_host(where, p) for p in part)
     reads = flow.main + flow.carried if down is None else down.shape[1]
     rows = [p for p in (kernel, residual) if p is not None]
     width = units_of(part)
@@ -122,15 +120,6 @@ def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
         down=down,
         origin=np.arange(width),
     )
-
-
-def _host(where: Path, leaf: Array | None) -> np.ndarray | None:
-    if leaf is None:
-        return None
-    value = np.asarray(leaf).astype(np.float64)
-    if not np.isfinite(value).all():
-        raise StructureError(f"{join(where)}: values aren't finite")
-    return value
 
 
 def _dtype(graph: Graph, params: Flat) -> DTypeLike:
@@ -236,7 +225,7 @@ def _put(flat: Flat, affine: Affine, layer: Layer, main: int, dtype: DTypeLike, 
 
     def put(path: Path, matrix: Array) -> None:
         turned = matrix if affine.layout == (0, 1) else matrix.T
-        flat[path] = _on_device(turned, dtype)
+        flat[path] = on_device(turned, dtype)
 
     if layer.down is not None:
         put(affine.extra("down"), layer.down)
@@ -247,11 +236,6 @@ def _put(flat: Flat, affine: Affine, layer: Layer, main: int, dtype: DTypeLike, 
         if kernel.shape[0] > main:
             put(affine.extra("residual"), kernel[main:])
     if kernel.shape[1] and (had_bias or constant or bool(np.any(bias))):
-        flat[affine.bias_path] = _on_device(bias, dtype)
+        flat[affine.bias_path] = on_device(bias, dtype)
     if layer.linear is not None and not last:
         put(affine.extra("linear"), layer.linear)
-
-
-def _on_device(value: Array, dtype: DTypeLike) -> Array:
-    """Casts on the host: on the device every new shape would compile a program."""
-    return jax.device_put(np.ascontiguousarray(value).astype(dtype))

@@ -12,8 +12,6 @@ from linjax.graph.maps import Part, Path
 from linjax.graph.program import Cut, Op, Operand, Program, Ref
 from linjax.graph.structure import Leaf
 
-_LAYOUT = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
-
 
 class _Unfit(Exception):
     """A cut doesn't come from parameters that are cut alike."""
@@ -114,7 +112,7 @@ def _push(program: Program, operand: Operand, axis: int, of: int, axes: dict[int
                 _push(program, other, axis, of, axes)
     elif op.name == "dot_general":
         _push(program, *_factor(program, op, axis), of, axes)
-    elif op.name in _LAYOUT:
+    elif op.name in primitives.LAYOUT:
         _push(program, op.inputs[0], _before(program, op, axis, of), of, axes)
     else:
         raise _Unfit
@@ -134,13 +132,13 @@ def _factor(program: Program, op: Op, axis: int) -> tuple[Operand, int]:
 
 def _before(program: Program, op: Op, axis: int, of: int) -> int:
     """Where an axis was in front of a layout operation, one of the parts' own among them."""
+    own = primitives.before(op, program, axis)
+    if own is not None:
+        return own
     before, after = program.shape(op.inputs[0]), program.shape(op.outputs[0])
-    for own in range(len(before)):
-        if primitives.follow(op, program, own) == axis:
-            return own
-        ahead = op.name == "reshape" and before[:own] == after[:own] and own == axis
-        if ahead and after[own : own + 2] == (of, before[own] // of):
-            return own
+    ahead = op.name == "reshape" and axis < len(before) and before[:axis] == after[:axis]
+    if ahead and after[axis : axis + 2] == (of, before[axis] // of):
+        return axis
     raise _Unfit
 
 
@@ -155,7 +153,7 @@ def _meet(program: Program, way: _Way) -> bool:
             data.update(ref.id for ref in op.outputs)
         if op.name == "dot_general":
             ids = [i for i in ids if i not in data]
-        elif op.name not in primitives.ELEMENTWISE and op.name not in _LAYOUT:
+        elif op.name not in primitives.ELEMENTWISE and op.name not in primitives.LAYOUT:
             continue
         met = set[int]().union(*(reached.get(i, ()) for i in ids))
         if len(met) == way.of:
@@ -193,7 +191,9 @@ def _rewritten(
             source = pieces[op.inputs[0].id]  # type: ignore[union-attr]
             new |= {ref.id: source[part_of[ref.id]] for ref in op.outputs}
         elif out.id in way_of:
-            params = _narrowed(op, way_of[out.id].axes[out.id], way_of[out.id].of)
+            axis, of = way_of[out.id].axes[out.id], way_of[out.id].of
+            size = program.shape(out)[axis] // of
+            params = op.params | primitives.resized(op, axis, size)
             for part, piece in enumerate(pieces[out.id]):
                 inputs = tuple(now(o, part) for o in op.inputs)
                 ops.append(op._replace(params=params, inputs=inputs, outputs=(piece,)))
@@ -214,13 +214,3 @@ def _rewritten(
         avals=avals, cuts=cuts,
     )  # fmt: skip
     return changed, tuple(own)
-
-
-def _narrowed(op: Op, axis: int, of: int) -> dict[str, object]:
-    """An operation's parameters for one part of its result."""
-    key = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(op.name)
-    if key is None:
-        return op.params
-    sizes = list(op.params[key])
-    sizes[axis] //= of
-    return {**op.params, key: tuple(sizes)}

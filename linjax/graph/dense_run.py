@@ -134,32 +134,27 @@ class DenseRun:
         inside = name in self.analysis.interiors
         both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
         self.reads[name] = reads.dense(both)
-        if name in self.mates:  # linear units and residual path go with the producer
-            wide = self._width(name)
-            product = _product(op, self.program, dot)
-            units = self._units(name, part, main, carried, product) if wide else None
-            self.streams[out.id] = _Stream(units, None, None).map(
-                lambda value: jnp.moveaxis(value, -1, dot.axis)
-            )
-            return
-        if name in self.sums:
-            whole = part.kernel is not None or part.linear is not None
-            self.terms[name] = both if whole else both[..., :0]  # else it reads nothing
-            stream = self._term(name, part, _product(op, self.program, dot), main, carried)
-            self.streams[out.id] = stream.map(lambda value: jnp.moveaxis(value, -1, dot.axis))
-            return
-        if inside:
-            self.taps[name] = Tap(_rows(both), None, None)
+        product = _product(op, self.program, dot)
 
         def native(value: Array) -> Array:
             return jnp.moveaxis(value, -1, dot.axis)
 
-        if part.gone:
-            self.streams[out.id] = _Stream(
-                None, native(main), None if carried is None else native(carried)
-            )
+        if name in self.mates:  # linear units and residual path go with the producer
+            wide = self._width(name)
+            units = self._units(name, part, main, carried, product) if wide else None
+            self.streams[out.id] = _Stream(units, None, None).map(native)
             return
-        product = _product(op, self.program, dot)
+        if name in self.sums:
+            whole = part.kernel is not None or part.linear is not None
+            self.terms[name] = both if whole else both[..., :0]  # else it reads nothing
+            stream = self._term(name, part, product, main, carried)
+            self.streams[out.id] = stream.map(native)
+            return
+        if inside:
+            self.taps[name] = Tap(_rows(both), None, None)
+        if part.gone:
+            self.streams[out.id] = _Stream(None, main, carried).map(native)
+            return
         if part.down is not None:
             main, carried = product(both, part.down), None
             both = main
@@ -193,8 +188,7 @@ class DenseRun:
             value = _sum(product, part, main, carried)
         if affine.bias is None and part.bias is not None:
             value = value + part.bias.astype(value.dtype)
-        later = name in self.scaled or (name in self.sums and self.sums[name].name == name)
-        return value if later else self._probed(name, value)
+        return value if self._later(name) else self._probed(name, value)
 
     def _term(
         self, name: str, part: Parts, product: Callable[[Array, Array], Array],
@@ -230,6 +224,10 @@ class DenseRun:
             carried = passed if self.flow[name].carry else None
             self.streams[out.id] = _Stream(units, linear, carried)
         self._tap_pre(name, out)
+
+    def _later(self, name: str) -> bool:
+        """Whether a result is whole only behind its scaling, or where the terms of a sum meet."""
+        return name in self.scaled or (name in self.sums and self.sums[name].name == name)
 
     def _probed(self, name: str, value: Array) -> Array:
         """Takes note of a result, and adds a probe to it; units are on the last axis."""
@@ -317,7 +315,7 @@ class DenseRun:
         interior, stream = self.analysis.interiors[name], self.streams[ref.id]
         if ref == interior.pre and stream.units is not None:
             pre = jnp.moveaxis(stream.units, self.axis[ref.id], -1)
-            if name in self.scaled or name in self.sums:
+            if self._later(name):
                 pre = self._probed(name, pre)
                 units = jnp.moveaxis(pre, -1, self.axis[ref.id])
                 self.streams[ref.id] = stream._replace(units=units)

@@ -4,8 +4,6 @@
 with both columns, so the pair counts as one layer, with a producer and a mate.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,21 +11,12 @@ from linjax.graph import activation, primitives
 from linjax.graph.maps import Activation
 from linjax.graph.program import Op, Operand, Program, Ref
 
-Array = Any
-
-_LAYOUT = ("reshape", "transpose", "broadcast_in_dim", "squeeze")
-
-
-def makers(program: Program) -> dict[int, Op]:
-    """The operation that makes each value."""
-    return {out.id: op for op in program.ops for out in op.outputs}
-
 
 def origin(made: dict[int, Op], starts: dict[int, str], value: Operand) -> str | None:
     """Returns the affine map whose pre-activation a value is computed from, unit by unit.
 
     Args:
-      made: from :func:`makers`.
+      made: from :meth:`Program.makers`.
       starts: names of affine maps by the number of their pre-activation.
       value: any operand.
     """
@@ -40,7 +29,7 @@ def origin(made: dict[int, Op], starts: dict[int, str], value: Operand) -> str |
             return starts[operand.id]
         seen.add(operand.id)
         op = made.get(operand.id)
-        if op is not None and (op.name in primitives.ELEMENTWISE or op.name in _LAYOUT):
+        if op is not None and (op.name in primitives.ELEMENTWISE or op.name in primitives.LAYOUT):
             queue.extend(op.inputs)
     return None
 
@@ -62,34 +51,21 @@ def same_value(made: dict[int, Op], a: Operand, b: Operand) -> bool:
 def describe(program: Program, ops: list[Op], starts: tuple[Ref, ...]) -> tuple[Activation, int]:
     """Names the function that ``ops`` compute from several pre-activations, and finds the gate.
 
-    With all the others set to 1, a gated layer is its gate's activation.
+    With all the others set to 1, and the units' parameters too, a gated layer is its gate's
+    activation.
 
     Returns:
       The activation, and which of the pre-activations is the gate (the first without one).
     """
     dtype = program.avals[starts[0].id].dtype
     grid = jnp.asarray(activation.GRID, dtype)
+    ones = jnp.ones_like(grid)
+    known = {ref.id: ones for ref in starts}
     found = []
     for moving in starts:
-        values = {ref.id: grid if ref == moving else jnp.ones_like(grid) for ref in starts}
-        result = _evaluate(program, ops, values, grid)
+        result = activation.evaluate(program, ops, moving, grid, known, others=ones)
         found.append(activation.named(np.asarray(result, np.float64), dtype))
     gate = next((i for i, name in enumerate(found) if name not in (None, "identity")), None)
     if gate is not None:
         return Activation(f"{found[gate]} gate"), gate
     return Activation("product" if set(found) == {"identity"} else activation.spelled(ops)), 0
-
-
-def _evaluate(program: Program, ops: list[Op], env: dict[int, Array], like: Array) -> Array:
-    def read(operand: Operand) -> Array:
-        if isinstance(operand, Ref) and operand.id in env:
-            return env[operand.id]
-        value = activation.constant(program, operand)
-        if value is None:
-            return jnp.ones_like(like)  # a per-unit parameter
-        return jnp.broadcast_to(value, like.shape) if program.shape(operand) else value
-
-    for op in ops:
-        values = [read(op.inputs[0])] if op.name in _LAYOUT else map(read, op.inputs)
-        env[op.outputs[0].id] = next(iter(values)) if op.name in _LAYOUT else op.bind(*values)[0]
-    return env[ops[-1].outputs[0].id]

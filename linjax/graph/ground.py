@@ -46,7 +46,7 @@ class Ground(NamedTuple):
     def of(cls, context: Context, dots: dict[str, Dot], sums: bool) -> "Ground":
         """Looks up biases, readers and makers once, and sums of maps where these may fold."""
         program, views, readers = context.program, context.views, context.readers
-        made = gates.makers(program)
+        made = program.makers()
         biases = {name: _bias_of(context, dot) for name, dot in dots.items()}
         behind = {name: _scaling(context, *biases[name][1:]) for name in dots}
         behind = {name: found for name, found in behind.items() if found is not None}

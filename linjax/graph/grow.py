@@ -136,7 +136,7 @@ def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
         )
     if op.name == "dot_general":
         return "it is multiplied with a kernel that can't be folded, or with another activation"
-    if op.name in ("reshape", "transpose", "broadcast_in_dim", "squeeze"):
+    if op.name in primitives.LAYOUT:
         shapes = f"{program.shape(value)} → {program.shape(op.outputs[0])}"
         return f"{op.name} {shapes} mixes the unit axis with others"
     return f"it is read by {op.name}, which doesn't act unit by unit"

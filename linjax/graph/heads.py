@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 import jax.numpy as jnp
 
 from linjax.errors import StructureError
+from linjax.graph import primitives
 from linjax.graph.channels.convolutions import Context
 from linjax.graph.channels.places import Place, moved, rerun
 from linjax.graph.maps import Path, join
@@ -24,7 +25,6 @@ from linjax.graph.views import operand_id
 Array = Any
 
 SAME = frozenset({"convert_element_type", "copy", "copy_p", "name", "stop_gradient"})
-LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
 
 
 class Inside(NamedTuple):
@@ -193,7 +193,7 @@ class _Growth:
             return row
         if op.name == "dot_general":
             return _through(op, program, row, op.inputs.index(mine))
-        to = moved(op, program, row, self.heads) if op.name in LAYOUT else row
+        to = moved(op, program, row, self.heads) if op.name in primitives.LAYOUT else row
         if to is None:
             raise Unfit
         return to
@@ -206,7 +206,7 @@ class _Growth:
         program, place = self.context.program, self.places[mine[0].id]
         if op.name in SAME:
             return place
-        if op.name in LAYOUT and op.inputs[0] == mine[0]:
+        if op.name in primitives.LAYOUT and op.inputs[0] == mine[0]:
             to = moved(op, program, place, self.width)
             if to is None:
                 raise Unfit

@@ -86,3 +86,8 @@ class Layer(NamedTuple):
 
 
 Layers = tuple[Layer, ...]
+
+
+def replaced(layers: Layers, index: int, *changed: Layer) -> Layers:
+    """Returns a chain with other layers from an index on, as many as are given."""
+    return (*layers[:index], *changed, *layers[index + len(changed) :])

@@ -41,7 +41,7 @@ def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tupl
 
 def _is_input(program: Program, operand: Operand) -> bool:
     """Whether a value is the network's first input, at most flattened."""
-    made = {out.id: op for op in program.ops for out in op.outputs}
+    made = program.makers()
     while isinstance(operand, Ref) and operand.id in made:
         op = made[operand.id]
         if op.name not in ("reshape", "convert_element_type"):

@@ -135,9 +135,7 @@ class Net:
                 for leaf, old in zip(leaves, traced_leaves, strict=True)
             ],
         )
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs
-        )
+        shapes = pytree.shapes_of(inputs)
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
         if key not in self._analyses:
@@ -222,7 +220,5 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
         raise StructureError("params has no leaves; expected a pytree of arrays")
     traced = program.record(apply_fn, params, inputs)
     found = analysis.analyse(traced, leaves)
-    template, example = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), (params, inputs)
-    )
+    template, example = pytree.shapes_of((params, inputs))
     return Net(apply_fn, found.graph, template, example)

@@ -7,7 +7,7 @@ a residual path absorbed by it, features that are always zero dropped.
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.layers import Array, Layer, Layers, replaced
 from linjax.graph.substitute import substitute
 
 
@@ -21,19 +21,15 @@ def normalise(layers: Layers, single: bool = True) -> Layers:
     layers = _without_unread(layers)
     for index in range(len(layers) - 1):
         layers = _absorb(_settle(layers, index), index)
-        layers = _put(layers, index, _narrow_down(layers[index]))
+        layers = replaced(layers, index, _narrow_down(layers[index]))
         into_head = index + 1 == len(layers) - 1
         if layers[index].units == 0 and (single or not into_head):
             layers = _hand_on(layers, index)
-        layers = _put(layers, index, _as_linear(layers[index]))
+        layers = replaced(layers, index, _as_linear(layers[index]))
     last = layers[-1]
     if last.reads == 0:
         last = last._replace(kernel=np.zeros((0, last.units)), down=None)
     return (*layers[:-1], _narrow_down(last))
-
-
-def _put(layers: Layers, index: int, *changed: Layer) -> Layers:
-    return (*layers[:index], *changed, *layers[index + len(changed) :])
 
 
 def _without_unread(layers: Layers) -> Layers:
@@ -58,7 +54,7 @@ def _settle(layers: Layers, index: int) -> Layers:
     constant = layer._replace(
         kernel=np.zeros((0, k)), linear=None, carry=False, down=None, mates=mates
     )
-    layers = _put(layers, index, constant)
+    layers = replaced(layers, index, constant)
     return substitute(layers, index + 1, lambda rows: rows[:k], np.zeros(features))
 
 
@@ -72,7 +68,7 @@ def _absorb(layers: Layers, index: int) -> Layers:
     def pull(rows: Array) -> Array:
         return np.concatenate([rows[:k], rows[own:] + linear @ rows[k:own]])
 
-    layers = _put(layers, index, layer._replace(linear=None))
+    layers = replaced(layers, index, layer._replace(linear=None))
     return substitute(layers, index + 1, pull, np.zeros(own + linear.shape[0]))
 
 
@@ -96,7 +92,7 @@ def _hand_on(layers: Layers, index: int) -> Layers:
     vanished = layer._replace(
         kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
     )
-    return _put(layers, index, vanished, follower._replace(down=down))
+    return replaced(layers, index, vanished, follower._replace(down=down))
 
 
 def _as_linear(layer: Layer) -> Layer:

@@ -72,13 +72,10 @@ def taken_apart(program: Program) -> Program:
 
 
 def _before(program: Program, op: Op, axis: int) -> int | None:
-    """Where an axis was in front of an operation that only moves it."""
+    """Where an axis was in front of an operation that only moves it; others may trade places."""
     if op.name == "transpose":
         return int(op.params["permutation"][axis])
-    if op.name not in ("broadcast_in_dim", "squeeze", "reshape"):
-        return None
-    own = range(len(program.shape(op.inputs[0])))
-    return next((a for a in own if primitives.follow(op, program, a) == axis), None)
+    return primitives.before(op, program, axis)
 
 
 class _Work(NamedTuple):
@@ -99,8 +96,7 @@ class _Work(NamedTuple):
     @classmethod
     def of(cls, program: Program) -> "_Work":
         """Looks up makers once."""
-        made = {ref.id: op for op in program.ops for ref in op.outputs}
-        return cls(program, made, dict(program.avals), {})
+        return cls(program, program.makers(), dict(program.avals), {})
 
     def widths(self, operand: Operand, axis: int) -> Widths:
         """Widths of the pieces that a value consists of along an axis: one where it is whole."""
@@ -151,9 +147,7 @@ class _Work(NamedTuple):
         results: list[Operand] = []
         for inputs, width in zip(zip(*parts, strict=True), widths, strict=True):
             out = self.fresh(operand, axis, width)
-            key = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(op.name)
-            sizes = {} if key is None else {key: self.avals[out.id].shape}
-            params = {**op.params, **sizes}
+            params = op.params | primitives.resized(op, axis, width)
             ops.append(op._replace(params=params, inputs=tuple(inputs), outputs=(out,)))
             results.append(out)
         return results

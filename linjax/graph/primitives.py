@@ -6,6 +6,7 @@ says for which operations that is right, and how.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,10 +23,11 @@ _NAMES = """
 """
 ELEMENTWISE = frozenset(_NAMES.split())
 
+# Operations that lay entries out otherwise.
+LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
+
 # Operations on a parameter leaf that leave its entries as they are.
-VIEWS = frozenset(
-    {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "copy"}
-)
+VIEWS = LAYOUT | {"convert_element_type", "copy"}
 
 
 def follow(op: Op, program: Program, axis: int) -> int | None:
@@ -59,6 +61,14 @@ def follow(op: Op, program: Program, axis: int) -> int | None:
     return None
 
 
+def before(op: Op, program: Program, axis: int) -> int | None:
+    """Returns where an axis of a layout operation's result came from: :func:`follow` undone."""
+    if op.name not in LAYOUT:
+        return None
+    own = range(len(program.shape(op.inputs[0])))
+    return next((a for a in own if follow(op, program, a) == axis), None)
+
+
 def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -> Any:
     """Executes an operation inside a site with ``width`` instead of ``traced`` units.
 
@@ -69,17 +79,23 @@ def rerun(op: Op, values: tuple[Any, ...], axis: int, width: int, traced: int) -
       width: the number of units now.
       traced: the number of units in the traced network.
     """
-    if op.name in ("broadcast_in_dim", "reshape"):
-        key = "shape" if op.name == "broadcast_in_dim" else "new_sizes"
-        sizes = list(op.params[key])
-        sizes[axis] = width
-        return op.bind(*values, **{key: tuple(sizes)})[0]
     if op.name in ELEMENTWISE and width != traced:
         # Constants that were spread over the units when traced: all units hold the same.
         values = tuple(_narrow(v, axis, width, traced) for v in values)
     if is_relu(op):
         return jax.nn.relu(values[0])  # the same values, and relu's own derivative at zero
-    return op.bind(*values)[0]
+    return op.bind(*values, **resized(op, axis, width))[0]
+
+
+def resized(op: Op, axis: int, size: int) -> dict[str, tuple[int, ...]]:
+    """The parameters that change where one axis of an operation's result has another size."""
+    key = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(op.name)
+    return {} if key is None else {key: put(op.params[key], axis, size)}
+
+
+def put(sizes: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
+    """Sizes with another one for an axis."""
+    return (*sizes[:axis], size, *sizes[axis + 1 :])
 
 
 def is_relu(op: Op) -> bool:

@@ -121,6 +121,10 @@ class Program(NamedTuple):
                 table.setdefault(operand.id, []).append(-1)
         return table
 
+    def makers(self) -> dict[int, Op]:
+        """The operation that makes each value."""
+        return {out.id: op for op in self.ops for out in op.outputs}
+
 
 def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Program:
     """Traces ``apply_fn(params, *inputs)`` into a :class:`Program`."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
@@ -63,6 +65,11 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
     )
 
 
+def shapes_of(tree: Any) -> Any:
+    """Returns a pytree with the leaves' shapes and dtypes in their place."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
+
+
 def is_floating(dtype: str) -> bool:
     """Whether a dtype's name is a floating one; random keys have dtypes NumPy doesn't know."""
     return dtype.startswith(("float", "bfloat"))
@@ -71,6 +78,23 @@ def is_floating(dtype: str) -> bool:
 def cast(leaf: Any, dtype: Any) -> Any:
     """Returns a leaf in a dtype; random keys, which know no casts, as they are."""
     return leaf if leaf.dtype == dtype else leaf.astype(dtype)
+
+
+def on_host(path: Path, leaf: Any) -> np.ndarray:
+    """Returns a leaf in float64.
+
+    Raises:
+      StructureError: if its values aren't finite, naming the path.
+    """
+    value = np.asarray(leaf).astype(np.float64)
+    if not np.isfinite(value).all():
+        raise StructureError(f"{join(path)}: values aren't finite")
+    return value
+
+
+def on_device(value: Any, dtype: DTypeLike) -> Any:
+    """Puts an array on the device, cast on the host: there no new shape compiles a program."""
+    return jax.device_put(np.ascontiguousarray(value).astype(dtype))
 
 
 def same_structure(a: Any, b: Any) -> bool:

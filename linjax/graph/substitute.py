@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers
+from linjax.graph.layers import Array, Layer, Layers, replaced
 
 Pull = Callable[[Array], Array]
 
@@ -45,7 +45,7 @@ def substitute(layers: Layers, index: int, pull: Pull, offset: Array) -> Layers:
     moved = np.zeros(0) if before is None else offset @ before
     if before is not None and layer.down is None:
         layer = layer._replace(linear=pull(before))
-    layers = (*layers[:index], layer, *layers[index + 1 :])
+    layers = replaced(layers, index, layer)
     if index + 1 == len(layers) or not (layer.carry or moved.any()):
         return layers
     own = layer.units + layer.linears

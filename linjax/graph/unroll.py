@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from linjax.errors import StructureError
 from linjax.graph import compat, program, pytree
+from linjax.graph.divided import Divided
 from linjax.graph.maps import Path
 
 Array = Any
@@ -25,7 +26,7 @@ class Stack(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Unrolled:
+class Unrolled(Divided):
     """A function whose scans over stacked parameters run layer by layer.
 
     Attributes:
@@ -34,20 +35,11 @@ class Unrolled:
       lengths: number of layers of each stacked leaf, by its path.
     """
 
-    apply_fn: Callable[..., Any]
-    template: Any
     lengths: dict[Path, int]
 
-    def split(self, path: Path) -> list[Path]:
-        """Paths of a leaf's layers; of a leaf that isn't stacked, its own."""
-        if path not in self.lengths:
-            return [path]
-        return [(*path[:-1], str(i), path[-1]) for i in range(self.lengths[path])]
-
-    def original(self, path: Path) -> Path:
-        """Path of the stacked leaf that a layer's was taken from."""
-        whole = (*path[:-2], path[-1])
-        return whole if len(path) > 1 and path in self.split(whole) else path
+    def count(self, path: Path) -> int | None:
+        """Number of a stacked leaf's layers, None for a leaf that isn't stacked."""
+        return self.lengths.get(path)
 
     def __call__(self, params: Any, *inputs: Any) -> Any:
         flat = pytree.flatten(params)
@@ -101,10 +93,7 @@ def unroll(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Unr
     lengths = {path: flat[path].shape[0] for i, path in enumerate(flat) if i in scanned}
     if not lengths:
         raise StructureError("nothing to unroll: no scan runs over a parameter's first axis")
-    template = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params
-    )
-    result = Unrolled(apply_fn, template, lengths)
+    result = Unrolled(apply_fn, pytree.shapes_of(params), lengths)
     layers: pytree.Flat = {}
     for path, leaf in flat.items():
         parts = [leaf[i] for i in range(lengths[path])] if path in lengths else [leaf]

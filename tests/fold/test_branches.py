@@ -11,18 +11,10 @@ import pytest
 import linjax
 from linjax.fold.least_squares.budget import Link, Prices, Shape, stored_together
 from linjax.fold.rivals import magnitude
+from tests.fold.affine import dense, distance, layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
-
-
-def layer(rng, p, q, dtype):
-    kernel = rng.normal(size=(p, q)) / np.sqrt(max(p, 1))
-    return {"w": jnp.asarray(kernel, dtype), "b": jnp.asarray(0.3 * rng.normal(size=q), dtype)}
-
-
-def dense(part, v):
-    return v @ part["w"] + part["b"]
 
 
 def actor_critic(dtype, gated=False):
@@ -54,16 +46,6 @@ def actor_critic(dtype, gated=False):
 
     x = jnp.asarray(rng.uniform(-1, 1, (1200, 6)), dtype)
     return apply, params, x
-
-
-def distance(a, b):
-    return float(jnp.abs(a - b).max() / jnp.abs(b).max())
-
-
-@pytest.fixture(params=[np.float32, np.float64])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -1,5 +1,6 @@
 """Maps of different features whose results are added, and kernels behind concatenations."""
 
+import functools
 import itertools
 
 import jax
@@ -10,19 +11,12 @@ import pytest
 from flax import nnx
 
 import linjax
+from tests.fold import affine
+from tests.fold.affine import dense, distance
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
-
-
-def layer(rng, p, q, dtype, bias=True):
-    part = {"w": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(1.5 / p), dtype)}
-    return {**part, "b": jnp.asarray(0.3 * rng.normal(size=q), dtype)} if bias else part
-
-
-def dense(part, v):
-    z = v @ part["w"]
-    return z + part["b"] if "b" in part else z
+layer = functools.partial(affine.layer, gain=1.5)
 
 
 def plant(part, on, off):
@@ -73,16 +67,6 @@ def skipping(dtype):
 
     x = jnp.asarray(np.random.default_rng(3).uniform(-1, 1, (1000, 6)), dtype)
     return apply, params, x
-
-
-def distance(a, b):
-    return float(jnp.abs(a - b).max() / jnp.abs(b).max())
-
-
-@pytest.fixture(params=[np.float32, np.float64])
-def dtype(request):
-    with jax.enable_x64(request.param is np.float64):
-        yield request.param
 
 
 @pytest.mark.parametrize("biases", BIASES)

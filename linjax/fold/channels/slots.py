@@ -13,6 +13,7 @@ from linjax.graph import pytree
 from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.channels import kernels, vanished
 from linjax.graph.channels.kernels import Kernel
+from linjax.graph.layers import replaced
 from linjax.graph.maps import Affine, Convolution
 from linjax.graph.structure import Chain
 
@@ -132,8 +133,7 @@ def _layer(
 
     def write(flat: pytree.Flat, kernel: Array, bias: Array) -> pytree.Flat:
         changed = new.with_kernels(kernel, bias)
-        done = (*layers[:depth], changed, *layers[depth + 1 :])
-        return write_chain(network.graph, flat, chain, done)
+        return write_chain(network.graph, flat, chain, replaced(layers, depth, changed))
 
     whole = last and len(chain.layers[-1]) == 1
     found = Matrices(target[:, columns], old.biases[columns], new.kernels, new.down, whole)

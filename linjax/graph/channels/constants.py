@@ -10,7 +10,7 @@ def from_constants(context: Context, operand: Operand) -> bool:
     """Whether a value is computed from constants alone: neither inputs nor parameters."""
     if isinstance(operand, Const):
         return True
-    made = {out.id: op for op in context.program.ops for out in op.outputs}
+    made = context.program.makers()
     todo, seen = [operand.id], set()
     while todo:
         ref = todo.pop()

@@ -14,15 +14,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import StructureError
 from linjax.graph.channels.members import Width
 from linjax.graph.channels.spreads import evaluate
-from linjax.graph.maps import Affine, Convolution, Path, Scaling, join
-from linjax.graph.pytree import Flat
+from linjax.graph.maps import Affine, Convolution, Path, Scaling
+from linjax.graph.pytree import Flat, on_device, on_host
 from linjax.graph.structure import Reading
 
 Array = Any
@@ -80,12 +78,12 @@ def read(conv: Convolution, flat: Flat) -> Kernel:
         leaf = flat.get(path)
         if leaf is None:
             return None
-        value = np.transpose(_host(path, leaf), conv.axes)
+        value = np.transpose(on_host(path, leaf), conv.axes)
         return _whole(value.reshape(-1, *value.shape[-2:]), conv.groups)
 
     def vector(path: Path, size: int) -> Array:
         leaf = flat.get(path)
-        return np.zeros(size) if leaf is None else _host(path, leaf).reshape(-1)
+        return np.zeros(size) if leaf is None else on_host(path, leaf).reshape(-1)
 
     kernel, linear = matrices(conv.kernel), matrices(conv.extra("linear"))
     if kernel is None:
@@ -131,13 +129,6 @@ def restricted(conv: Convolution, leaf: Array, inputs: Array, outputs: Array) ->
     return blocks.reshape(*window, *blocks.shape[1:]).transpose(np.argsort(conv.axes))
 
 
-def _host(path: Path, leaf: Array) -> np.ndarray:
-    value = np.asarray(leaf).astype(np.float64)
-    if not np.isfinite(value).all():
-        raise StructureError(f"{join(path)}: values aren't finite")
-    return value
-
-
 def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | None = None) -> Flat:
     """Returns the pytree with a convolution's leaves replaced; what has no entries is left out.
 
@@ -153,7 +144,7 @@ def write(conv: Convolution, flat: Flat, new: Kernel, window: Sequence[int] | No
     flat = without(conv, flat)
 
     def put(path: Path, value: Array) -> None:
-        flat[path] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+        flat[path] = on_device(value, like.dtype)
 
     def turned(value: Array) -> Array:
         value = _blocks(value, conv.groups)
@@ -181,7 +172,7 @@ def without(conv: Convolution, flat: Flat) -> Flat:
 
 def read_rows(affine: Affine, reading: Reading, flat: Flat, own: Width) -> Array:
     """Reads a dense reader's kernel as ``(taps, channels, q)``, a tap for each place."""
-    leaf = _host(affine.kernel, flat[affine.kernel])
+    leaf = on_host(affine.kernel, flat[affine.kernel])
     rows = leaf if affine.layout == (0, 1) else leaf.T
     return by_tap(rows, reading, own)
 
@@ -217,7 +208,7 @@ def write_rows(
     like = flat[affine.kernel]
     value = from_taps(rows, reading, own)
     value = value if affine.layout == (0, 1) else value.T
-    flat[affine.kernel] = jax.device_put(np.ascontiguousarray(value).astype(like.dtype))
+    flat[affine.kernel] = on_device(value, like.dtype)
     if affine.bias is not None or np.any(bias):
-        flat[affine.bias_path] = jax.device_put(bias.astype(like.dtype))
+        flat[affine.bias_path] = on_device(bias, like.dtype)
     return flat

@@ -47,10 +47,8 @@ class Place(NamedTuple):
         return self.below, self.above
 
 
-LINEAR = frozenset(
-    {"reshape", "transpose", "broadcast_in_dim", "squeeze", "reduce_window_sum", "reduce_sum"}
-    | {"slice", "rev", "gather", "dot_general", "concatenate"}
-)
+LINEAR = primitives.LAYOUT | {"reduce_window_sum", "reduce_sum"}
+LINEAR |= {"slice", "rev", "gather", "dot_general", "concatenate"}
 """Channelwise operations that are linear; ``pad`` is where it pads by zeros."""
 
 HOMOGENEOUS = LINEAR | {"reduce_window_max", "reduce_window_min", "reduce_max", "reduce_min"}
@@ -162,26 +160,18 @@ def rerun(
     """Executes a channelwise operation with ``width`` instead of ``traced`` channels."""
     if op.name in primitives.ELEMENTWISE and width != traced:
         values = tuple(_narrow(v, after, width, traced) for v in values)
-    elif op.name in ("reshape", "broadcast_in_dim"):
-        key = "new_sizes" if op.name == "reshape" else "shape"
-        return op.bind(*values, **{key: _put(op.params[key], after.axis, after.extent(width))})[0]
     elif op.name == "slice":
-        limits = _put(op.params["limit_indices"], before.axis, before.extent(width))
+        limits = primitives.put(op.params["limit_indices"], before.axis, before.extent(width))
         return op.bind(*values, limit_indices=limits)[0]
     elif op.name == "gather":
-        sizes = _put(op.params["slice_sizes"], before.axis, before.extent(width))
+        sizes = primitives.put(op.params["slice_sizes"], before.axis, before.extent(width))
         return op.bind(*values, slice_sizes=sizes)[0]
     elif op.name == "conv_general_dilated":
         return op.bind(*values, feature_group_count=width)[0]
     if primitives.is_relu(op):
         return jax.nn.relu(values[0])  # with relu's own derivative at zero
-    return op.bind(*values)[0]
-
-
-def _put(sizes: Any, axis: int, extent: int) -> tuple[int, ...]:
-    changed = list(sizes)
-    changed[axis] = extent
-    return tuple(changed)
+    changed = primitives.resized(op, after.axis, after.extent(width))
+    return op.bind(*values, **changed)[0]
 
 
 def _narrow(value: Any, place: Place, width: int, traced: int) -> Any:

@@ -328,7 +328,7 @@ class _Growth:
             return "it is multiplied with a kernel that can't be folded, or with another value"
         if op.name == "concatenate":
             return "its channels are concatenated with themselves, or along another axis"
-        if op.name in ("reshape", "transpose", "broadcast_in_dim", "squeeze"):
+        if op.name in primitives.LAYOUT:
             shapes = (
                 f"{self.context.program.shape(value)} → {self.context.program.shape(op.outputs[0])}"
             )

@@ -119,7 +119,7 @@ def evaluate(terms: tuple[Term, ...], leaves: dict[Path, np.ndarray]) -> np.ndar
 
 def closure(program: Program, operands: list[Operand], found: dict[int, Spread]) -> set[int]:
     """Returns the numbers of all spread values that some operands are computed from."""
-    made = {op.outputs[0].id: op for op in program.ops if len(op.outputs) == 1}
+    made = program.makers()
     todo = [o.id for o in operands if isinstance(o, Ref) and o.id in found]
     seen: set[int] = set()
     while todo:

@@ -1,0 +1,21 @@
+"""Affine maps to build networks of, for tests of folding."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def layer(rng, p, q, dtype, bias=True, gain=1.0):
+    """Random parameters of a map from p to q features, the kernel's variance gain / p."""
+    part = {"w": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(gain / p), dtype)}
+    return {**part, "b": jnp.asarray(0.3 * rng.normal(size=q), dtype)} if bias else part
+
+
+def dense(part, v):
+    """Applies a map of :func:`layer`."""
+    z = v @ part["w"]
+    return z + part["b"] if "b" in part else z
+
+
+def distance(a, b):
+    """The largest difference of two arrays, relative to the second's largest entry."""
+    return float(jnp.abs(a - b).max() / jnp.abs(b).max())
