@@ -30,7 +30,7 @@ from linjax.fold.least_squares.plan import Curve
 from linjax.fold.least_squares.surface import leading, metric_root, principal
 from linjax.graph import pytree
 from linjax.graph.count import count
-from linjax.graph.heads import rank
+from linjax.graph.heads_run import rank
 from linjax.graph.maps import Path
 from linjax.graph.structure import HeadSite
 

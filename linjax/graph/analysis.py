@@ -12,6 +12,7 @@ from linjax.graph import cuts, dense, linking, pieces
 from linjax.graph import heads as head_sites
 from linjax.graph.channels import convolutions
 from linjax.graph.channels import sites as channel_sites
+from linjax.graph.channels.grow import Product
 from linjax.graph.channels.sites import Channels
 from linjax.graph.dots import Dot, find_dots
 from linjax.graph.ground import Ground
@@ -96,7 +97,7 @@ def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     chains = linking.link(program, dots, sites)
     gated = {name for s in sites.values() if s.mates for name in s.maps}
     products = {
-        dot.at: (name, channel_sites.Product(dot.operand, dot.contract))
+        dot.at: (name, Product(dot.operand, dot.contract))
         for name, dot in dots.items()
         if name not in gated
     }

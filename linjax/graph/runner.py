@@ -14,7 +14,7 @@ from linjax.graph.analysis import Analysis
 from linjax.graph.channels import shapes
 from linjax.graph.channels.stream import ChannelRun
 from linjax.graph.dense_run import DenseRun
-from linjax.graph.heads import HeadsRun
+from linjax.graph.heads_run import HeadsRun
 from linjax.graph.program import Const, Op, Operand, Ref
 from linjax.graph.pytree import Flat
 
