@@ -233,12 +233,13 @@ def _channels(
     net: Net, host: Any, state: State, weighed: list[Any], sizes: list[Any]
 ) -> tuple[tuple[ChannelStats, ...], Array]:
     """Turns the sums of channels into statistics; returns the outputs' variation, too."""
-    rows, grams, spread = 0.0, {}, 0.0
+    rows, grams, effects, spread = 0.0, {}, {}, 0.0
     if weighed:
-        rows, grams, spread = jax.tree.map(
+        rows, grams, effects, spread = jax.tree.map(
             lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *weighed
         )
     examples = float(rows) or 1.0
+    grams = {name: gram * channels.alike(effects[name]) for name, gram in grams.items()}
     result = []
     for i, (site, sums_, centres) in enumerate(
         zip(net.graph.channels, host[2], state.channel_centres, strict=True)

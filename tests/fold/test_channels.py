@@ -131,6 +131,22 @@ def test_predicted_error_is_measured_error():
         assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+def test_errors_that_are_alike_all_over_an_image_are_predicted(seed):
+    """Smooth images, and a mean over space: errors of an image's places add up."""
+    wide = FIRST._replace(pool="none")
+    stages = (wide, wide._replace(channels=10), SECOND)
+    apply, params, _ = build(Plan(2, 2, stages, "none", "mean", seed))
+    coarse = jnp.asarray(np.random.default_rng(0).normal(size=(480, 3, 3, 2)), jnp.float32)
+    x = jax.image.resize(coarse, (480, 10, 10, 2), "linear")
+    net, stats = collected(apply, params, x)
+    known = linjax.frontier(params, stats)
+    for share in (0.8, 0.6, 0.4):
+        small, report = linjax.fold(params, known, linjax.size(share), details=True)
+        measured = relative(net.apply(small, x), apply(params, x))
+        assert 0.7 < report.predicted / measured < 1.8
+
+
 def test_batch_norm_folds_as_well_as_by_hand():
     stages = (FIRST._replace(norm="before", bias=False), SECOND._replace(norm="before"))
     apply, params, x = build(Plan(2, 2, stages, "residual", "mean", 9))

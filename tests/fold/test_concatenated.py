@@ -75,7 +75,7 @@ def test_predicted_error_is_measured_error(kind):
     for share in (0.75, 0.4):
         small, report = linjax.fold(params, known, linjax.size(share), details=True)
         assert report.after == linjax.count(small) <= share * report.before
-        measured = relative(net.apply(small, x), apply(params, x))
+        measured = linjax.compare(net, params, small, [x], metric="identity").error
         assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
 
 
