@@ -30,8 +30,8 @@ def sensitivity_sums(
 ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:  # fmt: skip
     """Sums ``Jᵀ F J`` over the samples of a batch for every layer of every chain.
 
-    Uses one vector-Jacobian product per class up to eight classes, else eight random
-    signs (an unbiased estimate, Hutchinson 1990).
+    Uses one vector-Jacobian product per class up to eight classes, where an example has one
+    output vector, else eight random signs (an unbiased estimate, Hutchinson 1990).
 
     Returns:
       The number of samples by chain, or their weight, and by chain and depth a ``(q, q)`` sum.
@@ -79,7 +79,8 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:
         raise EvidenceError("the network has no floating point output")
-    classes = leaves[0].shape[-1] if len(leaves) == 1 and leaves[0].ndim else 0
+    single = len(leaves) == 1 and leaves[0].ndim in (1, 2)  # else positions would add up
+    classes = leaves[0].shape[-1] if single else 0
     few = 0 < classes <= EXACT_CLASSES
 
     def signs(leaf: Array, key: Array) -> Array:
