@@ -16,10 +16,10 @@ channels of the first layers, whose kernels are small and whose images are large
     10%      .761 (.803)     27%      .205 (.208)        10%      .102
 
 Refits, when budgets were still spent as if an image's places erred independently (.839 and .683
-at the last two sizes above), on a shortened run (``--config.dataset.rows=6000 --config.training.epochs=3
---config.calibration.rows=2000``, 83.8% right on the first 3,000 test images, one seed): in one
-shot, in order (``--config.rules.sequential=0.25,0.1,0.05``) and then together
-(``--config.rules.compress=0.25,0.1``, four to six minutes each on two busy cores).
+at the last two sizes above), on a shortened run (``--config.dataset.rows=6000
+--config.training.epochs=3 --config.calibration.rows=2000``, 83.8% right on the first 3,000 test
+images, one seed): in one shot, in order (``--config.rules.sequential=0.25,0.1,0.05``) and then
+together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two busy cores).
 
     size     one shot         in order        together
     50%      .8373 (.9810)    .8373 (.9820)

@@ -1,4 +1,4 @@
-"""Kernels behind concatenated features, in parts: each part reads what belongs together."""
+"""Kernels of several maps in parts: each reads, or makes, what belongs together."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from linjax.errors import StructureError
-from linjax.graph import pieces, program, pytree
+from linjax.graph import pieces, program, pytree, splits
 from linjax.graph.divided import Divided
 from linjax.graph.maps import Path
 from linjax.graph.views import find_views
@@ -19,13 +19,13 @@ Array = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Apart(Divided):
-    """A function whose kernels behind concatenated features are given in parts.
+    """A function whose kernels of several maps are given in parts.
 
     Attributes:
       apply_fn: the function of whole kernels.
       template: its parameter pytree as shapes and dtypes.
-      axes: for each kernel that is in parts, by its path, the axis that runs over features.
-      widths: for each of them the parts' numbers of features.
+      axes: for each kernel or bias that is in parts, by its path, the axis that is cut.
+      widths: for each of them the parts' extents.
     """
 
     axes: dict[Path, int]
@@ -49,11 +49,13 @@ class Apart(Divided):
 
 
 def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apart, Any]:
-    """Gives kernels that read concatenated features in parts, one for what each of them reads.
+    """Gives kernels of several maps in parts, each a leaf of its own.
 
     ``[a, b] W = a W₁ + b W₂``: where a's units are removed, W₁ loses rows and W₂ doesn't. With
     leaves of their own, ``Dense_2/0/kernel`` and ``Dense_2/1/kernel``, that is the fold of two
-    maps, whose sum may have units of its own. Inputs and outputs stay as they are.
+    maps, whose sum may have units of its own. A kernel whose result is cut apart, such as that of
+    queries, keys and values, is given in as many parts, and its bias is: attention's values fold
+    by themselves then. Inputs and outputs stay as they are.
 
     Args:
       apply_fn: ``apply_fn(params, *inputs) -> outputs``.
@@ -65,7 +67,7 @@ def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apar
       dict: what :func:`trace` takes.
 
     Raises:
-      StructureError: if no kernel reads concatenated features.
+      StructureError: if no kernel reads concatenated features or makes what is cut apart.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -95,8 +97,15 @@ def apart(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> tuple[Apar
         if along is not None and views.uses[leaf] == 1:
             path = list(flat)[leaf]
             axes[path], widths[path] = along, seam.widths
+    for split in splits.find(traced, views):
+        found = {list(flat)[leaf]: axis for leaf, axis in split.axes.items()}
+        if not found.keys() & widths.keys():
+            axes |= found
+            widths |= dict.fromkeys(found, split.widths)
     if not widths:
-        raise StructureError("nothing to take apart: no kernel reads concatenated features")
+        raise StructureError(
+            "nothing to take apart: no kernel reads concatenated features or makes what is cut"
+        )
     result = Apart(apply_fn, pytree.shapes_of(params), axes, widths)
     parts: pytree.Flat = {}
     for path, value in flat.items():

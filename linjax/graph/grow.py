@@ -131,8 +131,8 @@ def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
     cut = op.name in ("split", "slice", "dynamic_slice")
     if cut and program.shape(op.outputs[0])[axis] != program.shape(value)[axis]:
         return (
-            f"its units are cut apart ({op.name}) and don't meet again one by one: the parts could "
-            "fold with a kernel for each"
+            f"its units are cut apart ({op.name}) and don't meet again one by one: linjax.apart "
+            "gives parts that don't overlap a kernel each, and these could fold"
         )
     if op.name == "dot_general":
         return "it is multiplied with a kernel that can't be folded, or with another activation"

@@ -1,14 +1,16 @@
 """Features that are concatenated, and the kernels that read them, taken to pieces.
 
 ``[a, b] W = a W₁ + b W₂`` with the rows of W that belong to a and to b. A program in which both
-factors are concatenated alike is rewritten so; then a's units can go with their rows.
+factors are concatenated alike is rewritten so; then a's units can go with their rows. Likewise
+``v [W₁, W₂]`` where the result is cut apart again, as queries, keys and values are.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 from jax import lax
 
-from linjax.graph import primitives
+from linjax.graph import primitives, splits
 from linjax.graph.program import Op, Operand, Program, Ref, needed
 
 Widths = tuple[int, ...]
@@ -34,8 +36,6 @@ def seams(program: Program) -> list[Seam]:
 
 
 def _seams(work: "_Work") -> list[Seam]:
-    if not any(op.name == "concatenate" for op in work.program.ops):
-        return []
     found = []
     for index, op in enumerate(work.program.ops):
         if op.name != "dot_general":
@@ -52,12 +52,16 @@ def _seams(work: "_Work") -> list[Seam]:
 
 
 def taken_apart(program: Program) -> Program:
-    """Computes products of concatenated features and kernels concatenated alike piece by piece."""
+    """Computes products of concatenated features and kernels concatenated alike piece by piece.
+
+    So are those with concatenated kernels whose results are cut apart alike.
+    """
+    if not any(op.name == "concatenate" for op in program.ops):
+        return program
     work = _Work.of(program)
     at = {seam.at: seam for seam in _seams(work)}
-    if not at:
-        return program
     ops: list[Op] = []
+    same: dict[int, Operand] = {}
     for index, op in enumerate(program.ops):
         seam = at.get(index)
         if seam is not None:
@@ -67,8 +71,21 @@ def taken_apart(program: Program) -> Program:
                 pairs = [work.pieces(*factor, ops) for factor in factors]
                 work.products(op, list(zip(*pairs, strict=True)), ops)
                 continue
+        cut = work.cut(op)
+        if cut is not None:
+            pieces = work.pieces(op.inputs[0], cut[0], ops)
+            same |= {ref.id: pieces[i] for ref, i in zip(op.outputs, cut[1], strict=True)}
+            continue
         ops.append(op)
-    return program._replace(ops=needed(ops, program.outputs), avals=work.avals)
+
+    def now(operand: Operand) -> Operand:
+        while isinstance(operand, Ref) and operand.id in same:
+            operand = same[operand.id]
+        return operand
+
+    ops = [op._replace(inputs=tuple(map(now, op.inputs))) for op in ops]
+    outputs = tuple(map(now, program.outputs))
+    return program._replace(ops=needed(ops, outputs), outputs=outputs, avals=work.avals)
 
 
 def _before(program: Program, op: Op, axis: int) -> int | None:
@@ -86,17 +103,19 @@ class _Work(NamedTuple):
       made: the operation that makes each value.
       avals: shapes and dtypes, those of new values among them.
       known: widths of pieces by value and axis.
+      data: values that depend on the inputs.
     """
 
     program: Program
     made: dict[int, Op]
     avals: dict[int, Any]
     known: dict[tuple[int, int], Widths]
+    data: frozenset[int]
 
     @classmethod
     def of(cls, program: Program) -> "_Work":
         """Looks up makers once."""
-        return cls(program, program.makers(), dict(program.avals), {})
+        return cls(program, program.makers(), dict(program.avals), {}, program.data())
 
     def widths(self, operand: Operand, axis: int) -> Widths:
         """Widths of the pieces that a value consists of along an axis: one where it is whole."""
@@ -117,8 +136,36 @@ class _Work(NamedTuple):
         if op.name in primitives.ELEMENTWISE:
             found = {self.widths(o, axis) for o in op.inputs if self.program.shape(o)}
             return found.pop() if len(found) == 1 else whole
+        if op.name == "dot_general":
+            side, own = self._factor(op, axis)
+            return whole if own is None else self.widths(op.inputs[side], own)
         before = _before(self.program, op, axis)
         return whole if before is None else self.widths(op.inputs[0], before)
+
+    def _factor(self, op: Op, axis: int) -> tuple[int, int | None]:
+        """The factor that a product has an axis from, and where that has it, if a kernel's."""
+        contract, batch = op.params["dimension_numbers"]
+        if any(batch):
+            return 0, None
+        ranks = [len(self.program.shape(o)) for o in op.inputs]
+        free = [(s, a) for s in (0, 1) for a in range(ranks[s]) if a not in contract[s]]
+        side, own = free[axis]
+        kernel = op.inputs[side]
+        return side, None if isinstance(kernel, Ref) and kernel.id in self.data else own
+
+    def cut(self, op: Op) -> tuple[int, list[int]] | None:
+        """The axis that an operation cuts along its pieces, and which piece each result is."""
+        if op.name == "split":
+            axis, sizes = op.params["axis"], tuple(op.params["sizes"])
+            widths = self.widths(op.inputs[0], axis)
+            return (axis, list(range(len(sizes)))) if len(sizes) > 1 and widths == sizes else None
+        run = splits.run_of(self.program, op)
+        if run is None:
+            return None
+        axis, start, end = run
+        ends = [0, *itertools.accumulate(self.widths(op.inputs[0], axis))]
+        pairs = list(itertools.pairwise(ends))
+        return (axis, [pairs.index((start, end))]) if (start, end) in pairs else None
 
     def fresh(self, like: Ref, axis: int | None = None, width: int = 0) -> Ref:
         """A new value, like another but for the width of one axis."""
@@ -140,6 +187,11 @@ class _Work(NamedTuple):
                 self.pieces(o, axis, ops) if self.program.shape(o) else [o] * len(widths)
                 for o in op.inputs
             ]
+        elif op.name == "dot_general":
+            side, own = self._factor(op, axis)
+            assert own is not None  # so says _widths
+            parts = [[o] * len(widths) for o in op.inputs]
+            parts[side] = self.pieces(op.inputs[side], own, ops)
         else:
             before = _before(self.program, op, axis)
             assert before is not None  # so says _widths

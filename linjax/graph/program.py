@@ -125,6 +125,14 @@ class Program(NamedTuple):
         """The operation that makes each value."""
         return {out.id: op for op in self.ops for out in op.outputs}
 
+    def data(self) -> frozenset[int]:
+        """Numbers of the values that depend on an input."""
+        known = {ref.id for ref in self.inputs}
+        for op in self.ops:
+            if any(isinstance(o, Ref) and o.id in known for o in op.inputs):
+                known.update(ref.id for ref in op.outputs)
+        return frozenset(known)
+
 
 def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Program:
     """Traces ``apply_fn(params, *inputs)`` into a :class:`Program`."""

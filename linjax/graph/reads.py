@@ -45,7 +45,7 @@ def partners(analysis: Analysis) -> dict[str, tuple[Ref, tuple[int, ...]]]:
     """Finds the values that results are added to, by name, with their axes, outputs last."""
     program = analysis.program
     readers = program.readers()
-    data = _data(program)
+    data = program.data()
     born = {ref.id: i for i, op in enumerate(program.ops) for ref in op.outputs}
     found = {}
     for name, conv in analysis.channels.convs.items():
@@ -61,16 +61,9 @@ def partners(analysis: Analysis) -> dict[str, tuple[Ref, tuple[int, ...]]]:
     return found
 
 
-def _data(program: Program) -> set[int]:
-    """Numbers of the values that depend on an input."""
-    known = {ref.id for ref in program.inputs}
-    for op in program.ops:
-        if any(isinstance(o, Ref) and o.id in known for o in op.inputs):
-            known.update(ref.id for ref in op.outputs)
-    return known
-
-
-def _added(program: Program, readers: dict[int, list[int]], data: set[int], at: int) -> Ref | None:
+def _added(
+    program: Program, readers: dict[int, list[int]], data: frozenset[int], at: int
+) -> Ref | None:
     """The other term of the sum that a result goes into, behind its bias and scaling."""
     value = program.ops[at].outputs[0]
     while len(readers.get(value.id, ())) == 1 and readers[value.id][0] >= 0:
