@@ -8,6 +8,10 @@ import pytest
 from flax import nnx
 
 import linjax
+from linjax.fold.channels.execute import apply_choices
+from linjax.fold.channels.network import read
+from linjax.fold.channels.surface import Choice
+from linjax.graph import pytree
 from tests.fold.test_channels import collected, inputs, relative
 from tests.properties.convnets import convolve, normalise, pooled
 
@@ -97,6 +101,42 @@ def test_planted_channels_go_from_all_that_read_them(kind):
     assert len(report.sites[name].kept) == 4 and 0 not in report.sites[name].kept
     assert len(report.sites[other].kept) == report.sites[other].before
     assert relative(net.apply(small, x), apply(params, x)) < 2e-3
+
+
+def test_linear_channels_of_several_branches_travel_together():
+    """Channels that are always on, some of one branch and all of another's, keep no activation."""
+
+    def apply(p, x):
+        left = jax.nn.relu(convolve(x, p["left"]["kernel"], None, 1, 3) + p["left"]["bias"])
+        right = jax.nn.relu(convolve(x, p["right"]["kernel"], None, 1, 1) + p["right"]["bias"])
+        both = pooled(jnp.concatenate([right, x, left], axis=-1), "mean")
+        return convolve(both, p["last"], None, 1, 2).mean((1, 2))
+
+    _, params, x = network("towers")
+    params = {name: params[name] for name in ("left", "right")}
+    params["last"] = 0.2 * jnp.asarray(np.random.default_rng(5).normal(size=(2, 2, 13, 4)))
+    params["left"]["bias"] = params["left"]["bias"].at[jnp.array([1, 4])].set(60.0)
+    params["right"]["bias"] = jnp.full(5, 60.0)
+    x = inputs(x, 400)
+    net, stats = collected(apply, params, x)
+    known = read(params, stats)
+    made = {
+        "left": Choice(np.array([0, 2, 3, 5]), np.eye(6)[:, [1, 4]]),
+        "right": Choice(np.zeros(0, int), np.eye(5)),
+    }
+    small = pytree.unflatten(apply_choices(known, [made[s.name] for s in known.sites], ridge=1e-9))
+    assert "kernel" not in small["right"] and small["right"]["kernel_linear"].shape[-1] == 5
+    assert small["last"].shape == (2, 2, 13, 4)
+    np.testing.assert_allclose(net.apply(small, x), apply(params, x), rtol=2e-5)
+
+
+def test_pruning_takes_rows_of_the_shared_kernel():
+    apply, params, x = network("unet")
+    _, stats = collected(apply, params, inputs(x))
+    small = linjax.prune(params, stats, 0.4)
+    left = [small[name]["kernel"].shape[-1] for name in ("deep", "down")]
+    assert small["last"]["kernel"].shape[2] == sum(left) + 2
+    assert sum(left) < 13
 
 
 def test_lumping_behind_a_concatenation_is_exact():
