@@ -7,6 +7,7 @@ Kullback–Leibler divergence of the softmax.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -30,8 +31,9 @@ def sensitivity_sums(
 ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:  # fmt: skip
     """Sums ``Jᵀ F J`` over the samples of a batch for every layer of every chain.
 
-    Uses one vector-Jacobian product per class up to eight classes, where an example has one
-    output vector, else eight random signs (an unbiased estimate, Hutchinson 1990).
+    Uses one vector-Jacobian product per class up to eight classes, else eight random
+    signs (an unbiased estimate, Hutchinson 1990); where an example has several output
+    vectors, random signs tell these apart.
 
     Returns:
       The number of samples by chain, or their weight, and by chain and depth a ``(q, q)`` sum.
@@ -79,15 +81,22 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:
         raise EvidenceError("the network has no floating point output")
-    single = len(leaves) == 1 and leaves[0].ndim in (1, 2)  # else positions would add up
-    classes = leaves[0].shape[-1] if single else 0
+    classes = leaves[0].shape[-1] if len(leaves) == 1 and leaves[0].ndim else 0
     few = 0 < classes <= EXACT_CLASSES
+    repeats = PROBES // classes if few and leaves[0].ndim > 2 else 1
+    count = repeats * classes if few else PROBES
 
     def signs(leaf: Array, key: Array) -> Array:
         if few:
             eye = jnp.eye(classes, dtype=leaf.dtype)
-            shape = (classes, *(1 for _ in leaf.shape[:-1]), classes)
-            return jnp.broadcast_to(eye.reshape(shape), (classes, *leaf.shape))
+            seed = eye.reshape(classes, *(1 for _ in leaf.shape[:-1]), classes)
+            if leaf.ndim > 2:  # else an example's positions would add up
+                own = _by_place(key, count, leaf.shape[:-1]).astype(leaf.dtype)
+                own = own.reshape(repeats, classes, *leaf.shape[:-1], 1)
+                seed = seed * own / jnp.sqrt(jnp.asarray(repeats, leaf.dtype))
+            return jnp.broadcast_to(seed, (repeats, classes, *leaf.shape)).reshape(
+                count, *leaf.shape
+            )
         draw = jax.random.rademacher(key, (PROBES, *leaf.shape), leaf.dtype)
         return draw / jnp.sqrt(jnp.asarray(PROBES, leaf.dtype))
 
@@ -104,7 +113,19 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
     seeds = [
         weigh(leaf, k)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
-        else jnp.zeros((classes if few else PROBES, *leaf.shape), jax.dtypes.float0)
+        else jnp.zeros((count, *leaf.shape), jax.dtypes.float0)
         for leaf, k in zip(flat, keys, strict=True)
     ]
     return jax.tree.unflatten(tree, seeds)
+
+
+def _by_place(key: Array, count: int, shape: tuple[int, ...]) -> Array:
+    """Random signs ``(count, *shape)`` that don't depend on how many rows and positions follow."""
+    rows, places = shape[0], math.prod(shape[1:])
+
+    def draw(row: Array, place: Array) -> Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, row), place)
+        return jax.random.rademacher(own, (count,))
+
+    found = jax.vmap(lambda row: jax.vmap(lambda place: draw(row, place))(jnp.arange(places)))
+    return jnp.moveaxis(found(jnp.arange(rows)), -1, 0).reshape(count, *shape)
