@@ -1,5 +1,6 @@
 """Functions of parameters that are given in parts, each a leaf of its own."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from linjax.graph.maps import Path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Divided:
+class Divided(abc.ABC):
     """A function of which some parameters are given in parts.
 
     Attributes:
@@ -19,9 +20,9 @@ class Divided:
     apply_fn: Callable[..., Any]
     template: Any
 
+    @abc.abstractmethod
     def count(self, path: Path) -> int | None:
         """Number of a leaf's parts, None if it is whole."""
-        raise NotImplementedError
 
     def split(self, path: Path) -> list[Path]:
         """Paths of a leaf's parts; of a leaf that is whole, its own."""

@@ -27,6 +27,15 @@ def collected(apply, params, x):
     return net, linjax.collect(net, params, [x[:120], x[120:]], metric="identity")
 
 
+def carried_over(params, small, report):
+    """An optimiser's state that numbers every parameter's entries, before a fold and after."""
+    adam = optax.adam(1e-3)
+    state = adam.init(params)
+    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
+    state = (state[0]._replace(mu=marked), *state[1:])
+    return marked, linjax.carry_over(adam, state, params, small, report)[0].mu
+
+
 def relative(a, b):
     return float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean((b - b.mean(0)) ** 2)))
 
@@ -203,11 +212,7 @@ def test_the_optimizers_state_is_carried_over():
     x = inputs(x)
     _, stats = collected(apply, params, x)
     small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)
-    adam = optax.adam(1e-3)
-    state = adam.init(params)
-    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
-    state = (state[0]._replace(mu=marked), *state[1:])
-    carried = linjax.carry_over(adam, state, params, small, report)[0].mu
+    marked, carried = carried_over(params, small, report)
     first, second = (np.asarray(report.sites[f"stage{i}"].kept) for i in range(2))
     kernel = np.asarray(marked["stage1"]["kernel"])[:, :, first][..., second]
     got = np.asarray(carried["stage1"]["kernel"])[:, :, : len(first), : len(second)]

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -12,7 +11,7 @@ from linjax.fold.channels.execute import apply_choices
 from linjax.fold.channels.network import read
 from linjax.fold.channels.surface import Choice
 from linjax.graph import pytree
-from tests.fold.test_channels import collected, inputs, relative
+from tests.fold.test_channels import carried_over, collected, inputs, relative
 from tests.properties.convnets import convolve, normalise, pooled
 
 
@@ -183,11 +182,7 @@ def test_the_optimizers_state_follows_a_shared_kernel():
     x = inputs(x)
     _, stats = collected(apply, params, x)
     small, report = linjax.fold(params, stats, linjax.size(0.6), details=True)
-    adam = optax.adam(1e-3)
-    state = adam.init(params)
-    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
-    state = (state[0]._replace(mu=marked), *state[1:])
-    carried = linjax.carry_over(adam, state, params, small, report)[0].mu
+    marked, carried = carried_over(params, small, report)
     down, deep, last = (np.asarray(report.sites[n].kept) for n in ("down", "deep", "last"))
     read = np.concatenate([deep, [7, 8], 9 + down])
     np.testing.assert_array_equal(carried["norm"]["mean"], np.asarray(marked["norm"]["mean"])[read])

@@ -3,14 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
 
 import linjax
 from linjax.fold.channels.groups import evened
 from linjax.fold.rivals import magnitude, pruned_and_refitted
-from tests.fold.test_channels import FIRST, collected, inputs, relative
+from tests.fold.test_channels import FIRST, carried_over, collected, inputs, relative
 from tests.properties.convnets import Plan, build
 
 
@@ -98,11 +97,8 @@ def test_the_optimizers_state_follows_each_group():
     apply, params, x = block()
     _, stats = collected(apply, params, x)
     small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)
-    adam = optax.adam(1e-3)
-    state = adam.init(params)
-    marked = jax.tree.map(lambda p: jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params)
-    state = (state[0]._replace(mu=marked), *state[1:])
-    carried = linjax.carry_over(adam, state, params, small, report)[0].mu["block"]["second"]
+    marked, carried = carried_over(params, small, report)
+    carried = carried["block"]["second"]
     first, second = (report.sites[f"block/{n}"].kept for n in ("first", "second"))
     was = np.asarray(marked["block"]["second"])  # a group has 4 inputs and 3 outputs
     for column, output in enumerate(second):

@@ -18,7 +18,7 @@ from linjax.graph.chains import write_chain
 from linjax.graph.channels import kernels
 from linjax.graph.channels.kernels import Kernel
 from linjax.graph.channels.members import Width, left, run_of
-from linjax.graph.structure import ChannelSite, Graph, Member, Reading
+from linjax.graph.structure import ChannelSite, Graph, Reading
 from linjax.graph.substitute import Pull, substitute
 
 Array = np.ndarray
@@ -83,8 +83,8 @@ def chain_inputs(network: Network, chain: Any, kept: dict[str, Choice]) -> Featu
         return None
     reading, site = feeds[0]
     whole = run_of(reading.members, network.widths, site.name).whole
-    members = reading.members or (Member(site.name, site.width),)
-    units, linears = (own[None, :, None] for own in left(members, network.widths, chosen))
+    stay = left(reading.members, network.widths, site.name, chosen)
+    units, linears = (own[None, :, None] for own in stay)
     outer, inner = np.arange(reading.outer)[:, None, None], np.arange(reading.inner)
     cut = reading.outer * whole.units * reading.inner
     rows = [
@@ -258,8 +258,7 @@ def _narrowed(
     """Restricts the parameters of a site's activation."""
     flat = dict(flat)
     for leaf in site.unit_leaves:
-        members = leaf.members or (Member(site.name, site.width),)
-        stay, _ = left(members, widths, {site.name: units})
+        stay, _ = left(leaf.members, widths, site.name, {site.name: units})
         if len(stay):
             flat[leaf.path] = np.take(np.asarray(flat[leaf.path]), stay, axis=leaf.axis)
         else:

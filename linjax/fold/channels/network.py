@@ -151,15 +151,16 @@ def skeleton(network: Network) -> Landscape:
         outputs = kernel.kernel.shape[2] + kernel.linear.shape[2]
         fixed_convs += outputs
         taps, inputs, _ = kernel.kernel.shape
-        sources, others = _split(network, feeds.get(conv.name, ()), inputs)
+        sources = feeds.get(conv.name, ())
+        others = _others(network, sources, inputs)
         reads += [Read(source, taps * outputs / conv.groups) for source in sources]
         fixed_convs += taps * others * outputs // conv.groups
     dense = {r.name: r for p in network.problems for r in p.readers if not r.chained}
     for name in dense.keys() - network.kernels.keys():
         taps, _, outputs = dense[name].rows.shape
         inputs = jnp.size(flat[graph.affine(name).kernel]) // (taps * outputs)
-        sources, others = _split(network, feeds[name], inputs)
-        reads += [Read(source, taps * outputs) for source in sources]
+        others = _others(network, feeds[name], inputs)
+        reads += [Read(source, taps * outputs) for source in feeds[name]]
         fixed_convs += outputs * (1 + taps * others)
     chains = tuple(
         _chained(network, chain_problem, chain, index)
@@ -186,21 +187,22 @@ def _feeds(network: Network) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _split(network: Network, sources: tuple[int, ...], inputs: int) -> tuple[tuple[int, ...], int]:
-    """Sites that something reads, and how many channels it reads beside theirs."""
-    return sources, inputs - sum(network.problems[i].channels for i in sources)
+def _others(network: Network, sources: tuple[int, ...], inputs: int) -> int:
+    """How many channels something reads beside those of sites."""
+    return inputs - sum(network.problems[i].channels for i in sources)
 
 
 def _cost(network: Network, site: ChannelSite, feeds: dict[str, tuple[int, ...]]) -> Cost:
     kernel = network.kernels[site.producer]
     taps, inputs, _ = kernel.kernel.shape
-    sources, others = _split(network, feeds.get(site.producer, ()), inputs)
+    sources = feeds.get(site.producer, ())
     slices = 0
     for leaf in site.unit_leaves:
         if leaf.path in network.flat:
             shape = jnp.shape(network.flat[leaf.path])
             slices += math.prod(shape) // max(shape[leaf.axis], 1)
     groups = network.graph.convolution(site.producer).groups
+    others = _others(network, sources, inputs)
     return Cost(taps / groups, others, sources, 1 + slices, 1, site.groups)
 
 
@@ -213,7 +215,7 @@ def _chained(
     priced = Prices(layers[0].reads, shape_of(layers), made, (), (), 0.0)
     places = next((reading.outer * reading.inner for reading, _ in feeds), 1)
     sources = tuple(index[site.name] for _, site in feeds)
-    _, others = _split(network, sources, layers[0].reads // places)
+    others = _others(network, sources, layers[0].reads // places)
     return Chained(priced, sources, others, places)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from linjax.graph.channels import shapes
-from linjax.graph.channels.members import Width, left
+from linjax.graph.channels.members import Width, left, run_of
 from linjax.graph.maps import Path
 from linjax.graph.pytree import Flat
 from linjax.graph.structure import ChannelSite, Graph, Member, Reading
@@ -30,10 +30,8 @@ def kept_channels(
 
     def stays(site: ChannelSite, members: tuple[Member, ...]) -> tuple[Array, int]:
         """Units that are left of all that stand beside a site's, and how many there were."""
-        whole = members or (Member(site.name, site.width),)
-        return left(whole, units, chosen)[0], sum(
-            units[m.site].units if m.site else m.width for m in whole
-        )
+        stay, _ = left(members, units, site.name, chosen)
+        return stay, run_of(members, units, site.name).whole.units
 
     found: dict[Path, dict[int, Array]] = {}
     convolutions = {conv.name: conv for conv in graph.convolutions}

@@ -76,18 +76,19 @@ def run_of(members: tuple[Member, ...], widths: Mapping[str, Width], site: str) 
 
 
 def left(
-    members: tuple[Member, ...], widths: Mapping[str, Width], kept: Mapping[str, Array]
+    members: tuple[Member, ...], widths: Mapping[str, Width], site: str, kept: Mapping[str, Array]
 ) -> tuple[Array, Array]:
     """Returns which of all units are left, and which of all linear channels.
 
     Args:
-      members: what is read together.
+      members: what is read together with a site's channels; these alone, if there are none.
       widths: channels by site.
+      site: the site.
       kept: channels that are left by site, linear ones numbered behind units; all, where a site
         isn't there.
     """
     units, linears, at = [np.zeros(0, int)], [np.zeros(0, int)], Width(0, 0)
-    for member in members:
+    for member in members or (Member(site, 0),):
         own = _width(member, widths)
         mine = np.asarray(kept.get(member.site, np.arange(own.total)), int)
         units.append(at.units + mine[mine < own.units])
