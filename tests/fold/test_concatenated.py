@@ -8,7 +8,8 @@ from flax import nnx
 
 import linjax
 from linjax.fold.channels.execute import apply_choices
-from linjax.fold.channels.network import read
+from linjax.fold.channels.network import bare, read, skeleton
+from linjax.fold.channels.plan import parameters, start
 from linjax.fold.channels.surface import Choice
 from linjax.graph import pytree
 from tests.fold.test_channels import carried_over, collected, inputs, relative
@@ -80,6 +81,15 @@ def test_predicted_error_is_measured_error(kind):
         assert report.after == linjax.count(small) <= share * report.before
         measured = linjax.compare(net, params, small, [x], metric="identity").error
         assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
+
+
+def test_budgets_count_what_stands_beside_channels_that_fold():
+    """Batch norm's entries of the input's channels, too; and biases where there are none yet."""
+    apply, params, x = network("unet")
+    net = linjax.trace(apply, params, x[:2])
+    land = skeleton(bare(net.graph, pytree.flatten(params)))
+    without_bias = params["deep"]["kernel"].shape[-1] + params["head"].shape[-1]
+    assert parameters(land, start(land)) == linjax.count(params) + without_bias
 
 
 @pytest.mark.parametrize("kind", KINDS)

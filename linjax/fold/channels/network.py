@@ -174,8 +174,31 @@ def skeleton(network: Network) -> Landscape:
         costs=tuple(_cost(network, site, feeds) for site in network.sites),
         reads=tuple(reads),
         chains=chains,
-        fixed=fixed + fixed_convs,
+        fixed=fixed + fixed_convs + _beside(network),
     )
+
+
+def _beside(network: Network) -> int:
+    """Entries of activations' parameters that belong to channels of no site, but stand beside some.
+
+    They are those of an input, say, that batch norm scales behind a concatenation.
+    """
+    flat = network.flat
+    paths = {leaf.path for site in network.graph.channels for leaf in site.unit_leaves}
+    total = sum(jnp.size(flat[path]) for path in paths & flat.keys())
+    for site, problem in zip(network.sites, network.problems, strict=True):
+        total -= problem.units * _slices(network, site)
+    return total
+
+
+def _slices(network: Network, site: ChannelSite) -> int:
+    """Parameters of a site's activation for each unit."""
+    shapes = (
+        (jnp.shape(network.flat[leaf.path]), leaf.axis)
+        for leaf in site.unit_leaves
+        if leaf.path in network.flat
+    )
+    return sum(math.prod(shape) // max(shape[axis], 1) for shape, axis in shapes)
 
 
 def _feeds(network: Network) -> dict[str, tuple[int, ...]]:
@@ -196,14 +219,9 @@ def _cost(network: Network, site: ChannelSite, feeds: dict[str, tuple[int, ...]]
     kernel = network.kernels[site.producer]
     taps, inputs, _ = kernel.kernel.shape
     sources = feeds.get(site.producer, ())
-    slices = 0
-    for leaf in site.unit_leaves:
-        if leaf.path in network.flat:
-            shape = jnp.shape(network.flat[leaf.path])
-            slices += math.prod(shape) // max(shape[leaf.axis], 1)
     groups = network.graph.convolution(site.producer).groups
     others = _others(network, sources, inputs)
-    return Cost(taps / groups, others, sources, 1 + slices, 1, site.groups)
+    return Cost(taps / groups, others, sources, 1 + _slices(network, site), 1, site.groups)
 
 
 def _chained(
