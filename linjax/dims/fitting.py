@@ -1,0 +1,76 @@
+"""Operands whose axes have to become as long as the others': constants, and parameters beside
+linear coordinates."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.dims.layout import Held
+from linjax.dims.sizes import Sizes
+from linjax.dims.span import places
+from linjax.dims.values import Source
+
+Array = Any
+
+
+def fitted(value: Array, held: Held, sizes: Sizes, dims: set[int] | None) -> Array:
+    """An operand at the sizes that its dimensions have where it is used.
+
+    Args:
+      value: the operand.
+      held: what is known of it.
+      sizes: sizes of the dimensions.
+      dims: those along which there must be entries for linear coordinates, too; None for all.
+    """
+    shape = jnp.shape(value)
+    for n, span in enumerate(held.spans):
+        wanted = span.now(sizes.all)
+        if shape[n] is wanted or shape[n] == wanted:
+            continue
+        if not held.varies[n]:
+            value = _repeated(value, n, wanted)
+        elif dims is None or set(span.dims()) & dims:
+            value = _padded(value, n, _kept(span, sizes))
+    return value
+
+
+def _repeated(value: Array, axis: int, size: int) -> Array:
+    """A value that is the same along an axis, at another size."""
+    shape = list(jnp.shape(value))
+    shape[axis] = size
+    first = value[(slice(None),) * axis + (slice(0, 1),)]
+    if not first.shape[axis]:
+        return jnp.zeros(shape, first.dtype)  # nobody sees it
+    return jnp.broadcast_to(first, shape)
+
+
+def _padded(value: Array, axis: int, mask: np.ndarray) -> Array:
+    """A value with ones at linear coordinates, which nobody sees."""
+    index = np.where(mask, np.cumsum(mask) - 1, int(mask.sum()))
+    one = jnp.ones_like(value, shape=(*value.shape[:axis], 1, *value.shape[axis + 1 :]))
+    return jnp.take(jnp.concatenate([value, one], axis=axis), index, axis=axis)
+
+
+def _kept(span: Any, sizes: Sizes) -> np.ndarray:
+    """Which entries of an axis are of coordinates with everything on their way."""
+    mask = np.ones(span.now(sizes.all), bool)
+    for dim in set(span.dims()) & set(sizes.beside):
+        mask[places(span, dim, sizes.all)[:, sizes.kept[dim] :]] = False
+    return mask
+
+
+def merged(value: Array, root: Array, held: Held, dim: int, sizes: Sizes) -> Array:
+    """A value whose entries at a dimension's linear coordinates are those of its root."""
+    for n, span in enumerate(held.spans):
+        if dim in span.dims():
+            mask = np.ones(span.now(sizes.all), bool)
+            mask[places(span, dim, sizes.all)[:, sizes.kept[dim] :]] = False
+            if mask.all():
+                return value
+            behind = (1,) * (value.ndim - n - 1)
+            return jnp.where(mask.reshape(-1, *behind), value, root.astype(value.dtype))
+    return value
+
+
+__all__ = ["Source", "fitted", "merged"]

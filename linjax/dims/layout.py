@@ -1,0 +1,149 @@
+"""A network's dimensions, laid out for running: what stays of a survey."""
+
+from typing import NamedTuple
+
+import jax
+
+from linjax.dims.span import Numbering, Spans
+from linjax.dims.survey import Survey, survey
+from linjax.dims.values import Role, Source
+from linjax.program.flat import Op, Program, Ref, record
+
+
+class Held(NamedTuple):
+    """A value of the program.
+
+    Attributes:
+      spans: its axes.
+      varies: which of them its entries differ along.
+      source: what it depends on.
+      leaf: number of the parameter leaf that it is a view of, None if of none.
+      read: dimensions that a product sums over, where it is (on its way to) a kernel.
+    """
+
+    spans: Spans
+    varies: tuple[bool, ...]
+    source: Source
+    leaf: int | None
+    read: frozenset[int] = frozenset()
+
+    def dims(self) -> set[int]:
+        """The dimensions of its axes."""
+        return {d for span in self.spans for d in span.dims()}
+
+
+class Mark(NamedTuple):
+    """What an operation, named by its first result, does to a dimension; see ``Role``."""
+
+    op: int
+    role: Role
+    operand: int
+
+
+class Layout(NamedTuple):
+    """A program with the dimensions of all values.
+
+    Attributes:
+      program: the program; parameter leaves are its first inputs.
+      out_tree: structure of its result.
+      leaves: axes of every parameter leaf.
+      values: by number of a value.
+      constants: by operation and operand.
+      marks: by dimension, what operations do to it.
+      reasons: by dimension, why its coordinates must stay.
+      loops: dimensions of the scans that an operation stands in.
+      makers: the operation that makes each value.
+      traced: sizes of all dimensions.
+    """
+
+    program: Program
+    out_tree: jax.tree_util.PyTreeDef
+    leaves: tuple[Spans, ...]
+    values: dict[int, Held]
+    constants: dict[tuple[int, int], Held]
+    marks: dict[int, tuple[Mark, ...]]
+    reasons: dict[int, tuple[str, ...]]
+    loops: dict[int, tuple[int, ...]]
+    makers: dict[int, Op]
+    traced: dict[int, int]
+
+    def operand(self, op: Op, place: int) -> Held:
+        """An operation's operand."""
+        own = op.inputs[place]
+        return self.values[own.id] if isinstance(own, Ref) else self.constants[number(op), place]
+
+    @property
+    def inputs(self) -> tuple[Ref, ...]:
+        """The network's inputs, without its parameters."""
+        return self.program.inputs[len(self.leaves) :]
+
+
+def number(op: Op) -> int:
+    """The number that names an operation: that of its first result."""
+    return op.outputs[0].id
+
+
+def lay_out(apply_fn: object, params: object, inputs: tuple[object, ...]) -> Layout:
+    """Traces a network and finds the dimensions of all its values."""
+    program, out_tree = record(apply_fn, params, *inputs)
+    return _laid_out(survey(program, len(jax.tree.leaves(params))), out_tree)
+
+
+def _laid_out(found: Survey, out_tree: jax.tree_util.PyTreeDef) -> Layout:
+    names = Numbering()
+    leaves = tuple(tuple(map(names.span, axes)) for axes in found.leaves)
+    values = {
+        key: Held(tuple(map(names.span, v.axes)), v.varies, v.source, v.leaf)
+        for key, v in found.values.items()
+    }
+    constants = {}
+    for op in found.program.all_ops():
+        for place, operand in enumerate(op.inputs):
+            if not isinstance(operand, Ref):
+                v = found.value(op, place)
+                spans = tuple(map(names.span, v.axes))
+                constants[number(op), place] = Held(spans, v.varies, v.source, None)
+    marks: dict[int, list[Mark]] = {}
+    for touch in found.touches:
+        for dim in names.span(touch.axis).dims():
+            marks.setdefault(dim, []).append(Mark(touch.op, touch.role, touch.operand))
+    for key, read in _reading(found.program, marks, values).items():
+        values[key] = values[key]._replace(read=frozenset(read))
+    loops = {key: tuple(names.span(a).dim for a in axes) for key, axes in found.loops.items()}
+    return Layout(
+        program=found.program,
+        out_tree=out_tree,
+        leaves=leaves,
+        values=values,
+        constants=constants,
+        marks={dim: tuple(dict.fromkeys(own)) for dim, own in marks.items()},
+        reasons={n: tuple(atom.reasons) for n, atom in enumerate(names.atoms)},
+        loops=loops,
+        makers=found.makers,
+        traced={n: atom.size for n, atom in enumerate(names.atoms)},
+    )
+
+
+def _reading(
+    program: Program, marks: dict[int, list[Mark]], values: dict[int, Held]
+) -> dict[int, set[int]]:
+    """By value of the parameters, the dimensions that a product with it sums over."""
+    sums: dict[int, set[int]] = {}
+    for dim, own in marks.items():
+        for mark in own:
+            if mark.role is Role.READ:
+                sums.setdefault(mark.op, set()).add(dim)
+    found: dict[int, set[int]] = {}
+    for op in reversed(list(program.all_ops())):
+        refs = [o.id for o in op.inputs if isinstance(o, Ref)]
+        if op.scan is not None:
+            inner = zip(op.inputs, op.scan.body.inputs, strict=True)
+            for outer, own in inner:
+                if isinstance(outer, Ref) and own.id in found:
+                    found.setdefault(outer.id, set()).update(found[own.id])
+            continue
+        wanted = sums.get(number(op), set()).union(*(found.get(r.id, set()) for r in op.outputs))
+        for ref in refs:
+            if wanted and values[ref].source is Source.PARAMETER:
+                found.setdefault(ref, set()).update(wanted & values[ref].dims())
+    return found

@@ -1,0 +1,79 @@
+"""Operations that act on each entry by itself."""
+
+from linjax.dims.rules.rule import Result, Rule, View, fresh
+from linjax.dims.space import Axis, find, unify
+from linjax.dims.values import Role, Source, Value
+
+# Linear in one operand, the same for every entry.
+_SAME = """
+    convert_element_type copy copy_p name neg optimization_barrier pvary real reduce_precision
+    reshard sharding_constraint stop_gradient device_put mesh_cast
+"""
+_SUMS = "add sub add_any"
+_PRODUCTS = "mul div"
+_BENT = """
+    abs acos acosh and asin asinh atan atan2 atanh cbrt ceil clamp conj cos cosh digamma eq erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma
+    log log1p logistic lt max min ne nextafter not or population_count pow rem round rsqrt
+    select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square tan
+    tanh xor
+"""
+
+
+def _axes(view: View) -> list[Result]:
+    results = []
+    for k, shape in enumerate(view.shapes):
+        ins = view.ins if len(view.shapes) == 1 else view.ins[k : k + 1]
+        full = [v for v in ins if len(v.axes) == len(shape)]
+        axes = tuple(_met([v.axes[n] for v in full], s) for n, s in enumerate(shape))
+        varies = tuple(any(_differs(v, n) for v in full) for n in range(len(shape)))
+        results.append(Result(axes, varies))
+    _roles(view, results)
+    return results
+
+
+def _differs(value: Value, n: int) -> bool:
+    """Whether an operand's entries differ along an axis; one entry serves all of the result's."""
+    return value.varies[n] and find(value.axes[n]).size != 1
+
+
+def _met(met: list[Axis], size: int) -> Axis:
+    """The axis that the operands have in common."""
+    met = [axis for axis in met if find(axis).size == size]
+    if not met:
+        return fresh(size)
+    for other in met[1:]:
+        unify(met[0], other)
+    return met[0]
+
+
+def _roles(view: View, results: list[Result]) -> None:
+    data = [v for v in view.ins if v.source is Source.DATA]
+    for result in results:
+        for n, axis in enumerate(result.axes):
+            view.note(_role(view, data, n, len(result.axes)), axis)
+
+
+def _role(view: View, data: list, n: int, rank: int) -> Role:
+    """What the operation does to the n-th axis."""
+    name = view.op.name
+    own = [v for v in view.ins if v.source is not Source.DATA]
+    scaled = any(len(v.axes) == rank and _differs(v, n) for v in own)
+    if name in _SAME.split():
+        return Role.LINEAR
+    if name in _SUMS.split():
+        return Role.SCALED if scaled else Role.LINEAR
+    if name in _PRODUCTS.split():
+        if len(data) == 1:
+            divided = name == "div" and view.ins[1].source is Source.DATA
+            return Role.BENT if divided else Role.SCALED if scaled else Role.LINEAR
+        both = sum(len(v.axes) == rank and _differs(v, n) for v in data)
+        return Role.GATED if both > 1 else Role.LINEAR
+    if name == "select_n" and view.ins[0].source is not Source.DATA:
+        return Role.SCALED if scaled else Role.LINEAR
+    return Role.BENT
+
+
+RULES = {
+    name: Rule(_axes) for names in (_SAME, _SUMS, _PRODUCTS, _BENT) for name in names.split()
+}

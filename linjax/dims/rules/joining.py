@@ -1,0 +1,97 @@
+"""Operations that put axes side by side, and cut them: sums of dimensions."""
+
+from typing import Any
+
+from linjax.dims.rules.rule import Now, Result, Rule, View, fresh
+from linjax.dims.space import find, run, total, unify
+from linjax.dims.values import Role
+
+
+def _concatenate(view: View) -> list[Result]:
+    at, first = view.params["dimension"], view.ins[0]
+    for value in view.ins[1:]:
+        for n, axis in enumerate(value.axes):
+            if n != at:
+                unify(first.axes[n], axis)
+    joined = total([v.axes[at] for v in view.ins])
+    axes = tuple(joined if n == at else axis for n, axis in enumerate(first.axes))
+    for axis in axes:
+        view.note(Role.LINEAR, axis)
+    return [Result(axes)]
+
+
+def _slice(view: View) -> list[Result]:
+    value, axes = view.ins[0], []
+    strides = view.params["strides"] or (1,) * len(value.axes)
+    bounds = zip(view.params["start_indices"], view.params["limit_indices"], strides, strict=True)
+    for axis, (start, stop, stride) in zip(value.axes, bounds, strict=True):
+        if stride != 1 or stop <= start:
+            view.stay(axis, "only some of its entries are taken")
+            axes.append(fresh(-(-max(stop - start, 0) // stride)))
+            view.stay(axes[-1], "only some of its entries are taken")
+        else:
+            axes.append(run(axis, start, stop))
+        view.note(Role.LINEAR, axes[-1])
+    return [Result(tuple(axes), value.varies)]
+
+
+def _cut(now: Now) -> dict[str, Any]:
+    starts, stops = [], []
+    strides = now.op.params["strides"] or (1,) * len(now.ins[0])
+    given = zip(now.op.params["start_indices"], now.op.params["limit_indices"], strides)
+    for axis, (start, stop, stride) in zip(now.ins[0], given, strict=True):
+        starts.append(start if stride != 1 else now.point(axis, start))
+        stops.append(stop if stride != 1 else now.point(axis, stop))
+    return {"start_indices": tuple(starts), "limit_indices": tuple(stops)}
+
+
+def _split(view: View) -> list[Result]:
+    value, at, start, results = view.ins[0], view.params["axis"], 0, []
+    for size in view.params["sizes"]:
+        part = run(value.axes[at], start, start + size)
+        axes = tuple(part if n == at else axis for n, axis in enumerate(value.axes))
+        results.append(Result(axes, value.varies))
+        start += size
+        for axis in axes:
+            view.note(Role.LINEAR, axis)
+    return results
+
+
+def _shares(now: Now) -> dict[str, Any]:
+    at = now.op.params["axis"]
+    return {"sizes": tuple(now.size(axes[at]) for axes in now.outs)}
+
+
+def _pad(view: View) -> list[Result]:
+    value, axes = view.ins[0], []
+    for axis, (low, high, inner) in zip(value.axes, view.params["padding_config"], strict=True):
+        if inner or low < 0 or high < 0:
+            view.stay(axis, "entries are put between its own")
+            size = find(axis).size
+            axes.append(fresh(low + high + size + inner * max(size - 1, 0)))
+            view.stay(axes[-1], "entries are put between its own")
+            continue
+        parts = [*([fresh(low)] if low else []), axis, *([fresh(high)] if high else [])]
+        axes.append(total(parts))
+        view.note(Role.LINEAR, axis)
+    return [Result(tuple(axes))]
+
+
+def _padding(now: Now) -> dict[str, Any]:
+    config = []
+    for own, out, (low, high, inner) in zip(
+        now.ins[0], now.outs[0], now.op.params["padding_config"], strict=True
+    ):
+        if (low or high) and not inner and low >= 0 and high >= 0:
+            front = now.point(out, low)
+            low, high = front, now.size(out) - front - now.size(own)
+        config.append((low, high, inner))
+    return {"padding_config": tuple(config)}
+
+
+RULES = {
+    "concatenate": Rule(_concatenate),
+    "slice": Rule(_slice, _cut),
+    "split": Rule(_split, _shares),
+    "pad": Rule(_pad, _padding),
+}

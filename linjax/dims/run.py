@@ -1,0 +1,274 @@
+"""Running a traced program on leaves of other sizes.
+
+Every operation is bound again with the shapes that its axes' dimensions have now. Beside a kernel
+leaf ``W`` a folded pytree may hold
+
+    W_bias     a bias where the trace saw none
+    W_linear   makes linear coordinates beside those that ``W`` makes
+    W_down     a first factor: what is read goes through it before ``W`` reads it
+
+in the layout of the kernel.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from linjax.dims import fitting
+from linjax.dims.layout import number
+from linjax.dims.network import Network
+from linjax.dims.rules import RULES, elementwise
+from linjax.dims.rules.rule import Now
+from linjax.dims.sizes import Flat, Sizes, read_sizes
+from linjax.dims.values import Source
+from linjax.errors import StructureError
+from linjax.graph.maps import join
+from linjax.program.flat import Const, Op, Operand, Program, Ref
+
+Array = Any
+EXTRAS = ("bias", "linear", "down")
+
+
+class Extras(NamedTuple):
+    """Leaves that a fold put beside a kernel; None where absent."""
+
+    bias: Array | None = None
+    linear: Array | None = None
+    down: Array | None = None
+
+
+class Outcome(NamedTuple):
+    """What a run gives: the outputs, and the values that were asked for, by their numbers."""
+
+    outputs: Any
+    values: dict[int, Array]
+
+
+def execute(
+    network: Network, flat: Flat, inputs: Sequence[Array], taps: frozenset[int] = frozenset(),
+    probes: Mapping[int, Array] | None = None,
+) -> Outcome:  # fmt: skip
+    """Runs a network on original or folded leaves.
+
+    Args:
+      network: the traced network.
+      flat: its parameters by path.
+      inputs: the leaves of its inputs.
+      taps: numbers of values to return, too; those in a scan come with its steps in front.
+      probes: arrays to add to values, by number.
+
+    Raises:
+      StructureError: if the leaves don't fit the network, naming the path.
+    """
+    sizes = read_sizes(network, flat, inputs)
+    run = _Run(network, sizes, taps, dict(probes or {}))
+    for leaf in range(len(network.paths)):
+        own = Extras(*(flat.get(network.extra(leaf, kind)) for kind in EXTRAS))
+        if any(x is not None for x in own):
+            run.extras[leaf] = own
+    for key in network.varying:
+        if network.constant(key) in flat:
+            run.constants[key] = lax.stop_gradient(flat[network.constant(key)])
+    leaves = [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
+    outputs = run.program(network.layout.program, [*leaves, *inputs])
+    return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
+
+
+def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
+    """A leaf; one without entries where it is absent."""
+    path, held = network.paths[leaf], network.layout.values[network.ref(leaf)]
+    if path in flat:
+        return flat[path]
+    shape = sizes.shape(held)
+    if 0 not in shape:
+        raise StructureError(f"{join(path)}: missing, expected shape {shape}")
+    return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
+
+
+class _Run:
+    """One run of a program: its values so far, and those that were asked for."""
+
+    def __init__(
+        self, network: Network, sizes: Sizes, taps: frozenset[int], probes: dict[int, Array]
+    ) -> None:
+        self.network, self.layout, self.sizes = network, network.layout, sizes
+        self.taps, self.probes = taps, probes
+        self.extras: dict[int, Extras] = {}
+        self.constants: dict[tuple[int, int], Array] = {}
+        self.found: dict[int, Array] = {}
+        self.env: dict[int, Array] = {}
+
+    def program(self, program: Program, arguments: Sequence[Array]) -> list[Array]:
+        """Runs a program on some arguments."""
+        for ref, value in zip(program.inputs, arguments, strict=True):
+            self.put(ref, value)
+        for op in program.ops:
+            values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
+            for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
+                self.put(ref, result)
+        return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
+
+    def put(self, ref: Ref, value: Array) -> None:
+        """Keeps a value, with its probe added."""
+        if ref.id in self.probes:
+            value = value + self.probes[ref.id].reshape(value.shape).astype(value.dtype)
+        self.env[ref.id] = value
+        if ref.id in self.taps:
+            self.found[ref.id] = value
+
+    def read(self, op: Op, place: int, operand: Operand) -> Array:
+        """An operand, with its linear coordinates where they join."""
+        key = (number(op), place)
+        if isinstance(operand, Const):
+            return self.constants.get(key, operand.value)
+        value = self.env[operand.id]
+        joining = [(d, r) for d, r in self.network.merges.get(key, ()) if d in self.sizes.beside]
+        for dim, root in joining:
+            held = self.layout.values[operand.id]
+            value = fitting.merged(value, self.env[root], held, dim, self.sizes)
+        if joining and operand.id in self.taps:
+            self.found[operand.id] = value
+        return value
+
+    def apply(self, op: Op, values: list[Array]) -> tuple[Array, ...]:
+        """Applies an operation."""
+        if op.scan is not None:
+            return self.scan(op, values)
+        kernel = self.network.kernels.get(number(op))
+        if kernel is not None and kernel.leaf in self.extras:
+            return (self.product(op, values, kernel.data, self.extras[kernel.leaf]),)
+        return self.bind(op, values)
+
+    def bind(self, op: Op, values: list[Array]) -> tuple[Array, ...]:
+        """Applies a primitive at the sizes of now."""
+        if is_relu(op):
+            return (jax.nn.relu(values[0]),)  # the same values, and relu's own derivative at zero
+        rule = RULES.get(op.name)
+        held = [self.layout.operand(op, place) for place in range(len(op.inputs))]
+        outs = [self.layout.values[ref.id] for ref in op.outputs]
+        met = set().union(*(h.dims() for h in (*held, *outs)))
+        if rule is None or not met & self.sizes.changed:
+            return op.bind(*values)
+        beside = None
+        if op.name in elementwise.RULES and outs[0].source is Source.PARAMETER:
+            beside = set(outs[0].read)  # entries for linear coordinates only where these are read
+        for place, (own, operand) in enumerate(zip(held, op.inputs, strict=True)):
+            if isinstance(operand, Const) or op.name in elementwise.RULES:
+                values[place] = fitting.fitted(values[place], own, self.sizes, beside)
+        if op.name in ("sharding_constraint", "reshard"):
+            return tuple(values)  # what was meant for other shapes
+        sizes = self.sizes.of(outs[0])
+        now = Now(
+            op=op,
+            ins=tuple(h.spans for h in held),
+            outs=tuple(h.spans for h in outs),
+            values=tuple(values),
+            size=lambda span: span.now(sizes),
+            point=lambda span, index: span.point(index, sizes),
+        )
+        return op.bind(*values, **rule.resized(now))
+
+    def product(self, op: Op, values: list[Array], data: int, extras: Extras) -> Array:
+        """A product with a kernel that a fold has put something beside."""
+        kernel, source = op.inputs[1 - data], values[data]
+        result = None
+        if extras.down is not None:
+            down, up = self.viewed(kernel, extras.down), values[1 - data]
+            result = _factored(op, source, down, up, data)
+        elif 0 not in values[1 - data].shape or extras.linear is None:
+            result = _times(op, source, values[1 - data], data)
+        axes = self.network.made_axes(number(op))
+        if result is not None and extras.bias is not None:
+            shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
+            result = result + extras.bias.astype(result.dtype).reshape(shape)
+        if extras.linear is not None:
+            linear = _times(op, source, self.viewed(kernel, extras.linear), data)
+            parts = [linear] if result is None else [result, linear]
+            result = jnp.concatenate(parts, axis=axes[0])
+        return result
+
+    def viewed(self, operand: Operand, array: Array) -> Array:
+        """An array laid out as a kernel leaf is where it is used."""
+        way: list[Op] = []
+        while operand.id in self.layout.makers:
+            op = self.layout.makers[operand.id]
+            way.append(op)
+            operand = op.inputs[0]
+        for op in reversed(way):
+            if op.name not in ("copy", "name", "stop_gradient"):
+                array = op.bind(array)[0]  # only transposes, casts and the like
+        return array
+
+    def scan(self, op: Op, values: list[Array]) -> tuple[Array, ...]:
+        """Runs a body step by step; what belongs to its leaves is cut into steps with them."""
+        scan = op.scan
+        fixed = scan.consts + scan.carry
+        inside = {ref.id for o in scan.body.all_ops() for ref in o.outputs}
+        cut = {self.layout.values[ref.id].leaf for ref in scan.body.inputs[fixed:]}
+        extras = {n: own for n, own in self.extras.items() if n in cut}
+        probes = {n: own for n, own in self.probes.items() if n in inside}
+
+        def step(carry: Any, slices: Any) -> Any:
+            own, extra, probe = slices
+            run = _Run(self.network, self.sizes, self.taps, {**self.probes, **probe})
+            run.extras = {**self.extras, **extra}
+            run.constants = self.constants
+            results = run.program(scan.body, [*values[: scan.consts], *carry, *own])
+            found = {n: v for n, v in run.found.items() if n in inside}
+            return results[: scan.carry], (results[scan.carry :], found)
+
+        carry, (stacked, found) = lax.scan(
+            step, values[scan.consts : fixed], (values[fixed:], extras, probes),
+            length=scan.length, reverse=scan.reverse,
+        )  # fmt: skip
+        self.found.update(found)
+        return (*carry, *stacked)
+
+
+def _times(op: Op, source: Array, kernel: Array, data: int) -> Array:
+    """The product with another kernel; as many groups as it says."""
+    values = (source, kernel) if data == 0 else (kernel, source)
+    changed = {}
+    if op.name == "conv_general_dilated" and op.params["feature_group_count"] > 1:
+        numbers = op.params["dimension_numbers"]
+        channels = source.shape[numbers.lhs_spec[1]]
+        changed["feature_group_count"] = channels // kernel.shape[numbers.rhs_spec[1]]
+    return op.bind(*values, **changed)[0]
+
+
+def _factored(op: Op, source: Array, down: Array, up: Array, data: int) -> Array:
+    """A product with a kernel in two factors; one of them has a convolution's extent in space."""
+    if op.name == "dot_general":
+        (lc, rc), _ = op.params["dimension_numbers"]
+        contract = (lc, rc)[data], (rc, lc)[data]
+        inner = lax.dot_general(source, down, (contract, ((), ())), op.params["precision"])
+        last = ((inner.ndim - 1,), contract[1])
+        result = lax.dot_general(inner, up, (last, ((), ())), op.params["precision"])
+        made = up.ndim - len(contract[1])
+        return result if data == 0 else jnp.moveaxis(
+            result, range(result.ndim - made, result.ndim), range(made)
+        )
+    numbers = op.params["dimension_numbers"]
+    rank = len(numbers.lhs_spec) - 2
+    plain = {
+        "window_strides": (1,) * rank, "padding": ((0, 0),) * rank,
+        "lhs_dilation": (1,) * rank, "rhs_dilation": (1,) * rank,
+    }  # fmt: skip
+    first = all(up.shape[n] == 1 for n in numbers.rhs_spec[2:])
+    inner = op.bind(source, down, **({} if first else plain))[0]
+    # The result of the first is laid out as results are, the second reads it as inputs are.
+    order = [0] * inner.ndim
+    for out, own in zip(numbers.out_spec, numbers.lhs_spec, strict=True):
+        order[own] = out
+    return op.bind(inner.transpose(order), up, **(plain if first else {}))[0]
+
+
+def is_relu(op: Op) -> bool:
+    """Whether an operation is the ``max(z, 0)`` inside of ``jax.nn.relu``."""
+    if op.name != "max" or not op.custom:
+        return False
+    zero = op.inputs[1]
+    return isinstance(zero, Const) and zero.shape == () and float(zero.value) == 0.0

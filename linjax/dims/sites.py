@@ -1,0 +1,208 @@
+"""Sites: dimensions that parameters make and parameters read."""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from linjax.dims import merging
+from linjax.dims.layout import Held, Layout, Mark, number
+from linjax.dims.values import Role, Source
+from linjax.program.flat import Op, Ref
+
+
+class Form(Enum):
+    """What may be done with a site's coordinates."""
+
+    BENT = "bent"  # some are kept; the readers are refitted
+    STRAIGHT = "straight"  # any basis will do
+    PAIRED = "paired"  # two of them meet in a product: queries and keys
+    NORMED = "normed"  # a norm runs over them
+    BLOCKS = "blocks"  # each stands for several entries that keep their places: heads, groups
+
+
+class Product(NamedTuple):
+    """A product or convolution with a kernel.
+
+    Attributes:
+      op: the operation, by its first result.
+      data: the operand that depends on the inputs, by its place.
+      leaf: number of the kernel's leaf, None where the kernel is computed.
+    """
+
+    op: int
+    data: int
+    leaf: int | None
+
+
+class Site(NamedTuple):
+    """A dimension that can become smaller.
+
+    Attributes:
+      name: of the layer that makes it, unique in the network.
+      dim: its number in the layout.
+      width: number of coordinates in the traced network.
+      form: what may be done with them.
+      beside: dimensions that it is repeated along; each repeat keeps its own coordinates.
+      makers: the products that make it.
+      readers: the products that read it.
+      points: numbers of the values that they read.
+      linear: whether coordinates without their activation can come along.
+      fixed: whether some reader can't be refitted, its kernel being computed.
+    """
+
+    name: str
+    dim: int
+    width: int
+    form: Form
+    beside: tuple[int, ...]
+    makers: tuple[Product, ...]
+    readers: tuple[Product, ...]
+    points: tuple[int, ...]
+    linear: bool
+    fixed: bool
+
+
+class Refusal(NamedTuple):
+    """A dimension of the parameters that stays as it is, and why."""
+
+    name: str
+    reason: str
+
+
+_BENT = {Role.BENT, Role.GATED, Role.POOLED, Role.FILTERED, Role.SCALED}
+
+
+def find_sites(
+    layout: Layout, names: tuple[str, ...]
+) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
+    """Finds the sites of a network, in the order in which they are first read.
+
+    Args:
+      layout: the network's dimensions.
+      names: of the layers that the parameter leaves belong to.
+    """
+    ops = {number(op): op for op in layout.program.all_ops()}
+    order = {name: n for n, name in enumerate(ops)}
+    together = _together(layout)
+    found, refused, taken = list[Site](), list[Refusal](), dict[str, int]()
+    dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
+    for dim in sorted(dims):
+        if layout.traced[dim] < 2:
+            continue
+        marks = layout.marks.get(dim, ())
+        makers = tuple(products_of(layout, ops, marks, Role.MADE))
+        if not makers:
+            continue
+        name = _unique(_name(layout, names, dim, makers), taken)
+        reason = _reason(layout, dim, marks)
+        if reason:
+            refused.append(Refusal(name, reason))
+            continue
+        found.append(_site(layout, ops, dim, name, makers, together[dim]))
+    return tuple(sorted(found, key=lambda s: order[_first(s)])), tuple(refused)
+
+
+def _first(site: Site) -> int:
+    return min((p.op for p in site.readers), default=site.makers[0].op)
+
+
+def _site(
+    layout: Layout, ops: dict[int, Op], dim: int, name: str, makers: tuple[Product, ...],
+    beside: tuple[int, ...],
+) -> Site:  # fmt: skip
+    marks = layout.marks[dim]
+    readers = tuple(products_of(layout, ops, marks, Role.READ))
+    roles = {mark.role for mark in marks}
+    paired = [ops[m.op].inputs[m.operand] for m in marks if m.role is Role.PAIRED]
+    read = [ops[p.op].inputs[p.data] for p in readers]
+    points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
+    form = _form(roles)
+    fixed = any(p.leaf is None for p in readers)
+    linear = form is Form.BENT and not fixed and merging.merges(layout, dim) is not None
+    return Site(
+        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed
+    )
+
+
+def _form(roles: set[Role]) -> Form:
+    if Role.SUMMED in roles:
+        return Form.NORMED
+    if Role.BESIDE in roles:
+        return Form.BLOCKS
+    if Role.PAIRED in roles:
+        return Form.PAIRED
+    return Form.BENT if roles & _BENT else Form.STRAIGHT
+
+
+def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
+    """Why a dimension isn't a site, empty where it is."""
+    if layout.reasons[dim]:
+        return layout.reasons[dim][0]
+    roles = {mark.role for mark in marks}
+    if Role.READ not in roles and Role.PAIRED not in roles:
+        return "no parameters read it"
+    return ""
+
+
+def products_of(
+    layout: Layout, ops: dict[int, Op], marks: Iterable[Mark], role: Role
+) -> Iterable[Product]:
+    """The products with a role for a dimension, each once, in order."""
+    seen = set()
+    for mark in marks:
+        if mark.role is not role or mark.op in seen:
+            continue
+        seen.add(mark.op)
+        op = ops[mark.op]
+        data = next(
+            (k for k in range(len(op.inputs)) if layout.operand(op, k).source is Source.DATA), 0
+        )
+        kernel = layout.operand(op, 1 - data) if len(op.inputs) > 1 else None
+        yield Product(mark.op, data, None if kernel is None else kernel.leaf)
+
+
+def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
+    """By dimension, those that all leaves and values with it have, too: its repeats."""
+    common: dict[int, set[int]] = {}
+
+    def meet(dims: set[int]) -> None:
+        for dim in dims:
+            common[dim] = common[dim] & dims if dim in common else set(dims)
+
+    for spans in layout.leaves:
+        meet({d for s in spans for d in s.dims()})
+    for key, held in layout.values.items():
+        op = layout.makers.get(key)
+        loops = layout.loops[number(op)] if op is not None else ()
+        if held.source is Source.DATA or _spread(held):
+            meet(held.dims() | set(loops))
+    for (key, _), held in layout.constants.items():
+        varying = {
+            d for s, v in zip(held.spans, held.varies, strict=True) if v for d in s.dims()
+        }
+        for dim in varying:
+            common[dim] = common.get(dim, set()) & (held.dims() | set(layout.loops[key]))
+    kept = {d for spans in layout.leaves for s in spans for d in s.dims()}
+    sizes = layout.traced
+    return {
+        dim: tuple(sorted(d for d in own & kept if d != dim and sizes[d] > 1))
+        for dim, own in common.items()
+    }
+
+
+def _spread(held: Held) -> bool:
+    return held.source is Source.PARAMETER and held.leaf is None and any(held.varies)
+
+
+def _name(
+    layout: Layout, names: tuple[str, ...], dim: int, makers: tuple[Product, ...]
+) -> str:
+    leaf = next((p.leaf for p in makers if p.leaf is not None), None)
+    if leaf is None:
+        leaf = next(n for n, s in enumerate(layout.leaves) if any(dim in x.dims() for x in s))
+    return names[leaf]
+
+
+def _unique(name: str, taken: dict[str, int]) -> str:
+    taken[name] = taken.get(name, 0) + 1
+    return name if taken[name] == 1 else f"{name}#{taken[name]}"

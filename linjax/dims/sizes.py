@@ -1,0 +1,155 @@
+"""How large every dimension is now, read off the leaves' shapes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from linjax.dims.layout import Held
+from linjax.dims.network import Network
+from linjax.dims.span import Span
+from linjax.dims.values import Source
+from linjax.errors import StructureError
+from linjax.graph.maps import Path, join
+
+Array = Any
+Flat = Mapping[Path, Array]
+
+
+class Sizes(NamedTuple):
+    """Sizes of the dimensions.
+
+    Attributes:
+      kept: by dimension, coordinates with everything on their way.
+      beside: linear coordinates beside them, where there are any.
+      changed: dimensions that aren't what they were.
+    """
+
+    kept: dict[int, Any]
+    beside: dict[int, Any]
+    changed: frozenset[int]
+
+    def all(self, dim: int) -> Any:
+        """Coordinates of both kinds."""
+        return self.kept[dim] + self.beside.get(dim, 0)
+
+    def of(self, held: Held, at: int | None = None) -> Any:
+        """Sizes of dimensions in a value: parameters have entries for linear ones where read."""
+        if not self.beside or held.source is not Source.PARAMETER:
+            return self.all
+        if at is not None and not held.varies[at]:
+            return self.all
+        return lambda dim: self.all(dim) if dim in held.read else self.kept[dim]
+
+    def shape(self, held: Held) -> tuple[Any, ...]:
+        """The shape that a value has now."""
+        return tuple(s.now(self.of(held, n)) for n, s in enumerate(held.spans))
+
+
+class Equation(NamedTuple):
+    """An axis of a leaf, and how many entries it has."""
+
+    span: Span
+    size: int
+    where: str
+
+
+def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Sizes:
+    """Reads the sizes of all dimensions off the leaves and inputs.
+
+    Raises:
+      StructureError: if a leaf's shape doesn't fit the others, naming it.
+    """
+    layout = network.layout
+    beside = _beside(network, flat)
+    equations = list(_equations(network, flat, beside))
+    present = {d for e in equations for d in e.span.dims()}
+    held = {d for spans in layout.leaves for s in spans for d in s.dims()}
+    sizes = solve(equations, {d: 0 for d in held - present}, network)
+    for ref, value in zip(layout.inputs, inputs, strict=False):
+        for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
+            if not span.parts:
+                sizes[span.dim] = size
+    changed = {d for d, n in sizes.items() if layout.traced[d] is not n and layout.traced[d] != n}
+    return Sizes({**layout.traced, **sizes}, beside, frozenset(changed | set(beside)))
+
+
+def _beside(network: Network, flat: Flat) -> dict[int, int]:
+    """How many linear coordinates dimensions have."""
+    found: dict[int, int] = {}
+    for site in network.sites:
+        for maker in site.makers if site.linear else ():
+            extra = None if maker.leaf is None else flat.get(network.extra(maker.leaf, "linear"))
+            if extra is not None:
+                spans = network.layout.leaves[maker.leaf]
+                at = next(n for n, s in enumerate(spans) if s.dim == site.dim)
+                found[site.dim] = jnp.shape(extra)[at]
+    return found
+
+
+def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable[Equation]:
+    """What the leaves' shapes say; a factored kernel is read by its first factor."""
+    for leaf, (path, spans) in enumerate(zip(network.paths, network.layout.leaves, strict=True)):
+        if path not in flat:
+            continue
+        shape, down = jnp.shape(flat[path]), flat.get(network.extra(leaf, "down"))
+        if len(shape) != len(spans):
+            raise StructureError(f"{join(path)}: shape {shape}, expected {len(spans)} axes")
+        read = network.layout.values[network.ref(leaf)].read
+        for n, (span, size) in enumerate(zip(spans, shape, strict=True)):
+            inner = bool(read & set(span.dims()))
+            if down is not None and not inner and not _marked(network, span):
+                continue  # the extent of a kernel in space, which one of the factors has
+            size = jnp.shape(down)[n] if inner and down is not None else size
+            if inner:
+                size = size - sum(beside.get(d, 0) for d in span.dims() if span.dim == d)
+            yield Equation(span, size, f"{join(path)}, axis {n}")
+
+
+def _marked(network: Network, span: Span) -> bool:
+    return any(d in network.layout.marks for d in span.dims())
+
+
+def solve(equations: Iterable[Equation], known: dict[int, int], network: Network) -> dict[int, int]:
+    """Returns the sizes of the dimensions that the equations are about.
+
+    Where an axis is flattened from several that may all have changed, repeats (heads, groups)
+    are taken to be as many as they were.
+
+    Raises:
+      StructureError: if a leaf's shape doesn't fit the others, naming it.
+    """
+    sizes, waiting, traced = dict(known), list(equations), network.layout.traced
+    while waiting:
+        left = []
+        for equation in waiting:
+            unknown = {d for d in equation.span.dims() if d not in sizes}
+            if len(unknown) > 1:
+                left.append(equation)
+                continue
+            if unknown:
+                (dim,) = unknown
+                sizes[dim] = _alone(equation, dim, sizes, traced)
+            now = equation.span.now(sizes.__getitem__)
+            if now != equation.size:
+                raise StructureError(f"{equation.where}: {equation.size} entries, expected {now}")
+        if len(left) == len(waiting):
+            dims = [d for e in left for d in e.span.dims() if d not in sizes]
+            dim = next((d for d in dims if d in network.repeats), dims[0])
+            sizes[dim] = traced[dim]
+        waiting = left
+    return sizes
+
+
+def _alone(equation: Equation, dim: int, sizes: dict[int, int], traced: dict[int, int]) -> int:
+    """The one size of an axis that isn't known."""
+    span, size = equation.span, equation.size
+    low = span.now(lambda d: 0 if d == dim else sizes[d])
+    step = span.now(lambda d: 1 if d == dim else sizes[d]) - low
+    if step == 0:
+        return traced[dim]
+    if size < low or (size - low) % step:
+        raise StructureError(
+            f"{equation.where}: {size} entries, expected {low} and a multiple of {step}"
+        )
+    return (size - low) // step

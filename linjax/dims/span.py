@@ -1,0 +1,159 @@
+"""Axes as static descriptions: sizes, where coordinates stand, and arrays taken along them."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.dims.space import Axis, Kind, find
+
+Array = Any
+Sizes = Callable[[int], Any]
+
+
+class Span(NamedTuple):
+    """An axis: a dimension by its number, or a product or sum of spans.
+
+    Attributes:
+      dim: number of the dimension, −1 for what is made of several.
+      size: number of entries in the traced network.
+      flattened: whether the parts are factors, the last one running fastest; else they stand
+        side by side.
+      parts: what it is made of, empty for a dimension.
+    """
+
+    dim: int
+    size: int
+    flattened: bool = False
+    parts: tuple["Span", ...] = ()
+
+    def dims(self) -> list[int]:
+        """The dimensions that it is made of, in order."""
+        return [d for p in self.parts for d in p.dims()] if self.parts else [self.dim]
+
+    def now(self, size: Sizes) -> Any:
+        """Its size where dimensions have other sizes."""
+        if not self.parts:
+            return size(self.dim)
+        sizes = [part.now(size) for part in self.parts]
+        return math.prod(sizes) if self.flattened else sum(sizes)
+
+    def point(self, index: int, size: Sizes) -> Any:
+        """Where a cut at an index of the traced network is now."""
+        if index in (0, self.size):
+            return 0 if index == 0 else self.now(size)
+        if self.flattened:
+            inner = math.prod(p.size for p in self.parts[1:])
+            if index % inner == 0:
+                own = math.prod(p.now(size) for p in self.parts[1:])
+                return self.parts[0].point(index // inner, size) * own
+            return index
+        at, now = 0, 0
+        for part in self.parts:
+            if index < at + part.size:
+                return now + part.point(index - at, size)
+            at, now = at + part.size, now + part.now(size)
+        return index
+
+
+Spans = tuple[Span, ...]
+
+
+class Numbering:
+    """Numbers dimensions as they are met, and turns axes into spans."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+        self.atoms: list[Axis] = []
+        self._known: dict[int, Span] = {}
+
+    def span(self, axis: Axis) -> Span:
+        """The static description of an axis."""
+        axis = find(axis)
+        if axis.id not in self._known:
+            if axis.kind is Kind.ATOM:
+                self.numbers[axis.id] = len(self.atoms)
+                self.atoms.append(axis)
+                own = Span(self.numbers[axis.id], axis.size)
+            else:
+                parts = tuple(map(self.span, axis.parts))
+                own = Span(-1, axis.size, axis.kind is Kind.PRODUCT, parts)
+            self._known[axis.id] = own
+        return self._known[axis.id]
+
+
+def places(span: Span, dim: int, size: Sizes) -> np.ndarray:
+    """Where a dimension's coordinates stand in an axis: ``(occurrences, coordinates)``."""
+    if not span.parts:
+        return np.arange(size(dim))[None] if span.dim == dim else np.zeros((0, size(dim)), int)
+    found, sizes = [], [part.now(size) for part in span.parts]
+    for k, part in enumerate(span.parts):
+        own = places(part, dim, size)
+        if span.flattened:
+            outer, inner = math.prod(sizes[:k]), math.prod(sizes[k + 1 :])
+            before = np.arange(outer)[:, None, None, None] * (sizes[k] * inner)
+            own = before + np.arange(inner)[:, None, None] + own * inner
+            own = own.reshape(-1, own.shape[-1])
+        else:
+            own = own + sum(sizes[:k])
+        found.append(own)
+    return np.concatenate(found)
+
+
+class Cut(NamedTuple):
+    """Along which dimension an array is changed, and how.
+
+    Attributes:
+      dim: the dimension.
+      beside: dimensions that it is repeated along; all are among the array's.
+      size: sizes before the change.
+      change: a function of arrays with the repeats in front and the dimension last.
+    """
+
+    dim: int
+    beside: tuple[int, ...]
+    size: Sizes
+    change: Callable[[Array], Array]
+
+
+def transform(array: Array, spans: Spans, cut: Cut) -> Array:
+    """Changes an array along a dimension, wherever it stands; repeats keep their places.
+
+    Raises:
+      ValueError: if the dimension stands on two of its axes.
+    """
+    at = next((n for n, span in enumerate(spans) if cut.dim in span.dims()), None)
+    if at is None:
+        return array
+    if spans[at].parts:
+        return (_in_product if spans[at].flattened else _in_sum)(array, spans, at, cut)
+    wide = [n for n, s in enumerate(spans) if s.parts and set(cut.beside) & set(s.dims())]
+    if wide:  # a repeat that was flattened with others
+        return _in_product(array, spans, wide[0], cut)
+    if any(cut.dim in s.dims() for s in spans[at + 1 :]):
+        raise ValueError("a dimension on two axes of an array can't be changed at once")
+    front = [next(n for n, s in enumerate(spans) if s.dim == b) for b in cut.beside]
+    order = [*front, *(n for n in range(len(spans)) if n not in (*front, at)), at]
+    return cut.change(array.transpose(order)).transpose(np.argsort(order).tolist())
+
+
+def _in_product(array: Array, spans: Spans, at: int, cut: Cut) -> Array:
+    """Factors an axis, changes along one of its factors, and flattens it again."""
+    parts, shape = spans[at].parts, array.shape
+    split = array.reshape(*shape[:at], *(p.now(cut.size) for p in parts), *shape[at + 1 :])
+    new = transform(split, (*spans[:at], *parts, *spans[at + 1 :]), cut)
+    behind = at + len(parts)
+    return new.reshape(*new.shape[:at], math.prod(new.shape[at:behind]), *new.shape[behind:])
+
+
+def _in_sum(array: Array, spans: Spans, at: int, cut: Cut) -> Array:
+    """Cuts an axis into its parts, and changes those that the dimension is a part of."""
+    done, start = [], 0
+    for part in spans[at].parts:
+        stop = start + part.now(cut.size)
+        piece = array[(slice(None),) * at + (slice(start, stop),)]
+        done.append(transform(piece, (*spans[:at], part, *spans[at + 1 :]), cut))
+        start = stop
+    return (np if isinstance(array, np.ndarray) else jnp).concatenate(done, axis=at)

@@ -1,0 +1,59 @@
+"""What is known of a value while a program is read: its axes, and where it comes from."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from linjax.dims.space import Axes, Axis
+
+
+class Source(IntEnum):
+    """What a value depends on; the largest of its operands' holds."""
+
+    CONSTANT = 0
+    PARAMETER = 1
+    DATA = 2
+
+
+class Value(NamedTuple):
+    """A value's axes.
+
+    Attributes:
+      axes: one for each of its dimensions.
+      varies: which of them its entries differ along; along the others it was spread.
+      source: what it depends on.
+      leaf: number of the parameter leaf that it is a mere view of, None if it is none.
+    """
+
+    axes: Axes
+    varies: tuple[bool, ...]
+    source: Source
+    leaf: int | None = None
+
+    def along(self, axis: Axis) -> bool:
+        """Whether its entries differ along an axis of its own."""
+        return any(v for a, v in zip(self.axes, self.varies, strict=True) if a is axis)
+
+
+class Role(IntEnum):
+    """What an operation does to a dimension of its operand or result."""
+
+    MADE = 0  # a product with parameters makes it
+    READ = 1  # a product with parameters sums over it
+    PAIRED = 2  # a product of two data values sums over it
+    BESIDE = 3  # a product does the same for each of its coordinates: heads, groups, experts
+    FILTERED = 4  # parameters act on each coordinate, and on its surroundings
+    LINEAR = 5  # linear, the same for each coordinate
+    SCALED = 6  # affine, by numbers of the coordinate's own
+    BENT = 7  # a nonlinear function of each coordinate
+    GATED = 8  # multiplied by data, coordinate by coordinate
+    POOLED = 9  # nonlinear in its surroundings: a largest value
+    SUMMED = 10  # summed over: a norm, a mean
+
+
+class Touch(NamedTuple):
+    """An operation's role for an axis: of an operand by its number, or of the result (−1)."""
+
+    op: int
+    role: Role
+    axis: Axis
+    operand: int = -1
