@@ -1,0 +1,218 @@
+"""Which coordinates a site keeps, what stays linear beside them, and how the rest is rebuilt."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.engine.basis import elimination, straight_basis
+from linjax.fold.engine.directions import Left, linear_directions
+from linjax.fold.engine.linalg import floored, solve, symmetric
+from linjax.fold.engine.problem import Site, checked
+from linjax.fold.engine.pursuit import View, pursue_all
+from linjax.fold.engine.sight import Data, Sight, gathered, sights
+
+Array = np.ndarray
+
+
+class Choice(NamedTuple):
+    """A fold of a site: features ``f = [h_kept, z @ linear]``, or ``f = h @ basis``.
+
+    Attributes:
+      kept: ``(n, k)`` indices of the coordinates that are kept, ascending.
+      linear: ``(n, m, r)`` kernel of the linear ones.
+      basis: ``(n, m, k)`` of a straight site, else None.
+      decode: by point ``(n, k + r, m)`` R; a reader's kernel W becomes ``R W``.
+      offset: by point ``(n, m)`` c, with ``h ≈ f R + c``.
+      error: squared error on the rows that were fitted, summed over points and repeats.
+    """
+
+    kept: Array
+    linear: Array
+    basis: Array | None
+    decode: tuple[Array, ...]
+    offset: tuple[Array, ...]
+    error: float
+
+
+class _Part(NamedTuple):
+    """The fold of one repeat; decode and offset by distinct point."""
+
+    kept: Array
+    linear: Array
+    basis: Array | None
+    decode: list[Array]
+    offset: list[Array]
+    error: float
+
+
+def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
+    """Chooses k coordinates and r linear ones that together say most to a site's readers.
+
+    Args:
+      site: the site.
+      k: number of coordinates.
+      r: number of linear ones, 0 without linear sources.
+      ridge: weight of the noise that regressions are shrunk by.
+
+    Raises:
+      EvidenceError: the site's numbers don't fit, or aren't finite.
+      ValueError: there aren't so many coordinates.
+    """
+    checked(site)
+    if not 0 <= k <= site.width or not 0 <= r <= (site.width if site.sources else 0):
+        raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
+    if k == site.width:
+        return _whole(site, r)
+    data, index = gathered(site, ridge)
+    parts = [_part(site, data, i, k, r) for i in range(site.repeats)]
+    return Choice(
+        np.stack([part.kept for part in parts]),
+        np.stack([part.linear for part in parts]),
+        None if parts[0].basis is None else np.stack([part.basis for part in parts]),
+        tuple(np.stack([part.decode[i] for part in parts]) for i in index),
+        tuple(np.stack([part.offset[i] for part in parts]) for i in index),
+        sum(part.error for part in parts),
+    )
+
+
+def _whole(site: Site, r: int) -> Choice:
+    """The site as it is; linear coordinates beside it say nothing."""
+    n, m = site.repeats, site.width
+    decode = np.zeros((n, m + r, m))
+    decode[:, np.arange(m), np.arange(m)] = 1.0
+    points = len(site.points)
+    basis = decode.copy() if site.kind == "straight" else None
+    kept = np.tile(np.arange(m), (n, 1))
+    offsets = (np.zeros((n, m)),) * points
+    return Choice(kept, np.zeros((n, m, r)), basis, (decode,) * points, offsets, 0.0)
+
+
+def _part(site: Site, data: Data, repeat: int, k: int, r: int) -> _Part:
+    if site.kind == "aligned":
+        return _aligned(site, data, repeat, k)
+    seen = sights(site, data, repeat, few=False)
+    part = _straight(seen, k) if site.kind == "straight" else _bent(seen, k, r)
+    means = [test.mean[repeat] for test in data.test]
+    offset = [own + mean[: site.width] for own, mean in zip(part.offset, means, strict=True)]
+    return part._replace(offset=offset)
+
+
+def _aligned(site: Site, data: Data, repeat: int, k: int) -> _Part:
+    """Coordinates alone: the others are dropped, and nothing makes up for them."""
+    m = site.width
+    loss = np.zeros((m, m))
+    for own, metric in zip(data.train, data.metrics, strict=True):
+        mean = own.mean[repeat]
+        loss += metric[repeat] * (own.covariance[repeat] + np.outer(mean, mean))
+    order = elimination(symmetric(loss))
+    dropped, kept = order[: m - k], np.sort(order[m - k :])
+    decode = np.eye(m)[kept]
+    points = len(data.train)
+    error = float(loss[np.ix_(dropped, dropped)].sum())
+    return _Part(kept, np.zeros((m, 0)), None, [decode] * points, [np.zeros(m)] * points, error)
+
+
+def _straight(seen: list[Sight], k: int) -> _Part:
+    """The best basis; directions that say nothing are zero."""
+    m, found = seen[0].width, straight_basis(seen)[:, :k]
+    basis = np.zeros((m, k))
+    basis[:, : found.shape[1]] = found
+    decode, offset, error = [], [], 0.0
+    for sight in seen:
+        cross = basis.T @ sight.units
+        coefficients = solve(cross @ basis, cross)
+        decode.append(coefficients)
+        offset.append(-(sight.mean @ basis) @ coefficients)
+        error += _left(sight, coefficients, cross)
+    return _Part(np.arange(k), np.zeros((m, 0)), basis, decode, offset, error)
+
+
+def _left(sight: Sight, coefficients: Array, cross: Array) -> float:
+    """The part of the target's variance that a regression leaves."""
+    explained = float(np.sum((coefficients @ sight.target) * (cross @ sight.target)))
+    return max(float(np.sum(sight.units * sight.metric)) - explained, 0.0)
+
+
+def _bent(seen: list[Sight], k: int, r: int) -> _Part:
+    """Units and linear units.
+
+    The two choices depend on each other: units are pursued beside no, some and all directions
+    of the sources, directions are found given the units, and the best of the three is taken.
+    """
+    sources = len(seen[0].sources)
+    beside = [np.zeros((sources, 0))]
+    if r and k:
+        alone = [Left(sight.sources, sight.across.T @ sight.target) for sight in seen]
+        beside += [np.eye(sources), linear_directions(alone, r).kernel]
+    choices = []
+    for mix in beside:
+        kept = _pursued(seen, mix, k)
+        linear = np.zeros((sources, r))
+        if r:
+            found = linear_directions([_given(sight, kept) for sight in seen], r).kernel
+            linear[:, : found.shape[1]] = found
+        choices.append(_finished(seen, kept, linear))
+    return min(choices, key=lambda choice: choice.error)
+
+
+def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
+    """The k units that explain most of the targets beside linear units ``z @ mix``.
+
+    Where fewer say anything, others of the largest variance fill up the number.
+    """
+    order = pursue_all([_beside(sight, mix) for sight in seen], k)
+    if len(order) < k:
+        rest = np.setdiff1d(np.arange(seen[0].width), order)
+        variance = sum(np.diag(sight.units)[rest] for sight in seen)
+        order = np.concatenate([order, rest[np.argsort(-variance, kind="stable")][: k - len(order)]])
+    return np.sort(order)
+
+
+def _beside(sight: Sight, mix: Array) -> View:
+    """The units as they are beside linear units."""
+    if not mix.shape[1]:
+        return sight.view
+    m, aim = sight.width, sight.aim
+    across = sight.across @ mix
+    through = solve(
+        symmetric(mix.T @ sight.sources @ mix),
+        np.concatenate([across.T, across.T @ aim], axis=1),
+    )
+    left = sight.units - across @ through[:, :m]
+    cross = sight.units @ aim - across @ through[:, m:]
+    return View(symmetric(left), cross, np.diag(sight.units))
+
+
+def _given(sight: Sight, kept: Array) -> Left:
+    """Covariances of the sources, and of these with the target, given the kept units."""
+    m, across, target = sight.width, sight.across, sight.target
+    if not len(kept):
+        return Left(sight.sources, across.T @ target)
+    wanted = np.concatenate([across[kept], sight.units[kept] @ target], axis=1)
+    through = solve(sight.units[np.ix_(kept, kept)], wanted)
+    left = sight.sources - across[kept].T @ through[:, :m]
+    cross = across.T @ target - across[kept].T @ through[:, m:]
+    return Left(floored(left, sight.sources), cross)
+
+
+def _finished(seen: list[Sight], kept: Array, linear: Array) -> _Part:
+    """The coefficients and the error of a choice of units and directions."""
+    m, k = seen[0].width, len(kept)
+    dropped = np.setdiff1d(np.arange(m), kept)
+    decode, offset, error = [], [], 0.0
+    for sight in seen:
+        beside = sight.across[kept] @ linear
+        own = symmetric(linear.T @ sight.sources @ linear)
+        covariance = np.block([[sight.units[np.ix_(kept, kept)], beside], [beside.T, own]])
+        cross = np.concatenate([sight.units[kept], linear.T @ sight.across.T])
+        coefficients = np.zeros((k + linear.shape[1], m))
+        coefficients[:, dropped] = solve(covariance, cross[:, dropped])
+        coefficients[np.arange(k), kept] = 1.0
+        features = np.concatenate([sight.mean[kept], sight.mean[m:] @ linear])
+        shift = -features @ coefficients
+        shift[kept] = -sight.mean[kept]  # exactly: they are what they are
+        decode.append(coefficients)
+        offset.append(shift)
+        error += _left(sight, coefficients, cross)
+    linear = linear if len(linear) else np.zeros((m, 0))
+    return _Part(kept, linear, None, decode, offset, error)

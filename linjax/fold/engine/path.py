@@ -1,0 +1,124 @@
+"""Spending costs where they take away the most error: one greedy path over all budgets."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.engine.cost import State, Term, total
+from linjax.fold.engine.moves import Room
+from linjax.fold.engine.walk import Growing, Manner, Narrowing, Walk
+
+Array = np.ndarray
+
+BEYOND = 1e6
+"""How much dearer error is beyond what a site may lose."""
+GAIN = 1e-9
+"""Share of the error that growing a width has to take away."""
+TINY = np.finfo(np.float64).tiny
+
+
+class Caution(NamedTuple):
+    """How far predicted errors are trusted.
+
+    Attributes:
+      convexity: a site's error E of a total T is priced ``E (1 + convexity E / T)``.
+      cap: share of its total that a site may lose before anything else is left to lose:
+        predictions are first-order, and an empty site is far from first order.
+    """
+
+    convexity: float = 0.0
+    cap: float = 1.0
+
+
+class Prices(NamedTuple):
+    """What a network's widths cost, and what they predict.
+
+    Attributes:
+      sites: what each site may be narrowed to, at which error.
+      kernels: by kernel ``(s + 1,)`` errors of rank 0 … s; one number where it isn't factored.
+      terms: what the network costs.
+      multiple: ranks are multiples of this, from this on.
+      caution: how far errors are trusted.
+    """
+
+    sites: tuple[Room, ...]
+    kernels: tuple[Array, ...]
+    terms: tuple[Term, ...]
+    multiple: int = 1
+    caution: Caution = Caution()
+
+    @property
+    def start(self) -> State:
+        """The network as it is."""
+        units = tuple(len(room.errors) - 1 for room in self.sites)
+        return State(units, (0,) * len(units), (0,) * len(self.kernels))
+
+    def cost(self, state: State) -> float:
+        """Returns what the network costs."""
+        return total(self.terms, state)
+
+    def error(self, state: State) -> float:
+        """Returns the predicted squared output error: those of all sites and kernels, added."""
+        found = 0.0
+        for room, k, r in zip(self.sites, state.units, state.linears, strict=True):
+            found += room.errors[k, min(r, room.errors.shape[1] - 1)]
+        for curve, rank in zip(self.kernels, state.ranks, strict=True):
+            found += curve[min(rank, len(curve) - 1)] if rank else 0.0
+        return float(found)
+
+
+class Step(NamedTuple):
+    """A point on the path: widths, what they cost, and their predicted squared error."""
+
+    state: State
+    cost: float
+    error: float
+
+
+def _feared(errors: Array, caution: Caution) -> Array:
+    """Errors as they are priced."""
+    whole = max(float(errors.flat[0]), TINY)
+    share = errors / whole
+    beyond = np.maximum(share - caution.cap, 0.0) * BEYOND * whole
+    return errors * (1.0 + caution.convexity * share) + beyond
+
+
+def _walk(prices: Prices, state: State, manner: Manner) -> Walk:
+    rooms = tuple(
+        room._replace(errors=_feared(room.errors, prices.caution)) for room in prices.sites
+    )
+    curves = tuple(_feared(curve, prices.caution) for curve in prices.kernels)
+    return Walk(prices.terms, rooms, curves, prices.multiple, state, manner)
+
+
+def path(prices: Prices) -> Iterator[Step]:
+    """Yields ever smaller networks, each the previous one after its cheapest move.
+
+    The price of a move is the predicted error that it adds per cost that it saves. One path
+    serves every budget. It ends at the smallest valid network.
+    """
+    state = prices.start
+    walk = _walk(prices, state, Narrowing())
+    cost = prices.cost(state)
+    yield Step(state, cost, prices.error(state))
+    while (added := walk.step()) is not None:
+        cost += added
+        state = walk.ledger.state
+        yield Step(state, cost, prices.error(state))
+
+
+def filled(prices: Prices, state: State, budget: float) -> State:
+    """Returns wider widths: the most error taken away per cost, until nothing more fits."""
+    least = GAIN * max(prices.error(state), TINY)
+    growing = Growing(budget - prices.cost(state), least)
+    walk = _walk(prices, state, growing)
+    while (added := walk.step()) is not None:
+        growing.spare -= added
+        walk.doubt()
+    return walk.ledger.state
+
+
+def smallest(steps: Sequence[Step]) -> Step:
+    """Returns the smallest network of a path."""
+    return min(steps, key=lambda step: step.cost)

@@ -1,0 +1,117 @@
+"""Plans: the widths of all sites and kernels, read off paths that serve every budget."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.engine.cost import State
+from linjax.fold.engine.moves import Room
+from linjax.fold.engine.path import Prices, Step, filled, path, smallest
+from linjax.fold.engine.problem import Site, many_rows
+from linjax.fold.engine.surface import Surface
+
+Array = np.ndarray
+
+RIDGE = 1e-3
+"""Weight of the noise that regressions are shrunk by."""
+RIDGES = (1e-2, 1e-1, 0.5, 1e-5)
+"""Weights that are compared on held-out rows, where rows are few; the last one for networks that
+fold almost exactly."""
+CLOSE = 1.1
+"""Of plans whose predicted errors are this close that of the first weight in :data:`RIDGES`:
+held-out rows are few, too, and say little between them."""
+
+
+class Plan(NamedTuple):
+    """Widths for every site and kernel, and what was expected of them.
+
+    Attributes:
+      state: the widths.
+      cost: what the network costs; above the budget only if the smallest network is.
+      error: predicted relative output error, root mean square.
+      ridge: shrinkage that the fold uses.
+    """
+
+    state: State
+    cost: float
+    error: float
+    ridge: float
+
+
+class Curve(NamedTuple):
+    """What every size costs, refitted with one shrinkage.
+
+    Attributes:
+      ridge: the shrinkage.
+      prices: of widths.
+      steps: ever smaller networks, each the one before after its cheapest move.
+      scale: the outputs' variance in the metric of the errors.
+    """
+
+    ridge: float
+    prices: Prices
+    steps: tuple[Step, ...]
+    scale: float
+
+    def plan(self, state: State) -> Plan:
+        """Returns widths as a plan."""
+        relative = np.sqrt(self.prices.error(state) / max(self.scale, np.finfo(float).tiny))
+        return Plan(state, self.prices.cost(state), float(relative), self.ridge)
+
+    @property
+    def smallest(self) -> Step:
+        """The smallest network that there is."""
+        return smallest(self.steps)
+
+
+def ridges(sites: Iterable[Site]) -> tuple[float, ...]:
+    """Returns the weights of noise that compete: several where rows are few for the widths."""
+    return (RIDGE,) if all(map(many_rows, sites)) else RIDGES
+
+
+def room(site: Site, found: Surface, price: float = 1.0, fixed: bool = False) -> Room:
+    """Returns what a site may be narrowed to.
+
+    Args:
+      site: the site.
+      found: its errors.
+      price: what its errors are multiplied by, as measured folds say.
+      fixed: whether it stays as it is.
+    """
+    return Room(found.errors * price, site.least, site.multiple, fixed)
+
+
+def curve(ridge: float, prices: Prices, scale: float) -> Curve:
+    """Follows the path to the smallest network.
+
+    Args:
+      ridge: the shrinkage with which the prices were found.
+      prices: of widths.
+      scale: the outputs' variance in the metric of the errors.
+    """
+    return Curve(ridge, prices, tuple(path(prices)), scale)
+
+
+def within_budget(curves: Sequence[Curve], budget: float) -> Plan:
+    """Returns the plan of least predicted error that costs at most so much.
+
+    That of the smallest network there is, if the budget is below it.
+    """
+    plans = []
+    for own in curves:
+        fitting = (step for step in own.steps if step.cost <= budget)
+        step = next(fitting, own.smallest)
+        plans.append(own.plan(filled(own.prices, step.state, budget)))
+    fits = [plan for plan in plans if plan.cost <= budget] or plans
+    least = min(plan.error for plan in fits)
+    return next(plan for plan in fits if plan.error <= CLOSE * least)
+
+
+def within_error(curves: Sequence[Curve], error: float) -> Plan:
+    """Returns the smallest plan whose predicted relative output error is at most ``error``."""
+    plans = []
+    for own in curves:
+        good = [step for step in own.steps if step.error <= error**2 * own.scale]
+        plans.append(own.plan(smallest(good or own.steps[:1]).state))
+    return min(plans, key=lambda plan: plan.cost)

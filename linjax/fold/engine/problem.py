@@ -1,0 +1,180 @@
+"""What is folded: sites, the points that read them, and moments of their coordinates."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from linjax.errors import EvidenceError
+
+Array = np.ndarray
+Kind = Literal["bent", "straight", "aligned"]
+
+STILL = 1e-13
+"""Variance relative to the squared mean that is the rounding of a constant in single precision."""
+WANTED = 10
+"""Rows per coordinate from which one held-out fold says enough, and shrinkage isn't compared."""
+WANTED_WIDE = 2
+WIDE = 2000
+"""Coordinates from which the smaller number has to do: pricing takes seconds there."""
+
+
+class Moments(NamedTuple):
+    """First and second moments of a site's coordinates at one point, by folds of the rows.
+
+    Attributes:
+      count: ``(F,)`` rows in each fold, or their weight.
+      mean: ``(F, n, w)``, w being 2m with linear sources (``[h | z]``), else m.
+      covariance: ``(F, n, w, w)``, centred within the fold.
+    """
+
+    count: Array
+    mean: Array
+    covariance: Array
+
+
+class Point(NamedTuple):
+    """A place where a site is read.
+
+    Attributes:
+      moments: of the coordinates there.
+      metric: ``(n, m, m)`` Q: an error δ of the coordinates costs ``δ Q δᵀ`` at the outputs.
+        The errors of all points add up.
+    """
+
+    moments: Moments
+    metric: Array
+
+
+class Site(NamedTuple):
+    """A dimension of a network that can be narrowed.
+
+    Attributes:
+      name: what messages call it.
+      width: number of coordinates m.
+      repeats: number of times n that it stands in the network; every repeat keeps its own
+        coordinates, as many as the others.
+      kind: "bent" where coordinates are chosen and their readers refitted, "straight" where
+        any basis will do, "aligned" where coordinates are chosen and nothing can be refitted.
+      points: where it is read.
+      sources: whether the coordinates z without activation stand beside those with it, h.
+      noise: ``(n, m, m)`` covariance of z under independent noise on what makes it, of the
+        size of its variances; None for noise of z's own variances.
+      least: fewest coordinates.
+      multiple: widths are multiples of this, from this on.
+    """
+
+    name: str
+    width: int
+    repeats: int
+    kind: Kind
+    points: tuple[Point, ...]
+    sources: bool
+    noise: Array | None = None
+    least: int = 0
+    multiple: int = 1
+
+    @property
+    def coordinates(self) -> int:
+        """Number w of coordinates whose moments are needed."""
+        return 2 * self.width if self.sources else self.width
+
+
+class Frame(NamedTuple):
+    """Moments of some rows: how many, ``(n, w)`` means and ``(n, w, w)`` covariances."""
+
+    samples: float
+    mean: Array
+    covariance: Array
+
+
+def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
+    """Returns the moments of the rows in some folds, all by default.
+
+    Constants that vary by rounding alone don't vary.
+    """
+    chosen = list(range(len(moments.count)) if folds is None else folds)
+    count = np.asarray(moments.count, np.float64)[chosen]
+    weights = count / max(count.sum(), np.finfo(np.float64).tiny)
+    means = np.asarray(moments.mean, np.float64)[chosen]
+    mean = np.tensordot(weights, means, 1)
+    covariance = np.zeros(moments.covariance.shape[1:])
+    for weight, own, fold in zip(weights, means, chosen, strict=True):
+        covariance += weight * np.asarray(moments.covariance[fold], np.float64)
+        apart = own - mean
+        covariance += weight * apart[:, :, None] * apart[:, None, :]
+    variance = np.einsum("nii->ni", covariance)
+    moves = variance > STILL * mean**2
+    covariance *= moves[:, :, None] & moves[:, None, :]
+    return Frame(float(count.sum()), mean, (covariance + covariance.swapaxes(1, 2)) / 2)
+
+
+def samples(site: Site) -> float:
+    """Returns the fewest rows that any point has seen."""
+    return min((float(np.sum(point.moments.count)) for point in site.points), default=0.0)
+
+
+def many_rows(site: Site) -> bool:
+    """Whether there are so many rows that no regression on all coordinates overfits much."""
+    wanted = WANTED if site.coordinates < WIDE else WANTED_WIDE
+    return samples(site) >= wanted * site.coordinates
+
+
+def splits(site: Site) -> list[tuple[list[int], list[int]]]:
+    """Returns pairs of folds to fit on and to measure on: one if rows are many, else by turns.
+
+    With a single fold both are the same.
+    """
+    counts = np.min([point.moments.count for point in site.points], axis=0)
+    folds = [f for f, count in enumerate(counts) if count > 0]
+    if len(folds) < 2:
+        return [(folds, folds)]
+    held = folds[-1:] if many_rows(site) else folds
+    return [([f for f in folds if f != out], [out]) for out in held]
+
+
+def distinct(points: tuple[Point, ...]) -> tuple[tuple[Point, ...], tuple[int, ...]]:
+    """Returns points with moments of their own, and which of these each point became.
+
+    Metrics of points with the same moments (the same object) add up.
+    """
+    found: list[Point] = []
+    index = []
+    for point in points:
+        same = [i for i, own in enumerate(found) if own.moments is point.moments]
+        if same:
+            found[same[0]] = Point(point.moments, found[same[0]].metric + point.metric)
+        else:
+            found.append(point)
+        index.append(same[0] if same else len(found) - 1)
+    return tuple(found), tuple(index)
+
+
+def checked(site: Site) -> Site:
+    """Returns the site.
+
+    Raises:
+      EvidenceError: shapes don't fit, numbers aren't finite, or there are no rows.
+    """
+    n, m, w = site.repeats, site.width, site.coordinates
+    if not site.points:
+        raise EvidenceError(f"{site.name}: nothing reads it")
+    if site.sources and site.kind != "bent":
+        raise EvidenceError(f"{site.name}: a {site.kind} site has no linear sources")
+    wanted = [("noise", site.noise, (n, m, m))] if site.noise is not None else []
+    for i, point in enumerate(site.points):
+        folds = len(point.moments.count)
+        wanted += [
+            (f"mean at point {i}", point.moments.mean, (folds, n, w)),
+            (f"covariance at point {i}", point.moments.covariance, (folds, n, w, w)),
+            (f"metric at point {i}", point.metric, (n, m, m)),
+        ]
+    for what, array, shape in wanted:
+        if np.shape(array) != shape:
+            raise EvidenceError(
+                f"{site.name}: the {what} has shape {np.shape(array)}, not {shape}"
+            )
+        if not np.isfinite(np.sum(array)):
+            raise EvidenceError(f"{site.name}: the {what} is not finite")
+    if not splits(site)[0][0]:
+        raise EvidenceError(f"{site.name}: no fold of the rows has rows at every point")
+    return site

@@ -1,0 +1,135 @@
+"""Which units keep their activation: orthogonal matching pursuit on second moments."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+RELATIVE_FLOOR = 1e-4
+"""A unit is spent when the others explain all but this share of its variance."""
+
+
+class View(NamedTuple):
+    """The units as one point sees them.
+
+    Attributes:
+      covariance: ``(m, m)`` of the units.
+      cross: ``(m, q)`` their covariance with the target.
+      whole: ``(m,)`` the units' variances, where the covariance is what other features leave
+        of them: a unit of which almost nothing is left is spent.
+    """
+
+    covariance: Array
+    cross: Array
+    whole: Array | None = None
+
+
+class Pursuit(NamedTuple):
+    """Units in the order of their worth, with the triangular factor that orders them.
+
+    Attributes:
+      order: ``(k,)`` indices of the units, the most useful first.
+      factor: ``(m, k)`` pivoted Cholesky factor of the units' covariance.
+      explained: ``(k, q)`` the target's covariance with the orthonormalised units: the rows'
+        squared norms are the error that each unit takes away.
+    """
+
+    order: Array
+    factor: Array
+    explained: Array
+
+
+class _Reading:
+    """A view given the units picked so far."""
+
+    def __init__(self, view: View, steps: int) -> None:
+        m = len(view.covariance)
+        self.covariance = view.covariance
+        self.left = np.diag(view.covariance).copy()
+        floor = RELATIVE_FLOOR * (self.left if view.whole is None else view.whole)
+        self.floor = np.maximum(floor, np.finfo(np.float64).tiny)
+        self.rest = np.array(view.cross, np.float64)
+        self.factor = np.zeros((m, steps), order="F")
+        self.explained = np.zeros((steps, self.rest.shape[1]))
+        self.done = 0
+
+    def worth(self) -> Array:
+        """How much of the target each unit explains beyond those picked, −1 where spent."""
+        energy = np.einsum("iq,iq->i", self.rest, self.rest)
+        spent = np.full(len(self.left), -1.0)
+        return np.divide(energy, self.left, out=spent, where=self.left > self.floor)
+
+    def take(self, i: int) -> None:
+        """Picks a unit."""
+        j, size = self.done, np.sqrt(self.left[i])
+        column = (self.covariance[:, i] - self.factor[:, :j] @ self.factor[i, :j]) / size
+        self.factor[:, j], self.explained[j] = column, self.rest[i] / size
+        self.rest -= np.outer(column, self.explained[j])
+        self.left -= column**2
+        self.left[i] = -1.0
+        self.done += 1
+
+
+def pursue(view: View, steps: int | None = None) -> Pursuit:
+    """Orders units by how much of a target each explains beyond those before it.
+
+    Greedily picks the unit i that maximises ``‖R_i‖² / d_i``, R being the covariance of the
+    units with the target and d their variances, both given the units picked before: a rank-one
+    update of R and one column of a Cholesky factor per unit, ``m (k + q)`` operations each. Stops
+    early when all units left are combinations of those picked (dead and duplicated units are
+    never picked).
+
+    Args:
+      view: the units.
+      steps: the largest number of units to pick, all by default.
+
+    Returns:
+      The pursuit.
+
+    Reference: Pati, Rezaiifar & Krishnaprasad, Orthogonal Matching Pursuit, 1993.
+
+    >>> twice = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> pursue(View(twice, np.array([[1.0], [1.0], [2.0]]))).order.tolist()
+    [2, 0]
+    """
+    m = len(view.covariance)
+    steps = m if steps is None else min(steps, m)
+    reading = _Reading(view, steps)
+    order = np.zeros(steps, int)
+    for j in range(steps):
+        worth = reading.worth()
+        order[j] = np.argmax(worth)
+        if worth[order[j]] < 0:
+            return Pursuit(order[:j], reading.factor[:, :j], reading.explained[:j])
+        reading.take(order[j])
+    return Pursuit(order, reading.factor, reading.explained)
+
+
+def pursue_all(views: Sequence[View], steps: int | None = None) -> Array:
+    """Orders units by how much of the targets of all points each explains: ``(k,)``.
+
+    A unit is worth the sum over points, and spent when it is so at every point.
+
+    >>> both = [View(np.eye(2), np.array([[1.0], [0.0]])), View(np.eye(2), np.array([[0.0], [2.0]]))]
+    >>> pursue_all(both).tolist()
+    [1, 0]
+    """
+    if len(views) == 1:
+        return pursue(views[0], steps).order
+    m = len(views[0].covariance)
+    steps = m if steps is None else min(steps, m)
+    readings = [_Reading(view, steps) for view in views]
+    order: list[int] = []
+    for _ in range(steps):
+        worths = np.stack([reading.worth() for reading in readings])
+        open_ = worths.max(0) >= 0
+        if not open_.any():
+            break
+        i = int(np.argmax(np.where(open_, np.maximum(worths, 0.0).sum(0), -1.0)))
+        order.append(i)
+        for reading, worth in zip(readings, worths, strict=True):
+            if worth[i] >= 0:
+                reading.take(i)
+    return np.array(order, int)

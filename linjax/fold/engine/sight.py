@@ -1,0 +1,141 @@
+"""One repeat of a site as one point sees it: moments to fit on, others to measure on, a target."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.engine.linalg import JITTER, axes, inverse_scale, root
+from linjax.fold.engine.problem import Frame, Site, distinct, frame
+from linjax.fold.engine.pursuit import View
+from linjax.fold.engine.shrink import noise
+
+Array = np.ndarray
+
+TARGET_SHARE = 1e-4
+"""Variance of the target that may be left out of the search."""
+SEARCHED = 128
+"""Number of target directions that units are searched by for a surface: it is measured by all."""
+CHOSEN = 512
+"""Number of target directions that units are searched by for a fold."""
+
+
+class Sight(NamedTuple):
+    """What a point sees of one repeat.
+
+    Attributes:
+      width: number m of units.
+      train: ``(w, w)`` covariance of ``[h | z]`` to fit on, shrunk.
+      test: ``(w, w)`` covariance to measure on.
+      mean: ``(w,)`` on the rows that are fitted.
+      metric: ``(m, m)``.
+      target: ``(m, q)``: ``t = h @ target`` are the directions that count, in their size, the
+        largest first.
+      searched: how many of these units are searched by.
+    """
+
+    width: int
+    train: Array
+    test: Array
+    mean: Array
+    metric: Array
+    target: Array
+    searched: int
+
+    @property
+    def units(self) -> Array:
+        """Covariance of the units."""
+        return self.train[: self.width, : self.width]
+
+    @property
+    def sources(self) -> Array:
+        """Covariance of the linear sources."""
+        return self.train[self.width :, self.width :]
+
+    @property
+    def across(self) -> Array:
+        """``(m, m)`` covariance of the units with the linear sources."""
+        return self.train[: self.width, self.width :]
+
+    @property
+    def aim(self) -> Array:
+        """The part of the target that units are searched by."""
+        return self.target[:, : self.searched]
+
+    @property
+    def view(self) -> View:
+        """The units beside nothing else."""
+        return View(self.units, self.units @ self.aim)
+
+
+class Data(NamedTuple):
+    """A site's moments by point: those to fit on, shrunk, and those to measure on."""
+
+    train: tuple[Frame, ...]
+    test: tuple[Frame, ...]
+    metrics: tuple[Array, ...]
+
+
+def gathered(
+    site: Site, ridge: float, folds: tuple[list[int], list[int]] | None = None
+) -> tuple[Data, tuple[int, ...]]:
+    """Returns a site's moments at its distinct points, and which of these each point is.
+
+    Args:
+      site: the site.
+      ridge: weight of the noise that regressions are shrunk by; its size is that of all rows.
+      folds: folds of the rows to fit on and to measure on, all of them by default.
+    """
+    points, index = distinct(site.points)
+    train, test = [], []
+    for point in points:
+        whole = frame(point.moments)
+        fitted = whole if folds is None else frame(point.moments, folds[0])
+        covariance = fitted.covariance + ridge * noise(site, whole)
+        train.append(fitted._replace(covariance=covariance))
+        test.append(whole if folds is None else frame(point.moments, folds[1]))
+    metrics = tuple(np.asarray(point.metric, np.float64) for point in points)
+    return Data(tuple(train), tuple(test), metrics), index
+
+
+def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
+    """Returns what each distinct point sees of a repeat.
+
+    Args:
+      site: the site.
+      data: its moments.
+      repeat: which repeat.
+      few: whether targets are cut to the directions that hold almost all variance.
+    """
+    found = []
+    for train, test, metrics in zip(*data, strict=True):
+        metric, covariance = metrics[repeat], train.covariance[repeat]
+        units = covariance[: site.width, : site.width]
+        found.append(
+            Sight(
+                site.width, covariance, test.covariance[repeat], train.mean[repeat], metric,
+                wanted(units, metric, few), SEARCHED if few else CHOSEN,
+            )  # fmt: skip
+        )
+    return found
+
+
+def wanted(units: Array, metric: Array, few: bool) -> Array:
+    """Returns the target's principal directions as columns, in their size: ``(m, q)``."""
+    values, basis = axes(factor(units), metric)
+    if few:
+        behind = values.sum() - np.cumsum(values)
+        rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
+        values = values[:rank]
+    return basis[:, : len(values)] * np.sqrt(values)
+
+
+def factor(covariance: Array) -> Array:
+    """Returns L with ``L Lᵀ`` the covariance, the cheapest way; zero rows stay zero."""
+    inverse = inverse_scale(covariance)
+    scale = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    correlation = covariance * inverse[:, None] * inverse
+    correlation[np.diag_indices_from(correlation)] = 1.0 + JITTER**1.5
+    try:
+        return scale[:, None] * np.linalg.cholesky(correlation)
+    except np.linalg.LinAlgError:
+        return root(covariance).root

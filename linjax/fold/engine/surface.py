@@ -1,0 +1,242 @@
+"""Error surfaces: what keeping k coordinates and r linear ones of a site costs, held out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from linjax.fold.engine.basis import elimination, straight_basis
+from linjax.fold.engine.directions import Left, linear_directions
+from linjax.fold.engine.linalg import floored, forward, lower, solve, symmetric
+from linjax.fold.engine.problem import Site, checked, splits
+from linjax.fold.engine.pursuit import View, pursue, pursue_all
+from linjax.fold.engine.sight import Data, Sight, gathered, sights
+
+Array = np.ndarray
+
+LINEAR_LIMIT = 128
+"""Largest number of linear units."""
+TINY = np.finfo(np.float64).tiny
+
+
+class Surface(NamedTuple):
+    """What widths of a site cost.
+
+    Attributes:
+      errors: ``(m + 1, r + 1)`` squared errors with k coordinates and r linear ones, summed over
+        points and repeats, on rows that were not fitted; non-increasing in both.
+      total: what the site is worth: the error with nothing but the mean.
+    """
+
+    errors: Array
+    total: float
+
+
+def surface(site: Site, ridge: float) -> Surface:
+    """Returns a site's errors at every number of coordinates and of linear ones.
+
+    Args:
+      site: the site.
+      ridge: weight of the noise that regressions are shrunk by.
+
+    Raises:
+      EvidenceError: the site's numbers don't fit, or aren't finite.
+    """
+    checked(site)
+    found = []
+    for folds in splits(site):
+        data, _ = gathered(site, ridge, folds)
+        found.append(_added([_one(site, data, i) for i in range(site.repeats)]))
+    errors = _added(found) / len(found)
+    errors = np.minimum.accumulate(np.minimum.accumulate(np.maximum(errors, 0.0), 0), 1)
+    return Surface(errors, float(errors[0, 0]))
+
+
+def _added(surfaces: Sequence[Array]) -> Array:
+    """The sum of surfaces whose numbers of directions may differ."""
+    columns = max(s.shape[1] for s in surfaces)
+    return sum(np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces)
+
+
+def _one(site: Site, data: Data, repeat: int) -> Array:
+    """The surface of one repeat."""
+    if site.kind == "aligned":
+        return _aligned(data, repeat)[:, None]
+    if site.kind == "straight":
+        return _straight(sights(site, data, repeat, few=False))[:, None]
+    seen = sights(site, data, repeat, few=True)
+    alone = _without_linear(seen)
+    errors = _with_linear(seen, alone) if site.sources else alone[:, None]
+    errors[-1] = 0.0  # all units are the network itself
+    return errors
+
+
+def held_out(train: Array, cross: Array, covariance: Array, total: float) -> Array:
+    """Returns errors of nested regressions on rows that they were not fitted to.
+
+    Args:
+      train: ``(j, q)`` coefficients of features that are orthonormal on the training rows.
+      cross: ``(j, q)`` the features' covariance with the target on the other rows.
+      covariance: ``(j, j)`` the features' covariance there.
+      total: the target's variance there.
+
+    Returns:
+      ``(j + 1,)`` errors with the first 0 … j features.
+    """
+    quadratic = (train @ train.T) * covariance
+    inside = 2.0 * np.tril(quadratic, -1).sum(1) + np.diag(quadratic)
+    gain = 2.0 * np.einsum("jq,jq->j", train, cross) - inside
+    return total - np.concatenate([[0.0], np.cumsum(gain)])
+
+
+def grid(m: int) -> Array:
+    """Returns the numbers of kept units at which linear units are tried, about eight of them."""
+    powers = 2.0 ** np.arange(0, np.log2(max(m, 1)) + 1e-9, max(1.0, np.log2(max(m, 2)) / 7.0))
+    return np.unique(np.concatenate([[0], np.round(powers).astype(int), [m]]))
+
+
+def _scaled(errors: Array, sight: Sight) -> Array:
+    """Errors of the target's directions, scaled to all of its variance."""
+    units = sight.test[: sight.width, : sight.width]
+    whole = float(np.sum(units * sight.metric))
+    return errors * (whole / max(float(errors.flat[0]), TINY)) if whole > 0 else errors * 0.0
+
+
+def _total(sight: Sight) -> float:
+    units = sight.test[: sight.width, : sight.width]
+    return float(np.sum(sight.target * (units @ sight.target)))
+
+
+def _nested(sight: Sight, factor: Array, features: Array, fitted: Array) -> Array:
+    """Held-out errors of the first 0 … j of some features, given as columns over ``[h | z]``."""
+    m = sight.width
+    spread = sight.test @ features
+    cross = forward(factor, spread[:m].T @ sight.target)
+    covariance = forward(factor, forward(factor, features.T @ spread).T)
+    errors = held_out(forward(factor, fitted), cross, covariance, _total(sight))
+    return _scaled(errors, sight)
+
+
+def _straight(seen: list[Sight]) -> Array:
+    """Held-out errors of 0 … m directions of straight coordinates."""
+    m, basis = seen[0].width, straight_basis(seen)
+    total = np.zeros(m + 1)
+    for sight in seen:
+        spread = basis.T @ sight.units
+        errors = _nested(sight, lower(spread @ basis), basis, spread @ sight.target)
+        total += np.pad(errors, (0, m + 1 - len(errors)), mode="edge")
+    total[-1] = 0.0
+    return np.minimum.accumulate(np.maximum(total, 0.0))
+
+
+def _aligned(data: Data, repeat: int) -> Array:
+    """Errors of 0 … m coordinates where what is dropped is lost."""
+    train, test = (
+        sum(
+            metric[repeat]
+            * (own.covariance[repeat] + np.outer(own.mean[repeat], own.mean[repeat]))
+            for own, metric in zip(frames, data.metrics, strict=True)
+        )
+        for frames in (data.train, data.test)
+    )
+    order = elimination(train)
+    lost = test[np.ix_(order, order)]
+    added = 2.0 * np.tril(lost, -1).sum(1) + np.diag(lost)
+    errors = np.concatenate([[0.0], np.cumsum(added)])
+    return np.maximum.accumulate(np.maximum(errors, 0.0))[::-1].copy()
+
+
+def _without_linear(seen: list[Sight]) -> Array:
+    """Held-out errors with 0 … m units and no linear units."""
+    m = seen[0].width
+    total = np.zeros(m + 1)
+    order, factor = None, None
+    if len(seen) == 1:
+        pursuit = pursue(seen[0].view)
+        order, factor = pursuit.order, pursuit.factor[pursuit.order]
+    else:
+        order = pursue_all([sight.view for sight in seen])
+    for sight in seen:
+        own = lower(sight.units[np.ix_(order, order)]) if factor is None else factor
+        fitted = (sight.units @ sight.target)[order]
+        covariance = forward(own, forward(own, sight.test[np.ix_(order, order)]).T)
+        cross = forward(own, sight.test[order, :m] @ sight.target)
+        errors = held_out(forward(own, fitted), cross, covariance, _total(sight))
+        errors = np.minimum.accumulate(np.pad(errors, (0, m + 1 - len(errors)), mode="edge"))
+        total += _scaled(np.maximum(errors, 0.0), sight)
+    return total
+
+
+def _with_linear(seen: list[Sight], alone: Array) -> Array:
+    """The surface with linear units, given the errors without them.
+
+    The sources are projected out of the units before a pursuit, and at a handful of k the best
+    directions are found; in between the ratio to the error without linear units is
+    interpolated over log k.
+    """
+    m = seen[0].width
+    order = pursue_all([beside_sources(sight) for sight in seen])
+    ks = np.unique(np.minimum(grid(m), len(order)))
+    rank = min(sum(sight.target.shape[1] for sight in seen), m, LINEAR_LIMIT)
+    measured = np.stack([_at(seen, order[:k], rank) for k in ks])
+    ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], TINY)[:, None]
+    axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
+    spread = [np.interp(points, axis, column) for column in ratio.T[1:]]
+    error = alone[:, None] * np.stack([np.ones(m + 1), *spread], 1)
+    return np.minimum.accumulate(np.minimum.accumulate(np.maximum(error, 0.0), 0), 1)
+
+
+def beside_sources(sight: Sight) -> View:
+    """Returns the units as they are beside all linear sources."""
+    m, target = sight.width, sight.aim
+    through = solve(
+        sight.sources, np.concatenate([sight.across.T, sight.across.T @ target], axis=1)
+    )
+    left = sight.units - sight.across @ through[:, :m]
+    cross = sight.units @ target - sight.across @ through[:, m:]
+    return View(symmetric(left), cross, np.diag(sight.units))
+
+
+class _Given(NamedTuple):
+    """A point given kept units: their factor, and what is orthonormal to them."""
+
+    factor: Array
+    inputs: Array
+    explained: Array
+    left: Left
+
+
+def _given(sight: Sight, order: Array) -> _Given:
+    factor = lower(sight.units[np.ix_(order, order)])
+    inputs = forward(factor, sight.across[order])
+    explained = forward(factor, sight.units[order] @ sight.target)
+    left = floored(sight.sources - inputs.T @ inputs, sight.sources)
+    cross = sight.across.T @ sight.target - inputs.T @ explained
+    return _Given(factor, inputs, explained, Left(left, cross))
+
+
+def _at(seen: list[Sight], order: Array, rank: int) -> Array:
+    """Held-out errors with some units and 0 … rank linear units.
+
+    All features are made orthonormal on the fitted rows, so that coefficients are nested:
+    units by a Cholesky factor, linear units by what is left of the sources given the units.
+    """
+    given = [_given(sight, order) for sight in seen]
+    found = linear_directions([own.left for own in given], rank)
+    total = np.zeros(rank + 1)
+    for sight, own, (kernel, explained) in zip(seen, given, found.readings, strict=True):
+        m, mix = sight.width, own.inputs @ kernel
+        units = forward(own.factor, forward(own.factor, sight.test[np.ix_(order, order)]).T)
+        beside = forward(own.factor, sight.test[order, m:] @ kernel)
+        corner = beside - units @ mix
+        ours = kernel.T @ sight.test[m:, m:] @ kernel - beside.T @ mix - mix.T @ corner
+        covariance = np.block([[units, corner], [corner.T, ours]])
+        cross = forward(own.factor, sight.test[order, :m] @ sight.target)
+        linear = kernel.T @ sight.test[m:, :m] @ sight.target - mix.T @ cross
+        coefficients = np.concatenate([own.explained, explained])
+        errors = held_out(
+            coefficients, np.concatenate([cross, linear]), covariance, _total(sight)
+        )
+        errors = _scaled(errors, sight)[len(order) :]
+        total += np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
+    return total
