@@ -1,20 +1,28 @@
 """A traced network with its sites: what running, measuring and folding go by."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
-from linjax.dims.sites import Product, Refusal, Site, find_sites, products_of
+from linjax.dims.sites import PRODUCTS, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.values import Role, Source
 from linjax.graph.maps import Path, join
-from linjax.program.flat import Const, Ref
+from linjax.dims.span import Span
+from linjax.program.flat import Const, Op, Ref
 
 CONSTANTS = "linjax_constants"
 """Where a folded pytree has constants of the network that went along with its coordinates."""
+
+
+class Bias(NamedTuple):
+    """A leaf that is added to a product's result, or subtracted from it."""
+
+    leaf: int
+    sign: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +40,7 @@ class Network:
         values that they come from.
       repeats: dimensions that others are repeated along.
       varying: constants whose entries differ along a site's dimension, by operation and operand.
+      biases: by product, the leaf that is added to its result and to nothing else.
     """
 
     layout: Layout
@@ -43,6 +52,7 @@ class Network:
     merges: dict[tuple[int, int], tuple[tuple[int, int], ...]]
     repeats: frozenset[int]
     varying: tuple[tuple[int, int], ...]
+    biases: dict[int, tuple[Bias, ...]]
 
     def site(self, name: str) -> Site:
         """The site of this name."""
@@ -80,7 +90,7 @@ def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Pa
     for marks in layout.marks.values():
         for role in (Role.MADE, Role.READ):
             for product in products_of(layout, ops, marks, role):
-                if product.leaf is not None and ops[product.op].name in _PRODUCTS:
+                if product.leaf is not None and ops[product.op].name in PRODUCTS:
                     kernels[product.op] = product
     merges: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for site in sites:
@@ -97,10 +107,8 @@ def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Pa
         merges={key: tuple(own) for key, own in merges.items()},
         repeats=frozenset(d for site in sites for d in site.beside),
         varying=_varying(layout, dims),
+        biases=_biases(layout, kernels),
     )
-
-
-_PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def _varying(layout: Layout, dims: set[int]) -> tuple[tuple[int, int], ...]:
@@ -113,6 +121,62 @@ def _varying(layout: Layout, dims: set[int]) -> tuple[tuple[int, int], ...]:
                 if any(v and dims & set(s.dims()) for s, v in differs):
                     found.append((number(op), place))
     return tuple(found)
+
+
+def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias, ...]]:
+    """Finds leaves of one entry for each of a product's, behind it."""
+    users: dict[int, list[Op]] = {}
+    for op in layout.program.all_ops():
+        for operand in op.inputs:
+            if isinstance(operand, Ref):
+                users.setdefault(operand.id, []).append(op)
+    outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
+    leaves = [user.leaf for user in kernels.values()]
+    found = {}
+    for number_, product in kernels.items():
+        if leaves.count(product.leaf) > 1 or number_ in outputs:
+            continue
+        bias = _bias(layout, number_, product, users)
+        if bias is not None:
+            found[number_] = (bias,)
+    return found
+
+
+def _bias(
+    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
+) -> Bias | None:
+    ref = product
+    while len(users.get(ref, ())) == 1:
+        op = users[ref][0]
+        if op.name in ("reshape", "transpose", "squeeze", "convert_element_type", "copy"):
+            ref = number(op)  # laid out otherwise before the bias is added
+            continue
+        place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)
+        if op.name not in ("add", "sub", "add_any") or op.name == "sub" and place:
+            return None
+        other = layout.operand(op, 1 - place)
+        if other.source is not Source.PARAMETER or other.leaf is None:
+            return None
+        own = layout.operand(layout.makers[product], 1 - kernel.data)
+        made = [s for s in own.spans if not own.read & set(s.dims()) and _marked(layout, s)]
+        bias = [s for s in layout.leaves[other.leaf] if s.size > 1]
+        dims = [d for s in made if s.size > 1 for d in s.dims()]
+        if [d for s in bias for d in s.dims()] != dims:
+            return None
+        used = sum(_used(layout, o, other.leaf) for o in layout.program.all_ops())
+        return Bias(other.leaf, -1 if op.name == "sub" else 1) if used == 1 else None
+    return None
+
+
+def _used(layout: Layout, op: Op, leaf: int) -> bool:
+    """Whether an operation uses a leaf, and doesn't merely show it otherwise."""
+    if all(layout.values[ref.id].leaf == leaf for ref in op.outputs):
+        return False
+    return any(layout.operand(op, place).leaf == leaf for place in range(len(op.inputs)))
+
+
+def _marked(layout: Layout, span: Span) -> bool:
+    return any(d in layout.marks for d in span.dims())
 
 
 def layer_names(paths: tuple[Path, ...]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
+from linjax.dims.span import Spans, companions
 from linjax.dims.values import Role, Source
-from linjax.program.flat import Op, Ref
+from linjax.program.flat import Op, Operand, Ref
 
 
 class Form(Enum):
@@ -69,6 +70,8 @@ class Refusal(NamedTuple):
     reason: str
 
 
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
 _BENT = {Role.BENT, Role.GATED, Role.POOLED, Role.FILTERED, Role.SCALED}
 
 
@@ -118,10 +121,31 @@ def _site(
     points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
     form = _form(roles)
     fixed = any(p.leaf is None for p in readers)
-    linear = form is Form.BENT and not fixed and merging.merges(layout, dim) is not None
+    linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
     return Site(
         name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed
     )
+
+
+def _apart(layout: Layout, ops: dict[int, Op], dim: int, makers: tuple[Product, ...]) -> bool:
+    """Whether linear coordinates can be made by kernels of their own, and pass."""
+    for maker in makers:
+        spans = () if maker.leaf is None else layout.leaves[maker.leaf]
+        if ops[maker.op].name not in PRODUCTS or all(s.dim != dim for s in spans):
+            return False
+        if _rearranged(layout, ops[maker.op].inputs[1 - maker.data]):
+            return False
+    return merging.merges(layout, dim) is not None
+
+
+def _rearranged(layout: Layout, operand: Operand) -> bool:
+    """Whether a leaf is reshaped or cut on its way to a product."""
+    while isinstance(operand, Ref) and operand.id in layout.makers:
+        op = layout.makers[operand.id]
+        if op.name in ("reshape", "squeeze", "slice", "split", "broadcast_in_dim", "scan"):
+            return True
+        operand = op.inputs[0]
+    return False
 
 
 def _form(roles: set[Role]) -> Form:
@@ -165,25 +189,21 @@ def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
     """By dimension, those that all leaves and values with it have, too: its repeats."""
     common: dict[int, set[int]] = {}
 
-    def meet(dims: set[int]) -> None:
-        for dim in dims:
-            common[dim] = common[dim] & dims if dim in common else set(dims)
+    def meet(spans: Spans, loops: tuple[int, ...] = (), among: set[int] | None = None) -> None:
+        for dim, own in companions(spans, loops).items():
+            if among is None or dim in among:
+                common[dim] = common[dim] & own if dim in common else own
 
     for spans in layout.leaves:
-        meet({d for s in spans for d in s.dims()})
+        meet(spans)
     for key, held in layout.values.items():
         op = layout.makers.get(key)
-        loops = layout.loops[number(op)] if op is not None else ()
         if held.source is Source.DATA or _spread(held):
-            meet(held.dims() | set(loops))
+            meet(held.spans, layout.loops[number(op)] if op is not None else ())
     for (key, _), held in layout.constants.items():
-        varying = {
-            d for s, v in zip(held.spans, held.varies, strict=True) if v for d in s.dims()
-        }
-        for dim in varying:
-            common[dim] = common.get(dim, set()) & (held.dims() | set(layout.loops[key]))
-    kept = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    sizes = layout.traced
+        pairs = zip(held.spans, held.varies, strict=True)
+        meet(held.spans, layout.loops[key], {d for s, v in pairs if v for d in s.dims()})
+    kept, sizes = {d for spans in layout.leaves for s in spans for d in s.dims()}, layout.traced
     return {
         dim: tuple(sorted(d for d in own & kept if d != dim and sizes[d] > 1))
         for dim, own in common.items()

@@ -61,6 +61,36 @@ class Span(NamedTuple):
 Spans = tuple[Span, ...]
 
 
+def factors(span: Span) -> set[int]:
+    """The dimensions that every entry of an axis has a coordinate of."""
+    if not span.parts:
+        return {span.dim}
+    return set().union(*map(factors, span.parts)) if span.flattened else set()
+
+
+def companions(spans: Spans, loops: tuple[int, ...] = ()) -> dict[int, set[int]]:
+    """By dimension, those that an entry has a coordinate of wherever it has one of this."""
+    found: dict[int, set[int]] = {}
+    for n, span in enumerate(spans):
+        others = set(loops).union(*(factors(s) for k, s in enumerate(spans) if k != n))
+        for dim, own in _within(span):
+            found[dim] = found[dim] & (others | own) if dim in found else others | own
+    return found
+
+
+def _within(span: Span) -> list[tuple[int, set[int]]]:
+    """Every occurrence of a dimension in an axis, and the factors beside it."""
+    if not span.parts:
+        return [(span.dim, set())]
+    found = []
+    for k, part in enumerate(span.parts):
+        beside = set()
+        if span.flattened:
+            beside = set().union(*(factors(p) for j, p in enumerate(span.parts) if j != k))
+        found += [(dim, own | beside) for dim, own in _within(part)]
+    return found
+
+
 class Numbering:
     """Numbers dimensions as they are met, and turns axes into spans."""
 
@@ -157,3 +187,19 @@ def _in_sum(array: Array, spans: Spans, at: int, cut: Cut) -> Array:
         done.append(transform(piece, (*spans[:at], part, *spans[at + 1 :]), cut))
         start = stop
     return (np if isinstance(array, np.ndarray) else jnp).concatenate(done, axis=at)
+
+
+def exposed(array: Array, spans: Spans, cut: Cut) -> Array:
+    """Returns what stands along a dimension: ``(*repeats, samples, coordinates)``.
+
+    Everything else is a sample: rows, places, and occurrences where it stands several times.
+    """
+    found: list[Array] = []
+
+    def note(part: Array) -> Array:
+        front = part.shape[: len(cut.beside)]
+        found.append(part.reshape(*front, -1, part.shape[-1]))
+        return part
+
+    transform(array, spans, cut._replace(change=note))
+    return found[0] if len(found) == 1 else jnp.concatenate(found, axis=-2)

@@ -43,11 +43,12 @@ class Role(IntEnum):
     BESIDE = 3  # a product does the same for each of its coordinates: heads, groups, experts
     FILTERED = 4  # parameters act on each coordinate, and on its surroundings
     LINEAR = 5  # linear, the same for each coordinate
-    SCALED = 6  # affine, by numbers of the coordinate's own
-    BENT = 7  # a nonlinear function of each coordinate
-    GATED = 8  # multiplied by data, coordinate by coordinate
-    POOLED = 9  # nonlinear in its surroundings: a largest value
-    SUMMED = 10  # summed over: a norm, a mean
+    SHIFTED = 6  # a parameter leaf is added to it
+    SCALED = 7  # affine, by other numbers of the coordinate's own
+    BENT = 8  # a nonlinear function of each coordinate
+    GATED = 9  # multiplied by data, coordinate by coordinate
+    POOLED = 10  # nonlinear in its surroundings: a largest value
+    SUMMED = 11  # summed over: a norm, a mean
 
 
 class Touch(NamedTuple):

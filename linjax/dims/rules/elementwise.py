@@ -54,7 +54,7 @@ def _roles(view: View, results: list[Result]) -> None:
             view.note(_role(view, data, n, len(result.axes)), axis)
 
 
-def _role(view: View, data: list, n: int, rank: int) -> Role:
+def _role(view: View, data: list[Value], n: int, rank: int) -> Role:
     """What the operation does to the n-th axis."""
     name = view.op.name
     own = [v for v in view.ins if v.source is not Source.DATA]
@@ -62,7 +62,7 @@ def _role(view: View, data: list, n: int, rank: int) -> Role:
     if name in _SAME.split():
         return Role.LINEAR
     if name in _SUMS.split():
-        return Role.SCALED if scaled else Role.LINEAR
+        return (Role.SHIFTED if _by_leaf(own) else Role.SCALED) if scaled else Role.LINEAR
     if name in _PRODUCTS.split():
         if len(data) == 1:
             divided = name == "div" and view.ins[1].source is Source.DATA
@@ -72,6 +72,11 @@ def _role(view: View, data: list, n: int, rank: int) -> Role:
     if name == "select_n" and view.ins[0].source is not Source.DATA:
         return Role.SCALED if scaled else Role.LINEAR
     return Role.BENT
+
+
+def _by_leaf(own: list[Value]) -> bool:
+    """Whether the operands that don't depend on the inputs are leaves as they are."""
+    return all(v.leaf is not None for v in own)
 
 
 RULES = {

@@ -20,6 +20,19 @@ def _concatenate(view: View) -> list[Result]:
     return [Result(axes)]
 
 
+def _stack(view: View) -> list[Result]:
+    at, first = view.params["axis"], view.ins[0]
+    for value in view.ins[1:]:
+        for own, other in zip(first.axes, value.axes, strict=True):
+            unify(own, other)
+    for axis in first.axes:
+        view.note(Role.LINEAR, axis)
+    axes, varies = list(first.axes), [any(v) for v in zip(*(x.varies for x in view.ins))]
+    axes.insert(at, fresh(len(view.ins)))
+    varies.insert(at, True)
+    return [Result(tuple(axes), tuple(varies))]
+
+
 def _slice(view: View) -> list[Result]:
     value, axes = view.ins[0], []
     strides = view.params["strides"] or (1,) * len(value.axes)
@@ -91,6 +104,7 @@ def _padding(now: Now) -> dict[str, Any]:
 
 RULES = {
     "concatenate": Rule(_concatenate),
+    "stack": Rule(_stack),
     "slice": Rule(_slice, _cut),
     "split": Rule(_split, _shares),
     "pad": Rule(_pad, _padding),

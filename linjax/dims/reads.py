@@ -1,0 +1,134 @@
+"""Products as regressions: what they read as rows, their kernels as matrices.
+
+For a product with kernel leaf W, ``t = v W`` for every sample: v are the features that a place
+of the result is made of (for a convolution all taps of all channels). What a product does again
+and again with other kernels (heads, groups, experts, steps of a scan) stands in front.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from linjax.dims.network import Network
+from linjax.program.flat import Op
+
+Array = Any
+
+
+class Frame(NamedTuple):
+    """How a product's operands and result are laid out.
+
+    Attributes:
+      op: the product.
+      data: place of the operand that depends on the inputs.
+      made: number of axes of the kernel that the result has.
+      loops: number of scans that it stands in.
+    """
+
+    op: Op
+    data: int
+    made: int
+    loops: int
+
+
+def frame_of(network: Network, op: int) -> Frame:
+    """The layout of a product's operands."""
+    own, data = network.layout.makers[op], network.kernels[op].data
+    made = 1
+    if own.name == "dot_general":
+        contract, batch = _dot_axes(own, 1 - data)
+        made = len(network.layout.operand(own, 1 - data).spans) - len(contract) - len(batch)
+    return Frame(own, data, made, len(network.layout.loops[op]))
+
+
+def features(frame: Frame, source: Array, window: tuple[int, ...]) -> Array:
+    """What a product reads: ``(repeats, samples, features)``.
+
+    Args:
+      frame: the product.
+      source: its operand, steps of scans first.
+      window: shape of its kernel.
+    """
+    if frame.loops:
+        inner = frame._replace(loops=frame.loops - 1)
+        found = jax.vmap(lambda x: features(inner, x, window))(source)
+        return found.reshape(-1, *found.shape[2:])
+    if frame.op.name == "dot_general":
+        contract, batch = _dot_axes(frame.op, frame.data)
+        free = [n for n in range(source.ndim) if n not in (*contract, *batch)]
+        x = source.transpose(*batch, *free, *contract)
+        return x.reshape(math.prod(_all(source, batch)), math.prod(_all(source, free)), -1)
+    return _patches(frame.op, source, window)
+
+
+def _patches(op: Op, source: Array, window: tuple[int, ...]) -> Array:
+    numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
+    space = tuple(window[n] for n in numbers.rhs_spec[2:])
+    kept = {k: op.params[k] for k in ("window_strides", "padding", "lhs_dilation", "rhs_dilation")}
+    order = (numbers.lhs_spec[0], numbers.lhs_spec[1], *numbers.lhs_spec[2:])
+    x = lax.conv_general_dilated_patches(
+        source.transpose(order), space, **{**kept, "padding": list(kept["padding"])}
+    )  # rows, channels times taps, space
+    x = jnp.moveaxis(x, 1, -1).reshape(-1, groups, x.shape[1] // groups)
+    return jnp.moveaxis(x, 1, 0)
+
+
+def results(frame: Frame, result: Array) -> Array:
+    """What a product makes: ``(repeats, samples, made)``."""
+    if frame.loops:
+        inner = frame._replace(loops=frame.loops - 1)
+        found = jax.vmap(lambda x: results(inner, x))(result)
+        return found.reshape(-1, *found.shape[2:])
+    op = frame.op
+    if op.name == "dot_general":
+        b, last = len(_dot_axes(op, frame.data)[1]), result.ndim - frame.made
+        if frame.data == 1:  # the kernel's axes come first
+            order = [*range(b), *range(b + frame.made, result.ndim), *range(b, b + frame.made)]
+            result = result.transpose(order)
+        shape = result.shape
+        return result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1)
+    numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
+    x = jnp.moveaxis(result, numbers.out_spec[1], -1)
+    return jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
+
+
+def matrix(frame: Frame, kernel: Array) -> Array:
+    """A kernel as it is used, as ``(repeats, features, made)``."""
+    op = frame.op
+    if frame.loops:
+        inner = frame._replace(loops=frame.loops - 1)
+        found = np.stack([matrix(inner, k) for k in kernel])
+        return found.reshape(-1, *found.shape[2:])
+    if op.name == "dot_general":
+        contract, batch = _dot_axes(op, 1 - frame.data)
+        free = [n for n in range(kernel.ndim) if n not in (*contract, *batch)]
+        x = kernel.transpose(*batch, *contract, *free)
+        count = math.prod(_all(kernel, contract))
+        return x.reshape(math.prod(_all(kernel, batch)), count, -1)
+    numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
+    made, read, *space = numbers.rhs_spec
+    x = kernel.transpose(read, *space, made)
+    x = x.reshape(-1, groups, kernel.shape[made] // groups)
+    return np.moveaxis(np.asarray(x), 1, 0)
+
+
+def unmatrix(frame: Frame, value: Array, shape: tuple[int, ...]) -> Array:
+    """The kernel of this shape whose matrix is given: ``matrix`` undone."""
+    index = np.arange(math.prod(shape)).reshape(shape)
+    flat = np.empty(math.prod(shape), value.dtype)
+    flat[matrix(frame, index).reshape(-1)] = np.asarray(value).reshape(-1)
+    return flat.reshape(shape)
+
+
+def _dot_axes(op: Op, side: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Contracted and batch axes of an operand."""
+    contract, batch = op.params["dimension_numbers"]
+    return tuple(contract[side]), tuple(batch[side])
+
+
+def _all(value: Array, axes: Any) -> tuple[int, ...]:
+    return tuple(value.shape[n] for n in axes)

@@ -1,0 +1,52 @@
+"""The same network with every coordinate a second time, as it would arrive without activation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+
+from linjax.dims.network import Network
+from linjax.dims.sites import Site
+from linjax.dims.sizes import Flat, read_sizes
+from linjax.dims.span import Cut, transform
+
+Array = Any
+
+
+def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) -> dict[Any, Array]:
+    """Returns leaves of the same function in which linear coordinates come along.
+
+    What makes them is a copy of each kernel, and those that read them have zeros there.
+
+    Args:
+      network: the traced network.
+      flat: its parameters, without linear coordinates at these sites.
+      sites: those whose coordinates should come along; by default all that can.
+    """
+    chosen = [s for s in (network.sites if sites is None else sites) if s.linear]
+    now = read_sizes(network, flat)
+    result = dict(flat)
+    for site in chosen:
+        for leaf in {maker.leaf for maker in site.makers}:
+            result[network.extra(leaf, "linear")] = flat[network.paths[leaf]]
+    readers: dict[int, list[int]] = {}
+    for site in chosen:
+        for leaf in {reader.leaf for reader in site.readers}:
+            readers.setdefault(leaf, []).append(site.dim)
+    for leaf, dims in readers.items():
+        result[network.paths[leaf]] = _doubled(network, flat, leaf, dims, now.all)
+    return result
+
+
+def _doubled(network: Network, flat: Flat, leaf: int, dims: list[int], size: Any) -> Array:
+    """A kernel with as many rows of zeros as it has for these dimensions."""
+    value, spans, sizes = flat[network.paths[leaf]], network.layout.leaves[leaf], {}
+
+    def doubled(x: Array) -> Array:
+        return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)
+
+    for dim in dims:
+        cut = Cut(dim, (), lambda d: sizes.get(d, size(d)), doubled)
+        value = transform(jnp.asarray(value), spans, cut)
+        sizes[dim] = 2 * size(dim)
+    return value

@@ -1,0 +1,209 @@
+"""Writing a site's fold into the leaves: what makes it, what lies on its way, what reads it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linjax.dims.network import Network
+from linjax.dims.sites import Site
+from linjax.dims.span import Cut, transform
+from linjax.fold.engine.choose import Choice
+
+Array = np.ndarray
+
+
+class Written(NamedTuple):
+    """A network that is being folded.
+
+    Attributes:
+      flat: its leaves, on the host.
+      sizes: of all dimensions, linear coordinates counted where they are read.
+      shifts: by product, what a fold has added to its result so far, along the kernel's axes.
+    """
+
+    flat: dict[Any, Array]
+    sizes: dict[int, int]
+    shifts: dict[int, Array]
+
+
+def begun(network: Network, flat: dict[Any, Array]) -> Written:
+    """A network none of whose sites has been folded."""
+    host = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    return Written(host, dict(network.layout.traced), {})
+
+
+def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
+    """Returns the network with a site folded; sites are written in the order of execution."""
+    flat, shifts = dict(now.flat), dict(now.shifts)
+    r = choice.linear.shape[-1]
+    readers = {reader.leaf for reader in site.readers}
+    makers = {maker.leaf for maker in site.makers}
+    offset = list(choice.offset)
+    if r:
+        offset = _with_shifts(network, site, choice, shifts)
+        for leaf in makers:
+            kernel = flat[network.paths[leaf]]
+            flat[network.extra(leaf, "linear")] = _along(
+                network, now, site, leaf, kernel, _mixing(site, choice.linear)
+            )
+    for leaf, spans in enumerate(network.layout.leaves):
+        path = network.paths[leaf]
+        if path not in flat or not any(site.dim in s.dims() for s in spans):
+            continue
+        if site.dim in network.layout.values[network.ref(leaf)].read and leaf in readers:
+            point = _point(network, site, leaf)
+            decode = choice.decode[point]
+            _shift_reader(network, now, site, leaf, offset[point], flat, shifts)
+            change = _mixing(site, np.swapaxes(decode, -1, -2))
+        elif choice.basis is not None:
+            change = _mixing(site, choice.basis)
+        else:
+            change = _taking(site, choice.kept)
+        flat[path] = _along(network, now, site, leaf, flat[path], change)
+        linear = network.extra(leaf, "linear")
+        if linear in flat and leaf in readers:
+            flat[linear] = _along(network, now, site, leaf, flat[linear], change)
+    _constants(network, now, site, choice, flat)
+    for op, shift in shifts.items():
+        shifts[op] = _narrowed(network, now, site, op, shift, choice)
+    width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
+    return Written(flat, {**now.sizes, site.dim: width}, shifts)
+
+
+def _along(
+    network: Network, now: Written, site: Site, leaf: int, value: Array, change: Any
+) -> Array:
+    spans = network.layout.leaves[leaf]
+    return transform(value, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
+
+
+def _mixing(site: Site, matrices: Array) -> Any:
+    """Multiplies by a matrix for each repeat."""
+
+    def change(x: Array) -> Array:
+        front = x.shape[: len(site.beside)]
+        rows = x.reshape(matrices.shape[0], -1, x.shape[-1]).astype(np.float64)
+        mixed = rows @ matrices
+        return mixed.reshape(*front, *x.shape[len(front) : -1], -1).astype(x.dtype)
+
+    return change
+
+
+def _taking(site: Site, kept: Array) -> Any:
+    """Takes the coordinates of each repeat."""
+
+    def change(x: Array) -> Array:
+        front = x.shape[: len(site.beside)]
+        rows = x.reshape(kept.shape[0], -1, x.shape[-1])
+        index = np.broadcast_to(kept[:, None, :], (*rows.shape[:2], kept.shape[-1]))
+        taken = np.take_along_axis(rows, index, axis=-1)
+        return taken.reshape(*front, *x.shape[len(front) : -1], -1)
+
+    return change
+
+
+def _point(network: Network, site: Site, leaf: int) -> int:
+    """Which of a site's points a reader with this kernel reads."""
+    for reader in site.readers:
+        if reader.leaf == leaf:
+            operand = network.layout.makers[reader.op].inputs[reader.data]
+            return site.points.index(operand.id)
+    raise KeyError(leaf)
+
+
+def _with_shifts(
+    network: Network, site: Site, choice: Choice, shifts: dict[int, Array]
+) -> list[Array]:
+    """Offsets with what linear coordinates lack: results they are made beside were shifted."""
+    lacking = sum(shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts)
+    if isinstance(lacking, int):
+        return list(choice.offset)
+    k = choice.kept.shape[-1]
+    through = np.einsum("m,nmr->nr", lacking, choice.linear)
+    return [
+        own + np.einsum("nr,nrm->nm", through, decode[:, k:])
+        for own, decode in zip(choice.offset, choice.decode, strict=True)
+    ]
+
+
+def _shift_reader(
+    network: Network, now: Written, site: Site, leaf: int, offset: Array, flat: dict[Any, Array],
+    shifts: dict[int, Array],
+) -> None:  # fmt: skip
+    """Adds what a kernel makes of an offset of its features to its result."""
+    if not np.any(offset):
+        return
+    for reader in site.readers:
+        if reader.leaf != leaf:
+            continue
+        change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
+        shifts[reader.op] = shifts.get(reader.op, 0.0) + change
+        add_to_bias(network, flat, reader.op, change)
+
+
+def shifted(
+    network: Network, now: Written, site: Site, leaf: int, offset: Array, kernel: Array
+) -> Array:
+    """What a kernel makes of an offset, along the axes that it makes."""
+
+    def times(x: Array) -> Array:
+        front = x.shape[: len(site.beside)]
+        rows = x.reshape(offset.shape[0], -1, x.shape[-1]).astype(np.float64)
+        return (rows * (1.0 + offset[:, None])).reshape(*front, *x.shape[len(front) :])
+
+    kernel = kernel.astype(np.float64)
+    change = _along(network, now, site, leaf, kernel, times) - kernel
+    held = network.layout.values[network.ref(leaf)]
+    summed = [
+        n for n, s in enumerate(held.spans)
+        if held.read & set(s.dims()) or not any(d in network.layout.marks for d in s.dims())
+    ]  # fmt: skip
+    return change.sum(axis=tuple(summed))
+
+
+def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array) -> None:
+    """Adds to a product's result: in the bias behind it, or in a leaf of its own."""
+    leaf = network.kernels[op].leaf
+    for bias in network.biases.get(op, ()):
+        path = network.paths[bias.leaf]
+        own = flat[path]
+        flat[path] = (own + bias.sign * change.reshape(own.shape)).astype(own.dtype)
+        return
+    path = network.extra(leaf, "bias")
+    dtype = flat[network.paths[leaf]].dtype
+    flat[path] = (flat.get(path, 0.0) + change.astype(np.float64)).astype(dtype)
+
+
+def _narrowed(
+    network: Network, now: Written, site: Site, op: int, shift: Array, choice: Choice
+) -> Array:
+    """A shift of a product's result when what it makes is folded."""
+    leaf = network.kernels[op].leaf
+    held = network.layout.values[network.ref(leaf)]
+    spans = tuple(
+        s for s in held.spans
+        if not held.read & set(s.dims()) and any(d in network.layout.marks for d in s.dims())
+    )  # fmt: skip
+    if not any(site.dim in s.dims() for s in spans):
+        return shift
+    change = (
+        _taking(site, choice.kept) if choice.basis is None else _mixing(site, choice.basis)
+    )
+    return transform(shift, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
+
+
+def _constants(
+    network: Network, now: Written, site: Site, choice: Choice, flat: dict[Any, Array]
+) -> None:
+    """Constants of the network go along with the coordinates that they belong to."""
+    for key in network.varying:
+        held = network.layout.constants[key]
+        differs = zip(held.spans, held.varies, strict=True)
+        if any(v and site.dim in s.dims() for s, v in differs):
+            path = network.constant(key)
+            operand: Any = network.layout.makers[key[0]].inputs[key[1]]
+            value = flat.get(path, np.asarray(operand.value))
+            cut = Cut(
+                site.dim, site.beside, now.sizes.__getitem__, _taking(site, choice.kept)
+            )
+            flat[path] = transform(value, held.spans, cut)
