@@ -26,15 +26,15 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
     chosen = [s for s in (network.sites if sites is None else sites) if s.linear]
     now = read_sizes(network, flat)
     result = dict(flat)
-    for site in chosen:
-        for leaf in {maker.leaf for maker in site.makers}:
-            result[network.extra(leaf, "linear")] = flat[network.paths[leaf]]
     readers: dict[int, list[int]] = {}
     for site in chosen:
         for leaf in {reader.leaf for reader in site.readers}:
             readers.setdefault(leaf, []).append(site.dim)
     for leaf, dims in readers.items():
         result[network.paths[leaf]] = _doubled(network, flat, leaf, dims, now.all)
+    for site in chosen:
+        for leaf in {maker.leaf for maker in site.makers}:
+            result[network.extra(leaf, "linear")] = result[network.paths[leaf]]
     return result
 
 
