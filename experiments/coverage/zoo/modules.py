@@ -94,21 +94,13 @@ class Stacked(nnx.Module):
 def built(make: Any, *inputs: Any) -> Built:
     """The function of a module, its parameters plain dicts of arrays."""
     graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    kept, keys = nnx.split_state(state, lambda path, leaf: not is_key(leaf), ...)
-    shapes = nnx.to_pure_dict(kept)
-    del keys
 
     def apply(params: Any, *inputs: Any) -> Any:
-        state = nnx.clone(kept)
-        nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(graph, state)(*inputs)
+        now = nnx.clone(state)
+        nnx.replace_by_pure_dict(now, params)
+        return nnx.merge(graph, now)(*inputs)
 
-    return apply, filled(shapes), inputs
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a variable is the state of a random number generator."""
-    return isinstance(leaf, nnx.RngState)
+    return apply, filled(nnx.to_pure_dict(state)), inputs
 
 
 @model("nnx_mlp")
