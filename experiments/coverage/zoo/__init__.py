@@ -12,16 +12,43 @@ A new model is one function under `@model(name, package)` that returns
 """
 
 from experiments.coverage.zoo import (
-    attention,
     cells,
     convolutional,
     dense_outputs,
+    diffusers,
+    distributions,
+    equinox,
+    haiku,
+    huggingface,
+    keras,
     language,
+    modules,
     patches,
+    penzai,
     sequences,
     tables,
     translation,
 )
 from experiments.coverage.zoo.registry import MODELS, Built, Model, model
 
-__all__ = ["MODELS", "Built", "Model", "model"]
+# Importing a module registers its models; what they build from is imported when they are built.
+SOURCES = (
+    cells,
+    convolutional,
+    dense_outputs,
+    diffusers,
+    distributions,
+    equinox,
+    haiku,
+    huggingface,
+    keras,
+    language,
+    modules,
+    patches,
+    penzai,
+    sequences,
+    tables,
+    translation,
+)
+
+__all__ = ["MODELS", "SOURCES", "Built", "Model", "model"]

@@ -74,7 +74,9 @@ class Attention(nn.Module):
     cap: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, memory: Array | None = None, padding: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, memory: Array | None = None, padding: Array | None = None
+    ) -> Array:
         source = x if memory is None else memory
         groups = self.groups or self.heads
 

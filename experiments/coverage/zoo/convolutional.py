@@ -28,9 +28,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         window, strides = (self.size, self.size), (self.stride, self.stride)
-        conv = nn.Conv(
-            self.width, window, strides, feature_group_count=self.groups, use_bias=False
-        )
+        conv = nn.Conv(self.width, window, strides, feature_group_count=self.groups, use_bias=False)
         x = norm()(conv(x))
         return x if self.activation is None else self.activation(x)
 

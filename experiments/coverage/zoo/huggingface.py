@@ -194,9 +194,7 @@ def bart() -> Built:
 def whisper() -> Built:
     options = {**sides(), "num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": 16}
     inputs = {"input_features": normal(2, 8, 16)} | target()
-    return built(
-        "Whisper", "ForConditionalGeneration", options, inputs, input_shape=(1, 8, 16)
-    )
+    return built("Whisper", "ForConditionalGeneration", options, inputs, input_shape=(1, 8, 16))
 
 
 @model("hf_vit", NAME)

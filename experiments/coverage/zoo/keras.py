@@ -30,9 +30,7 @@ def built(make: Callable[[Any], Any], *inputs: jax.Array) -> Built:
     def weighs(variable: Any) -> bool:
         return jnp.issubdtype(variable.dtype, jnp.floating)
 
-    shapes = {
-        v.path: jax.ShapeDtypeStruct(v.shape, v.dtype) for v in net.variables if weighs(v)
-    }
+    shapes = {v.path: jax.ShapeDtypeStruct(v.shape, v.dtype) for v in net.variables if weighs(v)}
     if len(shapes) != sum(weighs(v) for v in net.variables):
         raise ValueError("two variables have the same path")
     fixed = {v.path: np.asarray(v.value) for v in net.variables if not weighs(v)}
@@ -72,9 +70,7 @@ def narrowed(module: str, name: str, side: int, factor: int) -> Built:
         code = importlib.import_module(f"keras.src.applications.{module}")
         code.layers = Narrow(keras.layers, factor)
         try:
-            return getattr(code, name)(
-                weights=None, input_shape=(side, side, 3), classes=CLASSES
-            )
+            return getattr(code, name)(weights=None, input_shape=(side, side, 3), classes=CLASSES)
         finally:
             code.layers = keras.layers
 

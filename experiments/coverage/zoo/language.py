@@ -132,8 +132,7 @@ def decoder(*blocks: nn.Module, **options: object) -> Built:
 @model("lm1b")
 def lm1b() -> Built:
     blocks = [
-        Block(lambda: Attention(causal=True), lambda: Feedforward(HIDDEN, "relu"))
-        for _ in range(2)
+        Block(lambda: Attention(causal=True), lambda: Feedforward(HIDDEN, "relu")) for _ in range(2)
     ]
     return decoder(*blocks, positions="sines")
 

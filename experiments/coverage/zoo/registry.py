@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def filled(shapes: Any, seed: int = 0) -> Any:
         key = str(getattr(last, "key", getattr(last, "name", getattr(last, "idx", last)))).lower()
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return jnp.ones(shape, leaf.dtype)
-        names = key.replace("/", "_").split("_")
+        names = re.split("[^a-z]+", key.rpartition("/")[2])
         if any(n in SCALES for n in names) and not ("weight" in names and len(shape) > 1):
             value = 1 + 0.3 * rng.uniform(-1, 1, shape)
         elif len(shape) > 1:
