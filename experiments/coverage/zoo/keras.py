@@ -67,7 +67,7 @@ def narrowed(module: str, name: str, side: int, factor: int) -> Built:
     """An application whose layers are all narrower by a factor."""
 
     def make(keras: Any) -> Any:
-        code = importlib.import_module(f"keras.src.applications.{module}")
+        code: Any = importlib.import_module(f"keras.src.applications.{module}")
         code.layers = Narrow(keras.layers, factor)
         try:
             return getattr(code, name)(weights=None, input_shape=(side, side, 3), classes=CLASSES)

@@ -1,6 +1,7 @@
 """Decoders of text in Flax Linen."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,7 @@ def llama_block() -> Block:
     )
 
 
-def decoder(*blocks: nn.Module, **options: object) -> Built:
+def decoder(*blocks: nn.Module, **options: Any) -> Built:
     """The decoder of these blocks, on short texts."""
     return linen(Decoder(blocks, **options), tokens(2, 12, vocabulary=VOCABULARY))
 

@@ -4,7 +4,6 @@ import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from experiments.coverage.zoo.registry import Built, filled, model, normal, tokens
@@ -78,9 +77,13 @@ class Stacked(nnx.Module):
     """Layers made by `vmap`, their weights stacked, run by `scan`."""
 
     def __init__(self, rngs: nnx.Rngs, layers: int = 3, width: int = 32):
-        make = nnx.vmap(Layer, in_axes=0, out_axes=0)
+        @nnx.split_rngs(splits=layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def make(rngs: nnx.Rngs) -> Layer:
+            return Layer(rngs)
+
         self.embed = nnx.Embed(64, width, rngs=rngs)
-        self.layers = make(rngs.fork(split=layers))
+        self.layers = make(rngs)
         self.head = nnx.Linear(width, 3, rngs=rngs)
 
     def __call__(self, words: Array) -> Array:

@@ -1,5 +1,8 @@
 """Recurrent, state space and dilated networks in Flax Linen."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +17,12 @@ Array = jax.Array
 class Texts(nn.Module):
     """Words through recurrent cells, the mean attended to, a classifier."""
 
-    cell: type[nn.RNNCellBase] = nn.OptimizedLSTMCell
+    cell: Callable[[int], nn.RNNCellBase] = nn.OptimizedLSTMCell
     both: bool = False
 
     @nn.compact
     def __call__(self, words: Array) -> Array:
-        x = nn.Embed(64, 24)(words)
+        x: Any = nn.Embed(64, 24)(words)
         if self.both:
             x = nn.Bidirectional(nn.RNN(self.cell(24)), nn.RNN(self.cell(24)))(x)
         else:
@@ -129,7 +132,7 @@ class WaveNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = nn.Dense(self.width)(x)
-        total = 0.0
+        total = jnp.zeros(())
         for k in range(3):
             conv = nn.Conv(2 * self.width, (2,), kernel_dilation=2**k, padding="CAUSAL")
             a, b = jnp.split(conv(x), 2, -1)
