@@ -131,7 +131,7 @@ class Attended(nn.Module):
 
 
 class Sets(nn.Module):
-    """Deep sets: every element through one network, the sum through another."""
+    """Deep sets: every element through one network, the largest through another."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
