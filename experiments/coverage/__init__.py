@@ -1,0 +1,1 @@
+"""How much of public architectures can be folded: `python -m experiments.coverage`."""

