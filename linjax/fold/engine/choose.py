@@ -164,7 +164,9 @@ def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
     if len(order) < k:
         rest = np.setdiff1d(np.arange(seen[0].width), order)
         variance = sum(np.diag(sight.units)[rest] for sight in seen)
-        order = np.concatenate([order, rest[np.argsort(-variance, kind="stable")][: k - len(order)]])
+        order = np.concatenate(
+            [order, rest[np.argsort(-variance, kind="stable")][: k - len(order)]]
+        )
     return np.sort(order)
 
 

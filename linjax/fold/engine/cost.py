@@ -163,7 +163,8 @@ class Ledger:
     def _polynomial(self, site: int) -> Polynomial:
         """What all terms of a site cost, as a polynomial of its widths."""
         if self._sums[site] is None:
-            parts, added = self._parts[site], {}
+            parts = self._parts[site]
+            added: Polynomial = {}
             for t in self._of_site[site]:
                 if t not in parts:
                     parts[t] = self._term(self.terms[t], site)

@@ -25,7 +25,7 @@ def curve(train: Array, test: Array, kernel: Array, metric: Array) -> Array:
       ``(min(p, q) + 1,)`` errors of ranks 0, 1, …, summed over repeats.
     """
     if kernel.ndim == 3:
-        return sum(map(curve, train, test, kernel, metric))
+        return np.sum(list(map(curve, train, test, kernel, metric)), axis=0)
     weighted = kernel @ metric_root(metric)
     basis = _axes(train, weighted).basis
     # What passes is x P Pᵀ C: its error is that of t less a projection, t = x M.
@@ -62,9 +62,7 @@ def factor(
       unchanged at the mean.
     """
     if kernel.ndim == 3:
-        found = [
-            factor(*each, rank) for each in zip(covariance, mean, kernel, metric, strict=True)
-        ]
+        found = [factor(*each, rank) for each in zip(covariance, mean, kernel, metric, strict=True)]
         down, up, change = map(np.stack, zip(*found, strict=True))
         return down, up, change
     basis = _axes(covariance, kernel @ metric_root(metric)).basis[:, :rank]

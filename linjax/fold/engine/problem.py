@@ -27,7 +27,7 @@ class Moments(NamedTuple):
       covariance: ``(F, n, w, w)``, centred within the fold.
     """
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of this name
     mean: Array
     covariance: Array
 
@@ -160,6 +160,7 @@ def checked(site: Site) -> Site:
         raise EvidenceError(f"{site.name}: nothing reads it")
     if site.sources and site.kind != "bent":
         raise EvidenceError(f"{site.name}: a {site.kind} site has no linear sources")
+    wanted: list[tuple[str, Array, tuple[int, ...]]]
     wanted = [("noise", site.noise, (n, m, m))] if site.noise is not None else []
     for i, point in enumerate(site.points):
         folds = len(point.moments.count)
@@ -170,10 +171,8 @@ def checked(site: Site) -> Site:
         ]
     for what, array, shape in wanted:
         if np.shape(array) != shape:
-            raise EvidenceError(
-                f"{site.name}: the {what} has shape {np.shape(array)}, not {shape}"
-            )
-        if not np.isfinite(np.sum(array)):
+            raise EvidenceError(f"{site.name}: the {what} has shape {np.shape(array)}, not {shape}")
+        if not np.isfinite(array).all():
             raise EvidenceError(f"{site.name}: the {what} is not finite")
     if not splits(site)[0][0]:
         raise EvidenceError(f"{site.name}: no fold of the rows has rows at every point")

@@ -112,9 +112,14 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
         units = covariance[: site.width, : site.width]
         found.append(
             Sight(
-                site.width, covariance, test.covariance[repeat], train.mean[repeat], metric,
-                wanted(units, metric, few), SEARCHED if few else CHOSEN,
-            )  # fmt: skip
+                site.width,
+                covariance,
+                test.covariance[repeat],
+                train.mean[repeat],
+                metric,
+                wanted(units, metric, few),
+                SEARCHED if few else CHOSEN,
+            )
         )
     return found
 

@@ -55,7 +55,8 @@ def surface(site: Site, ridge: float) -> Surface:
 def _added(surfaces: Sequence[Array]) -> Array:
     """The sum of surfaces whose numbers of directions may differ."""
     columns = max(s.shape[1] for s in surfaces)
-    return sum(np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces)
+    wide = [np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces]
+    return np.sum(wide, axis=0)
 
 
 def _one(site: Site, data: Data, repeat: int) -> Array:
@@ -133,8 +134,7 @@ def _aligned(data: Data, repeat: int) -> Array:
     """Errors of 0 … m coordinates where what is dropped is lost."""
     train, test = (
         sum(
-            metric[repeat]
-            * (own.covariance[repeat] + np.outer(own.mean[repeat], own.mean[repeat]))
+            metric[repeat] * (own.covariance[repeat] + np.outer(own.mean[repeat], own.mean[repeat]))
             for own, metric in zip(frames, data.metrics, strict=True)
         )
         for frames in (data.train, data.test)
@@ -234,9 +234,7 @@ def _at(seen: list[Sight], order: Array, rank: int) -> Array:
         cross = forward(own.factor, sight.test[order, :m] @ sight.target)
         linear = kernel.T @ sight.test[m:, :m] @ sight.target - mix.T @ cross
         coefficients = np.concatenate([own.explained, explained])
-        errors = held_out(
-            coefficients, np.concatenate([cross, linear]), covariance, _total(sight)
-        )
+        errors = held_out(coefficients, np.concatenate([cross, linear]), covariance, _total(sight))
         errors = _scaled(errors, sight)[len(order) :]
         total += np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
     return total
