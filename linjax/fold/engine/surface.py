@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
-from linjax.fold.engine.linalg import floored, forward, lower, solve, symmetric
+from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
 from linjax.fold.engine.problem import Site, checked, splits
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sight import Data, Sight, gathered, sights
@@ -177,9 +177,11 @@ def _with_linear(seen: list[Sight], alone: Array) -> Array:
     m = seen[0].width
     order = pursue_all([beside_sources(sight) for sight in seen])
     ks = np.unique(np.minimum(grid(m), len(order)))
+    ks = ks[(alone[ks] > ROUNDING * alone[0]) | (ks == 0)]  # a ratio to nothing says nothing
     rank = min(sum(sight.target.shape[1] for sight in seen), m, LINEAR_LIMIT)
     measured = np.stack([_at(seen, order[:k], rank) for k in ks])
-    ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], TINY)[:, None]
+    # More features don't make an error larger, but for what rows that weren't fitted say of it.
+    ratio = np.clip(measured / np.maximum(alone[ks], TINY)[:, None], 0.0, 1.0)
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
     spread = [np.interp(points, axis, column) for column in ratio.T[1:]]
     error = alone[:, None] * np.stack([np.ones(m + 1), *spread], 1)
