@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linjax.fold.engine.choose import choose
-from linjax.fold.engine.problem import Moments, Point, Site
+from linjax.fold.engine.problem import Goal, Moments, Point, Site
 from linjax.fold.engine.surface import surface
 from tests.fold.engine.build import Layer, decoded, metric, moments
 
@@ -295,3 +295,43 @@ def test_what_does_not_fit_is_refused():
     empty = site.points[0].moments._replace(count=np.zeros(2))
     with pytest.raises(ValueError, match="no fold"):
         surface(site._replace(points=(site.points[0]._replace(moments=empty),)), 1e-3)
+
+
+def _rows_of(layer, sources):
+    return np.concatenate([layer.h, layer.z], 1) if sources else layer.h
+
+
+@pytest.mark.parametrize("kind", ["bent", "straight"])
+@pytest.mark.parametrize("k", [0, 3, 8])
+def test_what_readers_should_get_may_be_another_network_s(kind, k):
+    layer = Layer(21)
+    sources, r = kind == "bent", 2 if kind == "bent" else 0
+    wish = layer.h @ (np.eye(8) + 0.3 * layer.rng.normal(size=(8, 8))) + 2.0
+    wish = wish + 0.1 * layer.rng.normal(size=wish.shape)
+    rows = _rows_of(layer, sources)
+    w = rows.shape[1]
+    joint = moments(np.concatenate([rows, wish], 1))
+    goal = Goal(joint.mean[..., w:], joint.covariance[..., :w, w:], joint.covariance[..., w:, w:])
+    site = layer.site(sources=sources)._replace(kind=kind)
+    aimed = site._replace(points=(site.points[0]._replace(goal=goal),))
+    choice = choose(aimed, k, r, 0.0)
+    z = layer.z if sources else None
+    features = layer.h @ choice.basis[0] if kind == "straight" else layer.h[:, choice.kept[0]]
+    one = [features, np.ones((len(wish), 1)), *([layer.z @ choice.linear[0]] if sources else [])]
+    one = np.concatenate(one, 1)
+    best = wish - one @ np.linalg.lstsq(one, wish, rcond=None)[0]
+    apart = wish - decoded(site, choice, layer.h, z)
+    q = site.points[0].metric[0]
+    size = np.sum(np.cov(wish.T, bias=True) * q)
+    error = np.sum((apart.T @ apart / len(apart)) * q)
+    np.testing.assert_allclose(error, np.sum((best.T @ best / len(best)) * q), atol=1e-5 * size)
+    np.testing.assert_allclose(choice.error, error, atol=1e-5 * size)
+    # Aiming at the coordinates themselves is the default.
+    own = moments(np.concatenate([rows, layer.h], 1))
+    goal = Goal(own.mean[..., w:], own.covariance[..., :w, w:], own.covariance[..., w:, w:])
+    same = choose(site._replace(points=(site.points[0]._replace(goal=goal),)), k, r, 1e-2)
+    plain = choose(site, k, r, 1e-2)
+    np.testing.assert_array_equal(same.kept, plain.kept)
+    np.testing.assert_allclose(
+        decoded(site, same, layer.h, z), decoded(site, plain, layer.h, z), atol=1e-4
+    )
