@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linjax.fold.engine.cost import Ledger, Monomial, State, Term, total
-from linjax.fold.engine.moves import Room
+from linjax.fold.engine.moves import Room, narrower, ranks_below
 from linjax.fold.engine.path import Caution, Prices, filled, path
 from linjax.fold.engine.plan import Curve, Plan, curve, within_budget, within_error
 
@@ -125,13 +125,14 @@ def test_paths_fall_to_the_smallest_network(seed):
     assert steps[-1].cost == 0.0
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=SEEDS)
-def test_every_step_is_the_cheapest_move(seed):
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, tangled=st.booleans())
+def test_every_step_is_the_cheapest_move(seed, tangled):
     """The lazy search takes what a search through everything would."""
-    from linjax.fold.engine.moves import narrower, ranks_below
-
     prices = _prices(seed)
+    if tangled:
+        terms = _random_terms(np.random.default_rng(seed), 3, 4, 10)
+        prices = prices._replace(terms=terms)
     steps = list(path(prices))
     for step, after in itertools.pairwise(steps):
         state, best = step.state, np.inf
