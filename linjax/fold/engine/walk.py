@@ -80,7 +80,7 @@ class Walk:
 
     Sites come first, then kernels. A best move whose neighbours have changed is looked for
     again only when it would be taken: meanwhile its price can only have become worse, unless
-    the neighbour or the move itself has to do with a factor.
+    either of them has to do with a factor: then it is looked for at once.
 
     Args:
       terms: what the network costs.
@@ -126,12 +126,13 @@ class Walk:
             units, linears = self._to[i]
             others, kernels = self.ledger.put_site(i, units, linears)
             self._candidates.pop(i, None)
-            # What taking a factor away saves grows where the kernel becomes smaller.
-            eager = {sites + j for j in kernels if self.ledger.ranks[j]}
+            # What taking a factor away saves grows where the kernel becomes smaller, what
+            # introducing one saves where linear coordinates come for nothing.
+            eager = {sites + j for j in kernels}
         else:
             others, kernels = self.ledger.put_rank(i - sites, self._to[i][0])
             eager = others | {sites + j for j in kernels}
-        self._stale[[*others, *(sites + j for j in kernels)]] = True
+        self._stale[list(others)] = True
         again = [i, *eager]
         self._stale[again], self._price[again] = True, -np.inf
 

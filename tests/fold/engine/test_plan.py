@@ -27,7 +27,13 @@ def _random_terms(rng, sites, kernels, count):
         )
 
     return tuple(
-        Term(side(), side(), int(rng.integers(-1, kernels)), float(rng.integers(1, 3)))
+        Term(
+            side(),
+            side(),
+            int(rng.integers(-1, kernels)),
+            float(rng.integers(1, 3)),
+            bool(rng.integers(2)),
+        )
         for _ in range(count)
     )
 
@@ -36,15 +42,16 @@ def _by_hand(terms, state):
     found = 0.0
     for term in terms:
         sides = []
-        for side in (term.inputs, term.outputs):
+        rank = state.ranks[term.kernel] if term.kernel >= 0 else 0
+        for made, side in enumerate((term.inputs, term.outputs)):
+            free = rank and made and term.carries
             value = 0.0
             for monomial in side:
                 product = monomial.coefficient
                 for site, kept in monomial.axes:
-                    product *= state.units[site] + (0 if kept else state.linears[site])
+                    product *= state.units[site] + (0 if kept or free else state.linears[site])
                 value += product
             sides.append(value)
-        rank = state.ranks[term.kernel] if term.kernel >= 0 else 0
         found += term.weight * (rank * sum(sides) if rank else sides[0] * sides[1])
     return found
 
