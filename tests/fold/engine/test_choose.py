@@ -335,3 +335,30 @@ def test_what_readers_should_get_may_be_another_network_s(kind, k):
     np.testing.assert_allclose(
         decoded(site, same, layer.h, z), decoded(site, plain, layer.h, z), atol=1e-4
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS),
+    ridge=st.sampled_from([0.0, 1e-3, 0.5]),
+    spread=st.sampled_from([0, 3, 6]),
+    points=st.integers(1, 2),
+)
+def test_coordinates_of_very_different_sizes(seed, kind, ridge, spread, points):
+    layer = Layer(seed)
+    scale = 10.0 ** layer.rng.uniform(-spread, spread, size=8)
+    layer.kernel, layer.bias = layer.kernel * scale, layer.bias * scale
+    layer.kernel[:, 0] = layer.kernel[:, 1]  # a duplicate but for its bias
+    sources = kind == "bent"
+    single = layer.site(sources=sources)
+    rows = single.points[0].moments
+    rounded = [Moments(*(a.astype(np.float32).astype(float) for a in rows)) for _ in range(points)]
+    read = tuple(Point(own, metric(layer.rng, 8, 3)[None]) for own in rounded)
+    site = single._replace(kind=kind, points=read)
+    found = surface(site, ridge)
+    assert np.isfinite(found.errors).all() and found.errors.max() == found.total
+    for k in (1, 5):
+        choice = choose(site, k, 2 if sources else 0, ridge)
+        assert all(np.isfinite(array).all() for array in (*choice.decode, *choice.offset))
+        assert choice.error <= found.total * 1.5
