@@ -25,7 +25,7 @@ def straight_basis(seen: Sequence[Sight]) -> Array:
     """
     if len(seen) == 1:
         return axes(root(seen[0].units).root, seen[0].metric).basis
-    inverse = root(sum(sight.units for sight in seen)).inverse
+    inverse = root(np.sum([sight.units for sight in seen], axis=0)).inverse
     gain = np.zeros((inverse.shape[1],) * 2)
     for sight in seen:
         whitened = inverse.T @ sight.units

@@ -61,7 +61,7 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
     checked(site)
     if not 0 <= k <= site.width or not 0 <= r <= (site.width if site.sources else 0):
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
-    if k == site.width:
+    if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
     data, index = gathered(site, ridge)
     parts = [_part(site, data, i, k, r) for i in range(site.repeats)]
@@ -92,8 +92,8 @@ def _part(site: Site, data: Data, repeat: int, k: int, r: int) -> _Part:
         return _aligned(site, data, repeat, k)
     seen = sights(site, data, repeat, few=False)
     part = _straight(seen, k) if site.kind == "straight" else _bent(seen, k, r)
-    means = [test.mean[repeat] for test in data.test]
-    offset = [own + mean[: site.width] for own, mean in zip(part.offset, means, strict=True)]
+    means = [goal.mean[repeat] for goal in data.goals]
+    offset = [own + mean for own, mean in zip(part.offset, means, strict=True)]
     return part._replace(offset=offset)
 
 
@@ -114,13 +114,14 @@ def _aligned(site: Site, data: Data, repeat: int, k: int) -> _Part:
 
 def _straight(seen: list[Sight], k: int) -> _Part:
     """The best basis; directions that say nothing are zero."""
-    m, found = seen[0].width, straight_basis(seen)[:, :k]
+    m = seen[0].width
+    found = straight_basis(seen)[:, :k] if k < m else np.eye(m)
     basis = np.zeros((m, k))
     basis[:, : found.shape[1]] = found
     decode, offset, error = [], [], 0.0
     for sight in seen:
-        cross = basis.T @ sight.units
-        coefficients = solve(cross @ basis, cross)
+        cross = basis.T @ sight.goal
+        coefficients = solve(symmetric(basis.T @ sight.units @ basis), cross)
         decode.append(coefficients)
         offset.append(-(sight.mean @ basis) @ coefficients)
         error += _left(sight, coefficients, cross)
@@ -130,7 +131,7 @@ def _straight(seen: list[Sight], k: int) -> _Part:
 def _left(sight: Sight, coefficients: Array, cross: Array) -> float:
     """The part of the target's variance that a regression leaves."""
     explained = float(np.sum((coefficients @ sight.target) * (cross @ sight.target)))
-    return max(float(np.sum(sight.units * sight.metric)) - explained, 0.0)
+    return max(sight.size - explained, 0.0)
 
 
 def _bent(seen: list[Sight], k: int, r: int) -> _Part:
@@ -142,7 +143,9 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
     sources = len(seen[0].sources)
     beside = [np.zeros((sources, 0))]
     if r and k:
-        alone = [Left(sight.sources, sight.across.T @ sight.target) for sight in seen]
+        alone = [
+            Left(sight.sources, sight.goal[len(sight.units) :] @ sight.target) for sight in seen
+        ]
         beside += [np.eye(sources), linear_directions(alone, r).kernel]
     choices = []
     for mix in beside:
@@ -164,7 +167,9 @@ def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
     if len(order) < k:
         rest = np.setdiff1d(np.arange(seen[0].width), order)
         variance = sum(np.diag(sight.units)[rest] for sight in seen)
-        order = np.concatenate([order, rest[np.argsort(-variance, kind="stable")][: k - len(order)]])
+        order = np.concatenate(
+            [order, rest[np.argsort(-variance, kind="stable")][: k - len(order)]]
+        )
     return np.sort(order)
 
 
@@ -176,41 +181,41 @@ def _beside(sight: Sight, mix: Array) -> View:
     across = sight.across @ mix
     through = solve(
         symmetric(mix.T @ sight.sources @ mix),
-        np.concatenate([across.T, across.T @ aim], axis=1),
+        np.concatenate([across.T, mix.T @ sight.goal[m:] @ aim], axis=1),
     )
     left = sight.units - across @ through[:, :m]
-    cross = sight.units @ aim - across @ through[:, m:]
+    cross = sight.goal[:m] @ aim - across @ through[:, m:]
     return View(symmetric(left), cross, np.diag(sight.units))
 
 
 def _given(sight: Sight, kept: Array) -> Left:
     """Covariances of the sources, and of these with the target, given the kept units."""
-    m, across, target = sight.width, sight.across, sight.target
+    m, across, goal = sight.width, sight.across, sight.goal @ sight.target
     if not len(kept):
-        return Left(sight.sources, across.T @ target)
-    wanted = np.concatenate([across[kept], sight.units[kept] @ target], axis=1)
+        return Left(sight.sources, goal[m:])
+    wanted = np.concatenate([across[kept], goal[kept]], axis=1)
     through = solve(sight.units[np.ix_(kept, kept)], wanted)
     left = sight.sources - across[kept].T @ through[:, :m]
-    cross = across.T @ target - across[kept].T @ through[:, m:]
+    cross = goal[m:] - across[kept].T @ through[:, m:]
     return Left(floored(left, sight.sources), cross)
 
 
 def _finished(seen: list[Sight], kept: Array, linear: Array) -> _Part:
     """The coefficients and the error of a choice of units and directions."""
     m, k = seen[0].width, len(kept)
-    dropped = np.setdiff1d(np.arange(m), kept)
     decode, offset, error = [], [], 0.0
     for sight in seen:
         beside = sight.across[kept] @ linear
         own = symmetric(linear.T @ sight.sources @ linear)
         covariance = np.block([[sight.units[np.ix_(kept, kept)], beside], [beside.T, own]])
-        cross = np.concatenate([sight.units[kept], linear.T @ sight.across.T])
-        coefficients = np.zeros((k + linear.shape[1], m))
-        coefficients[:, dropped] = solve(covariance, cross[:, dropped])
-        coefficients[np.arange(k), kept] = 1.0
+        cross = np.concatenate([sight.goal[kept], linear.T @ sight.goal[m:]])
+        coefficients = solve(covariance, cross)
+        if sight.own:  # kept units are what they are, exactly
+            coefficients[:, kept] = 0.0
+            coefficients[np.arange(k), kept] = 1.0
         features = np.concatenate([sight.mean[kept], sight.mean[m:] @ linear])
         shift = -features @ coefficients
-        shift[kept] = -sight.mean[kept]  # exactly: they are what they are
+        shift[kept] = -sight.mean[kept] if sight.own else shift[kept]
         decode.append(coefficients)
         offset.append(shift)
         error += _left(sight, coefficients, cross)

@@ -34,12 +34,25 @@ class Term(NamedTuple):
       kernel: index of the rank that it may have, −1 for none. Factored through s directions it
         costs ``weight s (Σ inputs + Σ outputs)``.
       weight: how often it is applied, bytes of a number.
+      carries: whether, where it is factored, linear coordinates that it makes are coordinates of
+        its factor and cost nothing to make: of the outputs kept ones alone count then. (There
+        are no more of them than directions that pass.)
     """
 
     inputs: tuple[Monomial, ...]
     outputs: tuple[Monomial, ...]
     kernel: int = -1
     weight: float = 1.0
+    carries: bool = False
+
+    def made(self, rank: int) -> tuple[Monomial, ...]:
+        """Returns what counts as made where the kernel has a rank."""
+        if not rank or not self.carries:
+            return self.outputs
+        return tuple(
+            Monomial(coefficient, tuple((i, True) for i, _ in axes))
+            for coefficient, axes in self.outputs
+        )
 
 
 class State(NamedTuple):
@@ -69,8 +82,8 @@ def total(terms: Sequence[Term], state: State) -> float:
 
     values = []
     for term in terms:
-        inputs, outputs = side(term.inputs), side(term.outputs)
         rank = state.ranks[term.kernel] if term.kernel >= 0 else 0
+        inputs, outputs = side(term.inputs), side(term.made(rank))
         values.append(term.weight * (rank * (inputs + outputs) if rank else inputs * outputs))
     return math.fsum(values)
 
@@ -86,6 +99,7 @@ class Ledger:
         self.terms = tuple(terms)
         self.units, self.linears = list(state.units), list(state.linears)
         self.ranks = list(state.ranks)
+        self._narrow = [term.made(1) for term in self.terms]
         self._members = [sorted(_sites(term)) for term in self.terms]
         self._of_site: list[list[int]] = [[] for _ in self.units]
         self._of_kernel: list[list[int]] = [[] for _ in self.ranks]
@@ -139,9 +153,9 @@ class Ledger:
         plain, slope = 0.0, 0.0
         for t in self._of_kernel[kernel]:
             term = self.terms[t]
-            inputs, outputs = self._value(term.inputs), self._value(term.outputs)
-            plain += term.weight * inputs * outputs
-            slope += term.weight * (inputs + outputs)
+            inputs = self._value(term.inputs)
+            plain += term.weight * inputs * self._value(term.outputs)
+            slope += term.weight * (inputs + self._value(self._narrow[t]))
         return np.where(ranks > 0, slope * ranks, plain)
 
     def _value(self, monomials: tuple[Monomial, ...]) -> float:
@@ -163,18 +177,21 @@ class Ledger:
     def _polynomial(self, site: int) -> Polynomial:
         """What all terms of a site cost, as a polynomial of its widths."""
         if self._sums[site] is None:
-            parts, added = self._parts[site], {}
+            parts = self._parts[site]
+            added: Polynomial = {}
             for t in self._of_site[site]:
                 if t not in parts:
-                    parts[t] = self._term(self.terms[t], site)
+                    parts[t] = self._term(t, site)
                 for power, coefficient in parts[t].items():
                     added[power] = added.get(power, 0.0) + coefficient
             self._sums[site] = added
         return self._sums[site]
 
-    def _term(self, term: Term, site: int) -> Polynomial:
-        inputs, outputs = self._side(term.inputs, site), self._side(term.outputs, site)
+    def _term(self, t: int, site: int) -> Polynomial:
+        term = self.terms[t]
         rank = self.ranks[term.kernel] if term.kernel >= 0 else 0
+        inputs = self._side(term.inputs, site)
+        outputs = self._side(self._narrow[t] if rank else term.outputs, site)
         found: Polynomial = {}
         if rank:
             for side in (inputs, outputs):

@@ -68,7 +68,7 @@ def lower(covariance: Array) -> Array:
         values, vectors = np.linalg.eigh((lifted + lifted.T) / 2)
         least = LEAST * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
         whole = vectors * np.sqrt(np.maximum(values, least))
-        upper = np.linalg.qr(whole.T, mode="r")
+        upper: Array = scipy.linalg.qr(whole.T, mode="r", check_finite=False)[0]
         return upper.T * np.where(np.diag(upper) < 0, -1.0, 1.0)
 
 
@@ -90,9 +90,7 @@ def descending(matrix: Array, limit: int | None = None) -> tuple[Array, Array]:
     if not n:
         return np.zeros(0), np.zeros((0, 0))
     few = None if limit is None or limit >= n // 2 else (n - limit, n - 1)
-    values, vectors = scipy.linalg.eigh(
-        symmetric(matrix), subset_by_index=few, check_finite=False
-    )
+    values, vectors = scipy.linalg.eigh(symmetric(matrix), subset_by_index=few, check_finite=False)
     return np.maximum(values[::-1], 0.0)[:limit], vectors[:, ::-1][:, :limit]
 
 

@@ -27,8 +27,24 @@ class Moments(NamedTuple):
       covariance: ``(F, n, w, w)``, centred within the fold.
     """
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of this name
     mean: Array
+    covariance: Array
+
+
+class Goal(NamedTuple):
+    """What a point's readers should get, where it isn't the coordinates themselves.
+
+    In a network of which a part is folded these are the original's: y.
+
+    Attributes:
+      mean: ``(F, n, m)`` of y.
+      cross: ``(F, n, w, m)`` covariance of the coordinates with y, centred within the fold.
+      covariance: ``(F, n, m, m)`` of y, likewise.
+    """
+
+    mean: Array
+    cross: Array
     covariance: Array
 
 
@@ -39,10 +55,12 @@ class Point(NamedTuple):
       moments: of the coordinates there.
       metric: ``(n, m, m)`` Q: an error δ of the coordinates costs ``δ Q δᵀ`` at the outputs.
         The errors of all points add up.
+      goal: what choices aim at, the coordinates themselves by default; surfaces don't know it.
     """
 
     moments: Moments
     metric: Array
+    goal: Goal | None = None
 
 
 class Site(NamedTuple):
@@ -108,6 +126,15 @@ def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
     return Frame(float(count.sum()), mean, (covariance + covariance.swapaxes(1, 2)) / 2)
 
 
+def with_goal(point: Point) -> Moments:
+    """Returns the moments of a point's coordinates and, beside them, of its goal: w + m."""
+    moments, goal = point.moments, point.goal
+    above = np.concatenate([moments.covariance, goal.cross], axis=3)
+    below = np.concatenate([np.swapaxes(goal.cross, 2, 3), goal.covariance], axis=3)
+    mean = np.concatenate([moments.mean, goal.mean], axis=2)
+    return Moments(moments.count, mean, np.concatenate([above, below], axis=2))
+
+
 def samples(site: Site) -> float:
     """Returns the fewest rows that any point has seen."""
     return min((float(np.sum(point.moments.count)) for point in site.points), default=0.0)
@@ -135,18 +162,23 @@ def splits(site: Site) -> list[tuple[list[int], list[int]]]:
 def distinct(points: tuple[Point, ...]) -> tuple[tuple[Point, ...], tuple[int, ...]]:
     """Returns points with moments of their own, and which of these each point became.
 
-    Metrics of points with the same moments (the same object) add up.
+    Metrics of points with the same moments and goal (the same objects) add up.
     """
     found: list[Point] = []
     index = []
     for point in points:
-        same = [i for i, own in enumerate(found) if own.moments is point.moments]
+        same = [i for i, own in enumerate(found) if _alike(own, point)]
         if same:
-            found[same[0]] = Point(point.moments, found[same[0]].metric + point.metric)
+            metric = found[same[0]].metric + point.metric
+            found[same[0]] = point._replace(metric=metric)
         else:
             found.append(point)
         index.append(same[0] if same else len(found) - 1)
     return tuple(found), tuple(index)
+
+
+def _alike(one: Point, other: Point) -> bool:
+    return one.moments is other.moments and one.goal is other.goal
 
 
 def checked(site: Site) -> Site:
@@ -160,6 +192,7 @@ def checked(site: Site) -> Site:
         raise EvidenceError(f"{site.name}: nothing reads it")
     if site.sources and site.kind != "bent":
         raise EvidenceError(f"{site.name}: a {site.kind} site has no linear sources")
+    wanted: list[tuple[str, Array, tuple[int, ...]]]
     wanted = [("noise", site.noise, (n, m, m))] if site.noise is not None else []
     for i, point in enumerate(site.points):
         folds = len(point.moments.count)
@@ -168,12 +201,16 @@ def checked(site: Site) -> Site:
             (f"covariance at point {i}", point.moments.covariance, (folds, n, w, w)),
             (f"metric at point {i}", point.metric, (n, m, m)),
         ]
+        if point.goal is not None:
+            wanted += [
+                (f"goal's mean at point {i}", point.goal.mean, (folds, n, m)),
+                (f"goal's cross at point {i}", point.goal.cross, (folds, n, w, m)),
+                (f"goal's covariance at point {i}", point.goal.covariance, (folds, n, m, m)),
+            ]
     for what, array, shape in wanted:
         if np.shape(array) != shape:
-            raise EvidenceError(
-                f"{site.name}: the {what} has shape {np.shape(array)}, not {shape}"
-            )
-        if not np.isfinite(np.sum(array)):
+            raise EvidenceError(f"{site.name}: the {what} has shape {np.shape(array)}, not {shape}")
+        if not np.isfinite(array).all():
             raise EvidenceError(f"{site.name}: the {what} is not finite")
     if not splits(site)[0][0]:
         raise EvidenceError(f"{site.name}: no fold of the rows has rows at every point")

@@ -112,8 +112,8 @@ def pursue_all(views: Sequence[View], steps: int | None = None) -> Array:
 
     A unit is worth the sum over points, and spent when it is so at every point.
 
-    >>> both = [View(np.eye(2), np.array([[1.0], [0.0]])), View(np.eye(2), np.array([[0.0], [2.0]]))]
-    >>> pursue_all(both).tolist()
+    >>> one, other = np.array([[1.0], [0.0]]), np.array([[0.0], [2.0]])
+    >>> pursue_all([View(np.eye(2), one), View(np.eye(2), other)]).tolist()
     [1, 0]
     """
     if len(views) == 1:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.engine.linalg import JITTER, axes, inverse_scale, root
-from linjax.fold.engine.problem import Frame, Site, distinct, frame
+from linjax.fold.engine.problem import Frame, Point, Site, distinct, frame, with_goal
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.shrink import noise
 
@@ -31,6 +31,9 @@ class Sight(NamedTuple):
       target: ``(m, q)``: ``t = h @ target`` are the directions that count, in their size, the
         largest first.
       searched: how many of these units are searched by.
+      goal: ``(w, m)`` covariance of the coordinates with what the readers should get.
+      size: variance of that in the metric.
+      own: whether it is the units themselves.
     """
 
     width: int
@@ -40,6 +43,9 @@ class Sight(NamedTuple):
     metric: Array
     target: Array
     searched: int
+    goal: Array
+    size: float
+    own: bool
 
     @property
     def units(self) -> Array:
@@ -64,7 +70,23 @@ class Sight(NamedTuple):
     @property
     def view(self) -> View:
         """The units beside nothing else."""
-        return View(self.units, self.units @ self.aim)
+        return View(self.units, self.goal[: self.width] @ self.aim)
+
+
+class Aimed(NamedTuple):
+    """A point's goal on the rows that are fitted: see :class:`~linjax.fold.engine.problem.Goal`.
+
+    Attributes:
+      mean: ``(n, m)``.
+      cross: ``(n, w, m)``, shrunk as if the goal moved with the units.
+      covariance: ``(n, m, m)``, likewise.
+      own: whether it is the units themselves.
+    """
+
+    mean: Array
+    cross: Array
+    covariance: Array
+    own: bool
 
 
 class Data(NamedTuple):
@@ -73,6 +95,7 @@ class Data(NamedTuple):
     train: tuple[Frame, ...]
     test: tuple[Frame, ...]
     metrics: tuple[Array, ...]
+    goals: tuple[Aimed, ...]
 
 
 def gathered(
@@ -83,18 +106,33 @@ def gathered(
     Args:
       site: the site.
       ridge: weight of the noise that regressions are shrunk by; its size is that of all rows.
-      folds: folds of the rows to fit on and to measure on, all of them by default.
+      folds: folds of the rows to fit on and to measure on, all of them by default; if given,
+        the goal is the units themselves.
     """
     points, index = distinct(site.points)
-    train, test = [], []
+    train, test, goals = [], [], []
     for point in points:
         whole = frame(point.moments)
         fitted = whole if folds is None else frame(point.moments, folds[0])
-        covariance = fitted.covariance + ridge * noise(site, whole)
-        train.append(fitted._replace(covariance=covariance))
+        added = ridge * noise(site, whole)
+        train.append(fitted._replace(covariance=fitted.covariance + added))
+        goals.append(
+            _aimed(site, point if folds is None else point._replace(goal=None), train[-1], added)
+        )
         test.append(whole if folds is None else frame(point.moments, folds[1]))
     metrics = tuple(np.asarray(point.metric, np.float64) for point in points)
-    return Data(tuple(train), tuple(test), metrics), index
+    return Data(tuple(train), tuple(test), metrics, tuple(goals)), index
+
+
+def _aimed(site: Site, point: Point, train: Frame, added: Array) -> Aimed:
+    m, w = site.width, site.coordinates
+    if point.goal is None:
+        covariance = train.covariance
+        return Aimed(train.mean[:, :m], covariance[:, :, :m], covariance[:, :m, :m], True)
+    whole = frame(with_goal(point))
+    cross = whole.covariance[:, :w, w:] + added[:, :, :m]
+    covariance = whole.covariance[:, w:, w:] + added[:, :m, :m]
+    return Aimed(whole.mean[:, w:], cross, covariance, False)
 
 
 def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
@@ -107,21 +145,28 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
       few: whether targets are cut to the directions that hold almost all variance.
     """
     found = []
-    for train, test, metrics in zip(*data, strict=True):
-        metric, covariance = metrics[repeat], train.covariance[repeat]
-        units = covariance[: site.width, : site.width]
+    for train, test, metrics, goal in zip(*data, strict=True):
+        metric, wished = metrics[repeat], goal.covariance[repeat]
         found.append(
             Sight(
-                site.width, covariance, test.covariance[repeat], train.mean[repeat], metric,
-                wanted(units, metric, few), SEARCHED if few else CHOSEN,
-            )  # fmt: skip
+                site.width,
+                train.covariance[repeat],
+                test.covariance[repeat],
+                train.mean[repeat],
+                metric,
+                wanted(wished, metric, few),
+                SEARCHED if few else CHOSEN,
+                goal.cross[repeat],
+                float(np.sum(wished * metric)),
+                goal.own,
+            )
         )
     return found
 
 
-def wanted(units: Array, metric: Array, few: bool) -> Array:
+def wanted(covariance: Array, metric: Array, few: bool) -> Array:
     """Returns the target's principal directions as columns, in their size: ``(m, q)``."""
-    values, basis = axes(factor(units), metric)
+    values, basis = axes(factor(covariance), metric)
     if few:
         behind = values.sum() - np.cumsum(values)
         rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1

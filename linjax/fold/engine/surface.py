@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
-from linjax.fold.engine.linalg import floored, forward, lower, solve, symmetric
+from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
 from linjax.fold.engine.problem import Site, checked, splits
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sight import Data, Sight, gathered, sights
@@ -55,7 +55,8 @@ def surface(site: Site, ridge: float) -> Surface:
 def _added(surfaces: Sequence[Array]) -> Array:
     """The sum of surfaces whose numbers of directions may differ."""
     columns = max(s.shape[1] for s in surfaces)
-    return sum(np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces)
+    wide = [np.pad(s, ((0, 0), (0, columns - s.shape[1])), mode="edge") for s in surfaces]
+    return np.sum(wide, axis=0)
 
 
 def _one(site: Site, data: Data, repeat: int) -> Array:
@@ -133,8 +134,7 @@ def _aligned(data: Data, repeat: int) -> Array:
     """Errors of 0 … m coordinates where what is dropped is lost."""
     train, test = (
         sum(
-            metric[repeat]
-            * (own.covariance[repeat] + np.outer(own.mean[repeat], own.mean[repeat]))
+            metric[repeat] * (own.covariance[repeat] + np.outer(own.mean[repeat], own.mean[repeat]))
             for own, metric in zip(frames, data.metrics, strict=True)
         )
         for frames in (data.train, data.test)
@@ -177,9 +177,11 @@ def _with_linear(seen: list[Sight], alone: Array) -> Array:
     m = seen[0].width
     order = pursue_all([beside_sources(sight) for sight in seen])
     ks = np.unique(np.minimum(grid(m), len(order)))
+    ks = ks[(alone[ks] > ROUNDING * alone[0]) | (ks == 0)]  # a ratio to nothing says nothing
     rank = min(sum(sight.target.shape[1] for sight in seen), m, LINEAR_LIMIT)
     measured = np.stack([_at(seen, order[:k], rank) for k in ks])
-    ratio = np.maximum(measured, 0.0) / np.maximum(alone[ks], TINY)[:, None]
+    # More features don't make an error larger, but for what rows that weren't fitted say of it.
+    ratio = np.clip(measured / np.maximum(alone[ks], TINY)[:, None], 0.0, 1.0)
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
     spread = [np.interp(points, axis, column) for column in ratio.T[1:]]
     error = alone[:, None] * np.stack([np.ones(m + 1), *spread], 1)
@@ -234,9 +236,7 @@ def _at(seen: list[Sight], order: Array, rank: int) -> Array:
         cross = forward(own.factor, sight.test[order, :m] @ sight.target)
         linear = kernel.T @ sight.test[m:, :m] @ sight.target - mix.T @ cross
         coefficients = np.concatenate([own.explained, explained])
-        errors = held_out(
-            coefficients, np.concatenate([cross, linear]), covariance, _total(sight)
-        )
+        errors = held_out(coefficients, np.concatenate([cross, linear]), covariance, _total(sight))
         errors = _scaled(errors, sight)[len(order) :]
         total += np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
     return total

@@ -1,7 +1,6 @@
 """A network whose widths change one at a time, each time by the move that is worth most."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,25 +10,15 @@ from linjax.fold.engine.moves import Room, Sizes, narrower, ranks_above, ranks_b
 Array = np.ndarray
 
 
-class Choice(NamedTuple):
+class Best(NamedTuple):
     """The best of some moves: which, its price, and what it adds to the cost."""
 
-    index: int
+    which: int
     price: float
     cost: float
 
 
-NONE = Choice(-1, np.inf, 0.0)
-
-
-class Manner(Protocol):
-    """Which moves there are, and which of them is best."""
-
-    sizes: Callable[[Room, int, int], Sizes]
-    ranks: Callable[[int, int, int], Array]
-
-    def best(self, worse: Array, cost: Array) -> Choice:
-        """The move of the lowest price, given what moves add to error and cost."""
+NONE = Best(-1, np.inf, 0.0)
 
 
 class Narrowing:
@@ -38,14 +27,15 @@ class Narrowing:
     sizes = staticmethod(narrower)
     ranks = staticmethod(ranks_below)
 
-    def best(self, worse: Array, cost: Array) -> Choice:
+    def best(self, worse: Array, cost: Array) -> Best:
+        """Returns the best move, given what each adds to error and cost."""
         valid = cost < -1e-9
         if not valid.any():
             return NONE
         saved = np.where(valid, -cost, 1.0)
         price = np.where(valid, np.maximum(worse, 0.0) / saved, np.inf)
         i = int(np.argmax(np.where(price <= price.min(), saved, -1.0)))
-        return Choice(i, float(price[i]), float(cost[i]))
+        return Best(i, float(price[i]), float(cost[i]))
 
 
 class Growing:
@@ -64,13 +54,18 @@ class Growing:
     def __init__(self, spare: float, least: float) -> None:
         self.spare, self.least = spare, least
 
-    def best(self, worse: Array, cost: Array) -> Choice:
+    def best(self, worse: Array, cost: Array) -> Best:
+        """Returns the best move, given what each adds to error and cost."""
         valid = (cost <= self.spare) & (worse < -self.least)
         if not valid.any():
             return NONE
         price = np.where(valid, worse / np.maximum(cost, 1.0), np.inf)
         i = int(np.argmin(price))
-        return Choice(i, float(price[i]), float(cost[i]))
+        return Best(i, float(price[i]), float(cost[i]))
+
+
+Manner = Narrowing | Growing
+"""Which moves there are, and which of them is best."""
 
 
 class _Candidates(NamedTuple):
@@ -85,7 +80,7 @@ class Walk:
 
     Sites come first, then kernels. A best move whose neighbours have changed is looked for
     again only when it would be taken: meanwhile its price can only have become worse, unless
-    the neighbour or the move itself has to do with a factor.
+    either of them has to do with a factor: then it is looked for at once.
 
     Args:
       terms: what the network costs.
@@ -131,12 +126,13 @@ class Walk:
             units, linears = self._to[i]
             others, kernels = self.ledger.put_site(i, units, linears)
             self._candidates.pop(i, None)
-            # What taking a factor away saves grows where the kernel becomes smaller.
-            eager = {sites + j for j in kernels if self.ledger.ranks[j]}
+            # What taking a factor away saves grows where the kernel becomes smaller, what
+            # introducing one saves where linear coordinates come for nothing.
+            eager = {sites + j for j in kernels}
         else:
             others, kernels = self.ledger.put_rank(i - sites, self._to[i][0])
             eager = others | {sites + j for j in kernels}
-        self._stale[[*others, *(sites + j for j in kernels)]] = True
+        self._stale[list(others)] = True
         again = [i, *eager]
         self._stale[again], self._price[again] = True, -np.inf
 
@@ -147,7 +143,7 @@ class Walk:
         self._to[i], self._price[i], self._cost[i] = to, choice.price, choice.cost
         self._stale[i] = False
 
-    def _of_site(self, i: int) -> tuple[Choice, tuple[int, ...]]:
+    def _of_site(self, i: int) -> tuple[Best, tuple[int, ...]]:
         if self.rooms[i].fixed:
             return NONE, ()
         if i not in self._candidates:
@@ -156,7 +152,7 @@ class Walk:
         sizes, worse = self._candidates[i]
         costs = self.ledger.site_costs(i, *sizes)
         choice = self.manner.best(worse, costs[:-1] - costs[-1])
-        return choice, (int(sizes.units[choice.index]), int(sizes.linears[choice.index]))
+        return choice, (int(sizes.units[choice.which]), int(sizes.linears[choice.which]))
 
     def _candidates_of(self, room: Room, units: int, linears: int) -> _Candidates:
         sizes = self.manner.sizes(room, units, linears)
@@ -165,10 +161,10 @@ class Walk:
         floats = Sizes(ks.astype(np.float64), rs.astype(np.float64))
         return _Candidates(floats, errors[:-1] - errors[-1])
 
-    def _of_kernel(self, i: int) -> tuple[Choice, tuple[int, ...]]:
+    def _of_kernel(self, i: int) -> tuple[Best, tuple[int, ...]]:
         curve, rank = self.curves[i], self.ledger.ranks[i]
         ranks = np.append(self.manner.ranks(rank, len(curve) - 1, self.multiple), rank)
         errors = np.where(ranks > 0, curve[np.minimum(ranks, len(curve) - 1)], 0.0)
         costs = self.ledger.rank_costs(i, ranks)
         choice = self.manner.best(errors[:-1] - errors[-1], costs[:-1] - costs[-1])
-        return choice, (int(ranks[choice.index]),)
+        return choice, (int(ranks[choice.which]),)

@@ -1,0 +1,100 @@
+"""Surfaces against regressions on data that were held out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linjax.fold.engine.basis import straight_basis
+from linjax.fold.engine.pursuit import View, pursue, pursue_all
+from linjax.fold.engine.sight import gathered, sights
+from linjax.fold.engine.surface import grid, surface
+from tests.fold.engine.build import Layer, metric
+
+
+def _brute(features, h, q, rows):
+    """Error on the last rows of a regression on those before."""
+    mean, centre = h[:rows].mean(0), features[:rows].mean(0)
+    kernel = np.linalg.lstsq(features[:rows] - centre, h[:rows] - mean, rcond=None)[0]
+    # Moments are centred where they are measured.
+    test, f = h[rows:] - h[rows:].mean(0), features[rows:] - features[rows:].mean(0)
+    apart = test - f @ kernel
+    return np.sum((apart.T @ apart / len(apart)) * q)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_units_alone(seed):
+    layer = Layer(seed, m=6, rows=600)
+    q = metric(layer.rng, 6)
+    site = layer.site(q, sources=False)
+    found = surface(site, 0.0).errors[:, 0]
+    train = np.cov(layer.h[:300].T, bias=True)
+    order = pursue(View(train, train @ np.linalg.cholesky(q))).order
+    brute = [_brute(layer.h[:, order[:k]], layer.h, q, 300) for k in range(6)]
+    # The smallest directions of the target are left out.
+    np.testing.assert_allclose(found[:6], np.minimum.accumulate(brute), atol=2e-4 * brute[0])
+
+
+def test_linear_units_beside():
+    layer = Layer(1, m=6, rows=2000)
+    q = metric(layer.rng, 6)
+    site = layer.site(q, sources=True)
+    found = surface(site, 0.0).errors
+    h, z = layer.h[:1000], layer.z[:1000]
+    zc, hc = z - z.mean(0), h - h.mean(0)
+    # Without units the best directions are those of a reduced-rank regression.
+    target = hc @ np.linalg.cholesky(q)
+    fitted = zc @ np.linalg.lstsq(zc, target, rcond=None)[0]
+    right = np.linalg.svd(fitted, full_matrices=False)[2]
+    for r in range(1, 5):
+        kernel = np.linalg.lstsq(zc, fitted @ right[:r].T, rcond=None)[0]
+        np.testing.assert_allclose(
+            found[0, r], _brute(layer.z @ kernel, layer.h, q, 1000), rtol=1e-2
+        )
+
+
+def test_a_straight_surface():
+    layer = Layer(2, m=6, p=6, rows=600)
+    q = metric(layer.rng, 6)
+    site = layer.site(q, sources=False)._replace(kind="straight")
+    found = surface(site, 0.0).errors[:, 0]
+    data, _ = gathered(site, 0.0, ([0], [1]))
+    basis = straight_basis(sights(site, data, 0, few=False))
+    brute = [_brute(layer.h @ basis[:, :k], layer.h, q, 300) for k in range(6)]
+    np.testing.assert_allclose(found[:6], brute, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    ridge=st.sampled_from([0.0, 1e-3, 0.5]),
+    rows=st.sampled_from([10, 100]),
+    kind=st.sampled_from(["bent", "straight", "aligned"]),
+)
+def test_surfaces_fall_in_both_directions(seed, ridge, rows, kind):
+    layer = Layer(seed, rows=rows)
+    site = layer.site(sources=kind == "bent")._replace(kind=kind)
+    found = surface(site, ridge)
+    assert np.isfinite(found.errors).all() and found.errors.min() >= 0.0
+    assert np.diff(found.errors, axis=0).max() <= 0.0
+    if kind == "bent":
+        assert np.diff(found.errors, axis=1).max() <= 0.0
+        assert len(found.errors) == 9 and found.errors.shape[1] <= 9
+    assert found.total == found.errors.max() == found.errors[0, 0]
+    np.testing.assert_array_equal(found.errors[-1], 0.0)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 17, 1000])
+def test_grids_reach_from_nothing_to_all(m):
+    ks = grid(m)
+    assert ks[0] == 0 and ks[-1] == m and len(ks) <= 10 and np.all(np.diff(ks) > 0)
+
+
+def test_a_unit_that_only_one_point_sees_is_found():
+    still = np.diag([1.0, 0.0])
+    views = [
+        View(still, np.array([[1.0], [0.0]])),
+        View(np.eye(2), np.array([[0.0], [3.0]])),
+    ]
+    assert pursue_all(views).tolist() == [1, 0]
