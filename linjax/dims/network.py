@@ -8,7 +8,7 @@ import numpy as np
 
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
-from linjax.dims.sites import PRODUCTS, Product, Refusal, Site, find_sites, products_of
+from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.values import Role, Source
 from linjax.graph.maps import Path, join
 from linjax.dims.span import Span
@@ -53,6 +53,13 @@ class Network:
     repeats: frozenset[int]
     varying: tuple[tuple[int, int], ...]
     biases: dict[int, tuple[Bias, ...]]
+
+    @property
+    def dense(self) -> bool:
+        """Whether there are neither convolutions nor products of queries and keys."""
+        names = {op.name for op in self.layout.program.all_ops()}
+        paired = any(site.form is Form.PAIRED for site in self.sites)
+        return "conv_general_dilated" not in names and not paired
 
     def site(self, name: str) -> Site:
         """The site of this name."""

@@ -116,12 +116,23 @@ def matrix(frame: Frame, kernel: Array) -> Array:
     return np.moveaxis(np.asarray(x), 1, 0)
 
 
-def unmatrix(frame: Frame, value: Array, shape: tuple[int, ...]) -> Array:
-    """The kernel of this shape whose matrix is given: ``matrix`` undone."""
+def matrix_index(network: Network, frame: Frame, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Places in a kernel's leaf of the entries of its matrix; None if it is used otherwise."""
     index = np.arange(math.prod(shape)).reshape(shape)
-    flat = np.empty(math.prod(shape), value.dtype)
-    flat[matrix(frame, index).reshape(-1)] = np.asarray(value).reshape(-1)
-    return flat.reshape(shape)
+    operand: Any = frame.op.inputs[1 - frame.data]
+    way = []
+    while operand.id in network.layout.makers:
+        op = network.layout.makers[operand.id]
+        if op.name not in ("transpose", "convert_element_type", "copy", "name", "stop_gradient"):
+            return None
+        way.append(op)
+        operand = op.inputs[0]
+    if frame.loops and way:
+        return None
+    for op in reversed(way):
+        if op.name == "transpose":
+            index = index.transpose(op.params["permutation"])
+    return matrix(frame, index)
 
 
 def _dot_axes(op: Op, side: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

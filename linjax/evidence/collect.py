@@ -1,6 +1,5 @@
 """One streaming pass over a calibration set."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
@@ -10,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from linjax.dims.network import Network
 from linjax.errors import EvidenceError, StructureError
-from linjax.evidence import channels, heads, placement, sensitivity, sums
+from linjax.evidence import placement, points, sensitivity, sums
+from linjax.evidence.expand import expanded
 from linjax.evidence.moments import Moments
-from linjax.evidence.stats import ChannelStats, Stats, UnitStats
+from linjax.evidence.stats import Stats, UnitStats
 from linjax.evidence.streaming import State, empty, step
 from linjax.evidence.weights import checked, first
 from linjax.graph import pytree
@@ -40,7 +41,6 @@ def collect(
     folds: int = 2,
     weights: Weights | None = None,
     mesh: Mesh | None = None,
-    limits: channels.Limits | None = None,
     progress: bool | None = None,
 ) -> Stats:
     """Gathers statistics of every unit in one streaming pass over a calibration set.
@@ -51,9 +51,8 @@ def collect(
     every layer, which the least-squares folds need. A chain of D features takes
     ``4 folds D²`` bytes on the device and ``16 folds D²`` on the host.
 
-    For convolutions: the same statistics of every channel, and second moments of the
-    patches that are read, taken at some places of every example. A patch of D entries, four
-    times ``taps · channels`` where linear channels may come along, takes as much as a chain.
+    Elsewhere (convolutions, attention): by site, second moments of its coordinates where they
+    are read, every place of every example being a sample, and how much the outputs mind.
 
     Args:
       net: the traced network.
@@ -76,8 +75,6 @@ def collect(
         divide evenly run unsharded. Counts are the same as on one device. Parameters that
         are sharded over the mesh already stay so. If the mesh is of several processes, each
         of them gives its own rows, as many as the others, and gets the same result.
-      limits: what bounds the memory for patches: their number in an example, and their size;
-        by default 16 and 4608.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
 
     Returns:
@@ -98,12 +95,10 @@ def collect(
       [1.0, 0.0, 0.5]
     """
     _check(net, params, metric, folds)
-    limits = limits or channels.Limits()
     params = placement.place(params, mesh)
     state: State | None = None
     host: Any = None
     outputs: list[Any] = []
-    weighed: list[Any] = []
     key = jax.random.key(0)
     expected = SENSITIVITY_BATCHES
     if isinstance(batches, Sized):
@@ -112,41 +107,78 @@ def collect(
     quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
     last = 0
     beside = None if weights is None or callable(weights) else iter(weights)
-    values = heads.Gathering(net, metric, folds, mesh)
+    general = None if net.chained else points.Gathering(folds)
     for index, batch in enumerate(track(batches, "collect", progress)):
         given = _given(weights, beside, batch, index)
         inputs, each = _inputs(batch, given, index, mesh)
+        last = index
+        if general is not None:
+            _gather(general, net, params, inputs, each, index, metric, quota, mesh)
+            continue
         if state is None:
-            state = empty(net, params, inputs, each, second_moments, folds, limits)
-        state = step(net, params, inputs, each, state, folds, limits)
-        if second_moments:
-            values.add(params, inputs, each)
+            state = empty(net, params, inputs, each, second_moments, folds)
+        state = step(net, params, inputs, each, state, folds)
         if second_moments and index < SENSITIVITY_BATCHES:
             some, some_of = first(inputs, each, quota)
             draw = jax.random.fold_in(key, index)
             outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric, some_of))
-            values.weigh(params, some, draw, some_of)
-            if net.graph.channels:
-                some, some_of = first(inputs, each, CHANNEL_ROWS)
-                weighed.append(channels.sensitivity_sums(net, params, some, draw, metric, some_of))
         if (index + 1) % FLUSH == 0:
             host, state = _flush(host, state, mesh)
-        last = index
+    if general is not None and general.turn:
+        found, variation = general.points()
+        leaves = pytree.leaves_of(params)
+        return Stats((), (), net.graph, leaves, found, np.asarray(variation), net.network)
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state, mesh)
-    state, outputs, weighed = placement.fetch((state, outputs, weighed), mesh)
+    state, outputs = placement.fetch((state, outputs), mesh)
     _finite(net, np.asarray(state.bad), last)
-    stats = _finish(net, params, host, state, outputs)
-    sizes = channels.shapes(net, params, inputs, limits) if weighed else []
-    maps, variation = _channels(net, host, state, weighed, sizes)
-    return dataclasses.replace(stats, channels=maps, variation=variation, heads=values.moments())
+    return _finish(net, params, host, state, outputs)
+
+
+def _gather(
+    general: points.Gathering, net: Net, params: Any, inputs: Any, weights: Any, index: int,
+    metric: str, quota: int, mesh: Mesh | None,
+) -> None:  # fmt: skip
+    """Adds a batch to the moments of sites that aren't units of chains."""
+    flat = pytree.flatten(params)
+    wide = expanded(net.network, flat)
+    leaves, folds = jax.tree.leaves(inputs), general.folds
+    rows = len(leaves[0])
+    for fold in range(folds if rows >= folds else 1):
+        part = [x[fold::folds] for x in leaves] if rows >= folds else leaves
+        some = weights if weights is None or rows < folds else weights[fold::folds]
+        own = jax.tree.unflatten(jax.tree.structure(inputs), part)
+        network = net.network_for(flat, own)
+        sums_ = placement.fetch(points.moment_sums(network, wide, part, some), mesh)
+        _check_finite(network, sums_, index)
+        general.add(jax.tree.map(lambda x: np.asarray(x, np.float64), sums_))
+    if index < SENSITIVITY_BATCHES:
+        quota = CHANNEL_ROWS if not net.network.dense else quota
+        some, some_of = first(inputs, weights, quota)
+        draw = jax.random.fold_in(jax.random.key(0), index)
+        network = net.network_for(flat, some)
+        found = points.metric_sums(
+            network, flat, jax.tree.leaves(some), draw, metric, some_of
+        )
+        found = placement.fetch(found, mesh)
+        general.weigh(jax.tree.map(lambda x: np.asarray(x, np.float64), found))
+
+
+def _check_finite(network: Network, found: Any, index: int) -> None:
+    for site, own in zip(points.measured_sites(network), found, strict=True):
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(own)):
+            raise EvidenceError(
+                f"{site.name}: activations are not finite (NaN or infinite), first in batch "
+                f"{index}; check the inputs and the parameters"
+            )
 
 
 def _check(net: Net, params: Any, metric: str, folds: int) -> None:
-    pytree.check_leaves(net.graph, pytree.flatten(params))
-    if not net.graph.sites and not net.graph.channels:
-        reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.graph.refusals)
+    net.check(params)
+    if not net.chained and not points.measured_sites(net.network):
+        refusals = net.graph.refusals or net.network.refusals
+        reasons = "; ".join(f"{r.name}: {r.reason}" for r in refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
     if metric not in sensitivity.METRICS:
         raise EvidenceError(f"metric {metric!r}, expected one of {sensitivity.METRICS}")
@@ -185,7 +217,7 @@ def _inputs(batch: Batch, given: Any, index: int, mesh: Mesh | None) -> tuple[An
 
 def _flush(host: Any, state: State, mesh: Mesh | None) -> tuple[Any, State]:
     """Moves the device's sums to the host: integers to int64, the rest to float64."""
-    sums_now = (state.units, state.chains, state.channels)
+    sums_now = (state.units, state.chains)
 
     def up(x: Array) -> np.ndarray:
         wide = np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float64
@@ -193,13 +225,12 @@ def _flush(host: Any, state: State, mesh: Mesh | None) -> tuple[Any, State]:
 
     moved = jax.tree.map(up, placement.fetch(sums_now, mesh))
     host = moved if host is None else jax.tree.map(np.add, host, moved)
-    units, chains, maps = jax.tree.map(jnp.zeros_like, sums_now)
-    return host, state._replace(units=units, chains=chains, channels=maps)
+    units, chains = jax.tree.map(jnp.zeros_like, sums_now)
+    return host, state._replace(units=units, chains=chains)
 
 
 def _finite(net: Net, bad: np.ndarray, last: int) -> None:
-    names = [s.name for s in net.graph.sites] + [s.name for s in net.graph.channels]
-    for name, index in zip(names, bad, strict=True):
+    for name, index in zip((s.name for s in net.graph.sites), bad, strict=True):
         if index >= 0:
             raise EvidenceError(
                 f"{name}: activations are not finite (NaN or infinite), first in batch "
@@ -223,36 +254,6 @@ def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) 
             for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
         )
     return Stats(units, moments, net.graph, pytree.leaves_of(params))
-
-
-NOTHING = np.zeros((0, 0))
-"""Instead of a sensitivity, where a reader has linear channels alone."""
-
-
-def _channels(
-    net: Net, host: Any, state: State, weighed: list[Any], sizes: list[Any]
-) -> tuple[tuple[ChannelStats, ...], Array]:
-    """Turns the sums of channels into statistics; returns the outputs' variation, too."""
-    rows, grams, effects, spread = 0.0, {}, {}, 0.0
-    if weighed:
-        rows, grams, effects, spread = jax.tree.map(
-            lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *weighed
-        )
-    examples = float(rows) or 1.0
-    grams = {name: gram * channels.alike(effects[name]) for name, gram in grams.items()}
-    result = []
-    for i, (site, sums_, centres) in enumerate(
-        zip(net.graph.channels, host[2], state.channel_centres, strict=True)
-    ):
-        units = _unit_stats(sums_.units, *(np.asarray(c, np.float64) for c in centres[0]))
-        readings = tuple(
-            channels.finished(c, centre, grams.get(r.consumer, NOTHING), examples, size)
-            for r, c, centre, size in zip(
-                site.readings, sums_.readings, centres[1], sizes[i], strict=True
-            )
-        ) if weighed else ()  # fmt: skip
-        result.append(ChannelStats(units, readings))
-    return tuple(result), np.asarray(spread / examples)
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:

@@ -5,13 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linjax.errors import EvidenceError
-from linjax.evidence.stats import ChannelStats, Stats, UnitStats
+from linjax.evidence.points import PointMoments
+from linjax.evidence.stats import Stats, UnitStats
+from linjax.fold.engine.problem import Moments, frame
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain
-from linjax.graph.channels.readers import rows
-from linjax.graph.channels.shapes import widths
-from linjax.graph.pytree import Flat
-from linjax.graph.structure import ChannelSite, Graph
 
 Array = Any
 
@@ -88,11 +86,13 @@ def score(params: Any, stats: Stats) -> Scores:
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     flat = pytree.flatten(params)
+    if stats.network is not None:
+        pytree.check_known(stats.network, flat)
+        pairs = zip(stats.sites, stats.points, strict=True)
+        return Scores({site.name: _score_point(own[0], site.width) for site, own in pairs})
     pytree.check_leaves(stats.graph, flat)
     units = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))
     result = {}
-    for channels, seen in zip(stats.graph.channels, stats.channels, strict=True):
-        result[channels.name] = _score_channels(stats.graph, flat, channels, seen)
     for position, chain in enumerate(stats.graph.chains):
         layers = read_chain(stats.graph, flat, chain)
         for depth, site in enumerate(chain.sites):
@@ -112,21 +112,24 @@ def score(params: Any, stats: Stats) -> Scores:
     return Scores(result)
 
 
-def _score_channels(graph: Graph, flat: Flat, site: ChannelSite, seen: ChannelStats) -> UnitScores:
-    """Scores channels: what is done with one is summed over readers and the places they read."""
-    known = widths(graph, flat)
-    own = known[site.name]
-    norms = np.zeros(own.units)
-    for index, reading in enumerate(site.readings):
-        outgoing = rows(graph, flat, site, reading, known)[:, : own.units]
-        weighted = outgoing
-        if seen.readings and seen.readings[index].sensitivity[0].size:
-            metric = seen.readings[index].sensitivity[0]
-            weighted = outgoing[..., : len(metric)] @ metric
-            outgoing = outgoing[..., : len(metric)]
-        norms += np.einsum("tkq,tkq->k", weighted, outgoing)
-    scores = _score(seen.units, np.ones((own.units, 1)), None)
-    return scores._replace(error=scores.error * np.maximum(norms, 0.0))
+def _score_point(point: PointMoments, width: int) -> UnitScores:
+    """Scores coordinates where they are read; without linear ones nothing is known of lines."""
+    count = max(float(point.count.sum()), 1e-30)
+    seen = frame(Moments(point.count, point.mean, point.scatter / point.count[:, None, None, None]))
+    n, wide = point.mean.shape[1], point.mean.shape[2] > width
+    hh = np.einsum("nii->ni", seen.covariance)[:, :width]
+    zz = np.einsum("nii->ni", seen.covariance)[:, width:] if wide else np.zeros((n, width))
+    zh = np.einsum("nii->ni", seen.covariance[:, width:, :width]) if wide else zz
+    slope = np.divide(zh, zz, out=np.zeros_like(zh), where=zz > 0)
+    left = np.maximum(hh - slope * zh, 0.0)
+    mean_z = seen.mean[:, width:] if wide else 0.0
+    return UnitScores(
+        rate=(point.active.sum(0) / count).reshape(-1),
+        slope=slope.reshape(-1),
+        intercept=(seen.mean[:, :width] - slope * mean_z).reshape(-1),
+        r2=(1.0 - np.divide(left, hh, out=np.zeros_like(hh), where=hh > 0)).reshape(-1),
+        error=(left * np.einsum("nii->ni", point.metric) * float(point.places)).reshape(-1),
+    )
 
 
 def _score(u: UnitStats, outgoing: Array, metric: Array | None) -> UnitScores:

@@ -6,8 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from linjax.dims.network import Network
+from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import Moments, merge_scatter
+from linjax.evidence.points import PointMoments, Points, measured_sites, merge_points
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -42,24 +45,6 @@ class UnitStats:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ChannelStats:
-    """Statistics of the channels of one site behind a convolution.
-
-    Attributes:
-      units: of the channels, every place of every example being a sample.
-      readings: second moments of the patches that each reader reads, none where they
-        weren't asked for or would be too large: entries tap by tap of the channels with
-        their activation, the linear channels, and the pre-activations as they would arrive
-        without the activation (blocks of no entries where they don't). Their sensitivity
-        is that of the reader's result, summed over its places.
-    """
-
-    units: UnitStats
-    readings: tuple[Moments, ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class Stats:
     """Evidence from a calibration set, made by :func:`collect`; a pytree of NumPy arrays.
 
@@ -68,38 +53,44 @@ class Stats:
       moments: second moments by chain, None where they weren't asked for.
       graph: the network that the evidence is about.
       leaves: the parameter pytree that it was collected on.
-      channels: statistics by site behind a convolution, in the order of ``graph.channels``.
+      points: moments by site and point, where the network isn't one of dense chains.
       variation: mean square of the outputs about their mean, in the output metric, for an
-        example; measured where there are convolutions, else zero.
-      heads: second moments of what attention's output kernels read, in the order of
-        ``graph.heads``; none where second moments weren't asked for.
+        example; measured where there are points, else zero.
+      network: the dimensions that the points are about.
     """
 
     units: tuple[UnitStats, ...]
     moments: tuple[Moments, ...] | None
     graph: Graph = dataclasses.field(metadata={"static": True})
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
-    channels: tuple[ChannelStats, ...] = ()
+    points: Points = ()
     variation: Array = 0.0
-    heads: tuple[Moments, ...] = ()
+    network: Network | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that ``points`` are of, in their order."""
+        return () if self.network is None else measured_sites(self.network)
 
     @property
     def rates(self) -> dict[str, Array]:
-        """Activation rates by site."""
-        channels = zip(self.graph.channels, self.channels, strict=True)
+        """Activation rates by site; where these aren't units of a chain, of values above zero."""
+        others = {s.name: _rate(own[0]) for s, own in zip(self.sites, self.points, strict=False)}
         dense = zip(self.graph.sites, self.units, strict=True)
-        return {site.name: c.units.rate for site, c in channels} | {
-            site.name: u.rate for site, u in dense
-        }
+        return others | {site.name: u.rate for site, u in dense}
 
     def __repr__(self) -> str:
-        names = [s.name for s in self.graph.channels] + [s.name for s in self.graph.sites]
-        units = [*(c.units for c in self.channels), *self.units]
-        samples = ", ".join(
-            f"{name}: {int(u.count):,}" for name, u in zip(names, units, strict=True)
-        )
+        counts = [(s.name, u.count) for s, u in zip(self.graph.sites, self.units, strict=True)]
+        counts += [(s.name, own[0].count.sum()) for s, own in zip(self.sites, self.points)]
+        samples = ", ".join(f"{name}: {int(count):,}" for name, count in counts)
         kind = "without" if self.moments is None else "with"
         return f"Stats({kind} second moments; samples by site: {samples})"
+
+
+def _rate(point: PointMoments) -> Array:
+    """Share of the samples in which coordinates are above zero: ``(m,)``, or ``(n, m)``."""
+    rate = point.active.sum(0) / max(float(point.count.sum()), 1e-30)
+    return rate[0] if len(rate) == 1 else rate
 
 
 def merge(a: Stats, b: Stats) -> Stats:
@@ -133,23 +124,14 @@ def merge(a: Stats, b: Stats) -> Stats:
     if (a.moments is None) != (b.moments is None):
         raise EvidenceError("only one of the two holds second moments")
     units = tuple(map(_merge_units, a.units, b.units))
-    channels = tuple(map(_merge_channels, a.channels, b.channels))
-    if a.moments is None or b.moments is None:
-        return Stats(units, None, a.graph, a.leaves, channels)
-    moments = tuple(map(_merge_moments, a.moments, b.moments))
-    rows = [sum(float(c.units.count) for c in s.channels) for s in (a, b)]
+    rows = [sum(float(own[0].count.sum()) for own in s.points) for s in (a, b)]
     share = rows[1] / max(sum(rows), 1.0)
     variation = (1 - share) * a.variation + share * b.variation
-    heads = tuple(map(_merge_moments, a.heads, b.heads))
-    return Stats(units, moments, a.graph, a.leaves, channels, variation, heads)
-
-
-def _merge_channels(a: ChannelStats, b: ChannelStats) -> ChannelStats:
-    if len(a.readings) != len(b.readings):
-        raise EvidenceError("only one of the two holds second moments of patches")
-    return ChannelStats(
-        _merge_units(a.units, b.units), tuple(map(_merge_moments, a.readings, b.readings))
-    )
+    points = merge_points(a.points, b.points)
+    moments = None
+    if a.moments is not None and b.moments is not None:
+        moments = tuple(map(_merge_moments, a.moments, b.moments))
+    return Stats(units, moments, a.graph, a.leaves, points, variation, a.network)
 
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:

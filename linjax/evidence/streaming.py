@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linjax.evidence import channels, sums
+from linjax.evidence import sums
 from linjax.evidence.weights import of_samples
 from linjax.graph.dense_run import Tap
 from linjax.graph.net import Net
@@ -23,8 +23,6 @@ class State(NamedTuple):
     chains: tuple[sums.ChainSums, ...]
     unit_centres: tuple[tuple[Array, Array], ...]
     chain_centres: tuple[tuple[Array, ...], ...]
-    channels: tuple[channels.ChannelSums, ...]
-    channel_centres: tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]
     bad: Array
 
 
@@ -43,22 +41,19 @@ def _pair(tap: Tap) -> tuple[Array, Array]:
 
 
 def batch_sums(
-    net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int,
-    limits: channels.Limits,
-) -> State:  # fmt: skip
+    net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int
+) -> State:
     """Adds one batch to the accumulators."""
-    taps = net.run(params, *inputs, through=True)[1]
+    taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
-    second = bool(state.chains) or any(c.readings for c in state.channels)
-    feature_maps = _feature_maps(net, taps, limits, state.seen, second)
     pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
     blocks = tuple(tuple(_blocks(chain, taps)) for chain in net.graph.chains[: len(state.chains)])
-    everything = (pairs, blocks, feature_maps)
+    everything = (pairs, blocks)
     own = _own_weights(net, weights, everything)
-    unit_centres, chain_centres, channel_centres = lax.cond(
+    unit_centres, chain_centres = lax.cond(
         state.seen == 0,
         lambda: _centres(everything, own),
-        lambda: (state.unit_centres, state.chain_centres, state.channel_centres),
+        lambda: (state.unit_centres, state.chain_centres),
     )
     units = tuple(
         sums.add(old, sums.unit_sums(pair[0], pair[1], centre[0], centre[1], w[0]))
@@ -68,21 +63,13 @@ def batch_sums(
         sums.add(old, sums.chain_sums(list(bs), list(centres), rows, folds, w[0]))
         for old, bs, centres, w in zip(state.chains, blocks, chain_centres, own[1], strict=True)
     )
-    maps = tuple(
-        sums.add(old, _channel_sums(now, centre, rows, folds, w))
-        for old, now, centre, w in zip(
-            state.channels, feature_maps, channel_centres, own[2], strict=True
-        )
-    )
-    finite = jnp.array([jnp.isfinite(u.sums).all() for u in (*units, *(c.units for c in maps))])
+    finite = jnp.array([jnp.isfinite(u.sums).all() for u in units])
     return State(
         seen=state.seen + 1,
         units=units,
         chains=chains,
         unit_centres=unit_centres,
         chain_centres=chain_centres,
-        channels=maps,
-        channel_centres=channel_centres,
         bad=jnp.where((state.bad < 0) & ~finite, state.seen, state.bad),
     )
 
@@ -98,17 +85,11 @@ def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
     if weights is None:
         return jax.tree.map(lambda _: None, everything)
     rows = weights.shape[0]
-    sites = [[s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains],
-             [s.name for s in net.graph.channels]]  # fmt: skip
+    sites = [s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains]
 
     def of(name: str, values: Any) -> Any:
         def one(x: Array) -> Array:
-            gone = x.shape[0] < rows  # a site without units, behind a convolution
-            return (
-                jnp.ones(x.shape[0], weights.dtype)
-                if gone
-                else of_samples(weights, x.shape[0], name)
-            )
+            return of_samples(weights, x.shape[0], name)
 
         return jax.tree.map(one, values)
 
@@ -118,57 +99,24 @@ def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
     )
 
 
-step = jax.jit(batch_sums, static_argnames=("net", "folds", "limits"), donate_argnames="state")
-
-
-def _feature_maps(
-    net: Net, taps: Any, limits: channels.Limits, seen: Array, second: bool
-) -> tuple[tuple[tuple[Array, Array], tuple[Array, ...]], ...]:
-    """Channels and patches by site, ``(samples, ·)``."""
-    key = jax.random.fold_in(jax.random.key(0), seen)
-    return tuple(
-        (
-            channels.pair(taps[site.name]),
-            tuple(channels.read_patches(net.graph, site, taps[site.name], limits, key))
-            if second
-            else (),
-        )
-        for site in net.graph.channels
-    )
-
-
-def _channel_sums(
-    now: Any, centres: Any, rows: int, folds: int, weights: Any
-) -> channels.ChannelSums:
-    (z, h), patches = now
-    return channels.ChannelSums(
-        sums.unit_sums(z, h, centres[0][0], centres[0][1], weights[0][0]),
-        tuple(
-            sums.chain_sums([p], [c], rows, folds, w)
-            for p, c, w in zip(patches, centres[1], weights[1], strict=True)
-        ),
-    )
+step = jax.jit(batch_sums, static_argnames=("net", "folds"), donate_argnames="state")
 
 
 def empty(
-    net: Net, params: Any, inputs: Any, weights: Any, second_moments: bool, folds: int,
-    limits: channels.Limits,
-) -> State:  # fmt: skip
+    net: Net, params: Any, inputs: Any, weights: Any, second_moments: bool, folds: int
+) -> State:
     """Accumulators at zero, in the shapes that this network and these inputs lead to."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
 
     def shapes(weights: Any) -> Any:
-        taps = net.run(params, *inputs, through=True)[1]
+        taps = net.run(params, *inputs)[1]
         pairs = tuple(_pair(taps[site.name]) for site in net.graph.sites)
         blocks = tuple(
             tuple(_blocks(chain, taps)) for chain in (net.graph.chains if second_moments else ())
         )
-        maps = _feature_maps(net, taps, limits, jnp.int32(0), second_moments)
-        everything = (pairs, blocks, maps)
+        everything = (pairs, blocks)
         own = _own_weights(net, weights, everything)
-        unit_centres, chain_centres, map_centres = jax.tree.map(
-            lambda x: sums.wide(x)[0], everything
-        )
+        unit_centres, chain_centres = jax.tree.map(lambda x: sums.wide(x)[0], everything)
         return State(
             seen=jnp.int32(0),
             units=tuple(
@@ -181,12 +129,7 @@ def empty(
             ),
             unit_centres=unit_centres,
             chain_centres=chain_centres,
-            channels=tuple(
-                _channel_sums(now, centre, rows, folds, w)
-                for now, centre, w in zip(maps, map_centres, own[2], strict=True)
-            ),
-            channel_centres=map_centres,
-            bad=jnp.zeros(len(pairs) + len(maps), jnp.int32),
+            bad=jnp.zeros(len(pairs), jnp.int32),
         )
 
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shapes, weights))

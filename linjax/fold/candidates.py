@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from linjax.fold.channels.frontier import ChannelFrontier
 from linjax.fold.compare import compare
+from linjax.fold.engine.plan import Plan
 from linjax.fold.frontier import Frontier, written
+from linjax.fold.in_order import refit_in_order
+from linjax.fold.landscape import Landscape
 from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rows import (
@@ -48,7 +51,7 @@ class Work(NamedTuple):
 
     net: Net
     params: Any
-    known: Frontier | ChannelFrontier
+    known: Frontier | Landscape
     train: Batch
     held: Batch
     again: Callable[[], Iterator[Batch]]
@@ -57,10 +60,9 @@ class Work(NamedTuple):
     def one_shot(self, rule: Size) -> Any:
         """Folds by the original's moments."""
         known = self.known
-        if isinstance(known, ChannelFrontier):
+        if isinstance(known, Landscape):
             return known.fold(self.params, known.plan(rule))[0]
-        plan = known.plan(rule)
-        return known.with_heads(written(self.params, known.stats, known.fold(plan)), plan)
+        return written(self.params, known.stats, known.fold(known.plan(rule)))
 
     def refitted(self, rule: Size) -> list[Any]:
         """Returns the network folded in one shot, and refitted layer by layer.
@@ -68,17 +70,31 @@ class Work(NamedTuple):
         Chains that branch are folded in one shot alone.
         """
         known = self.known
-        if isinstance(known, ChannelFrontier):
-            some = enriched_once(self.train)
-            pair = known.fold_in_order(self.net, known.plan(rule), some, self.metric)
-            return [pytree.unflatten(flat, like=self.params) for flat in pair]
+        if isinstance(known, Landscape):
+            return self._in_order(known, known.plan(rule))
         if self.net.graph.branching:
             return [self.one_shot(rule)]
         data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
         plan = known.plan(rule)
-        sequential = fold_sequentially(data, known.problems, known.of_chains(plan))
-        small = pytree.unflatten(sequential, like=self.params)
-        return [self.one_shot(rule), known.with_heads(small, plan)]
+        sequential = fold_sequentially(data, known.problems, plan)
+        return [self.one_shot(rule), pytree.unflatten(sequential, like=self.params)]
+
+    def _in_order(self, known: Landscape, plan: Plan) -> list[Any]:
+        """The network folded in one shot, and refitted kernel by kernel."""
+        now, choices = known.write(self.params, plan)
+        pairs = [
+            (site, own) for site, own in zip(known.problems.sites, choices, strict=True)
+            if own.kept.shape[-1] < site.width or own.linear.shape[-1]
+        ]  # fmt: skip
+        flat = pytree.flatten(self.params)
+        chunks = [jax.tree.leaves(c) for c in cut(self.net, even(self.net, self.train))]
+        network = self.net.network_for(flat, cut(self.net, even(self.net, self.train))[0])
+        refitted = refit_in_order(network, flat, now, pairs, chunks)
+        return [
+            pytree.unflatten({p: pytree.on_device(x, x.dtype) for p, x in each.items()},
+                             like=self.params)
+            for each in (now.flat, refitted)
+        ]  # fmt: skip
 
     def _passes(self) -> Iterable[Batch]:
         """The rows to fit on: those in memory where they are all, that fewer programs compile."""
@@ -111,7 +127,8 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
       rule: the tolerance.
       make: makes the best network of a size.
     """
-    predicted = work.known.plan(rule).parameters / work.known.before
+    plan = work.known.plan(rule)
+    predicted = (plan.cost if isinstance(plan, Plan) else plan.parameters) / work.known.before
     best, low, high = work.params, 0.0, 1.0
     share = min(max(predicted, 1e-6), 1.0)
     for _ in range(STEPS):

@@ -10,6 +10,7 @@ from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.frontier import Frontier, known_or_made
+from linjax.fold.landscape import Landscape
 from linjax.fold.joint import joint_refit
 from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
@@ -29,7 +30,7 @@ def compress(
     rule: Size | Tolerance,
     *,
     metric: str = "softmax",
-    evidence: Stats | Frontier | None = None,
+    evidence: Stats | Frontier | Landscape | None = None,
     joint: bool = True,
     progress: bool | None = None,
 ) -> Any:
@@ -37,9 +38,8 @@ def compress(
 
     Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
     refitted by least squares so that the original's pre-activations are reproduced from what
-    the folded network itself computes. Where there are convolutions, channels are chosen in one
-    shot, and only kernels are refitted that way, by second moments of patches; where a result
-    is added to another branch, the sum is aimed at. At last all layers are refitted together by
+    the folded network itself computes. In networks other than chains of dense layers coordinates
+    are chosen in one shot, and kernels are refitted that way. At last all layers are refitted together by
     a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating
     point inputs, on others between pairs of them; fewer rows and rounds where a network is
     large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest

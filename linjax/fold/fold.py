@@ -8,12 +8,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.stats import Stats
 from linjax.fold import exact
-from linjax.fold.channels.frontier import ChannelFrontier
 from linjax.fold.frontier import Frontier, known_or_made
+from linjax.fold.landscape import Landscape
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
@@ -23,11 +24,11 @@ from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
 from linjax.graph.flow import all_flows, settled
 from linjax.graph.layers import Layers
-from linjax.graph.structure import Chain, Graph, Leaf
+from linjax.graph.structure import Chain, Graph
 
 DEFAULT = Tolerance(0.01)
 
-Evidence = Stats | Frontier | ChannelFrontier | Bounds
+Evidence = Stats | Frontier | Landscape | Bounds
 
 
 def fold(
@@ -92,11 +93,11 @@ def fold(
     if isinstance(evidence, Bounds):
         if rule is not None:
             raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
-    elif not isinstance(evidence, Stats | Frontier | ChannelFrontier):
+    elif not isinstance(evidence, Stats | Frontier | Landscape):
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
-    about = evidence.stats if isinstance(evidence, Frontier | ChannelFrontier) else evidence
+    about = evidence.stats if isinstance(evidence, Frontier | Landscape) else evidence
     graph = about.graph
-    if not matching(params, graph, about.leaves):
+    if not matching(params, about):
         return (params, unchanged(params, graph)) if details else params
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
     report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(about))
@@ -107,7 +108,7 @@ def fold(
 
 
 def _named(
-    evidence: Stats | Frontier | ChannelFrontier | Bounds, rule: Rule | None, rules: tuple[str, ...]
+    evidence: Stats | Frontier | Landscape | Bounds, rule: Rule | None, rules: tuple[str, ...]
 ) -> str:
     if isinstance(evidence, Bounds):
         return f"exact: {', '.join(rules)}"
@@ -119,14 +120,16 @@ def _told(evidence: Stats | Bounds) -> str:
     if isinstance(evidence, Bounds):
         low, high = np.min(evidence.lower), np.max(evidence.upper)
         return f"certificate for a box of {len(evidence.lower)} inputs in [{low:g}, {high:g}]"
-    samples = max((int(u.count) for u in evidence.units), default=0)
+    counts = [u.count for u in evidence.units]
+    counts += [own[0].count.sum() for own in evidence.points]
+    samples = max(map(int, counts), default=0)
     return f"statistics of {samples:,} samples"
 
 
 @one_thread()
 def _dispatch(
     params: Any,
-    evidence: Stats | Frontier | ChannelFrontier | Bounds,
+    evidence: Stats | Frontier | Landscape | Bounds,
     rule: Rule,
     rules: tuple[str, ...],
 ) -> tuple[Any, Report]:
@@ -137,7 +140,7 @@ def _dispatch(
             )
         return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
-        stats = evidence.stats if isinstance(evidence, Frontier | ChannelFrontier) else evidence
+        stats = evidence.stats if isinstance(evidence, Frontier | Landscape) else evidence
         return _published(params, stats, rule)
     if isinstance(rule, Size | Tolerance):
         return _least_squares(params, evidence, rule)
@@ -145,19 +148,18 @@ def _dispatch(
 
 
 def _least_squares(
-    params: Any, evidence: Stats | Frontier | ChannelFrontier, rule: Size | Tolerance
+    params: Any, evidence: Stats | Frontier | Landscape, rule: Size | Tolerance
 ) -> tuple[Any, Report]:
     """Folds all chains together: they share the budget."""
     known = known_or_made(params, evidence)
-    if isinstance(known, ChannelFrontier):
+    if isinstance(known, Landscape):
         widths = known.plan(rule)
         small, changes = known.fold(params, widths)
         report = Report(known.stats.graph, changes, count(params), count(small), widths.error)
-        return small, report
+        return small, report._replace(network=known.stats.network)
     plan = known.plan(rule)
     after = iter(known.fold(plan))
     small, report = transform(params, known.stats.graph, lambda *_: next(after))
-    small = known.with_heads(small, plan)
     return small, report._replace(predicted=plan.error, after=count(small))
 
 
@@ -179,10 +181,9 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
         else:
             rates[site.name] = np.full(len(units.active), -1.0)
             other.append(f"{site.name} ({site.activation.name})")
-    if stats.graph.channels:
-        names = ", ".join(site.name for site in stats.graph.channels)
+    if stats.network is not None:
         warnings.warn(
-            f"left alone: {names}: the published rule folds dense layers; fold convolutions by "
+            "left alone: the published rule folds chains of dense layers; fold this network by "
             "linjax.size or linjax.tolerance",
             FoldWarning,
             stacklevel=4,
@@ -230,7 +231,7 @@ def _nothing(report: Report, what: str) -> None:
     )
 
 
-def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
+def matching(params: Any, evidence: Stats | Bounds) -> bool:
     """Whether parameters have the shapes that evidence was collected on.
 
     False, with a warning, if they have been folded since: then there is nothing to do.
@@ -240,12 +241,18 @@ def matching(params: Any, graph: Graph, leaves: tuple[Leaf, ...]) -> bool:
       EvidenceError: if the evidence was collected on parameters folded further.
     """
     flat = pytree.flatten(params)
-    pytree.check_leaves(graph, flat)
-    all_flows(graph, flat)
+    network = evidence.network if isinstance(evidence, Stats) else None
+    if network is not None:
+        pytree.check_known(network, flat)
+        read_sizes(network, flat)
+    else:
+        pytree.check_leaves(evidence.graph, flat)
+        all_flows(evidence.graph, flat)
     now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
-    if now == {leaf.path: leaf.shape for leaf in leaves}:
+    if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:
         return True
-    had = sum(math.prod(leaf.shape) for leaf in leaves if pytree.is_floating(leaf.dtype))
+    leaves = [leaf for leaf in evidence.leaves if pytree.is_floating(leaf.dtype)]
+    had = sum(math.prod(leaf.shape) for leaf in leaves)
     if count(params) > had:
         raise EvidenceError(
             f"the evidence was collected on folded parameters ({had:,}), these have "

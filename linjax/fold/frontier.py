@@ -4,13 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.errors import EvidenceError, StructureError
+from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
-from linjax.fold.channels.frontier import ChannelFrontier, channel_frontier
-from linjax.fold.heads import Heads, with_heads
-from linjax.fold.heads import folded as folded_heads
-from linjax.fold.heads import read as read_heads
+from linjax.fold.landscape import Landscape, landscape
 from linjax.fold.least_squares.branches import joined
 from linjax.fold.least_squares.budget import Link
 from linjax.fold.least_squares.one_shot import fold_moments
@@ -40,7 +37,6 @@ class Frontier(NamedTuple):
       curves: what every size costs, by shrinkage.
       before: parameters of the network.
       fingerprint: digest of its parameters.
-      heads: paths of attention's values, whose shapes follow those of the chains in a plan.
     """
 
     stats: Stats
@@ -48,30 +44,21 @@ class Frontier(NamedTuple):
     curves: tuple[Curve, ...]
     before: int
     fingerprint: str
-    heads: tuple[Heads, ...] = ()
 
     def plan(self, rule: Size | Tolerance) -> Plan:
         """Returns the widths that a rule asks for."""
         if isinstance(rule, Size):
+            if rule.of != "parameters":
+                raise LinjaxError(
+                    f"{rule}: chains of dense layers are planned by parameters; their operations "
+                    "are nearly proportional to these"
+                )
             return within_budget(self.curves, budget(rule, self.before), rule.round_to)
         return within_error(self.curves, rule.error, rule.round_to)
 
     def fold(self, plan: Plan) -> tuple[Layers, ...]:
         """Returns the chains folded to a plan in one shot."""
-        plan = self.of_chains(plan)
         return joined(self.problems, plan, fold_moments(self.problems, plan))
-
-    def of_chains(self, plan: Plan) -> Plan:
-        """Returns a plan's part about chains."""
-        return plan._replace(shapes=plan.shapes[: len(self.problems)])
-
-    def with_heads(self, params: Any, plan: Plan) -> Any:
-        """Returns folded parameters with attention's values at the ranks of a plan, too."""
-        if not self.heads:
-            return params
-        shapes = plan.shapes[len(self.problems) :]
-        flat = folded_heads(pytree.flatten(params), self.heads, shapes, plan.ridge)
-        return pytree.unflatten(flat, like=params)
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters."""
@@ -88,7 +75,7 @@ class Frontier(NamedTuple):
 
 
 @one_thread()
-def frontier(params: Any, stats: Stats) -> Frontier | ChannelFrontier:
+def frontier(params: Any, stats: Stats) -> Frontier | Landscape:
     """Prices all sizes of a network at once.
 
     Errors of parts are measured on rows of the calibration set that nothing was fitted to, in
@@ -122,26 +109,24 @@ def frontier(params: Any, stats: Stats) -> Frontier | ChannelFrontier:
     """
     if stats.moments is None:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
+    if stats.network is not None:
+        return landscape(params, stats)
     pytree.check_leaves(stats.graph, pytree.flatten(params))
-    if stats.graph.convolutions:
-        return channel_frontier(params, stats)
     problems = chain_problems(params, stats)
     own = pytree.foldable_paths(stats.graph)
     fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
-    heads = read_heads(pytree.flatten(params), stats)
-    found = with_heads(curves(problems, fixed), heads, pytree.flatten(params))
-    return Frontier(stats, problems, found, count(params), fingerprint(params), heads)
+    return Frontier(stats, problems, curves(problems, fixed), count(params), fingerprint(params))
 
 
 def known_or_made(
-    params: Any, evidence: Stats | Frontier | ChannelFrontier
-) -> Frontier | ChannelFrontier:
+    params: Any, evidence: Stats | Frontier | Landscape
+) -> Frontier | Landscape:
     """Returns the frontier of these parameters, made if evidence isn't one.
 
     Raises:
       StructureError: if the frontier is of other parameters.
     """
-    if not isinstance(evidence, Frontier | ChannelFrontier):
+    if not isinstance(evidence, Frontier | Landscape):
         return frontier(params, evidence)
     if fingerprint(params) != evidence.fingerprint:
         raise StructureError(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.network import CONSTANTS
 from linjax.fold.objective import curvature, divergence
 from linjax.fold.rows import Rows, first, size_of
 from linjax.graph import pytree
@@ -68,8 +69,9 @@ class _Parts(NamedTuple):
 
 def _parts(net: Net, params: Any) -> _Parts:
     flat = pytree.flatten(params)
-    free = pytree.foldable_paths(net.graph) | pytree.channel_paths(net.graph)
-    free |= pytree.head_paths(net.graph)
+    free = pytree.foldable_paths(net.graph)
+    if not net.chained:
+        free = {path for path in flat if path[0] != CONSTANTS}
     moving = {p: x for p, x in flat.items() if p in free and jnp.issubdtype(x.dtype, jnp.floating)}
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in leaves]))
@@ -135,7 +137,7 @@ def _affordable(net: Net, params: Any, rows: Rows) -> tuple[Rows, int]:
     """The rows to fit on, and the number of rounds that may be taken."""
     inputs = rows.chunks[0][0]
     once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (STEPS + 3)
-    work = WORK_CONVOLUTIONS if net.graph.convolutions else WORK
+    work = WORK if net.network.dense else WORK_CONVOLUTIONS
     rounds = int(work / max(once * rows.total, 1.0))
     if rounds >= WORTHWHILE:
         return rows, rounds

@@ -18,7 +18,6 @@ import scipy
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
-from linjax.fold.channels.lump import lump_channels
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
@@ -125,8 +124,7 @@ def lump(
 
     _at_least_zero(tolerance)
     before = count(params)
-    channels = lump_channels(pytree.flatten(params), net.graph, max(tolerance, rounding))
-    lumped, _ = transform(pytree.unflatten(channels, like=params), net.graph, rewrite)
+    lumped, _ = transform(params, net.graph, rewrite)
     if count(lumped) >= before:
         warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=2)
         lumped = params

@@ -6,9 +6,10 @@ import numpy as np
 
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
-from linjax.evidence.points import Evidence, PointMoments
+from linjax.errors import EvidenceError
+from linjax.evidence.points import PointMoments, measured_sites
+from linjax.evidence.stats import Stats
 from linjax.fold.costs import terms_of
-from linjax.fold.engine import factor as factors
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
 from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
@@ -18,6 +19,9 @@ from linjax.fold.engine.surface import surface
 
 Array = np.ndarray
 
+CAUTION = Caution(convexity=1.0)
+"""Errors that are a large share of what a site is worth are dearer than they seem."""
+
 
 class Problems(NamedTuple):
     """The sites of a plan, in the order of execution, and the problems that folding them is.
@@ -26,21 +30,19 @@ class Problems(NamedTuple):
       sites: the sites.
       problems: by site.
       points: by site, which of the problem's points each point of the site is.
-      kernels: leaves of the kernels that may be factored, in the order of the plan's ranks.
     """
 
     sites: tuple[Site, ...]
     problems: tuple[Problem, ...]
     points: tuple[tuple[int, ...], ...]
-    kernels: tuple[int, ...]
 
 
-def problems_of(network: Network, evidence: Evidence) -> Problems:
+def problems_of(stats: Stats) -> Problems:
     """Turns evidence into problems."""
-    sites = tuple(s for s in network.sites if s.form in (Form.BENT, Form.STRAIGHT, Form.PAIRED))
-    made = [_problem(network, site, evidence.points[site.name]) for site in sites]
-    kernels = tuple(evidence.kernels)
-    return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made), kernels)
+    network, sites = stats.network, measured_sites(stats.network)
+    pairs = zip(sites, stats.points, strict=True)
+    made = [_problem(network, site, own) for site, own in pairs]
+    return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made))
 
 
 def _problem(
@@ -49,7 +51,10 @@ def _problem(
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]
-    joined = [_joined([points[j] for j in range(len(points)) if groups[j] == g]) for g in sorted(set(groups))]
+    joined = [
+        _joined([points[j] for j in range(len(points)) if groups[j] == g])
+        for g in sorted(set(groups))
+    ]
     kind: Any = {Form.STRAIGHT: "straight", Form.PAIRED: "aligned"}.get(site.form, "bent")
     problem = Problem(
         name=site.name,
@@ -91,30 +96,24 @@ def _joined(points: list[PointMoments]) -> Point:
     return Point(Moments(count, mean, scatter / count[:, None, None, None]), metric)
 
 
-def priced(
-    network: Network, evidence: Evidence, found: Problems, of: str = "parameters",
-    prices: dict[str, float] | None = None,
-) -> tuple[Curve, ...]:  # fmt: skip
-    """Prices all widths, and follows the path to the smallest network; once for each shrinkage."""
+def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve, ...]:
+    """Prices all widths, and follows the path to the smallest network; once for each shrinkage.
+
+    Raises:
+      EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
+    """
     index = {site.dim: n for n, site in enumerate(found.sites)}
-    ranks = {leaf: n for n, leaf in enumerate(found.kernels)}
-    terms = terms_of(network, index, ranks, of)
+    terms = terms_of(stats.network, index, {}, of)
+    if not np.isfinite(float(stats.variation)):
+        raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
     curves = []
     for ridge in ridges(found.problems):
         rooms = tuple(
-            room(p, surface(p, ridge), (prices or {}).get(p.name, 1.0)) for p in found.problems
+            room(p._replace(multiple=round_to), surface(p, ridge)) for p in found.problems
         )
-        necks = tuple(_neck(evidence, leaf) for leaf in found.kernels)
-        made = Prices(rooms, necks, terms, caution=Caution(1.0, 1.0))
-        curves.append(curve(ridge, made, evidence.variation))
+        prices = Prices(rooms, (), terms, multiple=round_to, caution=CAUTION)
+        curves.append(curve(ridge, prices, float(stats.variation)))
     return tuple(curves)
-
-
-def _neck(evidence: Evidence, leaf: int) -> Array:
-    own = evidence.kernels[leaf]
-    covariances = own.scatter / own.count[:, None, None]
-    test = covariances[-1]
-    return own.places * factors.curve(covariances[0], test, own.kernel, own.metric)
 
 
 def chosen(found: Problems, plan: Plan) -> list[Choice]:

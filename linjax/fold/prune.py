@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
-from linjax.fold.channels.execute import without_channels
+from linjax.fold import uniform
 from linjax.fold.fold import matching, transform
 from linjax.graph.layers import Array, Layers, replaced
 from linjax.graph.structure import Graph
@@ -54,13 +54,11 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
         raise LinjaxError(f"scope = {scope!r}, expected 'network' or 'layer'")
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
-    if not matching(params, stats.graph, stats.leaves):
+    if not matching(params, stats):
         return params
-    rates = [c.units.rate for c in stats.channels] + [u.rate for u in stats.units]
-    kept = _kept(rates, fraction, scope)
-    channels = len(stats.channels)
-    params = without_channels(params, stats.graph, kept[:channels])
-    return narrowed(params, stats.graph, kept[channels:])
+    if stats.network is not None:
+        return uniform.removed(params, stats, fraction, scope)
+    return narrowed(params, stats.graph, _kept([u.rate for u in stats.units], fraction, scope))
 
 
 def narrowed(params: Any, graph: Graph, kept: Sequence[Array]) -> Any:

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from linjax.dims.network import Network
 from linjax.graph import table
 from linjax.graph.layers import Array, Layer
 from linjax.graph.structure import Graph
@@ -12,15 +15,18 @@ class SiteChange(NamedTuple):
 
     Attributes:
       before: number of units that had an activation.
-      kept: ``(k,)`` indices of those that still have it; ascending.
+      kept: ``(k,)`` indices of those that still have it, ascending; ``(n, k)`` where there are
+        n repeats, each with its own.
       linears: number of linear units beside them.
       carry: whether the layer's features travel on, as residual path.
+      mixed: whether coordinates became combinations of those that were, so that none is kept.
     """
 
     before: int
     kept: Array
     linears: int
     carry: bool
+    mixed: bool = False
 
 
 class Report(NamedTuple):
@@ -34,6 +40,7 @@ class Report(NamedTuple):
       predicted: predicted relative output error, None where the rule predicts none.
       rule: the rule that was followed, as text.
       evidence: what it went by, as text.
+      network: its dimensions, where the sites aren't units of dense chains.
     """
 
     graph: Graph
@@ -43,10 +50,11 @@ class Report(NamedTuple):
     predicted: float | None = None
     rule: str = ""
     evidence: str = ""
+    network: Network | None = None
 
     def __repr__(self) -> str:
         rows = [
-            (name, s.before, len(s.kept), s.linears, "yes" if s.carry else "")
+            (name, s.before, np.shape(s.kept)[-1], s.linears, "yes" if s.carry else "")
             for name, s in self.sites.items()
         ]
         text = table.grid(("site", "units", "kept", "linear", "residual"), rows)

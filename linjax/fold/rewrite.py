@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.network import Network
@@ -58,7 +59,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         elif choice.basis is not None:
             change = _mixing(site, choice.basis)
         else:
-            change = _taking(site, choice.kept)
+            change = taking(choice.kept, len(site.beside))
         flat[path] = _along(network, now, site, leaf, flat[path], change)
         linear = network.extra(leaf, "linear")
         if linear in flat and leaf in readers:
@@ -89,15 +90,33 @@ def _mixing(site: Site, matrices: Array) -> Any:
     return change
 
 
-def _taking(site: Site, kept: Array) -> Any:
+def taking(kept: Array, repeats: int) -> Any:
     """Takes the coordinates of each repeat."""
 
     def change(x: Array) -> Array:
-        front = x.shape[: len(site.beside)]
+        front = x.shape[:repeats]
         rows = x.reshape(kept.shape[0], -1, x.shape[-1])
         index = np.broadcast_to(kept[:, None, :], (*rows.shape[:2], kept.shape[-1]))
         taken = np.take_along_axis(rows, index, axis=-1)
-        return taken.reshape(*front, *x.shape[len(front) : -1], -1)
+        return taken.reshape(*front, *x.shape[repeats:-1], -1)
+
+    return change
+
+
+def narrowing(choice: Choice) -> Any:
+    """Narrows arrays of JAX as a choice does: by a basis, or by taking coordinates."""
+
+    def change(x: Any) -> Any:
+        front = x.shape[: x.ndim - 1]
+        if choice.basis is not None:
+            basis = jnp.asarray(choice.basis, x.dtype)
+            rows = x.reshape(basis.shape[0], -1, x.shape[-1])
+            return (rows @ basis).reshape(*front, -1)
+        rows = x.reshape(choice.kept.shape[0], -1, x.shape[-1])
+        index = jnp.broadcast_to(
+            choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1])
+        )
+        return jnp.take_along_axis(rows, index, axis=-1).reshape(*front, -1)
 
     return change
 
@@ -187,7 +206,7 @@ def _narrowed(
     if not any(site.dim in s.dims() for s in spans):
         return shift
     change = (
-        _taking(site, choice.kept) if choice.basis is None else _mixing(site, choice.basis)
+        taking(choice.kept, len(site.beside)) if choice.basis is None else _mixing(site, choice.basis)
     )
     return transform(shift, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
 
@@ -204,6 +223,6 @@ def _constants(
             operand: Any = network.layout.makers[key[0]].inputs[key[1]]
             value = flat.get(path, np.asarray(operand.value))
             cut = Cut(
-                site.dim, site.beside, now.sizes.__getitem__, _taking(site, choice.kept)
+                site.dim, site.beside, now.sizes.__getitem__, taking(choice.kept, len(site.beside))
             )
             flat[path] = transform(value, held.spans, cut)

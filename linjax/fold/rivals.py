@@ -12,7 +12,7 @@ import scipy
 
 from linjax.errors import LinjaxError
 from linjax.evidence.stats import Stats
-from linjax.fold.channels.rivals import energies, means, norms, prune
+from linjax.fold import uniform
 from linjax.fold.frontier import budget, chain_problems, written
 from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, block_rows, frame
@@ -49,8 +49,8 @@ def magnitude(params: Any, stats: Stats, rule: Size) -> Any:
     def unit(problem: Problem, i: int) -> Array:
         return _norms(problem.layers[i])
 
-    if stats.graph.convolutions:
-        return prune(params, stats, rule, norms, unit, refit=False)
+    if stats.network is not None:
+        return uniform.pruned(params, stats, rule, uniform.norms, refit=False)
     return _pruned(params, stats, rule, unit, refit=False)
 
 
@@ -59,8 +59,8 @@ def activity(params: Any, stats: Stats, rule: Size) -> Any:
 
     Reference: activation-based pruning of neural networks, Algorithms 17(1):48, 2024.
     """
-    if stats.graph.convolutions:
-        return prune(params, stats, rule, means, _activity, refit=False)
+    if stats.network is not None:
+        return uniform.pruned(params, stats, rule, uniform.means, refit=False)
     return _pruned(params, stats, rule, _activity, refit=False)
 
 
@@ -71,8 +71,8 @@ def pruned_and_refitted(params: Any, stats: Stats, rule: Size) -> Any:
 
     References: CORP, 2026, arXiv 2602.05243; GRAIL, 2026, arXiv 2602.23795.
     """
-    if stats.graph.convolutions:
-        return prune(params, stats, rule, energies, _energy, refit=True)
+    if stats.network is not None:
+        return uniform.pruned(params, stats, rule, uniform.energies, refit=True)
     return _pruned(params, stats, rule, _energy, refit=True)
 
 

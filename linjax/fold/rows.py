@@ -177,7 +177,7 @@ def even(net: Net, inputs: Batch) -> Batch:
 
 
 def _chunks(net: Net, count: int) -> int:
-    return -(-count // (IMAGES if net.graph.convolutions else CHUNK))
+    return -(-count // (CHUNK if net.chained else IMAGES))
 
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:

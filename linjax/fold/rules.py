@@ -28,6 +28,12 @@ class Size(NamedTuple):
 
     fraction: float
     round_to: int = 1
+    of: Literal["parameters", "flops", "bytes"] = "parameters"
+
+    def __repr__(self) -> str:
+        more = f", round_to={self.round_to}" if self.round_to > 1 else ""
+        of = f", of={self.of!r}" if self.of != "parameters" else ""
+        return f"size({self.fraction:g}{more}{of})"
 
 
 class Tolerance(NamedTuple):
@@ -118,13 +124,17 @@ def published_size(
     return PublishedSize(float(fraction), greedy, count, gain)
 
 
-def size(fraction: float, *, round_to: int = 1) -> Size:
-    """Asks for a share of the parameters.
+def size(
+    fraction: float, *, round_to: int = 1,
+    of: Literal["parameters", "flops", "bytes"] = "parameters",
+) -> Size:  # fmt: skip
+    """Asks for a share of the parameters, or of the operations or bytes.
 
     Args:
-      fraction: share of the original's parameters, in (0, 1]. Below the smallest valid
-        network the fold returns the smallest valid network.
+      fraction: share of the original's, in (0, 1].
       round_to: widths are rounded to a multiple of this, for hardware.
+      of: what is counted: parameters; multiplications and additions of all products, for
+        inputs as traced; or bytes of the parameters.
 
     Returns:
       A rule for :func:`fold` and :func:`compress`.
@@ -135,11 +145,13 @@ def size(fraction: float, *, round_to: int = 1) -> Size:
     Example:
       >>> import linjax
       >>> linjax.size(0.1)
-      Size(fraction=0.1, round_to=1)
+      size(0.1)
     """
     _share("fraction", fraction)
     _multiple(round_to)
-    return Size(float(fraction), round_to)
+    if of not in ("parameters", "flops", "bytes"):
+        raise LinjaxError(f"of = {of!r}, expected 'parameters', 'flops' or 'bytes'")
+    return Size(float(fraction), round_to, of)
 
 
 def tolerance(error: float, *, round_to: int = 1) -> Tolerance:

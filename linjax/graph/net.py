@@ -7,6 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.dims.network import Network
+from linjax.dims.network import analyse as find_dimensions
+from linjax.dims.table import describe
+from linjax.dims.run import Outcome
+from linjax.dims.run import execute as run_dimensions
+from linjax.dims.sizes import read_sizes
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
 from linjax.graph.pytree import Flat, is_floating
@@ -25,15 +31,18 @@ class Net:
 
     Attributes:
       apply_fn: the function as it was given, ``apply_fn(params, *inputs) -> outputs``.
-      graph: the static description that evidence carries.
+      graph: its chains of dense layers, a static description that evidence carries.
+      network: its dimensions and all of its sites.
       template: the parameter pytree as shapes and dtypes.
       example: the example inputs as shapes and dtypes.
     """
 
     apply_fn: Callable[..., Any]
     graph: Graph
+    network: Network
     template: Any
     example: tuple[Any, ...]
+    _networks: dict[Any, Network] = dataclasses.field(default_factory=dict, repr=False)
     _analyses: dict[Any, analysis.Analysis] = dataclasses.field(default_factory=dict, repr=False)
 
     def apply(self, params: Any, *inputs: Any) -> Any:
@@ -57,7 +66,74 @@ class Net:
         original = pytree.is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
+        if not self.chained:
+            return self.execute(params, *inputs).outputs
         return self.run(params, *inputs)[0]
+
+    def check(self, params: Any) -> None:
+        """Checks that a pytree is that of the traced network, or one folded from it.
+
+        Raises:
+          StructureError: naming the first leaf that doesn't fit.
+        """
+        flat = pytree.flatten(params)
+        if self.chained:
+            pytree.check_leaves(self.graph, flat)
+        else:
+            pytree.check_known(self.network, flat)
+            read_sizes(self.network, flat)
+
+    @property
+    def chained(self) -> bool:
+        """Whether what folds are chains of dense layers, with gates, sums and branches."""
+        return bool(self.graph.chains)
+
+    def execute(
+        self,
+        params: Any,
+        *inputs: Any,
+        taps: frozenset[int] = frozenset(),
+        probes: dict[int, Array] | None = None,
+    ) -> Outcome:
+        """Runs the network at the sizes of its parameters, and returns values on the way, too.
+
+        Args:
+          params: original or folded parameters.
+          *inputs: as for :meth:`apply`.
+          taps: numbers of the values to return.
+          probes: arrays to add to values, by number.
+
+        Raises:
+          StructureError: as :meth:`apply`.
+        """
+        flat = pytree.flatten(params)
+        pytree.check_known(self.network, flat)
+        network = self.network_for(flat, inputs)
+        return run_dimensions(network, flat, jax.tree.leaves(inputs), taps, probes)
+
+    def network_for(self, flat: Flat, inputs: Any) -> Network:
+        """The dimensions for inputs of these shapes and parameters of these dtypes.
+
+        Traced anew for each combination; sizes that aren't numbers yet run as traced.
+        """
+        leaves = _dtypes(self.graph.leaves, flat)
+        shapes = pytree.shapes_of(inputs)
+        sizes = [n for s in jax.tree.leaves(shapes) for n in s.shape]
+        if not all(isinstance(n, int) for n in sizes):
+            return self.network
+        key = (leaves, jax.tree.structure(shapes),
+               tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
+        if key not in self._networks:
+            template = self._template(leaves)
+            self._fitting(lambda: jax.eval_shape(self.apply_fn, template, *shapes), shapes)
+            found = find_dimensions(self.apply_fn, template, shapes, self.network.paths)
+            if _outline(found) != _outline(self.network):
+                raise StructureError(
+                    f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to "
+                    f"other sites than {[s.shape for s in jax.tree.leaves(self.example)]}"
+                )
+            self._networks[key] = found
+        return self._networks[key]
 
     def run(
         self,
@@ -127,14 +203,7 @@ class Net:
     def _analysis(self, flat: Flat, inputs: Any) -> analysis.Analysis:
         """Traces anew for each combination of input shapes and parameter dtypes."""
         leaves = _dtypes(self.graph.leaves, flat)
-        traced_leaves, tree = jax.tree.flatten(self.template)
-        template = jax.tree.unflatten(
-            tree,
-            [
-                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_floating(leaf.dtype) else old
-                for leaf, old in zip(leaves, traced_leaves, strict=True)
-            ],
-        )
+        template = self._template(leaves)
         shapes = pytree.shapes_of(inputs)
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
@@ -148,10 +217,24 @@ class Net:
             self._analyses[key] = found
         return self._analyses[key]
 
+    def _template(self, leaves: tuple[Leaf, ...]) -> Any:
+        """The traced pytree's shapes, in the dtypes of these leaves."""
+        traced, tree = jax.tree.flatten(self.template)
+        return jax.tree.unflatten(
+            tree,
+            [
+                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_floating(leaf.dtype) else old
+                for leaf, old in zip(leaves, traced, strict=True)
+            ],
+        )
+
     def _record(self, template: Any, shapes: Any) -> program.Program:
+        return self._fitting(lambda: program.record(self.apply_fn, template, shapes), shapes)
+
+    def _fitting(self, traced: Callable[[], Any], shapes: Any) -> Any:
         """Traces, and says which inputs were expected where the function fails on them."""
         try:
-            return program.record(self.apply_fn, template, shapes)
+            return traced()
         except Exception as error:
             want = [str(s.shape) for s in jax.tree.leaves(self.example)]
             got = [str(s.shape) for s in jax.tree.leaves(shapes)]
@@ -163,7 +246,12 @@ class Net:
             ) from error
 
     def __repr__(self) -> str:
-        return table.describe(self.graph)
+        return table.describe(self.graph) if self.chained else describe(self.network)
+
+
+def _outline(network: Network) -> Any:
+    """What two traces of a network have to have in common: its sites and where they stand."""
+    return [(site.name, site.width, site.form, len(site.points)) for site in network.sites]
 
 
 def _same_sites(a: Graph, b: Graph) -> bool:
@@ -218,7 +306,10 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     leaves = pytree.leaves_of(params)
     if not leaves:
         raise StructureError("params has no leaves; expected a pytree of arrays")
-    traced = program.record(apply_fn, params, inputs)
-    found = analysis.analyse(traced, leaves)
     template, example = pytree.shapes_of((params, inputs))
-    return Net(apply_fn, found.graph, template, example)
+    paths = tuple(leaf.path for leaf in leaves)
+    network = find_dimensions(apply_fn, template, example, paths)
+    graph = Graph((), (), (), leaves)
+    if network.dense:
+        graph = analysis.analyse(program.record(apply_fn, params, inputs), leaves).graph
+    return Net(apply_fn, graph, network, template, example)

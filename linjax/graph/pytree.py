@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.errors import StructureError
+from linjax.dims.network import Network
+from linjax.dims.run import EXTRAS
 from linjax.graph.compat import key_name
 from linjax.graph.maps import Path, join
 from linjax.graph.structure import Graph, Leaf
@@ -173,3 +175,16 @@ def foldable_paths(graph: Graph) -> frozenset[Path]:
     for site in graph.sites:
         paths.update(site.unit_leaves)
     return frozenset(paths)
+
+
+def check_known(network: Network, flat: Flat) -> None:
+    """Checks that every leaf of a pytree is one of a network, or one that a fold put beside.
+
+    Raises:
+      StructureError: naming the first that is neither.
+    """
+    known = {*network.paths, *map(network.constant, network.varying)}
+    known |= {network.extra(n, kind) for n in range(len(network.paths)) for kind in EXTRAS}
+    for path in flat:
+        if path not in known:
+            raise StructureError(f"{join(path)}: no leaf of this network")

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.span import Cut, transform
 from linjax.errors import StructureError
 from linjax.fold.report import Report
+from linjax.fold.rewrite import taking
 from linjax.graph import pytree
-from linjax.graph.channels.kept import kept_channels
-from linjax.graph.channels.kernels import restricted
-from linjax.graph.maps import Affine, Convolution, Part
+from linjax.graph.maps import Affine, Part, Path
 from linjax.graph.pytree import Flat
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def _outline(state: Any, params: Any) -> list[Any]:
 
 def _narrow(before: Any, after: Any, report: Report) -> Any:
     old, new = pytree.flatten(before), pytree.flatten(after)
+    if report.network is not None:
+        moved = {path: _kept_entries(report, old, path, leaf) for path, leaf in new.items()}
+        return jax.tree.unflatten(jax.tree.structure(after), list(moved.values()))
     affines = {affine.kernel: affine for affine in report.graph.affines}
     vectors = {
         path: (site.name, Part()) for site in report.graph.sites for path in site.unit_leaves
@@ -90,20 +93,10 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
         for site in report.graph.sites
         for affine in map(report.graph.affine, site.maps)
     }
-    channels = kept_channels(report.graph, old, report.sites)
-    grouped = {conv.kernel: conv for conv in report.graph.convolutions if conv.groups > 1}
-    mixed = pytree.head_paths(report.graph)  # other combinations of features: nothing to keep
     result: Flat = {}
     for path, leaf in new.items():
         was = old.get(path)
         if was is None:
-            result[path] = leaf
-        elif path in channels and path in grouped:
-            result[path] = _in_groups(was, leaf, grouped[path], channels[path])
-        elif path in channels:
-            behind = path in affines and affines[path].extra("down") in new
-            result[path] = leaf if behind else _moved(was, leaf, channels[path])
-        elif path in mixed and jnp.shape(was) != jnp.shape(leaf):
             result[path] = leaf
         elif path in affines:
             result[path] = _matrix(was, leaf, affines[path], old, new, report)
@@ -125,27 +118,33 @@ def _kept(report: Report, site: str, part: Part) -> Array:
     return (starts[:, None] + report.sites[site].kept).reshape(-1)
 
 
-def _moved(was: Array, leaf: Array, kept: dict[int, Array]) -> Array:
-    """Moves the entries of kept channels along some axes; those of linear ones start fresh."""
-    source, target = np.asarray(was), np.array(leaf)
-    for axis, of in kept.items():
-        source = np.take(source, of, axis)
-    fits = all(n <= m for n, m in zip(source.shape, target.shape, strict=True))
-    if not fits:
+def _kept_entries(report: Report, old: Flat, path: Path, leaf: Array) -> Array:
+    """What is left of a leaf of the state; entries of linear coordinates start fresh.
+
+    Where coordinates became combinations of others, all entries do.
+    """
+    network, was = report.network, old.get(path)
+    if was is None or path not in network.paths:
         return leaf
-    target[tuple(map(slice, source.shape))] = source
+    spans = network.layout.leaves[network.paths.index(path)]
+    sizes, value = dict(network.layout.traced), np.asarray(was)
+    if value.shape != tuple(s.size for s in spans):
+        return leaf
+    for site in network.sites:
+        change = report.sites.get(site.name)
+        if change is None or not any(site.dim in s.dims() for s in spans):
+            continue
+        if change.mixed:
+            return leaf
+        kept = np.reshape(change.kept, (-1, np.shape(change.kept)[-1]))
+        cut = Cut(site.dim, site.beside, sizes.__getitem__, taking(kept, len(site.beside)))
+        value = transform(value, spans, cut)
+        sizes[site.dim] = kept.shape[-1]
+    target = np.array(leaf)
+    if any(n > m for n, m in zip(value.shape, target.shape, strict=True)):
+        return leaf
+    target[tuple(map(slice, value.shape))] = value
     return jnp.asarray(target, jnp.result_type(leaf))
-
-
-def _in_groups(was: Array, leaf: Array, conv: Convolution, kept: dict[int, Array]) -> Array:
-    """The same for a kernel of groups, each of which has kept channels of its own."""
-    shape = jnp.shape(was)
-    inputs, outputs = (
-        kept.get(axis, np.arange(n))
-        for axis, n in ((conv.axes[-2], shape[conv.axes[-2]] * conv.groups),
-                        (conv.axes[-1], shape[conv.axes[-1]]))
-    )  # fmt: skip
-    return _moved(restricted(conv, np.asarray(was), inputs, outputs), leaf, {})
 
 
 def _matrix(was: Array, leaf: Array, affine: Affine, old: Flat, new: Flat, report: Report) -> Array:

@@ -64,7 +64,37 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
     data, index = gathered(site, ridge)
-    parts = [_part(site, data, i, k, r) for i in range(site.repeats)]
+    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], index)
+
+
+def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice:
+    """Keeps given coordinates; the others are rebuilt from these, or counted as zero.
+
+    Args:
+      site: the site.
+      kept: ``(n, k)`` indices, ascending.
+      ridge: weight of the noise that regressions are shrunk by.
+      refit: whether to rebuild.
+    """
+    checked(site)
+    if refit and site.kind != "aligned":
+        data, index = gathered(site, ridge)
+        parts = []
+        for i in range(site.repeats):
+            seen = sights(site, data, i, few=False)
+            part = _finished(seen, kept[i], np.zeros((len(seen[0].sources), 0)))
+            pairs = zip(part.offset, (goal.mean[i] for goal in data.goals), strict=True)
+            parts.append(part._replace(offset=[own + mean for own, mean in pairs], basis=None))
+        return _assembled(parts, index)
+    decode = np.stack([np.eye(site.width)[own] for own in kept])
+    nothing = np.zeros((site.repeats, site.width))
+    points = len(site.points)
+    linear = np.zeros((site.repeats, site.width, 0))
+    return Choice(kept, linear, None, (decode,) * points, (nothing,) * points, 0.0)
+
+
+def _assembled(parts: list[_Part], index: tuple[int, ...]) -> Choice:
+    """The fold of all repeats."""
     return Choice(
         np.stack([part.kept for part in parts]),
         np.stack([part.linear for part in parts]),

@@ -1,0 +1,54 @@
+"""A network's sites as a table."""
+
+import math
+
+from linjax.dims.network import Network
+from linjax.dims.sites import Form, Site
+from linjax.graph.table import grid
+
+
+def describe(network: Network) -> str:
+    """Sites with what makes and reads them, what share of the parameters they reach, refusals."""
+    rows = [_row(network, site) for site in network.sites]
+    header = ("site", "width", "kind", "times", "made by", "read by", "linear")
+    sizes = [math.prod(s.size for s in spans) for spans in network.layout.leaves]
+    lines = [f"{len(rows)} foldable sites, {sum(sizes):,} parameters"]
+    if rows:
+        lines += [grid(header, rows), f"{share(network):.1%} of the parameters can fold"]
+    if network.refusals:
+        lines.append("left alone:")
+        lines += [f"  {refusal.name}: {refusal.reason}" for refusal in network.refusals]
+    return "\n".join(lines)
+
+
+def _row(network: Network, site: Site) -> tuple[str, ...]:
+    repeats = math.prod(network.layout.traced[d] for d in site.beside)
+    made = sorted({network.names[m.leaf] for m in site.makers if m.leaf is not None})
+    read = sorted({network.names[r.leaf] for r in site.readers if r.leaf is not None})
+    return (
+        site.name,
+        str(site.width),
+        site.form.value,
+        str(repeats) if repeats > 1 else "",
+        _some(made),
+        _some(read),
+        "yes" if site.linear else "",
+    )
+
+
+def _some(names: list[str]) -> str:
+    if len(names) <= 2:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} more"
+
+
+def share(network: Network) -> float:
+    """Share of all parameters in leaves that have a site's dimension."""
+    dims = {site.dim for site in network.sites if site.form is not Form.BLOCKS}
+    sizes = [math.prod(s.size for s in spans) for spans in network.layout.leaves]
+    reached = [
+        size
+        for size, spans in zip(sizes, network.layout.leaves, strict=True)
+        if dims & {d for s in spans for d in s.dims()}
+    ]
+    return sum(reached) / max(sum(sizes), 1)

@@ -1,1 +1,0 @@
-"""Folding the channels of convolutions, together with the dense chains around them."""

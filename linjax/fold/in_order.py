@@ -1,0 +1,232 @@
+"""Refitting a folded network's kernels one after another, on what it computes itself.
+
+Widths and coordinates are those of the one-shot fold. In the order of execution every kernel that
+reads or makes folded coordinates is fitted by least squares: from what the folded network feeds
+it to what the original's product made, so that it also corrects the errors made before it. One
+pass over the rows a kernel.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.dims.network import Network
+from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
+from linjax.dims.run import execute
+from linjax.dims.sites import Site
+from linjax.dims.span import Cut, transform
+from linjax.evidence.moments import merge_scatter
+from linjax.evidence.points import point_spans
+from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.linalg import solve
+from linjax.fold.rewrite import Written, add_to_bias, narrowing
+from linjax.graph import pytree
+
+Array = Any
+
+RIDGES = (1e-6, 1e-4, 1e-2, 0.3)
+"""Weights of the diagonal that are compared on held-out rows."""
+LARGEST = 4608
+"""Features beyond which a kernel stays as the one-shot fold made it."""
+
+
+class Seen(NamedTuple):
+    """Moments of [features, target] in one fold of the rows: weight, means, centred sums."""
+
+    count: Array
+    mean: Array
+    scatter: Array
+
+
+class Job(NamedTuple):
+    """A kernel to refit.
+
+    Attributes:
+      op: its product.
+      frame: how that is laid out.
+      index: places in the leaf of the entries of its matrix.
+      folded: sites that were folded among what it makes, with their choices.
+    """
+
+    op: int
+    frame: Frame
+    index: np.ndarray
+    folded: tuple[tuple[Site, Choice], ...]
+
+
+def refit_in_order(
+    network: Network, original: pytree.Flat, now: Written, folded: Sequence[tuple[Site, Choice]],
+    chunks: Sequence[Sequence[Array]],
+) -> pytree.Flat:  # fmt: skip
+    """Returns the leaves with all kernels refitted that a fold has to do with.
+
+    Args:
+      network: the traced network.
+      original: its parameters.
+      now: the network folded in one shot.
+      folded: the sites that were folded, with their choices.
+      chunks: calibration rows, the leaves of the inputs by batch.
+    """
+    device = {path: jnp.asarray(leaf) for path, leaf in original.items()}
+    for op in _affected(network, [site for site, _ in folded]):
+        job = _job(network, now, op, folded)
+        if job is not None:
+            now = _refit(network, device, now, job, chunks)
+    return now.flat
+
+
+def _affected(network: Network, sites: list[Site]) -> list[int]:
+    """Products that read or make folded coordinates, in order; each kernel's only one."""
+    found = {p.op for site in sites for p in (*site.readers, *site.makers)}
+    leaves = [kernel.leaf for kernel in network.kernels.values()]
+    order = [op.outputs[0].id for op in network.layout.program.all_ops()]
+    return [
+        op for op in order
+        if op in found and op in network.kernels and leaves.count(network.kernels[op].leaf) == 1
+    ]  # fmt: skip
+
+
+def _job(
+    network: Network, now: Written, op: int, folded: Sequence[tuple[Site, Choice]]
+) -> Job | None:
+    """What refitting a kernel takes; None where it can't be written back, or isn't worth it."""
+    leaf = network.kernels[op].leaf
+    kernel = now.flat.get(network.paths[leaf])
+    if kernel is None or not kernel.size:
+        return None
+    frame = frame_of(network, op)
+    index = matrix_index(network, frame, kernel.shape)
+    if index is None or index.shape[1] > LARGEST:
+        return None
+    made = {d for s in network.layout.values[op].spans for d in s.dims()}
+    return Job(op, frame, index, tuple(pair for pair in folded if pair[0].dim in made))
+
+
+def _refit(
+    network: Network, original: pytree.Flat, now: Written, job: Job, chunks: Sequence[Any]
+) -> Written:
+    """Fits one kernel to its targets."""
+    small = {path: jnp.asarray(leaf) for path, leaf in now.flat.items()}
+    window = tuple(now.flat[network.paths[network.kernels[job.op].leaf]].shape)
+    seen: list[Seen | None] = [None, None]
+    measured = functools.partial(_measured, network, job, window)
+    step = jax.jit(measured)
+    for turn, chunk in enumerate(chunks):
+        halves = [[x[f::2] for x in chunk] for f in range(2)] if len(chunk[0]) > 1 else [chunk]
+        for f, part in enumerate(halves):
+            found = jax.tree.map(
+                lambda x: np.asarray(x, np.float64), step(original, small, list(part))
+            )
+            fold = (turn + f) % 2
+            seen[fold] = found if seen[fold] is None else _merged(seen[fold], found)
+    return _written(network, now, job, [own for own in seen if own is not None])
+
+
+def _measured(
+    network: Network, job: Job, window: tuple[int, ...], original: Any, small: Any, inputs: Any
+) -> Seen:
+    """Moments of what a kernel reads now and of what it is to make."""
+    product = network.layout.makers[job.op]
+    operand: Any = product.inputs[job.frame.data]
+    source = execute(network, small, inputs, frozenset({operand.id})).values[operand.id]
+    target = execute(network, original, inputs, frozenset({job.op})).values[job.op]
+    f = features(job.frame, source, window)
+    t = jnp.concatenate([results(job.frame, x) for x in _targets(network, job, target)], axis=-1)
+    rows = jnp.concatenate([f, t], axis=-1).astype(jnp.float32)
+    mean = jnp.mean(rows, axis=1)
+    centred = rows - mean[:, None]
+    scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
+    return Seen(jnp.asarray(rows.shape[1], jnp.float32), mean, scatter)
+
+
+def _targets(network: Network, job: Job, value: Array) -> list[Array]:
+    """What a product is to make of its coordinates: those kept, and the linear ones."""
+    spans = point_spans(network.layout, job.op)
+    sizes, linear = dict(network.layout.traced), []
+    for site, choice in job.folded:
+        cut = Cut(site.dim, site.beside, lambda d, s=dict(sizes): s[d], lambda x: x)
+        if choice.linear.shape[-1]:
+            mixed = cut._replace(change=lambda x, m=choice.linear[0]: x @ m.astype(np.float32))
+            linear.append(transform(value, spans, mixed))
+        value = transform(value, spans, cut._replace(change=narrowing(choice)))
+        sizes[site.dim] = choice.kept.shape[-1]
+    return [value, *linear]
+
+
+def _merged(a: Seen, b: Seen) -> Seen:
+    count, mean, scatter = merge_scatter(
+        np.asarray([a.count]), a.mean, a.scatter, np.asarray([b.count]), b.mean, b.scatter
+    )
+    return Seen(count[0], mean, scatter)
+
+
+def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Written:
+    """Puts the fitted kernel, and the bias that goes with it, in place."""
+    flat, leaf = dict(now.flat), network.kernels[job.op].leaf
+    path, extra = network.paths[leaf], network.extra(leaf, "linear")
+    before = [flat[path].reshape(-1)[job.index]]
+    if extra in flat:
+        index = matrix_index(network, job.frame, flat[extra].shape)
+        before.append(flat[extra].reshape(-1)[index])
+    prior = np.concatenate(before, axis=-1).astype(np.float64)
+    whole = functools.reduce(_merged, seen)
+    kernel = _solved(whole, prior, _ridge(seen, prior))
+    p, q = prior.shape[1], before[0].shape[-1]
+    flat[path] = _put(flat[path], job.index, kernel[..., :q])
+    if extra in flat:
+        flat[extra] = _put(flat[extra], index, kernel[..., q:])
+    shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])
+    old = now.shifts.get(job.op, 0.0)
+    shape = np.shape(old) if np.size(old) == shift.size else shift.shape
+    change = shift.reshape(shape) - old
+    add_to_bias(network, flat, job.op, change)
+    return now._replace(flat=flat, shifts={**now.shifts, job.op: shift.reshape(shape)})
+
+
+def _put(leaf: Array, index: np.ndarray, value: Array) -> Array:
+    flat = np.array(leaf).reshape(-1)
+    flat[index.reshape(-1)] = value.reshape(-1)
+    return flat.reshape(leaf.shape)
+
+
+def _solved(seen: Seen, prior: Array, ridge: float) -> Array:
+    """The kernel that the moments ask for, shrunk towards the one that is there."""
+    p = prior.shape[1]
+    found = []
+    for scatter, own in zip(seen.scatter, prior, strict=True):
+        c = scatter[:p, :p] / seen.count
+        left = scatter[:p, p:] / seen.count - c @ own
+        c = c + ridge * np.diag(np.diag(c))
+        found.append(own + solve(c, left))
+    return np.stack(found)
+
+
+def _ridge(seen: list[Seen], prior: Array) -> float:
+    """The shrinkage of the least error on rows that weren't fitted."""
+    if len(seen) < 2:
+        return RIDGES[-1]
+    errors = []
+    for ridge in RIDGES:
+        total = 0.0
+        for train, test in (seen, seen[::-1]):
+            total += _error(test, _solved(train, prior, ridge))
+        errors.append(total)
+    if min(errors) >= sum(_error(test, prior) for test in seen):
+        return RIDGES[-1]
+    return RIDGES[int(np.argmin(errors))]
+
+
+def _error(seen: Seen, kernel: Array) -> float:
+    p = kernel.shape[1]
+    total = 0.0
+    for scatter, own in zip(seen.scatter, kernel, strict=True):
+        c, cross, targets = scatter[:p, :p], scatter[:p, p:], scatter[p:, p:]
+        scale = 1.0 / np.maximum(np.diag(targets), 1e-30)
+        errors = np.diag(targets) - 2 * np.einsum("pq,pq->q", own, cross)
+        errors = errors + np.einsum("pq,pr,rq->q", own, c, own, optimize=True)
+        total += float(errors @ scale)
+    return total / float(seen.count)

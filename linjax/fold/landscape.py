@@ -1,0 +1,132 @@
+"""What every size of a network costs, over all of its dimensions, priced once for all budgets."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from linjax.errors import LinjaxError
+from linjax.evidence.bounds import fingerprint
+from linjax.evidence.stats import Stats
+from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
+from linjax.fold.pricing import Problems, chosen, priced, problems_of
+from linjax.fold.report import SiteChange
+from linjax.fold.rewrite import Written, begun, write
+from linjax.fold.rules import Size, Tolerance
+from linjax.graph import pytree, table
+from linjax.graph.count import count
+
+Array = np.ndarray
+
+SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
+
+
+class Landscape(NamedTuple):
+    """Predicted output error at every size; prints as a table.
+
+    Attributes:
+      stats: the evidence that it was made of.
+      problems: the sites with their moments.
+      curves: what every size costs, by what is counted and by the multiple of widths.
+      before: parameters of the network.
+      fingerprint: digest of its parameters.
+    """
+
+    stats: Stats
+    problems: Problems
+    curves: dict[tuple[str, int], tuple[Curve, ...]]
+    before: int
+    fingerprint: str
+
+    def of(self, rule: Size | Tolerance) -> tuple[Curve, ...]:
+        """What every size costs by a rule's measure; worked out once."""
+        measure = rule.of if isinstance(rule, Size) else "parameters"
+        key = (measure, rule.round_to)
+        if key not in self.curves:
+            self.curves[key] = priced(self.stats, self.problems, *key)
+        return self.curves[key]
+
+    def plan(self, rule: Size | Tolerance) -> Plan:
+        """Returns the widths that a rule asks for.
+
+        Raises:
+          LinjaxError: if the smallest network that there is costs more.
+        """
+        curves = self.of(rule)
+        if isinstance(rule, Tolerance):
+            return within_error(curves, rule.error)
+        before = curves[0].prices.cost(curves[0].prices.start)
+        plan = within_budget(curves, rule.fraction * before - self._biases(rule.of))
+        if plan.cost > rule.fraction * before:
+            least = min(own.smallest.cost for own in curves) / before
+            raise LinjaxError(
+                f"{rule}: the smallest network that there is has {least:.2%} of the {rule.of}; "
+                f"ask for linjax.size({least + 5e-4:.3f}) or more"
+            )
+        return plan
+
+    def _biases(self, of: str) -> float:
+        """What biases may cost that a fold makes where there were none."""
+        network = self.stats.network
+        made = {
+            reader.leaf: reader.op
+            for site in self.problems.sites
+            for reader in site.readers
+            if reader.leaf is not None and reader.op not in network.biases
+        }
+        if of == "flops":
+            return 0.0
+        sizes = []
+        for leaf in made:
+            held = network.layout.values[network.ref(leaf)]
+            marks = network.layout.marks
+            own = [s for s in held.spans if not held.read & set(s.dims())]
+            sizes.append(np.prod([s.size for s in own if any(d in marks for d in s.dims())]))
+        return float(sum(sizes)) * (4.0 if of == "bytes" else 1.0)
+
+    def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
+        """Returns the network folded to a plan in one shot, and what every site keeps."""
+        network, choices = self.stats.network, chosen(self.problems, plan)
+        now = begun(network, pytree.flatten(params))
+        for site, choice in zip(self.problems.sites, choices, strict=True):
+            if choice.kept.shape[-1] < site.width or choice.linear.shape[-1]:
+                now = write(network, now, site, choice)
+        return now, choices
+
+    def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
+        """Returns the pytree folded to a plan in one shot, and what became of every site."""
+        now, choices = self.write(params, plan)
+        flat = {path: pytree.on_device(x, x.dtype) for path, x in now.flat.items()}
+        return pytree.unflatten(flat, like=params), self.told(choices)
+
+    def told(self, choices: list[Choice]) -> dict[str, SiteChange]:
+        """What became of every site."""
+        return {
+            site.name: SiteChange(
+                site.width,
+                own.kept[0] if len(own.kept) == 1 else own.kept,
+                own.linear.shape[-1],
+                False,
+                own.basis is not None and own.kept.shape[-1] < site.width,
+            )
+            for site, own in zip(self.problems.sites, choices, strict=True)
+        }
+
+    def errors(self, sizes: Any) -> Array:
+        """Returns the predicted relative output error at shares of the parameters."""
+        return np.array([self.plan(Size(float(share))).error for share in np.ravel(sizes)])
+
+    def __repr__(self) -> str:
+        rows = []
+        least = min(own.smallest.cost for own in self.of(Size(1.0)))
+        for share in SHOWN:
+            if share * self.before > least + self._biases("parameters"):
+                plan = self.plan(Size(share))
+                rows.append((f"{share:.1%}", f"{plan.cost:,.0f}", f"{plan.error:.3g}"))
+        text = table.grid(("size", "parameters", "predicted relative output error"), rows)
+        return f"{text}\n{self.before:,} parameters before"
+
+
+def landscape(params: Any, stats: Stats) -> Landscape:
+    """Prices all sizes of a network at once."""
+    return Landscape(stats, problems_of(stats), {}, count(params), fingerprint(params))

@@ -1,0 +1,118 @@
+"""Uniform pruning of all sites, with and without a refit: what others do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from linjax.dims.sites import Product, Site
+from linjax.dims.span import Cut, exposed
+from linjax.errors import LinjaxError
+from linjax.evidence.stats import Stats
+from linjax.fold.engine.choose import keeping
+from linjax.fold.engine.cost import State
+from linjax.fold.landscape import Landscape, landscape
+from linjax.fold.rewrite import begun, write
+from linjax.fold.rules import Size
+from linjax.graph import pytree
+
+Array = np.ndarray
+Score = Callable[[Landscape, pytree.Flat, int], Array]
+
+RIDGE = 1e-3
+
+
+def means(known: Landscape, flat: pytree.Flat, index: int) -> Array:
+    """Mean of a site's coordinates where they are read: ``(n, m)``."""
+    del flat
+    moments = known.problems.problems[index].points[0].moments
+    width = known.problems.sites[index].width
+    return np.average(moments.mean, axis=0, weights=moments.count)[:, :width]
+
+
+def norms(known: Landscape, flat: pytree.Flat, index: int) -> Array:
+    """Norms of the kernels that make coordinates (arXiv 1608.08710)."""
+    site = known.problems.sites[index]
+    return np.sqrt(_squares(known, flat, site, site.makers))
+
+
+def energies(known: Landscape, flat: pytree.Flat, index: int) -> Array:
+    """``E h² ‖w'‖²`` of the coordinates, summed over their readers."""
+    site, problem = known.problems.sites[index], known.problems.problems[index]
+    moments = problem.points[0].moments
+    weights = moments.count / moments.count.sum()
+    seen = np.einsum("fnii->fni", moments.covariance) + moments.mean**2
+    return np.tensordot(weights, seen, 1)[:, : site.width] * _squares(
+        known, flat, site, site.readers
+    )
+
+
+def _squares(
+    known: Landscape, flat: pytree.Flat, site: Site, products: tuple[Product, ...]
+) -> Array:
+    """Squared norms of what kernels have for each coordinate."""
+    network, total = known.stats.network, 0.0
+    cut = Cut(site.dim, site.beside, network.layout.traced.__getitem__, lambda x: x)
+    for leaf in {p.leaf for p in products if p.leaf is not None}:
+        value = np.asarray(flat[network.paths[leaf]], np.float64)
+        rows = np.asarray(exposed(value, network.layout.leaves[leaf], cut))
+        total = total + np.sum(rows.reshape(-1, *rows.shape[-2:]) ** 2, axis=1)
+    return total
+
+
+def pruned(params: Any, stats: Stats, rule: Size, score: Score, refit: bool) -> Any:
+    """Keeps the same share of all sites, the coordinates with the highest scores.
+
+    Raises:
+      LinjaxError: if one coordinate of each site is still too much.
+    """
+    known = landscape(params, stats)
+    prices = known.of(rule)[0].prices
+    widths = [site.width for site in known.problems.sites]
+
+    def state(share: float) -> State:
+        units = tuple(max(1, round(share * width)) for width in widths)
+        return State(units, (0,) * len(units), ())
+
+    allowed = rule.fraction * prices.cost(prices.start)
+    if prices.cost(state(0.0)) > allowed:
+        raise LinjaxError(f"{rule}: one coordinate of each site is already more")
+    low, high = 0.0, 1.0
+    for _ in range(30 if prices.cost(state(1.0)) > allowed else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if prices.cost(state(middle)) <= allowed else (low, middle)
+    share = low if low else high
+    return _narrowed(params, known, score, state(share).units, refit)
+
+
+def removed(params: Any, stats: Stats, fraction: float, scope: str) -> Any:
+    """Removes the share of all coordinates that are above zero least often."""
+    known = landscape(params, stats)
+    rates = [own[0].active.sum(0) / max(own[0].count.sum(), 1e-30) for own in stats.points]
+    sites = known.problems.sites
+    if scope == "layer":
+        units = tuple(max(1, s.width - round(fraction * s.width)) for s in sites)
+    else:
+        pooled = np.sort(np.concatenate([r.ravel() for r in rates]))
+        limit = pooled[min(round(fraction * len(pooled)), len(pooled) - 1)]
+        units = tuple(max(1, int(np.sum(r >= limit) / len(r))) for r in rates)
+    return _narrowed(params, known, lambda _k, _f, i: rates[i], units, refit=False)
+
+
+def _narrowed(
+    params: Any, known: Landscape, score: Score, units: tuple[int, ...], refit: bool
+) -> Any:
+    flat = pytree.flatten(params)
+    now = begun(known.stats.network, flat)
+    both = zip(known.problems.sites, known.problems.problems, known.problems.points, strict=True)
+    for index, (site, problem, points) in enumerate(both):
+        if units[index] >= site.width:
+            continue
+        order = np.argsort(-score(known, flat, index), axis=-1, kind="stable")
+        kept = np.sort(order[:, : units[index]], axis=-1)
+        choice = keeping(problem, kept, RIDGE, refit)
+        decode = tuple(choice.decode[p] for p in points)
+        offset = tuple(choice.offset[p] for p in points)
+        now = write(known.stats.network, now, site, choice._replace(decode=decode, offset=offset))
+    device = {path: pytree.on_device(x, x.dtype) for path, x in now.flat.items()}
+    return pytree.unflatten(device, like=params)
