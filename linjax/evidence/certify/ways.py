@@ -17,7 +17,8 @@ from linjax.errors import EvidenceError
 from linjax.exact.scalar import Scalar, cast_keeps
 from linjax.graph import activation, primitives, pytree
 from linjax.graph.analysis import Analysis
-from linjax.graph.maps import Path, Slope, join
+from linjax.graph.computed import computed_dtypes
+from linjax.graph.maps import Slope, join
 from linjax.graph.net import Net
 from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
@@ -97,7 +98,7 @@ def ways_of(net: Net, params: Any) -> Ways:
     for chain, entry in zip(net.graph.chains, entries, strict=True):
         for site in chain.sites if isinstance(entry, Entry) else ():
             _require_slopes(found, views, site)
-    return Ways(_as_computed(net.graph, found, views, flat), entries)
+    return Ways(_as_computed(net.graph, found, flat), entries)
 
 
 def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
@@ -174,22 +175,9 @@ def _entry(net: Net, found: Analysis, chain: Chain) -> Entry | str:
     return Entry(features, inner if whole else 0, tuple(reversed(casts)))
 
 
-def _as_computed(graph: Graph, found: Analysis, views: Views, flat: Flat) -> Flat:
+def _as_computed(graph: Graph, found: Analysis, flat: Flat) -> Flat:
     """Casts the parameters of chains as the function does before it computes with them."""
-    avals = found.program.avals
-    dtypes: dict[Path, set[Any]] = {}
-    for op in found.program.ops:
-        if op.outputs[0].id in views.leaf:
-            continue
-        for ref in (o.id for o in op.inputs if isinstance(o, Ref) and o.id in views.leaf):
-            path = found.leaves[views.leaf[ref]].path
-            dtypes.setdefault(path, set()).add(avals[ref].dtype)
-    for name, dot in found.dots.items():
-        affine, op = graph.affine(name), found.program.ops[dot.at]
-        own = dtypes[affine.kernel]
-        dtypes |= {affine.extra(kind): own for kind in ("linear", "residual", "down")}
-        if affine.bias is None:
-            dtypes[affine.bias_path] = {avals[op.outputs[0].id].dtype}
+    dtypes = computed_dtypes(graph, found)
     result = dict(flat)
     for path in pytree.foldable_paths(graph) & flat.keys() & dtypes.keys():
         if len(dtypes[path]) > 1:

@@ -9,13 +9,16 @@ with it is added to what they do with v. A channel that is zero everywhere just 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from linjax.fold.channels.execute import apply_choices, restricted_chains
 from linjax.fold.channels.network import Network, bare
 from linjax.fold.channels.problem import Problem
 from linjax.fold.channels.surface import Choice
+from linjax.fold.proportional import multiples, rounding, storable
 from linjax.graph import pytree
 from linjax.graph.channels.places import HOMOGENEOUS
+from linjax.graph.maps import Path
 from linjax.graph.structure import ChannelSite, Graph
 
 Array = np.ndarray
@@ -34,13 +37,16 @@ class Groups(NamedTuple):
     ratio: Array
 
 
-def lump_channels(params: pytree.Flat, graph: Graph, tolerance: float) -> pytree.Flat:
+def lump_channels(
+    params: pytree.Flat, graph: Graph, tolerance: float, coarse: dict[Path, DTypeLike]
+) -> pytree.Flat:
     """Lumps all sites behind convolutions, in the order of the program.
 
     Args:
       params: flat parameters.
       graph: the network.
-      tolerance: how far normalised kernels may be apart, in the Euclidean norm.
+      tolerance: how far normalised kernels may be apart, in the Euclidean norm, rounding apart.
+      coarse: dtypes that kernels are stored or computed in, the coarser one, by path.
 
     Returns:
       Flat parameters; the same if no channels are proportional.
@@ -54,7 +60,8 @@ def lump_channels(params: pytree.Flat, graph: Graph, tolerance: float) -> pytree
             continue
         position = network.sites.index(site)
         problem = network.problems[position]
-        groups = _groups(network, site, tolerance)
+        groups = _groups(network, site, tolerance, flat)
+        groups = _storable(network, position, groups, coarse)
         kept = np.flatnonzero(groups.leader == np.arange(problem.units))
         if len(kept) == problem.units or not len(kept):
             continue
@@ -71,25 +78,48 @@ def _homogeneous(site: ChannelSite) -> bool:
     )
 
 
-def _groups(network: Network, site: ChannelSite, tolerance: float) -> Groups:
-    kernel = network.kernels[site.producer]
-    columns = np.concatenate([kernel.kernel.reshape(-1, kernel.kernel.shape[2]), kernel.bias[None]])
-    m = columns.shape[1]
-    norm = np.linalg.norm(columns, axis=0)
-    zero = norm <= tolerance * max(float(norm.max(initial=0.0)), np.finfo(float).tiny)
+def _groups(network: Network, site: ChannelSite, tolerance: float, flat: pytree.Flat) -> Groups:
+    kernel, bias = _columns(network, site.producer)
+    conv = network.graph.convolution(site.producer)
+    dtype = flat[conv.kernel].dtype if conv.kernel in flat else np.dtype(np.float32)
+    zero = ~kernel.any(axis=0) & (bias == 0.0)
     if site.activation.slopes[0] == 0.0:  # never on: no input can reach it, and its bias is ≤ 0
-        weights = np.abs(columns[:-1]).sum(0)
-        zero |= (weights == 0.0) & (columns[-1] <= 0.0)
-    unit = columns / np.where(norm > 0, norm, 1.0)
-    leader = np.where(zero, -1, np.arange(m))
-    for i in range(m):
-        if leader[i] != i:
-            continue
-        near = np.linalg.norm(unit[:, i + 1 :] - unit[:, i : i + 1], axis=0) <= tolerance
-        later = np.flatnonzero(near) + i + 1
-        leader[later[leader[later] == later]] = i
-    own = norm[np.maximum(leader, 0)]
-    return Groups(leader, np.where(leader >= 0, norm / np.where(own > 0, own, 1.0), 0.0))
+        zero |= ~kernel.any(axis=0) & (bias <= 0.0)
+    live = np.flatnonzero(~zero)
+    leader, ratio = np.full(len(bias), -1), np.zeros(len(bias))
+    if len(live):
+        kind = np.zeros(len(live), int)
+        found = multiples(kernel[:, live], bias[live], kind, rounding(dtype), tolerance)
+        leader[live], ratio[live] = live[found.leader], found.ratio
+    return Groups(leader, ratio)
+
+
+def _columns(network: Network, name: str) -> tuple[Array, Array]:
+    """A convolution's kernel as a matrix, and its bias."""
+    kernel = network.kernels[name]
+    return kernel.kernel.reshape(-1, kernel.kernel.shape[2]), kernel.bias
+
+
+def _storable(
+    network: Network, position: int, groups: Groups, coarse: dict[Path, DTypeLike]
+) -> Groups:
+    """Leaves channels alone whose joint weights can't be rounded to their readers' dtypes."""
+    problem, graph = network.problems[position], network.graph
+    kernel, bias = _columns(network, network.sites[position].producer)
+    own = np.arange(problem.units)
+    live = groups.leader >= 0
+    leader = np.where(live, groups.leader, own)
+    fits = np.ones(problem.units, bool)
+    for reader in problem.readers:
+        convolutions = {conv.name: conv.kernel for conv in graph.convolutions}
+        path = convolutions.get(reader.name) or graph.affine(reader.name).kernel
+        rows = np.moveaxis(reader.rows[:, : problem.units], 1, 0).reshape(problem.units, -1)
+        merged = np.zeros_like(rows)
+        np.add.at(merged, leader, groups.ratio[:, None] * rows)
+        dtype = coarse.get(path, np.dtype(np.float32))
+        fits &= storable(rows, merged, leader, kernel, bias, dtype)
+    alone = live & ~fits[leader]
+    return Groups(np.where(alone, own, groups.leader), np.where(alone, 1.0, groups.ratio))
 
 
 def _joined(network: Network, position: int, groups: Groups, kept: Array) -> pytree.Flat:
