@@ -20,7 +20,7 @@ from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.channels.lump import lump_channels
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
-from linjax.fold.proportional import multiples, proportional_classes, rounding, storable
+from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
 from linjax.graph.computed import coarsest
@@ -72,9 +72,9 @@ def lump(
     ‖w‖ of its weights: however large biases are, and whatever features are scaled to, a
     pre-activation is off by at most ``δ (|w| · |v| + ‖w‖)``. Sums of outgoing weights are
     rounded to the dtype that they are stored or computed in, the coarser one; units are
-    joined only if that changes what is passed on by at most 4 ε of it, for features of length
-    one and without biases. So in float16 and bfloat16 fewer units are joined, behind large biases
-    only such whose weights add up without rounding.
+    joined only if that changes what they pass on for features of length one, biases apart, by
+    at most 64 ε of it, in float16 and bfloat16 4 ε. Behind biases more than some 100 times as
+    large as the weights, there seven times, only such are joined whose sums need no rounding.
 
     Args:
       net: the traced network.
@@ -312,13 +312,11 @@ def _substituted(layers: Layers, index: int, value: Array) -> Layers:
 
 
 def _settled(before: Layer, after: Layer, stored: Any) -> bool:
-    """Whether a new bias can be rounded to a dtype: by ``4 ε`` of what it stands beside."""
+    """Whether a new bias can be rounded to a dtype, by a share of what it stands beside."""
     with np.errstate(over="ignore"):
         error = np.abs(after.bias.astype(stored).astype(np.float64) - after.bias)
     beside = np.linalg.norm(before.kernel, axis=0) + np.abs(before.bias)
-    return bool(
-        (error <= 4 * float(jnp.finfo(stored).eps) * beside)[after.bias != before.bias].all()
-    )
+    return bool((error <= visible(stored) * beside)[after.bias != before.bias].all())
 
 
 def _gains(layers: Layers, slopes: Sequence[tuple[Any, Any] | None]) -> tuple[np.ndarray, ...]:

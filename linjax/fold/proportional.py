@@ -41,6 +41,12 @@ def rounding(dtype: DTypeLike) -> float:
     return min(4 * float(jnp.finfo(dtype).eps), MOST)
 
 
+def visible(dtype: DTypeLike) -> float:
+    """What share of a sum its rounding to a dtype may change: 64 ε, in 16 bits and fewer 4 ε."""
+    eps = float(jnp.finfo(dtype).eps)
+    return max(4 * eps, min(64 * eps, 2.0**-12))
+
+
 def multiples(
     kernel: Array, bias: Array, kind: Array, relative: float, tolerance: float = 0.0,
     noise: Array | None = None,
@@ -132,8 +138,10 @@ def storable(
     """Whether the sums of classes' rows can be rounded to a dtype: ``(m,)`` by representative.
 
     Rounding a sum moves what is read by the rounding error times the unit, whose values reach
-    ``‖w‖ + |b|`` for features of length one. It may by ``4 ε`` of what the class passes on for
-    such features, bias apart: ``Σ |row| ‖w‖``. A large bias in front of a coarse dtype fails.
+    ``‖w‖ + |b|`` for features of length one. It may by the share :func:`visible` of what the
+    class passes on for such features, bias apart: ``Σ |row| ‖w‖``. So biases up to some 100 times
+    the weights pass in float32, some seven times in float16 and bfloat16, and any whose sums need
+    no rounding.
 
     Args:
       rows: ``(m, q)`` what reads the units.
@@ -149,5 +157,4 @@ def storable(
     passed = np.zeros_like(merged)
     np.add.at(passed, leader, np.abs(rows) * length[:, None])
     reach = (length + np.abs(bias))[:, None]
-    allowed = 4 * float(jnp.finfo(dtype).eps) * passed
-    return np.asarray((error * reach <= allowed).all(axis=1))
+    return np.asarray((error * reach <= visible(dtype) * passed).all(axis=1))
