@@ -76,7 +76,7 @@ def describe(
     ops: Sequence[Op],
     start: Ref,
     outside: Callable[[Operand], Any],
-    end: Ref | None = None,
+    end: Operand | None = None,
 ) -> Scalar:
     """Proves what operations compute from one value, entry by entry.
 

@@ -18,7 +18,8 @@ relu = jax.nn.relu
 
 def found_of(function, dtype=np.float32):
     program = record(lambda _, z: function(z), {}, (np.zeros((), dtype),))
-    return describe(program, program.ops, program.inputs[0], lambda operand: None)
+    (end,) = program.outputs
+    return describe(program, program.ops, program.inputs[0], lambda operand: None, end)
 
 
 def slopes(function, dtype=np.float32):
