@@ -77,7 +77,10 @@ def multiples(
         mine = columns[:, units]
         apart = np.abs(mine - ratio * columns[:, others])
         allowed = relative * np.abs(mine) + noise[:, units] + ratio * noise[:, others]
-        shift = relative * np.minimum(np.abs(mine[-1]), length[units]) + FLOAT64 * np.abs(mine[-1])
+        large, size = np.abs(mine[-1]), length[units]
+        shift = relative * np.minimum(large, size) + np.minimum(
+            FLOAT64 * large, 16 * relative * size
+        )
         allowed[-1] = shift + noise[-1, units] + ratio * noise[-1, others]
         close = np.linalg.norm(apart, axis=0) <= tolerance * length[units]
         return np.asarray((apart <= allowed).all(axis=0) | (close & (tolerance > 0)))
@@ -154,6 +157,8 @@ def storable(
     length = np.linalg.norm(kernel, axis=0)
     with np.errstate(over="ignore"):
         error = np.abs(merged.astype(dtype).astype(np.float64) - merged)
+    joined = np.bincount(leader, minlength=len(leader))[:, None] > 1
+    error += joined * 2.0**-53 * np.abs(merged)  # the sums themselves are rounded to float64
     passed = np.zeros_like(merged)
     np.add.at(passed, leader, np.abs(rows) * length[:, None])
     reach = (length + np.abs(bias))[:, None]
