@@ -101,8 +101,9 @@ def sign(form: Form) -> Form:
     middles = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
     inside = [ends[0] - 1, *middles, ends[-1] + 1] if ends else [Fraction(0)]
 
-    lines = [({}, _sign(_value(line, x))) for line, x in zip(form.lines, inside, strict=True)]
-    return Form(ends, tuple(lines), tuple(map(_sign, form.at)))
+    values = (_value(line, x) for line, x in zip(form.lines, inside, strict=True))
+    lines: tuple[Line, ...] = tuple(({}, _sign(value)) for value in values)
+    return Form(ends, lines, tuple(map(_sign, form.at)))
 
 
 def _sign(value: Coefficient) -> Coefficient:
@@ -188,7 +189,7 @@ def refined(form: Form, knots: Iterable[Fraction]) -> Form:
     """The same function with more knots."""
     ends = tuple(sorted({*form.knots, *knots}))
     lines = (form.lines[0], *(form.lines[bisect.bisect_right(form.knots, x)] for x in ends))
-    return Form(ends, lines, tuple(map(form, ends)))
+    return Form(ends, lines, tuple(form(x) for x in ends))
 
 
 def tidy(form: Form) -> Form:

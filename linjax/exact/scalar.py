@@ -31,6 +31,7 @@ _RISING |= {"floor", "ceil", "round", "sign", "reduce_precision"}
 _EXACT = {"max", "min", "abs", "neg", "select_n", "clamp", "sign", "convert_element_type"}
 _CLOSE = Fraction(1, 1024)
 _MOST_KNOTS = 64
+_SPAN = Fraction(2) ** 20
 _SIGNS = {"lt": {-1}, "le": {-1, 0}, "gt": {1}, "ge": {0, 1}, "eq": {0}, "ne": {-1, 1}}
 
 
@@ -171,7 +172,7 @@ def _step(program: Program, op: Op, given: list[Scalar]) -> Scalar:
     except Unknown as unknown:
         return Scalar(None, _trend(op, given, dtypes), str(unknown))
     exact &= op.name in _EXACT or op.name in _SIGNS or _by_power_of_two(op, own)
-    plain &= forms.is_flat(form) or forms.is_homogeneous(form)
+    plain &= forms.is_flat(form) or (forms.is_homogeneous(form) and _moderate(form))
     return Scalar(form, forms.trend(form), "", plain, exact, rounded)
 
 
@@ -307,6 +308,12 @@ def _trend(op: Op, given: list[Scalar], dtypes: list[Any]) -> int | None:
         own = set(trends) - {0}
         return own.pop() if len(own) == 1 else None
     return None
+
+
+def _moderate(form: Form) -> bool:
+    """Whether slopes are far from where numbers overflow or vanish on the way."""
+    slopes = (as_number(slope) for slope, _ in form.lines)
+    return all(not s or 1 / _SPAN <= abs(s) <= _SPAN for s in slopes)
 
 
 def _by_power_of_two(op: Op, factors: list[Form]) -> bool:

@@ -114,7 +114,8 @@ def lump(
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
     flat = pytree.flatten(params)
     pytree.check_leaves(net.graph, flat)
-    coarse = coarsest(net.graph, net.examined(flat), flat)
+    found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
+    coarse = coarsest(net.graph, found, flat)
     reports: list[LumpReport] = []
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:

@@ -40,9 +40,12 @@ def computed_dtypes(graph: Graph, found: Analysis) -> dict[Path, frozenset[Any]]
     return dtypes
 
 
-def coarsest(graph: Graph, found: Analysis, flat: Flat) -> dict[Path, Any]:
-    """Returns for every floating leaf the coarsest of its own dtype and those computed in."""
-    computed = computed_dtypes(graph, found)
+def coarsest(graph: Graph, found: Analysis | None, flat: Flat) -> dict[Path, Any]:
+    """Returns for every floating leaf the coarsest of its own dtype and those computed in.
+
+    Its own, where there is no program (``found``).
+    """
+    computed = {} if found is None else computed_dtypes(graph, found)
     result = {}
     for path, leaf in flat.items():
         own = jnp.result_type(leaf)

@@ -1,7 +1,6 @@
 """A traced network: the function, its static graph, and how to run folded parameters."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -124,16 +123,6 @@ class Net:
         lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
-
-    @property
-    def input_size(self) -> int:
-        """Numbers of one example of the first input, whose first axis is the batch."""
-        return math.prod(self.example_shape)
-
-    @property
-    def example_shape(self) -> tuple[int, ...]:
-        """Shape of one example of the first input."""
-        return tuple(jax.tree.leaves(self.example)[0].shape[1:])
 
     def examined(self, flat: Flat) -> analysis.Analysis:
         """Returns the function's program, analysed, for the dtypes that parameters have.

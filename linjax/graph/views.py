@@ -37,17 +37,16 @@ def find_views(program: Program) -> Views:
         views.axes[ref.id] = tuple(range(len(program.shape(ref))))
         views.derived[ref.id] = True
     for op in program.ops:
-        source = op.inputs[0] if op.inputs else None
-        seen = op.name in primitives.VIEWS and isinstance(source, Ref)
-        if seen and source.id in views.leaf and not keeps_numbers(program, made, op):
-            views.rounded[op.outputs[0].id] = views.leaf[source.id]
-        elif seen and source.id in views.rounded:
-            views.rounded[op.outputs[0].id] = views.rounded[source.id]
-        elif seen and source.id in views.leaf:
+        source = operand_id(op.inputs[0]) if op.name in primitives.VIEWS else -1
+        if source in views.leaf and not keeps_numbers(program, made, op):
+            views.rounded[op.outputs[0].id] = views.leaf[source]
+        elif source in views.rounded:
+            views.rounded[op.outputs[0].id] = views.rounded[source]
+        elif source in views.leaf:
             out = op.outputs[0].id
             axes: list[int | None] = [None] * len(program.shape(op.outputs[0]))
             lost = False
-            for axis, leaf_axis in enumerate(views.axes[source.id]):
+            for axis, leaf_axis in enumerate(views.axes[source]):
                 if leaf_axis is None:
                     continue
                 to = axis if op.name in ("convert_element_type", "copy") else None
@@ -60,7 +59,7 @@ def find_views(program: Program) -> Views:
                     break
                 axes[to] = leaf_axis
             if not lost:
-                views.leaf[out], views.axes[out] = views.leaf[source.id], tuple(axes)
+                views.leaf[out], views.axes[out] = views.leaf[source], tuple(axes)
                 views.derived[out] = True
                 continue
         for operand in op.inputs:

@@ -1,6 +1,7 @@
 """``certify`` and ``check_certificate``: certificates of traced networks."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from linjax.evidence.bounds import Bounds, SiteBounds, fingerprint, unknown
 from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
 from linjax.evidence.certify.steps import Slopes
-from linjax.evidence.certify.ways import Entry, ways_of
+from linjax.evidence.certify.ways import Entry, example_shape, ways_of
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.layers import Layers
@@ -147,6 +148,9 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
     function does to the input and to parameters on their way to the maps, and which slopes its
     activations have, is derived from its program again.
 
+    A network that was loaded without its function has no program to derive anything from: there
+    its file's description is taken at its word.
+
     Args:
       net: the traced network.
       params: the parameters that ``bounds`` are about.
@@ -211,7 +215,8 @@ def _unclaimed(claim: SiteBounds) -> SiteCheck:
 
 def _side(name: str, side: Array, net: Net) -> np.ndarray:
     """One side of the box, flattened as one input is."""
-    shape, size = net.example_shape, net.input_size
+    shape = example_shape(net)
+    size = math.prod(shape)
     side = np.asarray(side).astype(np.float64)
     if side.shape != (size,):
         try:
@@ -226,8 +231,7 @@ def _side(name: str, side: Array, net: Net) -> np.ndarray:
 
 def _inputs(data: Array, net: Net) -> np.ndarray:
     """Inputs ``(n, …)``, flattened."""
-    data = np.asarray(data, np.float64)
-    if data.ndim < 1 or data.size != len(data) * net.input_size:
-        shape = net.example_shape
+    data, shape = np.asarray(data, np.float64), example_shape(net)
+    if data.ndim < 1 or data.size != len(data) * math.prod(shape):
         raise EvidenceError(f"data: expected inputs of shape {shape}, found {data.shape[1:]}")
     return data.reshape(len(data), -1)

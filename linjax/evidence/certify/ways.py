@@ -92,6 +92,8 @@ def ways_of(net: Net, params: Any) -> Ways:
     """
     flat = pytree.flatten(params)
     pytree.check_leaves(net.graph, flat)
+    if not isinstance(net, Net):
+        return _as_told(net, flat)
     found = net.examined(flat)
     views = find_views(found.program)
     entries = tuple(_entry(net, found, chain) for chain in net.graph.chains)
@@ -99,6 +101,25 @@ def ways_of(net: Net, params: Any) -> Ways:
         for site in chain.sites if isinstance(entry, Entry) else ():
             _require_slopes(found, views, site)
     return Ways(_as_computed(net.graph, found, flat), entries)
+
+
+def example_shape(net: Any) -> tuple[int, ...]:
+    """Shape of one example of the first input, whose first axis is the batch."""
+    return tuple(jax.tree.leaves(net.example)[0].shape[1:])
+
+
+def _as_told(net: Any, flat: Flat) -> Ways:
+    """What the description of a stored network says: its program can't be looked into."""
+    size, entries = math.prod(example_shape(net)), []
+    for chain in net.graph.chains:
+        name, told = chain.layers[0][0], chain.source == "input"
+        features = net.graph.affine(name).inputs
+        for site in chain.sites if told else ():
+            if not site.activation.two_slopes:
+                raise _no_certificate(site)
+        entry = Entry(features, 1 if features == size else 0, ())
+        entries.append(entry if told else f"{name}: it doesn't read the first input")
+    return Ways(flat, tuple(entries))
 
 
 def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
@@ -112,16 +133,19 @@ def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
         proof = activation.prove(found.program, ops, interior.pre, views.leaf, paths, end)
         pair = proof.two_slopes
         if not wanted or pair is None:
-            raise EvidenceError(
-                f"{site.name}: activation {of.name} isn't piecewise linear with its kink at zero"
-                " (ReLU, leaky ReLU, PReLU, identity); there are no certificates for it"
-                + ("" if site.mates else f" ({_why(proof)})")
-            )
+            raise _no_certificate(site, "" if site.mates else f" ({_why(proof)})")
         if tuple(activation.as_slope(slope, paths) for slope in pair) != wanted:
             raise EvidenceError(
                 f"{site.name}: with parameters of these dtypes its activation has other slopes"
                 " than when it was traced; trace with such parameters"
             )
+
+
+def _no_certificate(site: Site, why: str = "") -> EvidenceError:
+    return EvidenceError(
+        f"{site.name}: activation {site.activation.name} isn't piecewise linear with its kink at"
+        f" zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates for it{why}"
+    )
 
 
 def _between(program: Program, pre: Ref) -> list[Op]:
@@ -171,7 +195,7 @@ def _entry(net: Net, found: Analysis, chain: Chain) -> Entry | str:
     shape = program.shape(dot.operand)
     features, inner = shape[dot.contract], math.prod(shape[dot.contract + 1 :])
     # Reshapes keep the row-major order: features repeat with this period.
-    whole = inner and features and net.input_size % (features * inner) == 0
+    whole = inner and features and math.prod(example_shape(net)) % (features * inner) == 0
     return Entry(features, inner if whole else 0, tuple(reversed(casts)))
 
 
