@@ -65,7 +65,9 @@ def certify(
     first layer is decided in closed form; behind it interval bounds, CROWN and optimised
     linear bounds (α-CROWN) prove signs, inputs found by gradient ascent disprove them, and
     branch and bound (β-CROWN) decides the rest. Rounding is bounded throughout, so that it
-    can't make a verdict wrong; what isn't decided in time stays undecided.
+    can't make a verdict wrong; what isn't decided in time stays undecided. Parameters are those
+    that the function computes with, cast as it casts them; a batch norm's factor and offset are
+    the products that float64 makes of its parameters.
 
     Args:
       net: the traced network.
@@ -224,7 +226,8 @@ def _side(name: str, side: Array, net: Net) -> np.ndarray:
         except ValueError:
             raise EvidenceError(
                 f"{name}: expected a number, or an array of the shape {shape} of one input or one"
-                f" that broadcasts to it, found shape {side.shape}"
+                f" that broadcasts to it, found shape {side.shape} (the input's first axis is the"
+                " batch)"
             ) from None
     return side.reshape(size)
 
