@@ -15,6 +15,9 @@ Coefficient = dict[tuple[int, ...], Fraction]
 Line = tuple[Coefficient, Coefficient]
 """Slope and offset."""
 
+_CLOSE = Fraction(1, 1024)
+_SPAN = Fraction(2) ** 20
+
 
 class Unknown(Exception):
     """A primitive leads out of what can be described; the message says how."""
@@ -183,6 +186,24 @@ def is_homogeneous(form: Form) -> bool:
     """Whether ``f(ρ x) = ρ f(x)`` for all ρ > 0: two slopes that meet at zero."""
     lines = all(not offset for _, offset in form.lines)
     return set(form.knots) <= {Fraction(0)} and lines and not any(form.at)
+
+
+def is_moderate(form: Form) -> bool:
+    """Whether slopes are far from where numbers overflow or vanish on the way."""
+    slopes = (as_number(slope) for slope, _ in form.lines)
+    return all(not s or 1 / _SPAN <= abs(s) <= _SPAN for s in slopes)
+
+
+def require_apart(a: Form, b: Form) -> None:
+    """Refuses slopes that are the same but for rounding: their difference is rounding's."""
+    knots = {*a.knots, *b.knots}
+    for x, y in zip(refined(a, knots).lines, refined(b, knots).lines, strict=True):
+        for u, v in zip(x, y, strict=True):
+            p, q = as_number(u), as_number(v)
+            if u and v and (p is None or q is None):
+                raise Unknown("parameters that may cancel")
+            if p and q and abs(p - q) <= _CLOSE * max(abs(p), abs(q)):
+                raise Unknown("a difference of values that agree to rounding")
 
 
 def refined(form: Form, knots: Iterable[Fraction]) -> Form:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.exact import forms
+from linjax.exact.casts import cast_keeps, is_kind
 from linjax.exact.forms import Coefficient, Form, Unknown, as_number, constant, number
 from linjax.graph.program import Const, Op, Operand, Program, Ref
 
@@ -29,9 +30,7 @@ _SAME = _LAYOUT | {"copy", "copy_p", "name", "stop_gradient", "pvary", "real"}
 _RISING = {"exp", "exp2", "expm1", "tanh", "logistic", "erf", "atan", "asinh", "sinh", "cbrt"}
 _RISING |= {"floor", "ceil", "round", "sign", "reduce_precision"}
 _EXACT = {"max", "min", "abs", "neg", "select_n", "clamp", "sign", "convert_element_type"}
-_CLOSE = Fraction(1, 1024)
 _MOST_KNOTS = 64
-_SPAN = Fraction(2) ** 20
 _SIGNS = {"lt": {-1}, "le": {-1, 0}, "gt": {1}, "ge": {0, 1}, "eq": {0}, "ne": {-1, 1}}
 
 
@@ -116,38 +115,6 @@ def describe(
     return read(end if end is not None else ops[-1].outputs[0] if ops else start)
 
 
-def cast_keeps(before: Any, after: Any) -> str:
-    """What a cast does to numbers: ``"exact"``, ``"rounds"`` to nearest, or ``"changes"`` them.
-
-    Rounding to eight bits and fewer counts as a change, as does a cast to integers that may not
-    hold the number.
-    """
-    if before == after:
-        return "exact"
-    if not _is(before, jnp.number, jnp.bool_) or not _is(after, jnp.floating, jnp.integer):
-        return "changes"
-    if _is(before, jnp.bool_):
-        return "exact"
-    if _is(after, jnp.integer):
-        if not _is(before, jnp.integer):
-            return "changes"
-        low, high = jnp.iinfo(before), jnp.iinfo(after)
-        return "exact" if high.min <= low.min and low.max <= high.max else "changes"
-    if _is(before, jnp.complexfloating):
-        return "changes"
-    to: Any = jnp.finfo(after)
-    if _is(before, jnp.integer):
-        exact = jnp.iinfo(before).bits <= min(to.nmant + 1, to.maxexp)
-    else:
-        have: Any = jnp.finfo(before)
-        exact = to.nmant >= have.nmant and to.maxexp >= have.maxexp and to.minexp <= have.minexp
-    return "exact" if exact else "rounds" if to.bits >= 16 else "changes"
-
-
-def _is(dtype: Any, *kinds: Any) -> bool:
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
-
-
 def _step(program: Program, op: Op, given: list[Scalar]) -> Scalar:
     """Describes the result of one operation."""
     if op.name in _SAME:
@@ -172,7 +139,7 @@ def _step(program: Program, op: Op, given: list[Scalar]) -> Scalar:
     except Unknown as unknown:
         return Scalar(None, _trend(op, given, dtypes), str(unknown))
     exact &= op.name in _EXACT or op.name in _SIGNS or _by_power_of_two(op, own)
-    plain &= forms.is_flat(form) or (forms.is_homogeneous(form) and _moderate(form))
+    plain &= forms.is_flat(form) or (forms.is_homogeneous(form) and forms.is_moderate(form))
     return Scalar(form, forms.trend(form), "", plain, exact, rounded)
 
 
@@ -198,17 +165,8 @@ def _cast(form: Form, before: Any, after: Any, rounded: bool) -> tuple[Form, boo
 def _compared(a: Form, b: Form, exact: bool) -> Form:
     """The sign of a difference, unless rounding decides it."""
     if not exact:
-        _apart(a, b)
+        forms.require_apart(a, b)
     return forms.sign(forms.add(a, forms.scaled(b, -1)))
-
-
-def _apart(a: Form, b: Form) -> None:
-    """Refuses slopes that are the same but for rounding: their difference is rounding's."""
-    knots = {*a.knots, *b.knots}
-    for x, y in zip(forms.refined(a, knots).lines, forms.refined(b, knots).lines, strict=True):
-        for p, q in zip(map(as_number, x), map(as_number, y), strict=True):
-            if p and q and abs(p - q) <= _CLOSE * max(abs(p), abs(q)):
-                raise Unknown("a difference of values that agree to rounding")
 
 
 def _greater(a: Form, b: Form, exact: bool, sign: int = 1) -> Form:
@@ -218,7 +176,7 @@ def _greater(a: Form, b: Form, exact: bool, sign: int = 1) -> Form:
 
 def _sum(a: Form, b: Form, exact: bool) -> Form:
     if not exact:
-        _apart(a, forms.scaled(b, -1))
+        forms.require_apart(a, forms.scaled(b, -1))
     return forms.add(a, b)
 
 
@@ -233,7 +191,7 @@ def _arithmetic(rule: Callable[[Op, list[Form], bool], Form]) -> Callable[..., F
     """Arithmetic on floating point numbers; integers wrap around."""
 
     def checked(op: Op, f: list[Form], exact: bool, dtypes: list[Any]) -> Form:
-        if not all(_is(dtype, jnp.floating) for dtype in dtypes):
+        if not all(is_kind(dtype, jnp.floating) for dtype in dtypes):
             raise Unknown(f"{op.name} of integers")
         return rule(op, f, exact)
 
@@ -242,7 +200,7 @@ def _arithmetic(rule: Callable[[Op, list[Form], bool], Form]) -> Callable[..., F
 
 def _logic(function: Callable[..., Any]) -> Callable[..., Form]:
     def checked(op: Op, f: list[Form], exact: bool, dtypes: list[Any]) -> Form:
-        if not all(_is(dtype, jnp.bool_) for dtype in dtypes):
+        if not all(is_kind(dtype, jnp.bool_) for dtype in dtypes):
             raise Unknown(f"{op.name} of integers")
         return forms.lift(function, f)
 
@@ -310,12 +268,6 @@ def _trend(op: Op, given: list[Scalar], dtypes: list[Any]) -> int | None:
     return None
 
 
-def _moderate(form: Form) -> bool:
-    """Whether slopes are far from where numbers overflow or vanish on the way."""
-    slopes = (as_number(slope) for slope, _ in form.lines)
-    return all(not s or 1 / _SPAN <= abs(s) <= _SPAN for s in slopes)
-
-
 def _by_power_of_two(op: Op, factors: list[Form]) -> bool:
     """Whether an operation is a product with powers of two."""
     if op.name not in ("mul", "div"):
@@ -331,7 +283,7 @@ def _by_power_of_two(op: Op, factors: list[Form]) -> bool:
 
 def _uniform(operand: Const) -> Any:
     """The one number that a constant holds everywhere, None if it isn't such."""
-    if not _is(jnp.result_type(operand.value), jnp.floating, jnp.integer, jnp.bool_):
+    if not is_kind(jnp.result_type(operand.value), jnp.floating, jnp.integer, jnp.bool_):
         return None
     value = np.asarray(operand.value)
     return value.flat[0] if value.size and (value == value.flat[0]).all() else None

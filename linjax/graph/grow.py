@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from linjax.exact.scalar import cast_keeps
+from linjax.exact.casts import cast_keeps
 from linjax.graph import activation, gates, primitives
 from linjax.graph.dots import Refused
 from linjax.graph.ground import Ground

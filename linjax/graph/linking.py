@@ -1,6 +1,6 @@
 """Linking sites into chains."""
 
-from linjax.exact.scalar import cast_keeps
+from linjax.exact.casts import cast_keeps
 from linjax.graph.dots import Dot
 from linjax.graph.program import Operand, Program, Ref
 from linjax.graph.structure import Chain, Site

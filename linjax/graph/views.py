@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from linjax.exact.scalar import cast_keeps
+from linjax.exact.casts import cast_keeps
 from linjax.graph import primitives
 from linjax.graph.program import Op, Operand, Program, Ref
 

@@ -125,6 +125,7 @@ def test_activations_that_are_go_on_being_certified(slope, dtype):
         lambda z, a: jnp.where(z >= 0, z, a * a * z),
         lambda z, a: jnp.clip(z, 0, a),
         lambda z, a: relu(z) + a,
+        lambda z, a: a * relu(z) + (1 - a) * relu(z),
     ],
 )
 @pytest.mark.parametrize("shape", [(), (UNITS,)])

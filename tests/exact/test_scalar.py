@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from linjax.exact.scalar import as_number, cast_keeps, describe
+from linjax.exact.casts import cast_keeps
+from linjax.exact.forms import as_number
+from linjax.exact.scalar import describe
 from linjax.graph.program import record
 
 relu = jax.nn.relu

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from linjax.errors import EvidenceError
-from linjax.exact.scalar import Scalar, cast_keeps
+from linjax.exact.casts import cast_keeps
+from linjax.exact.scalar import Scalar
 from linjax.graph import activation, primitives, pytree
 from linjax.graph.analysis import Analysis
 from linjax.graph.computed import computed_dtypes
