@@ -14,13 +14,17 @@ Layers are rewritten from the last to the first, so that C is small already.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import scipy
+from numpy.typing import DTypeLike
 
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict
+from linjax.fold.proportional import visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph.layers import Layer, Layers, replaced
+from linjax.graph.pytree import is_floating
 from linjax.graph.structure import Chain
 from linjax.graph.substitute import keep_units, substitute
 
@@ -178,12 +182,20 @@ def _dependence(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         return np.arange(columns.shape[1]), np.zeros(0, int), np.zeros((columns.shape[1], 0))
     scale = np.linalg.norm(columns, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    triangle, order = scipy.linalg.qr(columns / scale, mode="r", pivoting=True)
+    # Each feature counts by its own weights: small ones may be read of large features.
+    even = columns / scale / _lengths(columns / scale, axis=1)[:, None]
+    triangle, order = scipy.linalg.qr(even, mode="r", pivoting=True)
     margin = RANK_MARGIN * max(columns.shape) * np.finfo(np.float64).eps
     rank = int(np.count_nonzero(np.abs(np.diag(triangle)) > margin))
     basis, others = order[:rank], order[rank:]
     mix = scipy.linalg.solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:])
     return basis, others, mix * scale[others] / scale[basis][:, None]
+
+
+def _lengths(matrix: np.ndarray, axis: int) -> np.ndarray:
+    """Lengths of rows or columns, 1 for those that are zero."""
+    length = np.linalg.norm(matrix, axis=axis)
+    return np.asarray(np.where(length > 0, length, 1.0))
 
 
 def _linearise(layers: Layers, index: int, stable: Array, slope: Array) -> Layers:
@@ -243,19 +255,23 @@ def _factor(within: np.ndarray, through: np.ndarray) -> tuple[np.ndarray, np.nda
     product = within @ through
     if rank == product.shape[1]:
         return product, np.eye(rank)
-    left, values, right = np.linalg.svd(product, full_matrices=False)
+    rows, columns = _lengths(within, axis=1), _lengths(through, axis=0)
+    left, values, right = np.linalg.svd(product / rows[:, None] / columns, full_matrices=False)
     root = np.sqrt(values[:rank])
-    return left[:, :rank] * root, root[:, None] * right[:rank]
+    return rows[:, None] * left[:, :rank] * root, root[:, None] * right[:rank] * columns
 
 
 def _rank(within: np.ndarray, through: np.ndarray) -> int:
     """Rank of ``within @ through``.
 
     Counts singular values above ``RANK_MARGIN`` times the rounding error of the product in
-    the Frobenius norm: leaving out the others changes no more than rounding does.
+    the Frobenius norm: leaving out the others changes no more than rounding does. Inputs and
+    outputs count alike, whatever they are scaled to: small weights may be read of large features.
     """
     if min(*within.shape, through.shape[1]) == 0:
         return 0
+    within = within / _lengths(within, axis=1)[:, None]
+    through = through / _lengths(through, axis=0)
     left: Array = np.linalg.qr(within, mode="r")
     right: Array = np.linalg.qr(through.T, mode="r")
     core = left @ right.T
@@ -270,17 +286,44 @@ def _rewritten(layers: Layers, index: int, layer: Layer, rows: Array) -> Layers:
     return with_outgoing(replaced(layers, index, layer), index, rows)
 
 
+def _storable(before: Layers, after: Layers, dtype: DTypeLike) -> bool:
+    """Whether new biases can be rounded to a dtype: by a share of the weights beside them.
+
+    Biases of units that are always on add up behind them; where they are large and the dtype is
+    coarse, the rounding of their sum would be seen.
+    """
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        own = np.arange(new.units) if index + 1 == len(before) else new.origin
+        kernel = old.kernel if old.down is None else old.down @ old.kernel
+        bias, beside = old.bias[own], np.linalg.norm(kernel, axis=0)[own]
+        with np.errstate(over="ignore"):
+            error = np.abs(new.bias.astype(dtype).astype(np.float64) - new.bias)
+        if (error > visible(dtype) * (beside + np.abs(bias)))[new.bias != bias].any():
+            return False
+    return True
+
+
 def exact_rewrite(
     bounds: Bounds, rules: tuple[str, ...] = DEFAULT
 ) -> Callable[[Chain, Layers], Layers]:
-    """Returns the rewriting of a network's chains that its bounds allow."""
+    """Returns the rewriting of a network's chains that its bounds allow.
+
+    A chain whose new biases can't be rounded to the dtype of its kernels without a visible change
+    stays as it is.
+    """
     sites = {site.name: b for site, b in zip(bounds.graph.sites, bounds.sites, strict=True)}
+    dtypes = {leaf.path: jnp.dtype(leaf.dtype) for leaf in bounds.leaves
+              if is_floating(leaf.dtype)}  # fmt: skip
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
         slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
         if any(pair is None for pair in slopes):
             return layers
         verdicts = [sites[site.name].verdict for site in chain.sites]
-        return fold_exact(layers, verdicts, slopes, rules)[0]
+        folded = fold_exact(layers, verdicts, slopes, rules)[0]
+        kernels = (bounds.graph.affine(name).kernel for name in chain.maps)
+        own = [dtypes[path] for path in kernels if path in dtypes]
+        stored = max(own, key=lambda dtype: float(jnp.finfo(dtype).eps), default=np.float32)
+        return folded if _storable(in_float64(layers), folded, stored) else layers
 
     return rewrite

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
@@ -20,13 +19,17 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
+from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
+from linjax.graph.computed import coarsest
 from linjax.graph.count import count
 from linjax.graph.layers import Layer, Layers, replaced
 from linjax.graph.net import Net
 from linjax.graph.structure import Chain
 from linjax.graph.substitute import keep_units, substitute
+
+__all__ = ["LumpReport", "lump", "lump_layers", "proportional_classes"]
 
 Array = Any
 
@@ -46,18 +49,6 @@ class LumpReport(NamedTuple):
     error: Array
 
 
-class Classes(NamedTuple):
-    """A partition of the columns of a matrix into proportional ones.
-
-    Attributes:
-      leader: ``(m,)`` int, each column's representative; the column itself if it is one.
-      ratio: ``(m,)`` float64 ρ > 0, with ``column ≈ ρ · column[leader]``.
-    """
-
-    leader: Array
-    ratio: Array
-
-
 def lump(
     net: Net,
     params: Any,
@@ -75,11 +66,20 @@ def lump(
     coarsest partition, channels of convolutions before dense layers. Units without incoming
     weights move into the next bias.
 
+    **What rounding may change.** With ε of the kernels' dtype and δ = min(4 ε, 2⁻¹⁰), each weight
+    of a unit has to be ρ times its counterpart to a relative δ, its bias to δ times the length
+    ‖w‖ of its weights: however large biases are, and whatever features are scaled to, a
+    pre-activation is off by at most ``δ (|w| · |v| + ‖w‖)``. Sums of outgoing weights are
+    rounded to the dtype that they are stored or computed in, the coarser one; units are
+    joined only if that changes what they pass on for features of length one, biases apart, by
+    at most 64 ε of it, in float16 and bfloat16 4 ε. Behind biases more than some 100 times as
+    large as the weights, there seven times, only such are joined whose sums need no rounding.
+
     Args:
       net: the traced network.
       params: its parameters, original or folded, in any floating dtype.
-      tolerance: how far normalised weight vectors ``(w, b)`` may be apart, in the
-        Euclidean norm; zero allows for the rounding of their dtype only.
+      tolerance: how far normalised weight vectors ``(w, b) / ‖w‖`` may be apart, in the
+        Euclidean norm; zero allows for rounding only, see above.
       bounds: if given, units that are linear combinations of others, all of proven sign,
         are rewritten by these first: exact on the bounds' box only.
       radius: magnitude of the chains' inputs for which the error is reported.
@@ -109,20 +109,28 @@ def lump(
     """
     if bounds is not None and bounds.fingerprint != fingerprint(params):
         raise EvidenceError("the bounds were proven for other values of these parameters")
-    leaves = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) >= 2]
-    rounding = max(4 * float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
+    _at_least_zero(tolerance)
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
+    flat = pytree.flatten(params)
+    pytree.check_leaves(net.graph, flat)
+    found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
+    coarse = coarsest(net.graph, found, flat)
     reports: list[LumpReport] = []
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
         slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
         units = tuple(layer.units for layer in layers[: len(chain.sites)])
         layers = layers if combine is None else combine(chain, layers)
-        lumped, report = lump_layers(layers, slopes, max(tolerance, rounding), radius=radius)
+        kernels = [net.graph.affine(name).kernel for name in chain.maps]
+        kernels = [path for path in kernels if path in flat]
+        own = max((jnp.result_type(flat[p]) for p in kernels), key=_eps, default=np.float32)
+        stored = max((coarse[path] for path in kernels), key=_eps, default=np.float32)
+        lumped, report = lump_layers(
+            layers, slopes, tolerance, radius=radius, dtype=own, stored=stored
+        )
         reports.append(report._replace(units=units))
         return lumped
 
-    _at_least_zero(tolerance)
     before = count(params)
     lumped, _ = transform(params, net.graph, rewrite)
     if count(lumped) >= before:
@@ -137,6 +145,8 @@ def lump_layers(
     tolerance: float = 0.0,
     *,
     radius: float = 1.0,
+    dtype: Any = None,
+    stored: Any = None,
 ) -> tuple[Layers, LumpReport]:
     """Lumps proportional units, layer by layer from the first to the last.
 
@@ -146,10 +156,14 @@ def lump_layers(
       layers: a chain; it is rewritten in float64.
       slopes: ``(negative, positive)`` per site, scalars or ``(k,)``; None where the
         activation is not positively homogeneous: such a site is left alone.
-      tolerance: how far normalised weight vectors ``(w, b)`` may be apart, in the
-        Euclidean norm. Rounding of the kernels' dtype, four times its epsilon, is always
-        allowed.
+      tolerance: how far normalised weight vectors ``(w, b) / ‖w‖`` may be apart, in the
+        Euclidean norm. Multiples rounded to ``dtype`` are joined in any case, see
+        :func:`~linjax.fold.proportional.multiples`.
       radius: magnitude of the inputs for which the error is reported.
+      dtype: what weights have been rounded to; that of the kernels by default.
+      stored: what the new weights will be rounded to, None if they stay in float64: units
+        whose joint weights can't be rounded without a visible change are left alone, see
+        :func:`~linjax.fold.proportional.storable`.
 
     Returns:
       The new chain and a report.
@@ -158,22 +172,29 @@ def lump_layers(
       LinjaxError: for a negative tolerance.
     """
     _at_least_zero(tolerance)
-    rounding = max(float(jnp.finfo(layer.kernel.dtype).eps) for layer in layers)
-    tolerance = max(tolerance, 4 * rounding)
+    if dtype is None:
+        dtype = max((layer.kernel.dtype for layer in layers), key=_eps)
     units = tuple(layer.units for layer in layers[:-1])
     layers = in_float64(layers)
     gains = _gains(layers, slopes)
     magnitude = np.full(layers[0].reads, float(radius))
     error = np.zeros(layers[-1].units)
+    noise: Array | None = None
     for index, pair in enumerate(slopes):
+        onward = None
         if layers[index].down is not None:
             magnitude = _reach(magnitude, np.abs(layers[index].down))
         if pair is not None:
-            layers, drift = _lump_site(layers, index, pair, tolerance, magnitude)
+            about = _Site(rounding(dtype), tolerance, stored, magnitude, noise)
+            layers, drift, onward = _lump_site(layers, index, pair, about)
             moved = drift > 0
             error += drift[moved] @ gains[index][moved]
-        magnitude = _magnitude(layers[index], magnitude, pair)
+        magnitude, noise = _magnitude(layers[index], magnitude, pair), onward
     return layers, LumpReport(units, tuple(layer.units for layer in layers[:-1]), error)
+
+
+def _eps(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).eps)
 
 
 def _at_least_zero(tolerance: float) -> None:
@@ -181,84 +202,120 @@ def _at_least_zero(tolerance: float) -> None:
         raise LinjaxError(f"tolerance: expected a number at least 0, found {tolerance}")
 
 
-def proportional_classes(columns: Array, kind: Array, tolerance: float) -> Classes:
-    """Partitions columns by direction.
-
-    Normalised columns are sorted by their inner product with a fixed random vector: equal
-    ones end up side by side, and only neighbours are compared. Linear in the number of
-    entries as long as the tolerance does not join columns that turn out to differ.
-
-    Args:
-      columns: ``(p, m)`` without zero columns.
-      kind: ``(m,)`` integers; only columns of one kind are ever joined.
-      tolerance: greatest Euclidean distance of normalised columns.
-    """
-    count = columns.shape[1]
-    norm = np.linalg.norm(columns, axis=0)
-    unit = columns / norm
-    probe = np.random.default_rng(0).normal(size=len(columns))
-    key = probe @ unit
-    order = np.lexsort((key, kind))
-    apart = np.diff(key[order]) > np.linalg.norm(probe) * tolerance
-    run = np.zeros(count, int)
-    run[order[1:]] = np.cumsum(apart | (np.diff(kind[order]) != 0))
-    leader, left = np.full(count, -1), np.arange(count)
-    while len(left):
-        _, first, place = np.unique(run[left], return_index=True, return_inverse=True)
-        candidate = left[first][place]
-        distance = np.zeros(len(left))
-        other = np.flatnonzero(candidate != left)
-        distance[other] = np.linalg.norm(unit[:, left[other]] - unit[:, candidate[other]], axis=0)
-        joined = distance <= tolerance
-        leader[left[joined]] = candidate[joined]
-        left = left[~joined]
-    return Classes(leader, norm / norm[leader])
-
-
 def _lump_site(
-    layers: Layers, index: int, slopes: tuple[Any, Any], tolerance: float, magnitude: Array
-) -> tuple[Layers, np.ndarray]:
-    """Lumps one site; also returns how far each unit's stand-in may be from it."""
+    layers: Layers, index: int, slopes: tuple[Any, Any], about: "_Site"
+) -> tuple[Layers, np.ndarray, Array]:
+    """Lumps one site.
+
+    Returns:
+      The chain, how far each unit's stand-in may be from it, and how far the next layer's
+      weights and bias may be off by rounding in float64, None if not at all.
+    """
     layer = layers[index]
-    layers, constant = _without_constants(layers, index, slopes)
+    layers, constant, shift = _without_constants(layers, index, slopes, about.stored)
     live = np.flatnonzero(~constant)
     drift = np.zeros(layer.units)
     if not len(live):
-        return layers, drift
+        return layers, drift, None
     pairs = np.stack([_per_unit(slope, layer) for slope in slopes])[:, live]
     _, kind = np.unique(pairs, axis=1, return_inverse=True)
-    columns = np.concatenate([layer.kernel, layer.bias[None]])[:, live]
-    leader, ratio = proportional_classes(columns, kind.reshape(-1), tolerance)
+    kernel, bias = layer.kernel[:, live], layer.bias[live]
+    noise = None if about.noise is None else about.noise[:, live]
+    leader, ratio = multiples(
+        kernel, bias, kind.reshape(-1), about.relative, about.tolerance, noise
+    )
+    rows = outgoing(layers, index)
+    own = rows[: len(live)]
+    if about.stored is not None:
+        fits = storable(own, _merged(own, leader, ratio), leader, kernel, bias, about.stored)
+        alone = ~fits[leader]
+        leader, ratio = np.where(alone, np.arange(len(live)), leader), np.where(alone, 1.0, ratio)
     gone = np.flatnonzero(leader != np.arange(len(live)))
+    columns = np.concatenate([kernel, bias[None]])
     difference = np.abs(columns[:, gone] - ratio[gone] * columns[:, leader[gone]])
     steep = np.abs(pairs[:, gone]).max(axis=0)
-    drift[live[gone]] = steep * _reach(np.append(magnitude, 1.0), difference)
+    drift[live[gone]] = steep * _reach(np.append(about.magnitude, 1.0), difference)
     kept = np.delete(np.arange(len(live)), gone)
-    rows = outgoing(layers, index)
-    # Sums the rows of each class, weighted by the ratios, in one pass over them.
-    place = np.searchsorted(kept, leader), np.arange(len(live))
-    merge = scipy.sparse.csr_array((ratio, place), shape=(len(kept), len(live)))
-    rows = np.concatenate([merge @ rows[: len(live)], rows[len(live) :]])
+    merged = np.concatenate([_merged(own, leader, ratio)[kept], rows[len(live) :]])
     layers = replaced(layers, index, keep_units(layers[index], kept))
-    return with_outgoing(layers, index, rows), drift
+    layers = with_outgoing(layers, index, merged)
+    return layers, drift, _noise(layers, index, own, leader, ratio, kept, shift)
+
+
+class _Site(NamedTuple):
+    """What lumping a site goes by: see :func:`lump_layers`; and greatest magnitudes it reads."""
+
+    relative: float
+    tolerance: float
+    stored: Any
+    magnitude: Array
+    noise: Array | None
+
+
+def _merged(rows: Array, leader: Array, ratio: Array) -> np.ndarray:
+    """Sums the rows of each class, weighted by the ratios, in one pass over them."""
+    place = leader, np.arange(len(leader))
+    merge = scipy.sparse.csr_array((ratio, place), shape=(len(leader), len(leader)))
+    return np.asarray(merge @ rows)
+
+
+def _noise(
+    layers: Layers, index: int, rows: Array, leader: Array, ratio: Array, kept: Array, shift: Array
+) -> np.ndarray | None:
+    """Bounds the rounding errors of sums that are the next layer's weights, and of its bias."""
+    reader = layers[index + 1]
+    if reader.down is not None or index + 2 == len(layers):
+        return None
+    noise = np.zeros((reader.kernel.shape[0] + 1, reader.units))
+    if len(kept) < len(leader):
+        noise[: len(kept)] = _merged(np.abs(rows), leader, ratio)[kept][:, : reader.units]
+        alone = np.bincount(leader, minlength=len(leader))[kept] == 1
+        noise[: len(kept)][alone] = 0.0
+    noise[-1] = shift[: reader.units]
+    return noise * (len(leader) + 8) * 2.0**-52
 
 
 def _without_constants(
-    layers: Layers, index: int, slopes: tuple[Any, Any]
-) -> tuple[Layers, np.ndarray]:
-    """Moves units that read nothing into the next bias; also returns which they are."""
-    layer = layers[index]
+    layers: Layers, index: int, slopes: tuple[Any, Any], stored: Any
+) -> tuple[Layers, np.ndarray, np.ndarray]:
+    """Moves units that read nothing into the next bias, where that doesn't round visibly.
+
+    Returns:
+      The chain, which units they are, and magnitudes of what was added to the next bias.
+    """
+    layer, reader = layers[index], layers[index + 1]
     constant = ~layer.kernel.any(axis=0)
-    if not constant.any():
-        return layers, constant
     below, above = (_per_unit(slope, layer) for slope in slopes)
     value = np.where(layer.bias < 0, below, above) * layer.bias
-    offset = np.zeros(layer.features)
-    offset[: layer.units][constant] = value[constant]
-    layers = substitute(layers, index + 1, lambda rows: rows, offset)
-    rows = np.delete(outgoing(layers, index), np.flatnonzero(constant), axis=0)
-    layers = replaced(layers, index, keep_units(layer, ~constant))
-    return with_outgoing(layers, index, rows), constant
+    moved = _substituted(layers, index, np.where(constant, value, 0.0))
+    if stored is not None and not all(map(_settled, layers, moved, [stored] * len(layers))):
+        constant &= value == 0
+        moved = _substituted(layers, index, np.where(constant, value, 0.0))
+    rows = outgoing(moved, index)
+    shift = np.zeros(reader.units)
+    if not constant.any():
+        return layers, constant, shift
+    if reader.down is None:
+        added = np.abs(value[constant]) @ np.abs(rows[: layer.units][constant])
+        shift = np.where(added[: reader.units], added[: reader.units] + np.abs(reader.bias), 0.0)
+    rows = np.delete(rows, np.flatnonzero(constant), axis=0)
+    moved = replaced(moved, index, keep_units(moved[index], ~constant))
+    return with_outgoing(moved, index, rows), constant, shift
+
+
+def _substituted(layers: Layers, index: int, value: Array) -> Layers:
+    """Adds what constants contribute to the biases behind them."""
+    offset = np.zeros(layers[index].features)
+    offset[: layers[index].units] = value
+    return substitute(layers, index + 1, lambda rows: rows, offset)
+
+
+def _settled(before: Layer, after: Layer, stored: Any) -> bool:
+    """Whether a new bias can be rounded to a dtype, by a share of what it stands beside."""
+    with np.errstate(over="ignore"):
+        error = np.abs(after.bias.astype(stored).astype(np.float64) - after.bias)
+    beside = np.linalg.norm(before.kernel, axis=0) + np.abs(before.bias)
+    return bool((error <= visible(stored) * beside)[after.bias != before.bias].all())
 
 
 def _gains(layers: Layers, slopes: Sequence[tuple[Any, Any] | None]) -> tuple[np.ndarray, ...]:

@@ -1,22 +1,20 @@
-"""What an elementwise function is: measured by evaluating it, not read off its name."""
+"""What an elementwise function is: its name by evaluation, its slopes by proof."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.exact import scalar
+from linjax.exact.forms import Coefficient, as_number
+from linjax.exact.scalar import Parameter, Scalar
 from linjax.graph import primitives
 from linjax.graph.maps import Activation, Path, Slope
 from linjax.graph.program import Const, Op, Operand, Program, Ref
-
-# Functions made of these alone are piecewise linear with finitely many pieces.
-_PIECEWISE = primitives.LAYOUT | {
-    "max", "min", "mul", "add", "sub", "neg", "abs", "select_n", "clamp", "convert_element_type",
-    "ge", "gt", "le", "lt", "copy", "div",
-}  # fmt: skip
 
 _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("identity", lambda z: z),
@@ -40,14 +38,17 @@ _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
 GRID = np.concatenate([np.linspace(-9, 9, 181), [-40.0, 40.0]])
 
 
-# Values that a learned slope is tried with: both signs, either side of one, zero.
-_TRIED = np.array([0.0, -1.25, 0.28125, 3.5, -0.40625, 1.0, 0.0078125, -96.0, 0.875, 1.5])
-
-
 def describe(
-    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: dict[int, Path]
+    program: Program,
+    ops: list[Op],
+    pre: Ref,
+    leaf_of: dict[int, int],
+    leaves: dict[int, Path],
+    ends: Iterable[Ref] = (),
 ) -> Activation:
-    """Names the function that ``ops`` compute from ``pre``, and measures its slopes.
+    """Names the function that ``ops`` compute from ``pre``, and proves its slopes.
+
+    The name is found by evaluation and decides nothing; slopes follow from the primitives.
 
     Args:
       program: the traced program.
@@ -55,25 +56,62 @@ def describe(
       pre: the pre-activation.
       leaf_of: which parameter leaf each value is a view of.
       leaves: paths of the leaves that the operations read, one entry a unit or scalar.
+      ends: the values that the maps read; by default the last operation's result. Slopes are
+        those of all of them.
     """
+    per_unit = any(len(program.shape(program.leaves[leaf])) for leaf in leaves)
+    slopes = _slopes(program, ops, pre, leaf_of, leaves, tuple(ends))
     if leaves:
-        return _with_parameters(program, ops, pre, leaf_of, leaves)
+        if slopes is None:
+            return Activation(spelled(ops), per_unit=per_unit)
+        name = "prelu" if slopes[1] == Slope(1.0) else "two learned slopes"
+        return Activation(name, learned=slopes, per_unit=per_unit)
     if not ops:
         return Activation("identity", (1.0, 1.0))
+    pair = None if slopes is None else (slopes[0].value, slopes[1].value)
+    if pair is not None and pair not in ((0.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
+        return Activation(f"leaky_relu({pair[0]:.4g})" if pair[1] == 1 else "two slopes", pair)
     dtype = program.avals[pre.id].dtype
-
-    def function(z: Any) -> Any:
-        return evaluate(program, ops, pre, jnp.asarray(z, dtype))
-
-    slopes = _slopes(function, dtype) if {op.name for op in ops} <= _PIECEWISE else None
-    if slopes is not None and slopes not in ((0.0, 1.0), (1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
-        return Activation(
-            f"leaky_relu({slopes[0]:.4g})" if slopes[1] == 1 else "two slopes", slopes
-        )
-    result = function(GRID)
+    result = evaluate(program, ops, pre, jnp.asarray(GRID, dtype))
     coarse = jnp.finfo(result.dtype).bits < 32
     name = named(np.asarray(result, np.float64), dtype, coarse)
-    return Activation(name or spelled(ops), slopes)
+    return Activation(name or spelled(ops), pair)
+
+
+def prove(
+    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: Container[int],
+    end: Ref | None = None,
+) -> Scalar:  # fmt: skip
+    """Proves what operations compute from a pre-activation; arguments as for :func:`describe`."""
+
+    def outside(operand: Operand) -> Any:
+        leaf = leaf_of.get(operand.id) if isinstance(operand, Ref) else None
+        if leaf is not None:
+            return Parameter(leaf) if leaf in leaves else None
+        return constant(program, operand)
+
+    return scalar.describe(program, ops, pre, outside, end)
+
+
+def _slopes(
+    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: dict[int, Path],
+    ends: tuple[Ref, ...],
+) -> tuple[Slope, Slope] | None:  # fmt: skip
+    """The slopes below and above zero, if all ends are linear on either side of it alike."""
+    found = [prove(program, ops, pre, leaf_of, leaves, end).two_slopes for end in ends or (None,)]
+    if found[0] is None or any(other != found[0] for other in found):
+        return None
+    below, above = (as_slope(slope, leaves) for slope in found[0])
+    return None if below is None or above is None else (below, above)
+
+
+def as_slope(value: Coefficient, leaves: dict[int, Path]) -> Slope | None:
+    """A proven slope as one number or one parameter, None where it is neither exactly."""
+    number = as_number(value)
+    if number is not None:
+        return Slope(float(number)) if Fraction(float(number)) == number else None
+    alone = [key for key, factor in value.items() if len(key) == 1 and factor == 1]
+    return Slope(0.0, leaves[alone[0][0]]) if len(value) == len(alone) == 1 else None
 
 
 def named(values: np.ndarray, dtype: Any, coarse: bool = False) -> str | None:
@@ -83,54 +121,6 @@ def named(values: np.ndarray, dtype: Any, coarse: bool = False) -> str | None:
         if np.allclose(values, want, rtol=1e-2 if coarse else 1e-5, atol=1e-6):
             return name
     return None
-
-
-def _with_parameters(
-    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], leaves: dict[int, Path]
-) -> Activation:
-    """Describes an activation with parameters: two slopes, if each is a number or a leaf."""
-    per_unit = any(len(program.shape(program.leaves[leaf])) for leaf in leaves)
-    other = Activation(spelled(ops), per_unit=per_unit)
-    if not {op.name for op in ops} <= _PIECEWISE:
-        return other
-    dtype = program.avals[pre.id].dtype
-    # Every leaf takes every value, no two of them together in the same order.
-    values = {leaf: np.roll(_TRIED, 3 * i) for i, leaf in enumerate(leaves)}
-    sides = np.array([_slopes(_given(program, ops, pre, leaf_of,
-                                     {leaf: v[i] for leaf, v in values.items()}), dtype)
-                      or (np.nan, np.nan) for i in range(len(_TRIED))])  # fmt: skip
-    if np.isnan(sides).any():
-        return other
-
-    def slope(side: np.ndarray) -> Slope | None:
-        if np.ptp(side) == 0:
-            return Slope(float(side[0]))
-        same = (leaf for leaf in leaves if np.array_equal(values[leaf], side))
-        leaf = next(same, None)
-        return None if leaf is None else Slope(0.0, leaves[leaf])
-
-    below, above = (slope(side) for side in sides.T)
-    if below is None or above is None:
-        return other
-    name = "prelu" if above == Slope(1.0) else "two learned slopes"
-    return Activation(name, learned=(below, above), per_unit=per_unit)
-
-
-def _given(
-    program: Program, ops: list[Op], pre: Ref, leaf_of: dict[int, int], values: dict[int, float]
-) -> Callable[[Any], Any]:
-    """The function of z for given values of the leaves."""
-
-    def function(z: Any) -> Any:
-        z = jnp.asarray(z, program.avals[pre.id].dtype)
-        known = {
-            ref: jnp.full(z.shape, values[leaf], program.avals[ref].dtype)
-            for ref, leaf in leaf_of.items()
-            if leaf in values
-        }
-        return evaluate(program, ops, pre, z, known)
-
-    return function
 
 
 def evaluate(
@@ -188,22 +178,6 @@ def constant(program: Program, operand: Operand) -> Any | None:
 def _known(dtype: str) -> tuple[tuple[str, np.ndarray], ...]:
     grid = jnp.asarray(GRID, dtype)
     return tuple((name, np.asarray(f(grid), np.float64)) for name, f in _KNOWN)
-
-
-def _slopes(function: Callable[[Any], Any], dtype: Any) -> tuple[float, float] | None:
-    """Slopes either side of zero if the function is exactly linear on each side.
-
-    For a piecewise linear function, agreement at powers of two over the whole range of
-    the dtype leaves no room for a further kink that matters.
-    """
-    powers = np.ldexp(1.0, np.arange(-60, 61, 3))
-    with np.errstate(over="ignore"):
-        positive = np.asarray(function(powers), np.float64) / powers
-        negative = np.asarray(function(-powers), np.float64) / -powers
-    zero = float(np.asarray(function(np.zeros(1)))[0])
-    if zero != 0 or np.ptp(positive) != 0 or np.ptp(negative) != 0:
-        return None
-    return float(negative[0]), float(positive[0])
 
 
 def spelled(ops: list[Op]) -> str:

@@ -87,8 +87,9 @@ def _site(
     else:
         paths = {i: leaves[i].path for i in grown.read}
         described = activation.describe(
-            ground.program, grown.ops, pres[0], ground.views.leaf, paths
-        )
+            ground.program, grown.ops, pres[0], ground.views.leaf, paths,
+            grown.interior.reads.values(),
+        )  # fmt: skip
     interior = grown.interior._replace(pre=pres[lead])
     for leaf in (ground.biases[name][0] for name in group):
         if leaf is not None:

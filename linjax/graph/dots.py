@@ -8,6 +8,8 @@ from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.structure import Leaf, Refusal
 from linjax.graph.views import Views, operand_id
 
+_ROUNDED = "the kernel is cast to other numbers on its way: to integers, or to fewer bits and back"
+
 
 class Refused(Exception):
     """Something can't be folded; the message is the reason."""
@@ -41,6 +43,13 @@ def find_dots(
             except convolutions.Unfit as refusal:
                 refused.append((leaves[views.of(op.inputs[1])].path, str(refusal)))
             continue
+        if op.name in (convolutions.PRIMITIVE, "dot_general"):
+            lost = [
+                views.rounded[operand_id(o)] for o in op.inputs if operand_id(o) in views.rounded
+            ]
+            refused += [(leaves[leaf].path, _ROUNDED) for leaf in lost]
+            if lost:
+                continue
         if op.name != "dot_general":
             for side in sides:
                 leaf = leaves[views.of(op.inputs[side])]

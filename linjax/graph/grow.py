@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from linjax.exact.casts import cast_keeps
 from linjax.graph import activation, gates, primitives
 from linjax.graph.dots import Refused
 from linjax.graph.ground import Ground
@@ -106,7 +107,12 @@ class _Functions(NamedTuple):
     def add(self, op: Op, value: Ref) -> None:
         """Numbers the result of an operation on a value."""
         number = self.of[value.id]
-        if op.name in primitives.ELEMENTWISE and op.name not in primitives.VIEWS:
+        same = op.name in primitives.VIEWS
+        if op.name == "convert_element_type":
+            same = (
+                cast_keeps(self.program.avals[value.id].dtype, op.params["new_dtype"]) != "changes"
+            )
+        if op.name in primitives.ELEMENTWISE and not same:
             key = (op.name, str(op.params), tuple(map(self._operand, op.inputs)))
             number = self.known.setdefault(key, -1 - len(self.known))
         self.of[op.outputs[0].id] = number

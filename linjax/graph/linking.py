@@ -1,5 +1,6 @@
 """Linking sites into chains."""
 
+from linjax.exact.casts import cast_keeps
 from linjax.graph.dots import Dot
 from linjax.graph.program import Operand, Program, Ref
 from linjax.graph.structure import Chain, Site
@@ -47,6 +48,10 @@ def _is_input(program: Program, operand: Operand) -> bool:
         if op.name not in ("reshape", "convert_element_type"):
             return False
         operand = op.inputs[0]
+        if op.name == "convert_element_type" and isinstance(operand, Ref):
+            before = program.avals[operand.id].dtype
+            if cast_keeps(before, op.params["new_dtype"]) == "changes":
+                return False
     return bool(program.inputs) and operand == program.inputs[0]
 
 

@@ -200,6 +200,14 @@ class Net:
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 
+    def examined(self, flat: Flat) -> analysis.Analysis:
+        """Returns the function's program, analysed, for the dtypes that parameters have.
+
+        Args:
+          flat: parameters by path, original or folded.
+        """
+        return self._analysis(flat, self.example)
+
     def _analysis(self, flat: Flat, inputs: Any) -> analysis.Analysis:
         """Traces anew for each combination of input shapes and parameter dtypes."""
         leaves = _dtypes(self.graph.leaves, flat)

@@ -99,14 +99,8 @@ def checked_box(lower: Array, upper: Array, chain: Steps) -> Interval:
     for name, side in (("lower", lower), ("upper", upper)):
         if side.shape not in ((), kernel.shape[:1]):
             raise EvidenceError(f"{name}: expected shape ({kernel.shape[0]},), found {side.shape}")
-        if np.isnan(side).any():
-            raise EvidenceError(f"{name}: expected numbers, found NaN")
     lower, upper = (np.broadcast_to(side, kernel.shape[:1]) for side in (lower, upper))
-    if (lower > upper).any():
-        where = int(np.argmax(lower > upper))
-        raise EvidenceError(
-            f"box: lower {lower[where]} is above upper {upper[where]} at input {where}"
-        )
+    require_ordered(lower, upper)
     unread = ~kernel.any(axis=1)
     open_ended = ~(np.isfinite(lower) & np.isfinite(upper)) & ~unread
     if open_ended.any():
@@ -115,6 +109,22 @@ def checked_box(lower: Array, upper: Array, chain: Steps) -> Interval:
             " give it finite bounds"
         )
     return Interval(np.where(unread, 0.0, lower), np.where(unread, 0.0, upper))
+
+
+def require_ordered(lower: Array, upper: Array) -> None:
+    """Checks that a box isn't empty and that its sides are numbers.
+
+    Raises:
+      EvidenceError: naming the side, or the input.
+    """
+    for name, side in (("lower", lower), ("upper", upper)):
+        if np.isnan(side).any():
+            raise EvidenceError(f"{name}: expected numbers, found NaN")
+    if (lower > upper).any():
+        where = int(np.argmax(lower > upper))
+        raise EvidenceError(
+            f"box: lower {lower[where]} is above upper {upper[where]} at input {where}"
+        )
 
 
 def tightened(z: Interval, bounds: SiteBounds) -> Interval:

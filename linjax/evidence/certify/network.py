@@ -1,18 +1,19 @@
 """``certify`` and ``check_certificate``: certificates of traced networks."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import Bounds, SiteBounds, fingerprint, unknown
-from linjax.evidence.certify.chain import certify_layers
+from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
 from linjax.evidence.certify.steps import Slopes
+from linjax.evidence.certify.ways import Entry, example_shape, ways_of
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 from linjax.graph.layers import Layers
@@ -64,12 +65,16 @@ def certify(
     first layer is decided in closed form; behind it interval bounds, CROWN and optimised
     linear bounds (α-CROWN) prove signs, inputs found by gradient ascent disprove them, and
     branch and bound (β-CROWN) decides the rest. Rounding is bounded throughout, so that it
-    can't make a verdict wrong; what isn't decided in time stays undecided.
+    can't make a verdict wrong; what isn't decided in time stays undecided. Parameters are those
+    that the function computes with, cast as it casts them; a batch norm's factor and offset are
+    the products that float64 makes of its parameters.
 
     Args:
       net: the traced network.
       params: its parameters, original or folded, in any floating dtype.
-      lower: the box's lower side: a number, or an array of the shape of one input.
+      lower: the box's lower side: a number, or an array that broadcasts to the shape of one
+        input. Over tokens or places of an image, which a map reads one by one, that is a box for
+        each; units are decided for all of them together, on the smallest box that holds them.
       upper: the box's upper side. Inputs that no unit reads may be unbounded.
       time_limit: seconds after which units are left undecided.
       data: inputs, clipped to the box, to look for units' signs at first; optional.
@@ -86,7 +91,9 @@ def certify(
 
     Raises:
       EvidenceError: if the box is empty, not a number or of another shape, an activation
-        is not piecewise linear with its kink at zero, or no site reads the input.
+        isn't proved to be piecewise linear with its kink at zero by the primitives that compute
+        it, or no site reads the input but for reshapes and casts between floating dtypes: what
+        else stands in between is named.
       StructureError: if params doesn't fit the network, naming the path.
 
     References:
@@ -105,24 +112,29 @@ def certify(
       in        3       1         1         1          0            2        1
     """
     started = time.monotonic()
-    graph, flat = net.graph, pytree.flatten(params)
-    pytree.check_leaves(graph, flat)
-    if not any(chain.source == "input" for chain in graph.chains):
-        raise EvidenceError("no site descends from the network's first input by affine maps")
+    graph, (flat, entries) = net.graph, ways_of(net, params)
+    if not any(isinstance(entry, Entry) for entry in entries):
+        trunks = (any(graph.trunks(chain)) for chain in graph.chains)
+        reasons = [str(e) for e, behind in zip(entries, trunks, strict=True) if not behind]
+        raise EvidenceError(
+            "no site descends from the network's first input by affine maps"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
     low, high = (_side(name, side, net) for name, side in (("lower", lower), ("upper", upper)))
+    require_ordered(low, high)
+    points = None if data is None else _inputs(data, net)
     sites: list[SiteBounds] = []
-    for chain in graph.chains:
+    for chain, entry in zip(graph.chains, entries, strict=True):
         layers = read_chain(graph, flat, chain)
-        if chain.source != "input":
+        if not isinstance(entry, Entry):
             sites += [unknown(layer.units) for layer in layers[: len(chain.sites)]]
             continue
         sites += certify_layers(
             layers,
             slopes_of(chain, layers),
-            low,
-            high,
+            *entry.box(low, high),
             time_limit=time_limit - (time.monotonic() - started),
-            data=data,
+            data=None if points is None or not entry.inner else entry.rows(points),
             method=method,
             progress=progress,
         )
@@ -134,7 +146,12 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
 
     Interval bounds in exact integer arithmetic; linear bounds by re-evaluation with a
     proven bound of all rounding errors; branch and bound by checking that the leaves
-    cover the box; witnesses by evaluating the network there, exactly where it is close.
+    cover the box; witnesses by evaluating the network there, exactly where it is close. What the
+    function does to the input and to parameters on their way to the maps, and which slopes its
+    activations have, is derived from its program again.
+
+    A network that was loaded without its function has no program to derive anything from: there
+    its file's description is taken at its word.
 
     Args:
       net: the traced network.
@@ -156,34 +173,23 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
       in: verified
     """
     require_same(params, bounds, net.graph)
-    flat = pytree.flatten(params)
+    flat, entries = ways_of(net, params)
     checks: list[SiteCheck] = []
-    for chain, claims in zip(net.graph.chains, by_chain(bounds), strict=True):
+    for chain, entry, claims in zip(net.graph.chains, entries, by_chain(bounds), strict=True):
         layers = read_chain(net.graph, flat, chain)
-        if chain.source != "input":
+        if not isinstance(entry, Entry):
             checks += [_unclaimed(claim) for claim in claims]
             continue
         slopes = slopes_of(chain, layers)
-        checks += check_layers(layers, slopes, bounds.lower, bounds.upper, claims)
+        box = entry.box(bounds.lower, bounds.upper)
+        checks += check_layers(layers, slopes, *box, claims)
     return CertificateCheck(tuple(site.name for site in net.graph.sites), tuple(checks))
 
 
 def slopes_of(chain: Chain, layers: Layers) -> list[Slopes]:
-    """The slopes of a chain's activations.
-
-    Raises:
-      EvidenceError: naming a site whose activation is of another form.
-    """
-    slopes = []
-    for site, layer in zip(chain.sites, layers, strict=False):
-        if layer.slopes is None:
-            raise EvidenceError(
-                f"{site.name}: activation {site.activation.name} isn't piecewise linear with its"
-                " kink at zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates"
-                " for it"
-            )
-        slopes.append(layer.slopes)
-    return slopes
+    """The slopes of a chain's activations, each of which is linear on either side of zero."""
+    pairs = (layer.slopes for layer in layers[: len(chain.sites)])
+    return [pair for pair in pairs if pair is not None]
 
 
 def by_chain(bounds: Bounds) -> list[tuple[SiteBounds, ...]]:
@@ -210,9 +216,25 @@ def _unclaimed(claim: SiteBounds) -> SiteCheck:
 
 
 def _side(name: str, side: Array, net: Net) -> np.ndarray:
-    """One side of the box, flattened as the network's first input is."""
-    shape = jax.tree.leaves(net.example)[0].shape[1:]
+    """One side of the box, flattened as one input is."""
+    shape = example_shape(net)
+    size = math.prod(shape)
     side = np.asarray(side).astype(np.float64)
-    if side.shape not in ((), shape, (int(np.prod(shape)),)):
-        raise EvidenceError(f"{name}: expected a number or shape {shape}, found {side.shape}")
-    return np.broadcast_to(side.reshape(-1) if side.ndim else side, (int(np.prod(shape)),))
+    if side.shape != (size,):
+        try:
+            side = np.broadcast_to(side, shape)
+        except ValueError:
+            raise EvidenceError(
+                f"{name}: expected a number, or an array of the shape {shape} of one input or one"
+                f" that broadcasts to it, found shape {side.shape} (the input's first axis is the"
+                " batch)"
+            ) from None
+    return side.reshape(size)
+
+
+def _inputs(data: Array, net: Net) -> np.ndarray:
+    """Inputs ``(n, …)``, flattened."""
+    data, shape = np.asarray(data, np.float64), example_shape(net)
+    if data.ndim < 1 or data.size != len(data) * math.prod(shape):
+        raise EvidenceError(f"data: expected inputs of shape {shape}, found {data.shape[1:]}")
+    return data.reshape(len(data), -1)

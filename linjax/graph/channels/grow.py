@@ -22,7 +22,7 @@ from linjax.graph.channels.spreads import closure
 from linjax.graph.maps import Activation, Convolution
 from linjax.graph.program import Const, Op, Operand, Ref
 from linjax.graph.structure import ChannelSite, Member, Reading, UnitLeaf
-from linjax.graph.views import operand_id
+from linjax.graph.views import keeps_numbers, operand_id
 
 
 class Interior(NamedTuple):
@@ -267,7 +267,7 @@ class Growth:
         )
         name = "·".join(dict.fromkeys(op.name for op in first))
         described = (
-            activation.describe(context.program, first, self.pre, {}, {})
+            activation.describe(context.program, first, self.pre, {}, {}, self._ends(first))
             if free
             else Activation(name, per_unit=True)
         )
@@ -281,7 +281,7 @@ class Growth:
             ),
             width=self.width,
             activation=described,
-            steps=tuple(dict.fromkeys(op.name for op in rest)),
+            steps=tuple(dict.fromkeys(map(self._step_name, rest))),
             unit_leaves=tuple(
                 UnitLeaf(context.leaves[leaf].path, axis, together.get(leaf, ()))
                 for leaf, axis in sorted(self.unit_leaves.items())
@@ -289,6 +289,22 @@ class Growth:
             straight=self.straight,
             groups=self.groups,
         )
+
+    def _ends(self, first: list[Op]) -> list[Ref]:
+        """The values that anything behind the elementwise operations that come first reads."""
+        program, readers = self.context.program, self.context.readers
+        own = {id(op) for op in first}
+        values = (self.pre, *(op.outputs[0] for op in first))
+        return [v for v in values if any(id(program.ops[i]) not in own for i in readers[v.id])]
+
+    def _step_name(self, op: Op) -> str:
+        """An operation's name, and in what way it isn't linear where its name doesn't tell."""
+        mine = [o for o in op.inputs if isinstance(o, Ref) and o.id in self.inside]
+        under = op.name == "div" and op.inputs[1] in mine
+        if under or (op.name == "mul" and len(mine) > 1):
+            return f"{op.name} of its own values"
+        made = self.context.program.makers() if op.name == "convert_element_type" else {}
+        return op.name if keeps_numbers(self.context.program, made, op) else "rounding"
 
     def _elementwise_first(self) -> list[Op]:
         first = []

@@ -9,7 +9,7 @@ from linjax.graph import activation, primitives
 from linjax.graph.channels.places import Place, moved
 from linjax.graph.maps import Path, Term
 from linjax.graph.program import Op, Operand, Program, Ref
-from linjax.graph.views import Views, operand_id
+from linjax.graph.views import Views, keeps_numbers, operand_id
 
 EVALUATED: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum,
@@ -41,6 +41,7 @@ class Spread(NamedTuple):
 def find_spreads(program: Program, views: Views) -> dict[int, Spread]:
     """Returns all values of a program that hold one entry a unit, by number."""
     found: dict[int, Spread] = {}
+    made = program.makers()
     for index, ref in enumerate(program.leaves):
         shape = program.shape(ref)
         long = [a for a, n in enumerate(shape) if n != 1]
@@ -49,13 +50,15 @@ def find_spreads(program: Program, views: Views) -> dict[int, Spread]:
             found[ref.id] = Spread(axis, shape[axis], frozenset({index}), (("leaf", index, 0.0),))
     for op in program.ops:
         if any(isinstance(o, Ref) and o.id in found for o in op.inputs):
-            spread = _through(op, program, found)
+            spread = _through(op, program, found, made)
             if spread is not None:
                 found[op.outputs[0].id] = spread
     return found
 
 
-def _through(op: Op, program: Program, found: dict[int, Spread]) -> Spread | None:
+def _through(
+    op: Op, program: Program, found: dict[int, Spread], made: dict[int, Op]
+) -> Spread | None:
     if len(op.outputs) != 1:
         return None
     if op.name in primitives.VIEWS and op.name not in _SAME:
@@ -91,6 +94,7 @@ def _through(op: Op, program: Program, found: dict[int, Spread]) -> Spread | Non
     if name not in _SAME:
         known &= name in EVALUATED
         terms.append((name, 0, 0.0))
+    known &= keeps_numbers(program, made, op)
     return Spread(mine[0].axis, mine[0].width, leaves, tuple(terms) if known else None)
 
 

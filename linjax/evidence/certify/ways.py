@@ -1,0 +1,213 @@
+"""What the function itself does around the maps of a chain, derived from its program.
+
+A certificate is about real numbers: the box, the kernels, the activations. That these are what
+the function computes with is part of the proof. Here it is derived from the primitives, anew for
+each certificate and for each check, and refused by name where it doesn't follow: which input of
+the network each feature of the first map is, how it is cast on its way, to which dtype every
+parameter is cast, and that activations have the slopes that they are taken to have.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from linjax.errors import EvidenceError
+from linjax.exact.casts import cast_keeps
+from linjax.exact.scalar import Scalar
+from linjax.graph import activation, primitives, pytree
+from linjax.graph.analysis import Analysis
+from linjax.graph.computed import computed_dtypes
+from linjax.graph.maps import Slope, join
+from linjax.graph.net import Net
+from linjax.graph.program import Op, Operand, Program, Ref
+from linjax.graph.pytree import Flat
+from linjax.graph.structure import Chain, Graph, Site
+from linjax.graph.views import Views, find_views
+
+Array = Any
+
+
+class Entry(NamedTuple):
+    """How a chain's first map reads the network's first input.
+
+    Attributes:
+      features: number of features that are read.
+      inner: numbers of an input between one feature and the next, 0 where features aren't each
+        the same numbers of every input: then all that is known is that they are some of them.
+      casts: the dtypes that they are cast to on their way, one after another.
+    """
+
+    features: int
+    inner: int
+    casts: tuple[Any, ...]
+
+    def box(self, lower: Array, upper: Array) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest box that holds each feature at all positions, and what casts make of it.
+
+        Casts round to nearest, which keeps the order: what lies in the box stays between its
+        rounded sides.
+        """
+        if not self.inner:
+            lower, upper = (
+                np.full(self.features, np.min(lower)),
+                np.full(self.features, np.max(upper)),
+            )
+        low, high = (self.rows(side[None]) for side in (lower, upper))
+        low, high = low.min(axis=0), high.max(axis=0)
+        for dtype in self.casts:
+            with np.errstate(over="ignore"):  # beyond the dtype: unbounded, which is refused
+                low = np.minimum(low, low.astype(dtype).astype(np.float64))
+                high = np.maximum(high, high.astype(dtype).astype(np.float64))
+        return low, high
+
+    def rows(self, inputs: Array) -> np.ndarray:
+        """Inputs ``(n, …)`` as rows of features, one for each position."""
+        parts = np.reshape(inputs, (-1, self.features, max(self.inner, 1)))
+        return np.moveaxis(parts, 1, 2).reshape(-1, self.features)
+
+
+class Ways(NamedTuple):
+    """What is derived of a network and of parameters.
+
+    Attributes:
+      flat: the parameters as the function computes with them.
+      entries: for each chain how it reads the input, or why it isn't known to.
+    """
+
+    flat: Flat
+    entries: tuple[Entry | str, ...]
+
+
+def ways_of(net: Net, params: Any) -> Ways:
+    """Derives what stands between inputs, parameters and maps from the function's program.
+
+    Proves, too, that the activations of all chains that read the input have the slopes that their
+    sites say.
+
+    Raises:
+      EvidenceError: naming a site whose activation isn't linear on either side of zero, with what
+        isn't, or a parameter that is used in several dtypes.
+      StructureError: if params doesn't fit the network, naming the path.
+    """
+    flat = pytree.flatten(params)
+    pytree.check_leaves(net.graph, flat)
+    if not isinstance(net, Net):
+        return _as_told(net, flat)
+    found = net.examined(flat)
+    views = find_views(found.program)
+    entries = tuple(_entry(net, found, chain) for chain in net.graph.chains)
+    for chain, entry in zip(net.graph.chains, entries, strict=True):
+        for site in chain.sites if isinstance(entry, Entry) else ():
+            _require_slopes(found, views, site)
+    return Ways(_as_computed(net.graph, found, flat), entries)
+
+
+def example_shape(net: Any) -> tuple[int, ...]:
+    """Shape of one example of the first input, whose first axis is the batch."""
+    return tuple(jax.tree.leaves(net.example)[0].shape[1:])
+
+
+def _as_told(net: Any, flat: Flat) -> Ways:
+    """What the description of a stored network says: its program can't be looked into."""
+    size, entries = math.prod(example_shape(net)), []
+    for chain in net.graph.chains:
+        name, told = chain.layers[0][0], chain.source == "input"
+        features = net.graph.affine(name).inputs
+        for site in chain.sites if told else ():
+            if not site.activation.two_slopes:
+                raise _no_certificate(site)
+        entry = Entry(features, 1 if features == size else 0, ())
+        entries.append(entry if told else f"{name}: it doesn't read the first input")
+    return Ways(flat, tuple(entries))
+
+
+def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
+    """Proves that an activation has the slopes that its site says."""
+    of = site.activation
+    interior = found.interiors[site.name]
+    ops = _between(found.program, interior.pre)
+    paths = {i: leaf.path for i, leaf in enumerate(found.leaves)}
+    wanted = of.learned or tuple(map(Slope, of.slopes or ()))
+    for end in interior.reads.values():
+        proof = activation.prove(found.program, ops, interior.pre, views.leaf, paths, end)
+        pair = proof.two_slopes
+        if not wanted or pair is None:
+            raise _no_certificate(site, "" if site.mates else f" ({_why(proof)})")
+        if tuple(activation.as_slope(slope, paths) for slope in pair) != wanted:
+            raise EvidenceError(
+                f"{site.name}: with parameters of these dtypes its activation has other slopes"
+                " than when it was traced; trace with such parameters"
+            )
+
+
+def _no_certificate(site: Site, why: str = "") -> EvidenceError:
+    return EvidenceError(
+        f"{site.name}: activation {site.activation.name} isn't piecewise linear with its kink at"
+        f" zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates for it{why}"
+    )
+
+
+def _between(program: Program, pre: Ref) -> list[Op]:
+    """The elementwise and layout operations that a pre-activation goes through."""
+    reached, ops = {pre.id}, []
+    for op in program.ops:
+        unitwise = op.name in primitives.ELEMENTWISE or op.name in primitives.LAYOUT
+        if unitwise and any(isinstance(o, Ref) and o.id in reached for o in op.inputs):
+            ops.append(op)
+            reached.update(out.id for out in op.outputs)
+    return ops
+
+
+def _why(proof: Scalar) -> str:
+    """Why an activation has no two slopes."""
+    if proof.form is None:
+        return proof.reason
+    knots = [f"{float(x):.4g}" for x in proof.form.knots]
+    if knots not in ([], ["0"]):
+        return f"it bends or jumps at {', '.join(knots)}"
+    if proof.two_slopes is None:
+        return "it moves values away from zero"
+    return "its slopes are no floats"
+
+
+def _entry(net: Net, found: Analysis, chain: Chain) -> Entry | str:
+    """Follows the first map's operand back to the input: reshapes, and casts that round."""
+    program, made, name = found.program, found.program.makers(), chain.layers[0][0]
+    if len(chain.firsts) > 1:
+        return f"{name}: it is a sum of maps of different features"
+    dot = found.dots[name]
+    value: Operand = dot.operand
+    casts: list[Any] = []
+    while isinstance(value, Ref) and value.id in made:
+        op = made[value.id]
+        source = op.inputs[0]
+        if op.name == "convert_element_type" and isinstance(source, Ref):
+            before, after = program.avals[source.id].dtype, op.params["new_dtype"]
+            if cast_keeps(before, after) == "changes":
+                return f"{name}: it reads the input cast from {before} to {after}"
+            casts.append(after)
+        elif op.name != "reshape" or op.params["dimensions"] is not None:
+            return f"{name}: it reads the result of {op.name}"
+        value = source
+    if not program.inputs or value != program.inputs[0]:
+        return f"{name}: it doesn't read the first input"
+    shape = program.shape(dot.operand)
+    features, inner = shape[dot.contract], math.prod(shape[dot.contract + 1 :])
+    # Reshapes keep the row-major order: features repeat with this period.
+    whole = inner and features and math.prod(example_shape(net)) % (features * inner) == 0
+    return Entry(features, inner if whole else 0, tuple(reversed(casts)))
+
+
+def _as_computed(graph: Graph, found: Analysis, flat: Flat) -> Flat:
+    """Casts the parameters of chains as the function does before it computes with them."""
+    dtypes = computed_dtypes(graph, found)
+    result = dict(flat)
+    for path in pytree.foldable_paths(graph) & flat.keys() & dtypes.keys():
+        if len(dtypes[path]) > 1:
+            raise EvidenceError(f"{join(path)}: the function computes with it in several dtypes")
+        (dtype,) = dtypes[path]
+        traced = jax.dtypes.canonicalize_dtype(np.asarray(flat[path]).dtype)
+        result[path] = np.asarray(flat[path]).astype(traced).astype(dtype)
+    return result

@@ -1,0 +1,1 @@
+"""What is true by proof: facts about a program that no measurement could establish."""
