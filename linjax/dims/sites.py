@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.span import Spans, companions
@@ -185,9 +187,15 @@ def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
     roles = {mark.role for mark in marks}
     if Role.READ not in roles and Role.PAIRED not in roles:
         return "no parameters read it"
+    if any(_complex(layout, mark.op) for mark in marks if mark.role in (Role.READ, Role.PAIRED)):
+        return "complex numbers read it, as in a Fourier layer"
     if Role.WEIGHED in roles and (Role.SUMMED not in roles or _normalised(layout, dim, marks)):
-        return "its kernels are normalised over it, or multiplied, before they are used"
+        return "parameters alone are summed over it, as where kernels are normalised"
     return ""
+
+
+def _complex(layout: Layout, op: int) -> bool:
+    return bool(jnp.issubdtype(layout.program.avals[op].dtype, jnp.complexfloating))
 
 
 def _normalised(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> bool:
