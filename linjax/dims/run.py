@@ -187,7 +187,7 @@ class _Run:
         if extras.linear is not None:
             linear = _times(op, source, self.viewed(kernel, extras.linear), data)
             parts = [linear] if result is None else [result, linear]
-            result = jnp.concatenate(parts, axis=axes[0])
+            result = jnp.concatenate(parts, axis=self.network.linear_axis(number(op)))
         return result
 
     def viewed(self, operand: Operand, array: Array) -> Array:

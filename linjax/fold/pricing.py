@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.borders import border
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
@@ -51,9 +52,9 @@ def _problem(
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]
+    own = [_bordered(p, _border(network, site, k)) for k, p in enumerate(points)]
     joined = [
-        _joined([points[j] for j in range(len(points)) if groups[j] == g])
-        for g in sorted(set(groups))
+        _joined([own[j] for j in range(len(own)) if groups[j] == g]) for g in sorted(set(groups))
     ]
     kind: Any = {Form.STRAIGHT: "straight", Form.PAIRED: "aligned"}.get(site.form, "bent")
     problem = Problem(
@@ -82,6 +83,32 @@ def _grouped(network: Network, site: Site) -> tuple[int, ...]:
             of_leaf[reader.leaf] = at
     names = {g: n for n, g in enumerate(dict.fromkeys(group))}
     return tuple(names[g] for g in group)
+
+
+def _border(network: Network, site: Site, point: int) -> float:
+    """Share of what is read at a point that is padding, on average over its readers."""
+    makers = network.layout.makers
+    readers = [r for r in site.readers if r.leaf is not None]
+    found = [
+        border(network, r)
+        for r in readers
+        if getattr(makers[r.op].inputs[r.data], "id", None) == site.points[point]
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _bordered(point: PointMoments, share: float) -> PointMoments:
+    """Moments of what is read where that is zero in some share of the reads."""
+    if not 0 < share < 1:
+        return point
+    count = point.count / (1 - share)
+    between = point.mean[..., :, None] * point.mean[..., None, :]
+    return point._replace(
+        count=count,
+        mean=(1 - share) * point.mean,
+        scatter=point.scatter + (share * point.count)[:, None, None, None] * between,
+        places=point.places / (1 - share),
+    )
 
 
 def _joined(points: list[PointMoments]) -> Point:

@@ -66,7 +66,11 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
             flat[linear] = _along(network, now, site, leaf, flat[linear], change)
     _constants(network, now, site, choice, flat)
     for op, shift in shifts.items():
-        shifts[op] = _narrowed(network, now, site, op, shift, choice)
+        shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, choice)
+    for leaf in makers:
+        bias = network.extra(leaf, "bias")
+        if bias in flat:
+            flat[bias] = _narrowed(network, now, site, leaf, flat[bias], choice)
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
     return Written(flat, {**now.sizes, site.dim: width}, shifts)
 
@@ -194,10 +198,9 @@ def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array
 
 
 def _narrowed(
-    network: Network, now: Written, site: Site, op: int, shift: Array, choice: Choice
+    network: Network, now: Written, site: Site, leaf: int, shift: Array, choice: Choice
 ) -> Array:
-    """A shift of a product's result when what it makes is folded."""
-    leaf = network.kernels[op].leaf
+    """What is added to the result of a product with a kernel, when what it makes is folded."""
     held = network.layout.values[network.ref(leaf)]
     spans = tuple(
         s for s in held.spans
@@ -206,7 +209,9 @@ def _narrowed(
     if not any(site.dim in s.dims() for s in spans):
         return shift
     change = (
-        taking(choice.kept, len(site.beside)) if choice.basis is None else _mixing(site, choice.basis)
+        taking(choice.kept, len(site.beside))
+        if choice.basis is None
+        else _mixing(site, choice.basis)
     )
     return transform(shift, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
 
