@@ -134,16 +134,20 @@ def _reading(
             if mark.role is Role.READ:
                 sums.setdefault(mark.op, set()).add(dim)
     found: dict[int, set[int]] = {}
-    for op in reversed(list(program.all_ops())):
-        refs = [o.id for o in op.inputs if isinstance(o, Ref)]
-        if op.scan is not None:
-            inner = zip(op.inputs, op.scan.body.inputs, strict=True)
-            for outer, own in inner:
-                if isinstance(outer, Ref) and own.id in found:
-                    found.setdefault(outer.id, set()).update(found[own.id])
-            continue
-        wanted = sums.get(number(op), set()).union(*(found.get(r.id, set()) for r in op.outputs))
-        for ref in refs:
-            if wanted and values[ref].source is Source.PARAMETER:
-                found.setdefault(ref, set()).update(wanted & values[ref].dims())
+
+    def gather(inner: Program) -> None:
+        for op in reversed(inner.ops):
+            if op.scan is not None:
+                gather(op.scan.body)
+                for outer, own in zip(op.inputs, op.scan.body.inputs, strict=True):
+                    if isinstance(outer, Ref) and own.id in found:
+                        found.setdefault(outer.id, set()).update(found[own.id])
+                continue
+            later = (found.get(r.id, set()) for r in op.outputs)
+            wanted = sums.get(number(op), set()).union(*later)
+            for o in op.inputs:
+                if wanted and isinstance(o, Ref) and values[o.id].source is Source.PARAMETER:
+                    found.setdefault(o.id, set()).update(wanted & values[o.id].dims())
+
+    gather(program)
     return found

@@ -70,7 +70,9 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     equations = list(_equations(network, flat, beside))
     present = {d for e in equations for d in e.span.dims()}
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    sizes = solve(equations, {d: 0 for d in held - present}, network)
+    own = {site.dim for site in network.sites}
+    gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
+    sizes = solve(equations, gone, network)
     for ref, value in zip(layout.inputs, inputs, strict=False):
         for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
             if not span.parts:

@@ -18,6 +18,7 @@ from linjax.dims.network import Network
 from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
 from linjax.dims.run import execute
 from linjax.dims.sites import Site
+from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.evidence.moments import merge_scatter
 from linjax.evidence.points import point_spans
@@ -135,7 +136,7 @@ def _measured(
     source = execute(network, small, inputs, frozenset({operand.id})).values[operand.id]
     target = execute(network, original, inputs, frozenset({job.op})).values[job.op]
     f = features(job.frame, source, window)
-    t = jnp.concatenate([results(job.frame, x) for x in _targets(network, job, target)], axis=-1)
+    t = jnp.concatenate([results(job.frame, x) for x in _targets(network, job, original, target)], axis=-1)
     rows = jnp.concatenate([f, t], axis=-1).astype(jnp.float32)
     mean = jnp.mean(rows, axis=1)
     centred = rows - mean[:, None]
@@ -143,10 +144,11 @@ def _measured(
     return Seen(jnp.asarray(rows.shape[1], jnp.float32), mean, scatter)
 
 
-def _targets(network: Network, job: Job, value: Array) -> list[Array]:
+def _targets(network: Network, job: Job, original: Any, value: Array) -> list[Array]:
     """What a product is to make of its coordinates: those kept, and the linear ones."""
     spans = point_spans(network.layout, job.op)
-    sizes, linear = dict(network.layout.traced), []
+    now, linear = read_sizes(network, original), []
+    sizes = {dim: now.all(dim) for dim in now.kept}
     for site, choice in job.folded:
         cut = Cut(site.dim, site.beside, lambda d, s=dict(sizes): s[d], lambda x: x)
         if choice.linear.shape[-1]:

@@ -59,11 +59,11 @@ def _problem(
     kind: Any = {Form.STRAIGHT: "straight", Form.PAIRED: "aligned"}.get(site.form, "bent")
     problem = Problem(
         name=site.name,
-        width=site.width,
+        width=points[0].metric.shape[-1],
         repeats=int(np.prod([network.layout.traced[d] for d in site.beside], dtype=int)),
         kind="aligned" if site.fixed else kind,
         points=tuple(joined),
-        sources=site.linear,
+        sources=points[0].mean.shape[-1] > points[0].metric.shape[-1],
         least=1,
     )
     index = groups if site.form is not Form.PAIRED else (0,) * len(site.points)
@@ -133,10 +133,15 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
     terms = terms_of(stats.network, index, {}, of)
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
-    curves = []
+    curves = []  # repeats that have linear coordinates already would keep unlike numbers of them
     for ridge in ridges(found.problems):
         rooms = tuple(
-            room(p._replace(multiple=round_to), surface(p, ridge)) for p in found.problems
+            room(
+                p._replace(multiple=round_to),
+                surface(p, ridge),
+                fixed=site.linear and not p.sources and p.repeats > 1,
+            )
+            for site, p in zip(found.sites, found.problems, strict=True)
         )
         prices = Prices(rooms, (), terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
