@@ -92,6 +92,17 @@ class Network:
         spans = self.layout.values[op].spans
         return tuple(n for n, s in enumerate(spans) if own & set(s.dims()))
 
+    def bias_axes(self, leaf: int) -> tuple[int, ...]:
+        """Axes of a kernel's leaf that a bias behind it has: what it makes, and steps of scans."""
+        layout, held = self.layout, self.layout.values[self.ref(leaf)]
+        loops = {d for own in layout.loops.values() for d in own}
+        return tuple(
+            n
+            for n, s in enumerate(held.spans)
+            if not held.read & set(s.dims())
+            and any(d in layout.marks or d in loops for d in s.dims())
+        )
+
     def linear_axis(self, op: int) -> int:
         """The axis of a product's result along which linear coordinates stand."""
         own = {s.dim for s in self.sites if s.linear and any(m.op == op for m in s.makers)}
@@ -178,7 +189,8 @@ def _bias(
             return None
         own = layout.operand(layout.makers[product], 1 - kernel.data)
         made = [s for s in own.spans if not own.read & set(s.dims()) and _marked(layout, s)]
-        bias = [s for s in layout.leaves[other.leaf] if s.size > 1]
+        steps = layout.loops[number(op)]
+        bias = [s for s in layout.leaves[other.leaf] if s.size > 1 and s.dim not in steps]
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None

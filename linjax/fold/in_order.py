@@ -182,9 +182,8 @@ def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Writ
     if extra in flat:
         flat[extra] = _put(flat[extra], index, kernel[..., q:])
     shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])
-    old = now.shifts.get(job.op, 0.0)
-    shape = np.shape(old) if np.size(old) == shift.size else shift.shape
-    change = shift.reshape(shape) - old
+    shape = tuple(flat[path].shape[n] for n in network.bias_axes(leaf))
+    change = shift.reshape(shape) - now.shifts.get(job.op, 0.0)
     add_to_bias(network, flat, job.op, change)
     return now._replace(flat=flat, shifts={**now.shifts, job.op: shift.reshape(shape)})
 

@@ -90,10 +90,8 @@ class Landscape(NamedTuple):
             return 0.0
         total = 0.0
         for leaf in made:
-            held = network.layout.values[network.ref(leaf)]
-            marks = network.layout.marks
-            own = [s for s in held.spans if not held.read & set(s.dims())]
-            entries = np.prod([s.size for s in own if any(d in marks for d in s.dims())])
+            spans = network.layout.leaves[leaf]
+            entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
             kernel = network.layout.program.avals[network.ref(leaf)]
             total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
         return total

@@ -217,12 +217,8 @@ def shifted(
 
     kernel = kernel.astype(np.float64)
     change = _along(network, now, site, leaf, kernel, times) - kernel
-    held = network.layout.values[network.ref(leaf)]
-    summed = [
-        n for n, s in enumerate(held.spans)
-        if held.read & set(s.dims()) or not any(d in network.layout.marks for d in s.dims())
-    ]  # fmt: skip
-    return change.sum(axis=tuple(summed))
+    made = network.bias_axes(leaf)
+    return change.sum(axis=tuple(n for n in range(change.ndim) if n not in made))
 
 
 def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array) -> None:
@@ -242,11 +238,7 @@ def _narrowed(
     network: Network, now: Written, site: Site, leaf: int, shift: Array, choice: Choice
 ) -> Array:
     """What is added to the result of a product with a kernel, when what it makes is folded."""
-    held = network.layout.values[network.ref(leaf)]
-    spans = tuple(
-        s for s in held.spans
-        if not held.read & set(s.dims()) and any(d in network.layout.marks for d in s.dims())
-    )  # fmt: skip
+    spans = tuple(network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
     if not any(site.dim in s.dims() for s in spans):
         return shift
     change = (
