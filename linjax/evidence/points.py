@@ -238,7 +238,10 @@ class Gathering:
                 each = float(places) / self.batches
                 stacked = Sums(*(np.stack(x) for x in zip(*(p[i][j] for p in parts), strict=True)))
                 metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
-                own.append(PointMoments(*stacked, metric, np.asarray(each)))
+                active = stacked.active[..., : metric.shape[-1]]
+                own.append(
+                    PointMoments(*stacked._replace(active=active), metric, np.asarray(each))
+                )
             found.append(tuple(own))
         return tuple(found), float(variation) / examples
 
