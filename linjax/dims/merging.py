@@ -77,12 +77,12 @@ def _differs(layout: Layout, value: int, dim: int) -> bool:
 
 def _masked(layout: Layout, op: Op, dim: int) -> bool:
     """Whether an operation takes further data, the same for all coordinates."""
-    data = [o for o in op.inputs if isinstance(o, Ref) and layout.values[o.id].source is Source.DATA]
+    data = [
+        o for o in op.inputs if isinstance(o, Ref) and layout.values[o.id].source is Source.DATA
+    ]
     return any(not _differs(layout, o.id, dim) for o in data)
 
 
 def _once(layout: Layout, dim: int) -> bool:
     """Whether no leaf has a dimension twice, as a recurrent kernel has."""
-    return all(
-        sum(d == dim for span in spans for d in span.dims()) < 2 for spans in layout.leaves
-    )
+    return all(sum(d == dim for span in spans for d in span.dims()) < 2 for spans in layout.leaves)

@@ -67,6 +67,10 @@ class Network:
         forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
         return tuple(site for site in self.sites if site.form in forms)
 
+    def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
+        """Constants whose entries differ along some of these dimensions."""
+        return [key for key in self.varying if dims & self.layout.constants[key].dims()]
+
     def site(self, name: str) -> Site:
         """The site of this name."""
         return next(site for site in self.sites if site.name == name)
@@ -93,7 +97,9 @@ class Network:
         return tuple(n for n, s in enumerate(spans) if own & set(s.dims()))
 
 
-def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]) -> Network:
+def analyse(
+    apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
+) -> Network:
     """Traces a network and finds its sites."""
     layout = lay_out(apply_fn, params, inputs)
     names = layer_names(paths)
@@ -155,9 +161,7 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
     return found
 
 
-def _bias(
-    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
-) -> Bias | None:
+def _bias(layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]) -> Bias | None:
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]

@@ -176,7 +176,9 @@ def _leaf(op: Op, ins: Sequence[Value], program: Program) -> int | None:
             return None  # what rounding to eight bits leaves isn't what a refit wants
     if op.name == "broadcast_in_dim":
         own = program.avals[op.inputs[0].id].shape
-        if np.prod(own, dtype=object) != np.prod(program.avals[op.outputs[0].id].shape, dtype=object):
+        if np.prod(own, dtype=object) != np.prod(
+            program.avals[op.outputs[0].id].shape, dtype=object
+        ):
             return None
     return ins[0].leaf
 

@@ -66,7 +66,7 @@ class Landscape(NamedTuple):
         return plan
 
     def _biases(self, of: str) -> float:
-        """What biases may cost that a fold makes where there were none."""
+        """What a fold may put beside: biases where there were none, constants that moved."""
         network = self.stats.network
         made = {
             reader.leaf: reader.op
@@ -82,6 +82,8 @@ class Landscape(NamedTuple):
             marks = network.layout.marks
             own = [s for s in held.spans if not held.read & set(s.dims())]
             sizes.append(np.prod([s.size for s in own if any(d in marks for d in s.dims())]))
+        moved = network.varying_along({site.dim for site in self.problems.sites})
+        sizes += [np.size(network.layout.makers[op].inputs[place].value) for op, place in moved]
         return float(sum(sizes)) * (4.0 if of == "bytes" else 1.0)
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:

@@ -30,6 +30,8 @@ _CONTROL = {
 }
 FOLDED = 1 << 22
 """Largest number of entries of a constant that is evaluated when traced."""
+FEW = 1 << 16
+"""Likewise for what is made of nothing: counted positions."""
 
 
 class Ref(NamedTuple):
@@ -199,8 +201,8 @@ def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | N
     if not all(isinstance(n, int) for shape in shapes for n in shape):
         return None
     entries = sum(math.prod(shape) for shape in shapes)
-    spread = eqn.primitive.name == "broadcast_in_dim" and entries > math.prod(operands[0].shape)
-    if entries > FOLDED or spread:
+    largest = max((math.prod(o.shape) for o in operands), default=1)
+    if entries > FOLDED or entries > largest > 0 or not operands and entries > FEW:
         return None
     with jax.ensure_compile_time_eval():
         try:
