@@ -244,9 +244,10 @@ def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
         op = layout.makers.get(key)
         if held.source is Source.DATA or _spread(held):
             meet(held.spans, layout.loops[number(op)] if op is not None else ())
-    for (key, _), held in layout.constants.items():
+    for held in layout.constants.values():
         pairs = zip(held.spans, held.varies, strict=True)
-        meet(held.spans, layout.loops[key], {d for s, v in pairs if v for d in s.dims()})
+        # All steps of a scan have the same constants, and so keep the same coordinates of them.
+        meet(held.spans, (), {d for s, v in pairs if v for d in s.dims()})
     kept, sizes = {d for spans in layout.leaves for s in spans for d in s.dims()}, layout.traced
     return {
         dim: tuple(sorted(d for d in own & kept if d != dim and sizes[d] > 1))

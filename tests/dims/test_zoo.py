@@ -1,0 +1,44 @@
+"""Removing coordinates equals hiding them in every architecture of the zoo, all sites at once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.coverage import zoo
+
+sys.path.insert(0, str(Path(__file__).parent))
+from removing import check, check_wide
+
+FIRST = {
+    "albert_shared", "cbam", "conv3d", "convmixer", "deep_equilibrium", "deep_sets", "deeponet",
+    "diffusion_unet", "dqn_dueling", "film", "fno", "gcn", "gpt2_fused", "graph_network",
+    "highway", "hypernetwork", "lenet_tanh", "lora_mlp", "lstm_seq2seq", "lstm_text", "maf",
+    "mamba", "maxout", "mixture_of_experts", "mlp", "mlp_ensemble", "mobilenet_v2_se",
+    "nasnet_cell", "nerf", "nnx_mlp", "nnx_resnet", "ppo_continuous", "realnvp", "resnext",
+    "s4d", "scanned_llama", "shufflenet", "squeezenet", "swin", "tcn", "unet", "vgg",
+    "vit_hybrid", "vqvae", "wavenet",
+}  # fmt: skip
+"""One of each family; the others take as long again."""
+SINGLE = {
+    "llama_cached_step", "nnx_scanned_transformer", "lstm_text", "gru_text_bidirectional",
+    "lstm_seq2seq",
+}  # fmt: skip
+"""Architectures that can't be traced in double precision: they carry single precision along."""
+
+
+def models():
+    for model in zoo.MODELS.values():
+        first = model.name in FIRST and model.package is None
+        yield pytest.param(model, id=model.name, marks=() if first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("model", models())
+def test_removing_is_hiding(model):
+    if not model.installed:
+        pytest.skip(f"{model.package} isn't installed (pip install -e '.[zoo]')")
+    apply, params, inputs = model.build()
+    if model.package is not None or model.name in SINGLE:
+        check(apply, params, inputs)
+    else:
+        check_wide(apply, params, inputs)
