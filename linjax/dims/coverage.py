@@ -47,6 +47,4 @@ def shares(network: Network) -> Shares:
 def leaf_sizes(network: Network) -> list[int]:
     """The numbers of entries of the leaves; none for leaves that aren't floating numbers."""
     avals = [network.layout.program.avals[network.ref(n)] for n in range(len(network.paths))]
-    return [
-        math.prod(a.shape) if jnp.issubdtype(a.dtype, jnp.floating) else 0 for a in avals
-    ]
+    return [math.prod(a.shape) if jnp.issubdtype(a.dtype, jnp.floating) else 0 for a in avals]

@@ -1,6 +1,7 @@
 """A network's dimensions, laid out for running: what stays of a survey."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,7 +93,7 @@ def number(op: Op) -> int:
     return op.outputs[0].id
 
 
-def lay_out(apply_fn: object, params: object, inputs: tuple[object, ...]) -> Layout:
+def lay_out(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Layout:
     """Traces a network and finds the dimensions of all its values."""
     program, out_tree = record(apply_fn, params, *inputs)
     return _laid_out(survey(program, len(jax.tree.leaves(params))), out_tree)

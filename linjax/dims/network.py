@@ -10,9 +10,9 @@ import numpy as np
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
 from linjax.dims.sites import PRODUCTS, Product, Refusal, Site, find_sites, products_of
+from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
 from linjax.graph.maps import Path, join
-from linjax.dims.span import Span
 from linjax.program.flat import Const, Op, Ref
 
 CONSTANTS = "linjax_constants"
@@ -81,7 +81,9 @@ class Network:
         return tuple(n for n, s in enumerate(spans) if own & set(s.dims()))
 
 
-def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]) -> Network:
+def analyse(
+    apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
+) -> Network:
     """Traces a network and finds its sites."""
     layout = lay_out(apply_fn, params, inputs)
     names = layer_names(paths)
@@ -134,7 +136,7 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
     leaves = collections.Counter(user.leaf for user in kernels.values())
     uses = _uses(layout)
-    found = {}
+    found: dict[int, tuple[Bias, ...]] = {}
     for number_, product in kernels.items():
         if leaves[product.leaf] > 1 or number_ in outputs:
             continue
@@ -155,7 +157,7 @@ def _bias(
             ref = number(op)  # laid out otherwise before the bias is added
             continue
         place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)
-        if op.name not in ("add", "sub", "add_any") or op.name == "sub" and place:
+        if op.name not in ("add", "sub", "add_any") or (op.name == "sub" and place):
             return None
         other = layout.operand(op, 1 - place)
         if other.source is not Source.PARAMETER or other.leaf is None:

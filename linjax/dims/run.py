@@ -193,7 +193,7 @@ class _Run:
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""
         way: list[Op] = []
-        while operand.id in self.layout.makers:
+        while isinstance(operand, Ref) and operand.id in self.layout.makers:
             op = self.layout.makers[operand.id]
             way.append(op)
             operand = op.inputs[0]
@@ -248,8 +248,10 @@ def _factored(op: Op, source: Array, down: Array, up: Array, data: int) -> Array
         last = ((inner.ndim - 1,), contract[1])
         result = lax.dot_general(inner, up, (last, ((), ())), op.params["precision"])
         made = up.ndim - len(contract[1])
-        return result if data == 0 else jnp.moveaxis(
-            result, range(result.ndim - made, result.ndim), range(made)
+        return (
+            result
+            if data == 0
+            else jnp.moveaxis(result, range(result.ndim - made, result.ndim), range(made))
         )
     numbers = op.params["dimension_numbers"]
     rank = len(numbers.lhs_spec) - 2

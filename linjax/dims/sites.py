@@ -144,9 +144,7 @@ def _site(
     form = _form(roles)
     fixed = any(p.leaf is None for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
-    return Site(
-        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed
-    )
+    return Site(name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed)
 
 
 def _apart(layout: Layout, ops: dict[int, Op], dim: int, makers: tuple[Product, ...]) -> bool:
@@ -259,9 +257,7 @@ def _spread(held: Held) -> bool:
     return held.source is Source.PARAMETER and held.leaf is None and any(held.varies)
 
 
-def _name(
-    layout: Layout, names: tuple[str, ...], dim: int, makers: tuple[Product, ...]
-) -> str:
+def _name(layout: Layout, names: tuple[str, ...], dim: int, makers: tuple[Product, ...]) -> str:
     leaf = next((p.leaf for p in makers if p.leaf is not None), None)
     if leaf is None:
         leaf = next(n for n, s in enumerate(layout.leaves) if any(dim in x.dims() for x in s))

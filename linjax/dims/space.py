@@ -140,9 +140,7 @@ def align(xs: Iterable[Axis], ys: Iterable[Axis], kind: Kind) -> list[tuple[Axis
         if x.size == y.size:
             pairs.append((x, y))
             continue
-        (big, small, rest, other) = (
-            (x, y, left, right) if x.size > y.size else (y, x, right, left)
-        )
+        (big, small, rest, other) = (x, y, left, right) if x.size > y.size else (y, x, right, left)
         parts = _parts(big, small.size, kind)
         if parts is None:
             return None

@@ -1,7 +1,8 @@
 """Reading a program: the axes of all its values, and what each operation does to them."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +15,12 @@ from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 # Operations that show a leaf's entries laid out otherwise, or cast.
 _VIEWS = frozenset(
-    """reshape transpose squeeze expand_dims broadcast_in_dim copy copy_p name stop_gradient rev
-    sharding_constraint optimization_barrier slice split convert_element_type pvary reshard
-    device_put""".split()
-)
+    (
+        "reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "copy_p",
+        "name", "stop_gradient", "rev", "sharding_constraint", "optimization_barrier", "slice",
+        "split", "convert_element_type", "pvary", "reshard", "device_put",
+    )
+)  # fmt: skip
 
 
 class Survey(NamedTuple):
@@ -170,18 +173,19 @@ def _leaf(op: Op, ins: Sequence[Value], program: Program) -> int | None:
     """The leaf that an operation's result is a view of."""
     if op.name not in _VIEWS or ins[0].source is not Source.PARAMETER or len(op.outputs) > 1:
         return ins[0].leaf if op.name == "split" and ins else None
+    refs = [o for o in op.inputs[:1] if isinstance(o, Ref)]
     if op.name == "convert_element_type":
-        before, after = program.avals[op.inputs[0].id].dtype, program.avals[op.outputs[0].id].dtype
-        if not (_plain(before) and _plain(after)):
+        dtypes = [program.avals[ref.id].dtype for ref in (*refs, *op.outputs)]
+        if not all(map(_plain, dtypes)):
             return None  # what rounding to eight bits leaves isn't what a refit wants
     if op.name == "broadcast_in_dim":
-        own = program.avals[op.inputs[0].id].shape
-        if np.prod(own, dtype=object) != np.prod(program.avals[op.outputs[0].id].shape, dtype=object):
+        before, after = (math.prod(program.avals[r.id].shape) for r in (*refs, *op.outputs))
+        if before != after:
             return None
     return ins[0].leaf
 
 
-def _plain(dtype: object) -> bool:
+def _plain(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.finfo(dtype).bits >= 16
 
 

@@ -191,7 +191,8 @@ def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | N
     Constants that are merely spread over further axes stay operations: these axes may have
     other sizes later.
     """
-    if not all(isinstance(o, Const) for o in operands) or eqn.effects:
+    known = tuple(o for o in operands if isinstance(o, Const))
+    if len(known) < len(operands) or eqn.effects:
         return None
     if eqn.primitive.name in ("scan", "while", "cond") or eqn.primitive.name.startswith("random"):
         return None
@@ -199,12 +200,12 @@ def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | N
     if not all(isinstance(n, int) for shape in shapes for n in shape):
         return None
     entries = sum(math.prod(shape) for shape in shapes)
-    spread = eqn.primitive.name == "broadcast_in_dim" and entries > math.prod(operands[0].shape)
+    spread = eqn.primitive.name == "broadcast_in_dim" and entries > math.prod(known[0].shape)
     if entries > FOLDED or spread:
         return None
     with jax.ensure_compile_time_eval():
         try:
-            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in operands))
+            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in known))
         except Exception:  # what can't be evaluated now is evaluated when it runs
             return None
     return tuple(Const(value) for value in results)

@@ -8,15 +8,14 @@ import traceback
 from pathlib import Path
 
 import jax
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "properties")]
-import architectures
-import convnets
-import random_networks
-from removing import check_wide
+import architectures  # noqa: E402
+import convnets  # noqa: E402
+import random_networks  # noqa: E402
+from removing import check_wide  # noqa: E402
 
 seeds = st.integers(0, 2**20)
 
