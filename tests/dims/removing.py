@@ -104,13 +104,14 @@ class Blind:
         for op in program.ops:
             values = [read(o) for o in op.inputs]
             for dim, place in self.hidden.get(number(op), ()):
-                values[place] = values[place] * self.mask(op, place, dim, steps)
+                seen = self.mask(op, place, dim, steps)
+                values[place] = jnp.where(seen, values[place], jnp.zeros_like(values[place]))
             results = self.scan(op, values, steps) if op.scan is not None else op.bind(*values)
             env.update({ref.id: r for ref, r in zip(op.outputs, results, strict=True)})
         return [read(o) for o in program.outputs]
 
     def mask(self, op: Op, place: int, dim: int, steps: dict[int, int]) -> Array:
-        """Ones where an operand's entries are kept, at its axes."""
+        """True where an operand's entries are kept, at its axes."""
         spans, site = self.layout.operand(op, place).spans, self.sites[dim]
         mask, index = self.masks[dim], []
         inside = np.zeros(tuple(s.size for s in spans), bool)
@@ -122,7 +123,7 @@ class Blind:
             index.append(where)
         inside = index[-1] >= 0
         assert all((i >= 0)[inside].all() for i in index), "a repeat is missing"
-        return jnp.asarray(~inside | mask[tuple(index)], op_dtype(self.layout, op, place))
+        return jnp.asarray(~inside | mask[tuple(index)])
 
     def scan(self, op: Op, values: list, steps: dict[int, int]) -> list[Array]:
         scan = op.scan
@@ -139,12 +140,6 @@ class Blind:
             carry, rows[n] = results[: scan.carry], results[scan.carry :]
         stacked = [jnp.stack(x) for x in zip(*(rows[n] for n in order), strict=True)]
         return [*carry, *stacked]
-
-
-def op_dtype(layout: Any, op: Op, place: int) -> Any:
-    """Dtype of an operand."""
-    own = op.inputs[place]
-    return own.value.dtype if isinstance(own, Const) else layout.program.avals[own.id].dtype
 
 
 def coordinates(span: Span, dim: int) -> Array:

