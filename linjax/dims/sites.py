@@ -188,7 +188,10 @@ def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
     if any(_complex(layout, mark.op) for mark in marks if mark.role in (Role.READ, Role.PAIRED)):
         return "complex numbers read it, as in a Fourier layer"
     if Role.WEIGHED in roles and (Role.SUMMED not in roles or _normalised(layout, dim, marks)):
-        return "parameters alone are summed over it, as where kernels are normalised"
+        return (
+            "parameters alone are summed over it, as where kernels are normalised: "
+            "compute such kernels once and give them as parameters"
+        )
     return ""
 
 

@@ -22,6 +22,14 @@ _VIEWS = frozenset(
     )
 )  # fmt: skip
 
+_HINTS = {
+    "while": "a while loop: a scan or a fori_loop of as many steps would be followed",
+    "cond": "a branch: a network traced with the branch that is taken would be followed",
+    "custom_vjp_call": "a function with a derivative of its own (custom_vjp)",
+    "shard_map": "a sharded region (shard_map): the function inside it would be followed",
+    "pallas_call": "a kernel written in Pallas: what it computes, in jax.numpy, would be followed",
+}
+
 
 class Survey(NamedTuple):
     """A program with its dimensions.
@@ -147,7 +155,8 @@ def _results(view: View) -> list[Result]:
     results = [Result(tuple(map(fresh, shape))) for shape in view.shapes]
     for axes in (*(v.axes for v in view.ins), *(r.axes for r in results)):
         for axis in axes:
-            view.stay(axis, f"{view.op.name}, which isn't known to act by coordinate")
+            reason = f"{view.op.name}, which isn't known to act by coordinate"
+            view.stay(axis, _HINTS.get(view.op.name, reason))
     return results
 
 

@@ -279,6 +279,37 @@ def laid_out(m: Maker, d: int) -> tuple[Callable, int]:
     return run, d
 
 
+def shuffled(m: Maker, d: int) -> tuple[Callable, int]:
+    """Two branches whose coordinates take turns, cut into halves again."""
+    h, first, act = 4, m.leaf(d, 4), m.act()
+    second, last = m.leaf(d, h), m.leaf(h, h)
+    forms = m.coin()
+
+    def run(p: dict, x: Array) -> Array:
+        both = [act(x @ p[first]), x @ p[second]]
+        if forms:
+            y = jnp.stack(both, axis=-1).reshape(BATCH, TIME, 2 * h)
+        else:
+            y = jnp.concatenate(both, axis=-1).reshape(BATCH, TIME, 2, h)
+            y = jnp.swapaxes(y, 2, 3).reshape(BATCH, TIME, 2 * h)
+        a, b = jnp.split(y, 2, axis=-1)
+        return jnp.concatenate([a, jnp.tanh(b @ p[last])], axis=-1)
+
+    return run, 2 * h
+
+
+def in_groups(m: Maker, d: int) -> tuple[Callable, int]:
+    """A norm over groups of features, after a projection."""
+    w, scale = m.leaf(d, 8), m.leaf(8, mean=1.0)
+
+    def run(p: dict, x: Array) -> Array:
+        y = (x @ p[w]).reshape(BATCH, TIME, 2, 4)
+        y = (y - y.mean(axis=(1, 3), keepdims=True)) / (1 + y.var(axis=(1, 3), keepdims=True))
+        return y.reshape(BATCH, TIME, 8) * p[scale]
+
+    return run, 8
+
+
 def unrolled(m: Maker, d: int) -> tuple[Callable, int]:
     """Coordinates flattened together with places, and read so."""
     q = m.width()
@@ -295,6 +326,7 @@ def unrolled(m: Maker, d: int) -> tuple[Callable, int]:
 STAGES: tuple[Callable, ...] = (
     dense, dense, gated, attention, residual, joined, padded, scanned, recurrent, along_time,
     scaled, grouped, experts, low_rank, normalised, laid_out, unrolled,
+    shuffled, in_groups,
 )  # fmt: skip
 WRAPS: tuple[Callable, ...] = (lambda f: f, lambda f: f, jax.jit, jax.checkpoint)
 

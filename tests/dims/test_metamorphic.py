@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 
 sys.path.insert(0, str(Path(__file__).parent))
-from removing import analysed, check  # noqa: E402
+from removing import analysed, check
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
 SEQUENCE = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 6)), jnp.float32)

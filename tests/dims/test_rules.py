@@ -13,7 +13,7 @@ from linjax.dims.layout import lay_out
 from linjax.dims.values import Role
 
 sys.path.insert(0, str(Path(__file__).parent))
-from removing import analysed, check_wide  # noqa: E402
+from removing import analysed, check_wide
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6)), jnp.float32)
 FACTORS = np.linspace(0.5, 1.5, 8, dtype=np.float32)
@@ -104,11 +104,11 @@ STUCK = {
     "triangular": (lambda h: jnp.linalg.cholesky(h[:, :, :4] + 9 * jnp.eye(4)), ""),
     "while": (
         lambda h: lax.while_loop(lambda c: c.sum() < 1, lambda c: c + 1, h),
-        "while, which isn't known to act by coordinate",
+        "a while loop",
     ),
     "cond": (
         lambda h: lax.cond(h.sum() > 0, jnp.tanh, jnp.cos, h),
-        "cond, which isn't known to act by coordinate",
+        "a branch",
     ),
 }
 

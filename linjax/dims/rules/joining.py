@@ -32,6 +32,7 @@ def _stack(view: View) -> list[Result]:
         [any(v) for v in zip(*(x.varies for x in view.ins), strict=True)],
     )
     axes.insert(at, fresh(len(view.ins)))
+    view.stay(axes[at], "values are stacked along it")
     varies.insert(at, True)
     return [Result(tuple(axes), tuple(varies))]
 
