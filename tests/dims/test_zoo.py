@@ -3,12 +3,17 @@
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.coverage import zoo
+from linjax.dims.run import execute
+from linjax.graph.pytree import flatten
 
 sys.path.insert(0, str(Path(__file__).parent))
-from removing import check, check_wide
+from removing import analysed, assert_near, check, check_wide, quick
 
 FIRST = {
     "albert_shared", "cbam", "conv3d", "convmixer", "deep_equilibrium", "deep_sets", "deeponet",
@@ -44,3 +49,15 @@ def test_removing_is_hiding(model):
         check(apply, params, inputs)
     else:
         check_wide(apply, params, inputs)
+
+
+@pytest.mark.parametrize("name", ["resnext", "swin", "scanned_llama", "unet"])
+def test_networks_run_on_batches_of_another_size(name):
+    apply, params, inputs = zoo.MODELS[name].build()
+    larger = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1], x[:1]]), inputs)
+    network = analysed(apply, params, inputs)
+    expected = quick(apply, params, *larger)
+    given = jax.tree.leaves(larger)
+    found = quick(lambda p, x: execute(network, p, x).outputs, dict(flatten(params)), given)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert_near(np.asarray(mine), np.asarray(theirs), 2e-5)
