@@ -193,7 +193,7 @@ class _Run:
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""
         way: list[Op] = []
-        while operand.id in self.layout.makers:
+        while isinstance(operand, Ref) and operand.id in self.layout.makers:
             op = self.layout.makers[operand.id]
             way.append(op)
             operand = op.inputs[0]

@@ -188,7 +188,10 @@ def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
     if any(_complex(layout, mark.op) for mark in marks if mark.role in (Role.READ, Role.PAIRED)):
         return "complex numbers read it, as in a Fourier layer"
     if Role.WEIGHED in roles and (Role.SUMMED not in roles or _normalised(layout, dim, marks)):
-        return "parameters alone are summed over it, as where kernels are normalised"
+        return (
+            "parameters alone are summed over it, as where kernels are normalised: "
+            "compute such kernels once and give them as parameters"
+        )
     return ""
 
 
@@ -242,9 +245,10 @@ def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
         op = layout.makers.get(key)
         if held.source is Source.DATA or _spread(held):
             meet(held.spans, layout.loops[number(op)] if op is not None else ())
-    for (key, _), held in layout.constants.items():
+    for held in layout.constants.values():
         pairs = zip(held.spans, held.varies, strict=True)
-        meet(held.spans, layout.loops[key], {d for s, v in pairs if v for d in s.dims()})
+        # All steps of a scan have the same constants, and so keep the same coordinates of them.
+        meet(held.spans, (), {d for s, v in pairs if v for d in s.dims()})
     kept, sizes = {d for spans in layout.leaves for s in spans for d in s.dims()}, layout.traced
     return {
         dim: tuple(sorted(d for d in own & kept if d != dim and sizes[d] > 1))

@@ -65,7 +65,7 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     equations = list(_equations(network, flat, beside))
     present = {d for e in equations for d in e.span.dims()}
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    sizes = solve(equations, {d: 0 for d in held - present}, network)
+    sizes = solve(equations, dict.fromkeys(held - present, 0), network)
     for ref, value in zip(layout.inputs, inputs, strict=False):
         for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
             if not span.parts:

@@ -190,10 +190,11 @@ class _Recorder:
 def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | None:
     """Results of an operation on constants, so that their entries can go with coordinates.
 
-    Constants that are merely spread over further axes stay operations: these axes may have
-    other sizes later.
+    What has more entries than its operands stays an operation (spreads, outer products of
+    positions and frequencies): its axes may have other sizes later.
     """
-    if not all(isinstance(o, Const) for o in operands) or eqn.effects:
+    known = tuple(o for o in operands if isinstance(o, Const))
+    if len(known) < len(operands) or eqn.effects:
         return None
     if eqn.primitive.name in ("scan", "while", "cond") or eqn.primitive.name.startswith("random"):
         return None
@@ -201,12 +202,12 @@ def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | N
     if not all(isinstance(n, int) for shape in shapes for n in shape):
         return None
     entries = sum(math.prod(shape) for shape in shapes)
-    largest = max((math.prod(o.shape) for o in operands), default=1)
-    if entries > FOLDED or entries > largest > 0 or not operands and entries > FEW:
+    largest = max((math.prod(o.shape) for o in known), default=FEW)
+    if entries > min(FOLDED, max(largest, 1)):
         return None
     with jax.ensure_compile_time_eval():
         try:
-            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in operands))
+            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in known))
         except Exception:  # what can't be evaluated now is evaluated when it runs
             return None
     return tuple(Const(value) for value in results)
