@@ -19,6 +19,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
+from linjax.fold.lump_sites import Lumped, lump_sites
 from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
@@ -41,7 +42,8 @@ class LumpReport(NamedTuple):
       units: per site the number of units before.
       kept: per site the number of units after.
       error: ``(q,)`` how much each output of the chain can change, at most, for inputs of
-        magnitude at most ``radius``; rounding apart.
+        magnitude at most ``radius``; rounding apart. For networks of other layers one number,
+        infinite with a tolerance.
     """
 
     units: tuple[int, ...]
@@ -112,6 +114,11 @@ def lump(
     _at_least_zero(tolerance)
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
     flat = pytree.flatten(params)
+    if isinstance(net, Net) and not net.chained:
+        net.check(params)
+        sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
+        lumped, reports = pytree.unflatten(sites.flat, like=params), [_of_sites(sites, tolerance)]
+        return _better(params, lumped, reports, details)
     pytree.check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(net.graph, found, flat)
@@ -131,12 +138,21 @@ def lump(
         reports.append(report._replace(units=units))
         return lumped
 
-    before = count(params)
     lumped, _ = transform(params, net.graph, rewrite)
-    if count(lumped) >= before:
-        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=2)
+    return _better(params, lumped, reports, details)
+
+
+def _better(params: Any, lumped: Any, reports: list[LumpReport], details: bool) -> Any:
+    """The lumped parameters, or with a warning the original ones if nothing went."""
+    if count(lumped) >= count(params):
+        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=3)
         lumped = params
+        reports = [own._replace(kept=own.units) for own in reports]
     return (lumped, tuple(reports)) if details else lumped
+
+
+def _of_sites(sites: Lumped, tolerance: float) -> LumpReport:
+    return LumpReport(sites.units, sites.kept, np.asarray([np.inf if tolerance else 0.0]))
 
 
 def lump_layers(
