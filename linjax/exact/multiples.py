@@ -9,6 +9,7 @@ coordinates equal, as long as it acts coordinate by coordinate with equal parame
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 
 from linjax.dims.layout import Held, Layout, number
 from linjax.dims.rules import RULES, elementwise
-from linjax.dims.span import Spans, places
+from linjax.dims.span import Span, places
 from linjax.dims.values import Role, Source
 from linjax.exact.casts import cast_keeps, is_kind
 from linjax.exact.scalar import Parameter, describe
@@ -221,7 +222,7 @@ class _Walk:
         leaf = self.layout.leaves[held.leaf]
         return loops * self.entries(held.spans) == self.entries(leaf)
 
-    def entries(self, spans: Spans) -> int:
+    def entries(self, spans: Sequence[Span]) -> int:
         """The number of entries for each coordinate of the dimension."""
         at = next(span for span in spans if self.dim in span.dims())
         others = math.prod(span.size for span in spans if span is not at)
@@ -295,7 +296,7 @@ class _Walk:
             return None
         leaf = held.leaf if held.leaf is not None and self.whole(op, held) else None
         looped, turned = bool(self.layout.loops[number(op)]), along == [1]
-        if not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
+        if not self.varies(held) or not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
             return None
         name = "add" if op.name == "add_any" else op.name
         step = Step(name, turned, leaf, operand.id)
@@ -303,9 +304,9 @@ class _Walk:
 
     def alone(self, held: Held) -> bool:
         """Whether entries differ along the dimension and its repeats only."""
-        pairs = zip(held.spans, held.varies, strict=True)
-        own = {self.dim} | self.repeats
-        return all(own & set(s.dims()) or s.size == 1 for s, v in pairs if v)
+        repeats = self.repeats & held.dims()
+        spans = [s for s, varies in zip(held.spans, held.varies, strict=True) if varies]
+        return self.entries(spans) == math.prod(self.layout.traced[d] for d in repeats)
 
     def other(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> None:
         """An operation that lays entries out, sums, compares or joins them."""
