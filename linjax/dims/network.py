@@ -61,6 +61,12 @@ class Network:
         paired = any(site.form is Form.PAIRED for site in self.sites)
         return "conv_general_dilated" not in names and not paired
 
+    @property
+    def foldable(self) -> tuple[Site, ...]:
+        """The sites that least squares folds."""
+        forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
+        return tuple(site for site in self.sites if site.form in forms)
+
     def site(self, name: str) -> Site:
         """The site of this name."""
         return next(site for site in self.sites if site.name == name)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.span import Spans, companions
@@ -48,7 +50,8 @@ class Site(NamedTuple):
       readers: the products that read it.
       points: numbers of the values that they read.
       linear: whether coordinates without their activation can come along.
-      fixed: whether some reader can't be refitted, its kernel being computed.
+      fixed: whether some reader can't be refitted: its kernel is computed, or makes the same
+        coordinates that it reads.
     """
 
     name: str
@@ -86,7 +89,7 @@ def find_sites(
     """
     ops = {number(op): op for op in layout.program.all_ops()}
     order = {name: n for n, name in enumerate(ops)}
-    together = _together(layout)
+    together, twice = _together(layout), _twice(layout)
     found, refused, taken = list[Site](), list[Refusal](), dict[str, int]()
     dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
     for dim in sorted(dims):
@@ -101,8 +104,27 @@ def find_sites(
         if reason:
             refused.append(Refusal(name, reason))
             continue
-        found.append(_site(layout, ops, dim, name, makers, together[dim]))
+        site = _site(layout, ops, dim, name, makers, together[dim])
+        found.append(site._replace(fixed=site.fixed or dim in twice))
+    repeats = {d for site in found for d in site.beside}
+    found = [_block(site) if site.dim in repeats else site for site in found]
     return tuple(sorted(found, key=lambda s: order[_first(s)])), tuple(refused)
+
+
+def _block(site: Site) -> Site:
+    """A site that others are repeated along: a coordinate stands for several entries."""
+    return site if site.form is Form.NORMED else site._replace(form=Form.BLOCKS, linear=False)
+
+
+def _twice(layout: Layout) -> set[int]:
+    """Dimensions that some leaf makes and reads at once, as a recurrent kernel does."""
+    found = set()
+    for spans in layout.leaves:
+        once: set[int] = set()
+        for span in spans:
+            found |= once & set(span.dims())
+            once |= set(span.dims())
+    return found
 
 
 def _first(site: Site) -> int:
@@ -165,7 +187,29 @@ def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
     roles = {mark.role for mark in marks}
     if Role.READ not in roles and Role.PAIRED not in roles:
         return "no parameters read it"
+    if any(_complex(layout, mark.op) for mark in marks if mark.role in (Role.READ, Role.PAIRED)):
+        return "complex numbers read it, as in a Fourier layer"
+    if Role.WEIGHED in roles and (Role.SUMMED not in roles or _normalised(layout, dim, marks)):
+        return "parameters alone are summed over it, as where kernels are normalised"
     return ""
+
+
+def _complex(layout: Layout, op: int) -> bool:
+    return bool(jnp.issubdtype(layout.program.avals[op].dtype, jnp.complexfloating))
+
+
+def _normalised(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> bool:
+    """Whether parameters that are summed over a dimension come from kernels that read it."""
+    weighed = {mark.op for mark in marks if mark.role is Role.WEIGHED}
+    kernels: set[int] = set()
+    for op in layout.program.all_ops():
+        refs = [o.id for o in op.inputs if isinstance(o, Ref)]
+        own = any(r in kernels or dim in layout.values[r].read for r in refs)
+        if own and number(op) in weighed and op.name not in PRODUCTS:
+            return True
+        if own and all(layout.values[r.id].source is Source.PARAMETER for r in op.outputs):
+            kernels.update(r.id for r in op.outputs)
+    return False
 
 
 def products_of(

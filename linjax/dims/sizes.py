@@ -135,7 +135,9 @@ def solve(equations: Iterable[Equation], known: dict[int, int], network: Network
                 raise StructureError(f"{equation.where}: {equation.size} entries, expected {now}")
         if len(left) == len(waiting):
             dims = [d for e in left for d in e.span.dims() if d not in sizes]
-            dim = next((d for d in dims if d in network.repeats), dims[0])
+            own = {site.dim for site in network.sites}
+            fixed = [d for d in dims if d not in own] or [d for d in dims if d in network.repeats]
+            dim = next(iter(fixed), dims[0])
             sizes[dim] = traced[dim]
         waiting = left
     return sizes

@@ -151,22 +151,50 @@ class Cut(NamedTuple):
 def transform(array: Array, spans: Spans, cut: Cut) -> Array:
     """Changes an array along a dimension, wherever it stands; repeats keep their places.
 
-    Raises:
-      ValueError: if the dimension stands on two of its axes.
+    A dimension that stands on several axes (of a recurrent kernel) is changed along one after
+    the other.
     """
     at = next((n for n, span in enumerate(spans) if cut.dim in span.dims()), None)
     if at is None:
         return array
+    if any(cut.dim in s.dims() for s in spans[at + 1 :]):
+        return _one_by_one(array, spans, cut)
     if spans[at].parts:
         return (_in_product if spans[at].flattened else _in_sum)(array, spans, at, cut)
     wide = [n for n, s in enumerate(spans) if s.parts and set(cut.beside) & set(s.dims())]
     if wide:  # a repeat that was flattened with others
         return _in_product(array, spans, wide[0], cut)
-    if any(cut.dim in s.dims() for s in spans[at + 1 :]):
-        raise ValueError("a dimension on two axes of an array can't be changed at once")
     front = [next(n for n, s in enumerate(spans) if s.dim == b) for b in cut.beside]
     order = [*front, *(n for n in range(len(spans)) if n not in (*front, at)), at]
     return cut.change(array.transpose(order)).transpose(np.argsort(order).tolist())
+
+
+def _one_by_one(array: Array, spans: Spans, cut: Cut) -> Array:
+    """Changes along each of several axes, as if each were of a dimension of its own."""
+    names = {n: -2 - n for n, span in enumerate(spans) if cut.dim in span.dims()}
+    named = tuple(_renamed(s, cut.dim, names.get(n, cut.dim)) for n, s in enumerate(spans))
+    new: dict[int, Any] = {}
+    for name in names.values():
+
+        def size(dim: int) -> Any:
+            return new[dim] if dim in new else cut.size(cut.dim if dim < -1 else dim)
+
+        def change(part: Array, name: int = name) -> Array:
+            result = cut.change(part)
+            new_size[name] = result.shape[-1]
+            return result
+
+        new_size: dict[int, Any] = {}
+        array = transform(array, named, Cut(name, cut.beside, size, change))
+        new.update(new_size)
+    return array
+
+
+def _renamed(span: Span, dim: int, name: int) -> Span:
+    """An axis with another number for a dimension."""
+    if not span.parts:
+        return span._replace(dim=name) if span.dim == dim else span
+    return span._replace(parts=tuple(_renamed(part, dim, name) for part in span.parts))
 
 
 def _in_product(array: Array, spans: Spans, at: int, cut: Cut) -> Array:

@@ -49,6 +49,7 @@ class Role(IntEnum):
     GATED = 9  # multiplied by data, coordinate by coordinate
     POOLED = 10  # nonlinear in its surroundings: a largest value
     SUMMED = 11  # summed over: a norm, a mean
+    WEIGHED = 12  # parameters alone are summed over it
 
 
 class Touch(NamedTuple):

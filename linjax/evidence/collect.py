@@ -127,7 +127,8 @@ def collect(
     if general is not None and general.turn:
         found, variation = general.points()
         leaves = pytree.leaves_of(params)
-        return Stats((), (), net.graph, leaves, found, np.asarray(variation), net.network)
+        graph = net.graph._replace(chains=())
+        return Stats((), (), graph, leaves, found, np.asarray(variation), net.network)
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state, mesh)
@@ -166,7 +167,7 @@ def _gather(
 
 
 def _check_finite(network: Network, found: Any, index: int) -> None:
-    for site, own in zip(points.measured_sites(network), found, strict=True):
+    for site, own in zip(network.foldable, found, strict=True):
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(own)):
             raise EvidenceError(
                 f"{site.name}: activations are not finite (NaN or infinite), first in batch "
@@ -176,7 +177,7 @@ def _check_finite(network: Network, found: Any, index: int) -> None:
 
 def _check(net: Net, params: Any, metric: str, folds: int) -> None:
     net.check(params)
-    if not net.chained and not points.measured_sites(net.network):
+    if not net.chained and not net.network.foldable:
         refusals = net.graph.refusals or net.network.refusals
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")

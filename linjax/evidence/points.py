@@ -20,7 +20,7 @@ import numpy as np
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
 from linjax.dims.run import execute
-from linjax.dims.sites import Form, Site
+from linjax.dims.sites import Site
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.span import Cut, Span, exposed
 from linjax.errors import EvidenceError
@@ -64,12 +64,6 @@ class Sums(NamedTuple):
     scatter: Array
 
 
-def measured_sites(network: Network) -> tuple[Site, ...]:
-    """The sites that moments are gathered for."""
-    forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
-    return tuple(site for site in network.sites if site.form in forms)
-
-
 def point_spans(layout: Layout, value: int) -> tuple[Span, ...]:
     """Axes of a value as it is tapped: the steps of its scans first."""
     op = layout.makers.get(value)
@@ -91,7 +85,7 @@ def _taps(sites: tuple[Site, ...]) -> frozenset[int]:
 @functools.partial(jax.jit, static_argnames=("network",))
 def moment_sums(network: Network, flat: Flat, inputs: list[Array], weights: Array | None) -> Any:
     """Counts, means and centred sums at every point, for a batch; by site and point."""
-    sites = measured_sites(network)
+    sites = network.foldable
     values = execute(network, flat, inputs, _taps(sites)).values
     sizes = read_sizes(network, flat, inputs)
     found = []
@@ -154,7 +148,7 @@ def metric_sums(
       By site and point ``(n, m, m)`` sums and their number of samples in an example; the number
       of examples; and the outputs' variation, summed over these.
     """
-    sites = measured_sites(network)
+    sites = network.foldable
     sizes = read_sizes(network, flat, inputs)
     shapes = jax.eval_shape(lambda: execute(network, flat, inputs, _taps(sites)).values)
     probes = {p: jnp.zeros(v.shape, jnp.float32) for p, v in shapes.items()}

@@ -10,7 +10,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import Moments, merge_scatter
-from linjax.evidence.points import PointMoments, Points, measured_sites, merge_points
+from linjax.evidence.points import PointMoments, Points, merge_points
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -70,7 +70,7 @@ class Stats:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites that ``points`` are of, in their order."""
-        return () if self.network is None else measured_sites(self.network)
+        return () if self.network is None else self.network.foldable
 
     @property
     def rates(self) -> dict[str, Array]:

@@ -7,7 +7,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
-from linjax.evidence.points import PointMoments, measured_sites
+from linjax.evidence.points import PointMoments
 from linjax.evidence.stats import Stats
 from linjax.fold.costs import terms_of
 from linjax.fold.engine.choose import Choice, choose
@@ -39,7 +39,7 @@ class Problems(NamedTuple):
 
 def problems_of(stats: Stats) -> Problems:
     """Turns evidence into problems."""
-    network, sites = stats.network, measured_sites(stats.network)
+    network, sites = stats.network, stats.network.foldable
     pairs = zip(sites, stats.points, strict=True)
     made = [_problem(network, site, own) for site, own in pairs]
     return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made))

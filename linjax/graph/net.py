@@ -1,6 +1,7 @@
 """A traced network: the function, its static graph, and how to run folded parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +67,9 @@ class Net:
         original = pytree.is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
-        if not self.chained:
-            return self.execute(params, *inputs).outputs
-        return self.run(params, *inputs)[0]
+        if self.chained or any(path[-1].endswith("_residual") for path in flat):
+            return self.run(params, *inputs)[0]
+        return self.execute(params, *inputs).outputs
 
     def check(self, params: Any) -> None:
         """Checks that a pytree is that of the traced network, or one folded from it.
@@ -83,9 +84,14 @@ class Net:
             pytree.check_known(self.network, flat)
             read_sizes(self.network, flat)
 
-    @property
+    @functools.cached_property
     def chained(self) -> bool:
-        """Whether what folds are chains of dense layers, with gates, sums and branches."""
+        """Whether all that folds are units of chains of dense layers, gated, summed, branching."""
+        own = {self.graph.affine(n).kernel for s in self.graph.sites for n in s.maps}
+        for site in self.network.foldable:
+            made = {self.network.paths[m.leaf] for m in site.makers if m.leaf is not None}
+            if not made & own:
+                return False
         return bool(self.graph.chains)
 
     def execute(

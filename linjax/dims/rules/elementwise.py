@@ -6,14 +6,14 @@ from linjax.dims.values import Role, Source, Value
 
 # Linear in one operand, the same for every entry.
 _SAME = """
-    convert_element_type copy copy_p name neg optimization_barrier pvary real reduce_precision
-    reshard sharding_constraint stop_gradient device_put mesh_cast
+    conj convert_element_type copy copy_p device_put imag mesh_cast name neg optimization_barrier
+    pvary real reduce_precision reshard sharding_constraint stop_gradient
 """
-_SUMS = "add sub add_any"
+_SUMS = "add sub add_any complex"
 _PRODUCTS = "mul div"
 _BENT = """
-    abs acos acosh and asin asinh atan atan2 atanh cbrt ceil clamp conj cos cosh digamma eq erf
-    erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma
+    abs acos acosh and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh digamma eq erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le lgamma
     log log1p logistic lt max min ne nextafter not or population_count pow rem round rsqrt
     select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square tan
     tanh xor

@@ -4,6 +4,7 @@ from typing import Any
 
 from linjax.dims.rules.rule import Now, Result, Rule, View, fresh
 from linjax.dims.space import Axis, find, unify
+from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
 
 
@@ -34,8 +35,8 @@ def _slices(now: Now) -> dict[str, Any]:
     return {"slice_sizes": tuple(_whole(now, a, n) for a, n in zip(now.ins[0], sizes, strict=True))}
 
 
-def _whole(now: Now, axis: Axis, traced: int) -> int:
-    return now.size(axis) if traced == find(axis).size else traced
+def _whole(now: Now, span: Span, traced: int) -> int:
+    return now.size(span) if traced == span.size else traced
 
 
 def _scatter(view: View) -> list[Result]:

@@ -1,5 +1,7 @@
 """Operations that lay entries out otherwise, or spread them."""
 
+import itertools
+import math
 from typing import Any
 
 from linjax.dims.rules.rule import Now, Result, Rule, View, fresh
@@ -11,18 +13,35 @@ def _reshape(view: View) -> list[Result]:
     value, new = view.ins[0], [fresh(n) for n in view.shapes[0]]
     old = [a for a in value.axes if find(a).size != 1]
     wide = [a for a in new if a.size != 1]
-    pairs = None
-    if view.params.get("dimensions") is None and all(find(a).size for a in value.axes):
-        pairs = align(old, wide, Kind.PRODUCT)
-    if pairs is None:
-        for axis in (*value.axes, *new):
-            view.stay(axis, "a reshape across it")
-        return [Result(tuple(new))]
-    for x, y in pairs:
-        unify(x, y)
+    for xs, ys in _segments(old, wide):
+        pairs = None
+        if view.params.get("dimensions") is None and all(find(a).size for a in xs):
+            pairs = align(xs, ys, Kind.PRODUCT)
+        for x, y in pairs or ():
+            unify(x, y)
+        for axis in (*xs, *ys) if pairs is None else ():
+            view.stay(axis, "a reshape cuts or joins it where its parts don't end")
     for axis in new:
         view.note(Role.LINEAR, axis)
     return [Result(tuple(new), tuple(_varies(value, axis) for axis in new))]
+
+
+def _segments(old: list[Axis], new: list[Axis]) -> list[tuple[list[Axis], list[Axis]]]:
+    """Runs of axes, as short as they can be, that have as many entries before as after."""
+    found, left, right = [], iter(old), iter(new)
+    for first in left:
+        xs, ys = [first], list(itertools.islice(right, 1))
+        while (a := _entries(xs)) != (b := _entries(ys)):
+            more = next(left if a < b else right, None)
+            if more is None:  # one of them has no entries at all
+                return [(old, new)]
+            (xs if a < b else ys).append(more)
+        found.append((xs, ys))
+    return found
+
+
+def _entries(axes: list[Axis]) -> int:
+    return math.prod(find(axis).size for axis in axes)
 
 
 def _varies(value: Value, axis: Axis) -> bool:

@@ -17,6 +17,7 @@ def _dot(view: View) -> list[Result]:
     for a, b in zip(lc, rc, strict=True):
         for k in data:
             view.note(role, view.ins[k].axes[(a, b)[k]], k)
+        view.weigh(left.axes[a])
     axes = [left.axes[a] for a in lb]
     for axis in axes:
         view.note(Role.BESIDE, axis)

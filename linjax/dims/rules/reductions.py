@@ -11,6 +11,7 @@ def _reduce(view: View) -> list[Result]:
         for n in gone:
             if summed:
                 view.note(Role.SUMMED, value.axes[n], 0)
+                view.weigh(value.axes[n])
             elif find(value.axes[n]).size > 1:
                 view.stay(value.axes[n])
     kept = [n for n in range(len(view.ins[0].axes)) if n not in gone]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from linjax.dims.space import Axes, Axis, find, freeze
+from linjax.dims.span import Span, Spans
 from linjax.dims.values import Role, Source, Touch, Value
 from linjax.program.flat import Op
 
@@ -42,6 +43,11 @@ class View(NamedTuple):
         if any(v.source is Source.DATA for v in self.ins):
             self.touches.append(Touch(self.number, role, axis, operand))
 
+    def weigh(self, axis: Axis) -> None:
+        """Notes that an axis is summed over, if it is one of parameters alone."""
+        if max(v.source for v in self.ins) is Source.PARAMETER:
+            self.touches.append(Touch(self.number, Role.WEIGHED, axis, 0))
+
     def stay(self, axis: Axis, why: str = "") -> None:
         """Freezes an axis, by the operation's name unless a better reason is at hand."""
         freeze(axis, why or self.op.name)
@@ -71,15 +77,15 @@ class Now(NamedTuple):
     """
 
     op: Op
-    ins: tuple[Axes, ...]
-    outs: tuple[Axes, ...]
+    ins: tuple[Spans, ...]
+    outs: tuple[Spans, ...]
     values: tuple[Any, ...]
-    size: Callable[[Axis], int]
-    point: Callable[[Axis, int], int]
+    size: Callable[[Span], int]
+    point: Callable[[Span, int], int]
 
-    def sizes(self, axes: Axes) -> tuple[int, ...]:
+    def sizes(self, spans: Spans) -> tuple[int, ...]:
         """The sizes of several axes."""
-        return tuple(map(self.size, axes))
+        return tuple(map(self.size, spans))
 
 
 class Rule(NamedTuple):

@@ -1,0 +1,52 @@
+"""How much of a network can become smaller: shares of its parameters."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from linjax.dims.network import Network
+from linjax.dims.sites import Form
+
+_BENT = frozenset({Form.BENT, Form.BLOCKS, Form.PAIRED})
+
+
+class Shares(NamedTuple):
+    """Shares of a network's floating parameters in leaves that have a dimension of a site.
+
+    Each share counts what the one before counts, too.
+
+    Attributes:
+      parameters: how many parameters there are.
+      bent: with a dimension of which some coordinates are chosen.
+      straight: or one that may change its basis.
+      normed: or one that a norm runs over.
+    """
+
+    parameters: int
+    bent: float
+    straight: float
+    normed: float
+
+
+def shares(network: Network) -> Shares:
+    """Returns how much of a network's parameters its sites reach."""
+    sizes = leaf_sizes(network)
+    total, found = sum(sizes), []
+    for forms in (_BENT, _BENT | {Form.STRAIGHT}, frozenset(Form)):
+        dims = {site.dim for site in network.sites if site.form in forms}
+        reached = sum(
+            size
+            for size, spans in zip(sizes, network.layout.leaves, strict=True)
+            if any(dims & set(span.dims()) for span in spans)
+        )
+        found.append(reached / total if total else 0.0)
+    return Shares(total, *found)
+
+
+def leaf_sizes(network: Network) -> list[int]:
+    """The numbers of entries of the leaves; none for leaves that aren't floating numbers."""
+    avals = [network.layout.program.avals[network.ref(n)] for n in range(len(network.paths))]
+    return [
+        math.prod(a.shape) if jnp.issubdtype(a.dtype, jnp.floating) else 0 for a in avals
+    ]
