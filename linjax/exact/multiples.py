@@ -280,9 +280,7 @@ class _Walk:
             return 0 in rest and all(self.zero(op.inputs[place]) for place in rest[1:])
         return False
 
-    def stepped(
-        self, op: Op, ins: list[Held], along: list[int], own: list[int]
-    ) -> Affine | None:
+    def stepped(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> Affine | None:
         """The affine form of a result."""
         state = self.states[self.ref(op, along[0])]
         if state.affine is None:
@@ -296,7 +294,12 @@ class _Walk:
             return None
         leaf = held.leaf if held.leaf is not None and self.whole(op, held) else None
         looped, turned = bool(self.layout.loops[number(op)]), along == [1]
-        if not self.varies(held) or not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
+        if (
+            not self.varies(held)
+            or not self.alone(held)
+            or (looped and leaf is None)
+            or (turned and op.name == "div")
+        ):
             return None
         name = "add" if op.name == "add_any" else op.name
         step = Step(name, turned, leaf, operand.id)

@@ -202,12 +202,12 @@ class _Lumping:
         for leaf in self.readers:
             rows = self.leaf(leaf)[repeat].T
             merged = np.zeros_like(rows)
-            np.add.at(merged, leader, np.where(classes.leader >= 0, classes.ratio, 1.0)[:, None] * rows)
+            np.add.at(
+                merged, leader, np.where(classes.leader >= 0, classes.ratio, 1.0)[:, None] * rows
+            )
             fits &= storable(rows, merged, leader, kernel, bias, self.coarsest(leaf))
         alone = (classes.leader >= 0) & ~fits[leader]
-        return Classes(
-            np.where(alone, own, classes.leader), np.where(alone, 1.0, classes.ratio)
-        )
+        return Classes(np.where(alone, own, classes.leader), np.where(alone, 1.0, classes.ratio))
 
     def coarsest(self, leaf: int) -> Any:
         """The coarser of the dtypes that a kernel is stored and read in."""

@@ -207,7 +207,11 @@ def test_depthwise_channels(same):
 
 def grouped(rng, planted):
     """A convolution with two groups of four channels, multiples planted in each."""
-    params = {"a": normal(rng, 1, 1, 2, 8), "c": normal(rng, 3, 3, 4, 6), "d": normal(rng, 1, 1, 6, 2)}
+    params = {
+        "a": normal(rng, 1, 1, 2, 8),
+        "c": normal(rng, 3, 3, 4, 6),
+        "d": normal(rng, 1, 1, 6, 2),
+    }
     for group, many in enumerate(planted):
         for k in range(many):
             params["a"] = copied(params["a"], 4 * group + 1 + k, 4 * group, 2.0 + k)
@@ -241,7 +245,9 @@ def test_nothing_but_zeros_goes(other):
 def test_all_zeros_leave_one():
     rng = np.random.default_rng(6)
     params = {"a": np.zeros((3, 3, 2, 4)), "c": normal(rng, 3, 3, 4, 2)}
-    small = agreed(lambda p, x: conv(relu(conv(x, p["a"])), p["c"]) + x, single(params), images(rng))
+    small = agreed(
+        lambda p, x: conv(relu(conv(x, p["a"])), p["c"]) + x, single(params), images(rng)
+    )
     assert small["a"].shape[-1] == 1
 
 
@@ -265,7 +271,11 @@ def test_values_of_attention():
 def test_slopes_of_their_own():
     """Learned slopes: joined where they are the same."""
     rng = np.random.default_rng(8)
-    params = {"a": normal(rng, 3, 3, 2, 6), "s": rng.uniform(0, 0.5, 6), "c": normal(rng, 3, 3, 6, 2)}
+    params = {
+        "a": normal(rng, 3, 3, 2, 6),
+        "s": rng.uniform(0, 0.5, 6),
+        "c": normal(rng, 3, 3, 6, 2),
+    }
     params["a"] = copied(copied(params["a"], 5, 2, 2.0), 4, 2, 3.0)
     params["s"][5] = params["s"][2]
 
@@ -423,7 +433,9 @@ def test_random_convolutional_networks(plan, seed, double):
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(0, 2**20), st.lists(st.sampled_from(architectures.KINDS), min_size=1, max_size=3))
+@given(
+    st.integers(0, 2**20), st.lists(st.sampled_from(architectures.KINDS), min_size=1, max_size=3)
+)
 def test_random_architectures(seed, kinds):
     with jax.enable_x64(True):
         network = architectures.make(seed, kinds)
