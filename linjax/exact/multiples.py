@@ -24,14 +24,16 @@ from linjax.exact.scalar import Parameter, describe
 from linjax.program.flat import Const, Op, Operand, Ref
 
 _SUMS = frozenset({"add", "sub", "add_any"})
-_CASTS = frozenset("convert_element_type copy copy_p name stop_gradient pvary".split())
-_VIEWS = frozenset("reshape transpose squeeze expand_dims broadcast_in_dim slice split".split())
-_JOINS = frozenset({"concatenate", "stack", "pad", "dynamic_update_slice"})
-_LINEAR = _VIEWS | frozenset(
-    """reduce_sum cumsum reduce_window_sum reduce_max reduce_min reduce_window_max
-    reduce_window_min cummax cummin gather dynamic_slice tile rev dot_general
-    conv_general_dilated""".split()
+_CASTS = frozenset({"convert_element_type", "copy", "copy_p", "name", "stop_gradient", "pvary"})
+_VIEWS = frozenset(
+    {"reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "slice", "split"}
 )
+_JOINS = frozenset({"concatenate", "stack", "pad", "dynamic_update_slice"})
+_LINEAR = _VIEWS | {
+    "reduce_sum", "cumsum", "reduce_window_sum", "reduce_max", "reduce_min", "reduce_window_max",
+    "reduce_window_min", "cummax", "cummin", "gather", "dynamic_slice", "tile", "rev",
+    "dot_general", "conv_general_dilated",
+}  # fmt: skip
 _REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"})
 
 
@@ -294,12 +296,7 @@ class _Walk:
             return None
         leaf = held.leaf if held.leaf is not None and self.whole(op, held) else None
         looped, turned = bool(self.layout.loops[number(op)]), along == [1]
-        if (
-            not self.varies(held)
-            or not self.alone(held)
-            or (looped and leaf is None)
-            or (turned and op.name == "div")
-        ):
+        if not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
             return None
         name = "add" if op.name == "add_any" else op.name
         step = Step(name, turned, leaf, operand.id)
@@ -307,6 +304,8 @@ class _Walk:
 
     def alone(self, held: Held) -> bool:
         """Whether entries differ along the dimension and its repeats only."""
+        if not self.varies(held):
+            return False
         repeats = self.repeats & held.dims()
         spans = [s for s, varies in zip(held.spans, held.varies, strict=True) if varies]
         return self.entries(spans) == math.prod(self.layout.traced[d] for d in repeats)

@@ -1,5 +1,7 @@
 """Proportional lumping: units that are multiples of one another become one, on all inputs.
 
+Chains of dense layers are lumped here, all other networks in :mod:`linjax.fold.lump_sites`.
+
 For a positively homogeneous activation, σ(ρ z) = ρ σ(z) for ρ > 0, units whose incoming
 weights and bias are proportional compute proportional activations: one of them can stand
 for all, its outgoing weights being the weighted sum (Ressi, Romanello, Piazza & Rossi,
@@ -65,8 +67,13 @@ def lump(
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
     ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
-    coarsest partition, channels of convolutions before dense layers. Units without incoming
-    weights move into the next bias.
+    coarsest partition. Units of dense layers without incoming weights move into the next bias.
+
+    Coordinates of all other sites (channels of convolutions, the width of a residual stage,
+    attention's values) are joined, too, if they are multiples of one another in all that makes
+    them, batch norms included, and everything up to their readers keeps proportions: sums,
+    pooling, activations with two slopes. Behind anything else that acts coordinate by coordinate
+    (GELU, gates, depthwise convolutions) only equal ones are, down to every scale on their way.
 
     **What rounding may change.** With ε of the kernels' dtype and δ = min(4 ε, 2⁻¹⁰), each weight
     of a unit has to be ρ times its counterpart to a relative δ, its bias to δ times the length
@@ -117,8 +124,8 @@ def lump(
     if isinstance(net, Net) and not net.chained:
         net.check(params)
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
-        lumped, reports = pytree.unflatten(sites.flat, like=params), [_of_sites(sites, tolerance)]
-        return _better(params, lumped, reports, details)
+        lumped = pytree.unflatten(sites.flat, like=params)
+        return _better(params, lumped, [_of_sites(sites, tolerance)], details)
     pytree.check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(net.graph, found, flat)

@@ -19,7 +19,7 @@ from linjax.dims.span import Cut, Spans, exposed
 from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
-from linjax.fold.proportional import FLOAT64, multiples, rounding, storable
+from linjax.fold.proportional import Classes, Made, in_proportion, rounding, storable
 from linjax.fold.rewrite import Written, write
 from linjax.graph import pytree
 
@@ -38,25 +38,6 @@ class Lumped(NamedTuple):
     flat: pytree.Flat
     units: tuple[int, ...]
     kept: tuple[int, ...]
-
-
-class Classes(NamedTuple):
-    """A partition of a repeat's coordinates.
-
-    Attributes:
-      leader: ``(m,)`` each one's representative, −1 where it is zero everywhere.
-      ratio: ``(m,)`` the factor to it.
-    """
-
-    leader: Array
-    ratio: Array
-
-
-class Made(NamedTuple):
-    """Coordinates ``z = v W + c`` of a repeat: ``(p, m)`` kernel and ``(s, m)`` shifts."""
-
-    kernel: Array
-    shift: Array
 
 
 def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
@@ -138,7 +119,7 @@ class _Lumping:
             parts = [Made(m.kernel[i], m.shift[i]) for m in made]
             kind = _kinds([e[i] for e in equal], made[0].kernel.shape[-1])
             if self.proof.proportion:
-                one = _proportional(parts, kind, relative, tolerance)
+                one = in_proportion(parts, kind, relative, tolerance)
             else:
                 first = np.unique(kind, return_index=True)[1]
                 one = Classes(first[kind], np.ones(len(kind)))
@@ -202,9 +183,7 @@ class _Lumping:
         for leaf in self.readers:
             rows = self.leaf(leaf)[repeat].T
             merged = np.zeros_like(rows)
-            np.add.at(
-                merged, leader, np.where(classes.leader >= 0, classes.ratio, 1.0)[:, None] * rows
-            )
+            np.add.at(merged, leader, classes.ratio[:, None] * rows)
             fits &= storable(rows, merged, leader, kernel, bias, self.coarsest(leaf))
         alone = (classes.leader >= 0) & ~fits[leader]
         return Classes(np.where(alone, own, classes.leader), np.where(alone, 1.0, classes.ratio))
@@ -225,34 +204,6 @@ def _kinds(equal: list[Array], m: int) -> Array:
     if not equal:
         return np.zeros(m, int)
     return np.unique(np.concatenate(equal), axis=1, return_inverse=True)[1].reshape(-1)
-
-
-def _proportional(parts: list[Made], kind: Array, relative: float, tolerance: float) -> Classes:
-    """Partitions coordinates into multiples in all of their kernels and shifts."""
-    kernel = np.concatenate([part.kernel for part in parts])
-    shifts = [(row, np.linalg.norm(p.kernel, axis=0)) for p in parts for row in p.shift]
-    rows = np.concatenate([kernel, *(part.shift for part in parts)])
-    leader, ratio = np.arange(len(kind)), np.ones(len(kind))
-    zero, live = ~rows.any(axis=0), np.flatnonzero(kernel.any(axis=0))
-    leader[zero] = -1
-    if len(live):
-        own = kind[live]
-        for row, _ in shifts:
-            own = multiples(kernel[:, live], row[live], own, relative, tolerance).leader
-        leader[live] = live[own]
-    size = np.linalg.norm(rows, axis=0)
-    np.divide(size, size[leader], out=ratio, where=~zero)
-    apart = np.abs(rows - ratio * rows[:, leader])
-    same = apart[: len(kernel)] <= relative * np.abs(kernel)
-    close = np.linalg.norm(apart, axis=0) <= tolerance * np.linalg.norm(kernel, axis=0)
-    fits = same.all(axis=0)
-    for (row, length), off in zip(shifts, apart[len(kernel) :], strict=True):
-        large = np.abs(row)
-        allowed = relative * np.minimum(large, length)
-        fits &= off <= allowed + np.minimum(FLOAT64 * large, 16 * relative * length)
-    alone = ~zero & ~(fits | (close & (tolerance > 0)))
-    leader = np.where(alone, np.arange(len(kind)), leader)
-    return Classes(leader, np.where(alone | zero, 1.0, ratio))
 
 
 def _alike(classes: list[Classes]) -> list[Classes] | None:

@@ -419,7 +419,7 @@ def keeps_the_function(apply, params, x, seed):
     return net, lost, duplicates
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(convnets.plans, st.integers(0, 2**20), st.booleans())
 def test_random_convolutional_networks(plan, seed, double):
     with jax.enable_x64(double):
@@ -432,7 +432,7 @@ def test_random_convolutional_networks(plan, seed, double):
                 assert proof is None or site.name in lost, (site.name, plan)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     st.integers(0, 2**20), st.lists(st.sampled_from(architectures.KINDS), min_size=1, max_size=3)
 )
