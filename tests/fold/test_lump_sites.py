@@ -375,6 +375,63 @@ def test_parameters_that_are_summed_over_channels_are_left_alone():
     assert small["a"].shape[-1] == 6
 
 
+def test_layers_of_a_scan():
+    """Each layer keeps as many units as the others, with representatives of its own."""
+    rng = np.random.default_rng(14)
+    up, bias = np.stack([normal(rng, 1, 1, 4, 6)] * 3), rng.normal(size=(3, 6))
+    for layer, (to, source) in enumerate([(0, 1), (5, 2), (3, 4)]):
+        up[layer] = copied(up[layer], to, source, 1.5)
+        bias[layer] = copied(bias[layer], to, source, 1.5)
+    down = np.stack([normal(rng, 1, 1, 6, 4) for _ in range(3)])
+    params = {"in": normal(rng, 3, 3, 2, 4), "up": up, "b": bias, "down": down}
+
+    def apply(p, x):
+        def layer(h, own):
+            return h + conv(relu(conv(h, own["up"]) + own["b"]), own["down"]), None
+
+        layers = {name: p[name] for name in ("up", "b", "down")}
+        return jax.lax.scan(layer, conv(x, p["in"]), layers)[0]
+
+    small = agreed(apply, single(params), images(rng))
+    assert small["b"].shape == (3, 5) and small["down"].shape[-2:] == (5, 4)
+
+
+def test_looked_up_vectors():
+    rng = np.random.default_rng(15)
+    params = {"table": copied(rng.normal(size=(9, 6)), 4, 2, 2.0), "c": normal(rng, 3, 6, 2)}
+
+    def apply(p, x):
+        dims = ("NWC", "WIO", "NWC")
+        h = relu(p["table"][x])
+        return jax.lax.conv_general_dilated(h, p["c"], (1,), "SAME", dimension_numbers=dims)
+
+    small = agreed(apply, single(params), jnp.asarray(rng.integers(0, 9, (4, 7))))
+    assert small["table"].shape == (9, 5)
+
+
+def test_folds_and_lumping_compose():
+    rng = np.random.default_rng(16)
+    params = single(two_layers(rng)) | {"key": jax.random.key(3)}
+
+    def apply(p, x):
+        x = relu(conv(x, p["a"]) + p["b"])
+        return relu(conv(x, p["c"]) + p["d"]).mean((1, 2)) @ p["out"]
+
+    x = images(rng, 64)
+    net = linjax.trace(apply, params, x[:2])
+    small = linjax.lump(net, params)
+    assert small["key"] == params["key"]
+    with pytest.warns(linjax.FoldWarning):
+        assert linjax.lump(net, small) is small
+    _, (report,) = linjax.lump(net, params, details=True)
+    assert report.units == (6, 6) and report.kept == (4, 5) and not report.error.any()
+    params = {name: leaf for name, leaf in params.items() if name != "key"}
+    net = linjax.trace(apply, params, x[:2])
+    folded = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.8))
+    again = linjax.lump(net, folded)
+    np.testing.assert_allclose(net.apply(again, x), net.apply(folded, x), atol=1e-4)
+
+
 def planted(net, params, rng):
     """Plants multiples of random coordinates, or duplicates, in what random sites are made of."""
     flat = {path: np.array(leaf) for path, leaf in pytree.flatten(params).items()}
