@@ -1,6 +1,6 @@
 """A network's dimensions, laid out for running: what stays of a survey."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -152,6 +152,14 @@ def _users(
     return {dim: tuple(ops) for dim, ops in found.items()}
 
 
+def _backwards(program: Program) -> Iterator[Op]:
+    """Yields the operations, last ones first; those of a scan's body before the scan itself."""
+    for op in reversed(program.ops):
+        if op.scan is not None:
+            yield from _backwards(op.scan.body)
+        yield op
+
+
 def _reading(
     program: Program, marks: dict[int, list[Mark]], values: dict[int, Held]
 ) -> dict[int, set[int]]:
@@ -162,7 +170,7 @@ def _reading(
             if mark.role is Role.READ:
                 sums.setdefault(mark.op, set()).add(dim)
     found: dict[int, set[int]] = {}
-    for op in reversed(list(program.all_ops())):
+    for op in _backwards(program):
         refs = [o.id for o in op.inputs if isinstance(o, Ref)]
         if op.scan is not None:
             inner = zip(op.inputs, op.scan.body.inputs, strict=True)

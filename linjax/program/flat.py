@@ -9,7 +9,7 @@ single opaque operations.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -53,6 +53,7 @@ class Const:
 
 
 Operand = Ref | Const
+AnyOp = TypeVar("AnyOp", bound=Any)
 
 
 class Scan(NamedTuple):
@@ -237,10 +238,10 @@ def callee(eqn: Any) -> Any:
     return closed if same_in and same_out else None
 
 
-def needed(ops: Sequence[Op], outputs: Sequence[Operand]) -> tuple[Op, ...]:
+def needed(ops: Sequence[AnyOp], outputs: Sequence[Operand]) -> tuple[AnyOp, ...]:
     """Drops operations whose results nobody reads."""
     wanted = {o.id for o in outputs if isinstance(o, Ref)}
-    kept: list[Op] = []
+    kept: list[AnyOp] = []
     for op in reversed(ops):
         if any(ref.id in wanted for ref in op.outputs):
             kept.append(op)

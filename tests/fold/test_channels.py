@@ -75,21 +75,6 @@ def test_dead_and_proportional_channels_go(norm, end):
     assert relative(net.apply(small, x), apply(params, x)) < 2e-3
 
 
-def test_lumping_joins_proportional_channels_exactly():
-    stages = (FIRST._replace(norm="before"), SECOND)
-    apply, params, x = build(Plan(2, 2, stages, "none", "flatten", 3))
-    params = {
-        "stage0": planted({"stage0": params["stage0"]}, "before")["stage0"],
-        "stage1": planted({"stage1": params["stage1"]}, "none")["stage1"],
-        "head": params["head"],
-    }
-    net = linjax.trace(apply, params, x[:2])
-    small = linjax.lump(net, params)
-    assert small["stage0"]["kernel"].shape[-1] == 7
-    assert small["stage1"]["kernel"].shape[-2:] == (7, 5)
-    np.testing.assert_allclose(net.apply(small, x), apply(params, x), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("padding", "pool"),
     [("SAME", "none"), ("VALID", "mean"), ("explicit", "same mean"), ("SAME", "mean")],

@@ -148,18 +148,6 @@ def test_pruning_takes_rows_of_the_shared_kernel():
     assert sum(left) < 13
 
 
-def test_lumping_behind_a_concatenation_is_exact():
-    apply, params, x = network("towers")
-    own = params["right"]
-    own["kernel"] = own["kernel"].at[..., 4].set(3 * own["kernel"][..., 2])
-    own["bias"] = own["bias"].at[4].set(3 * own["bias"][2])
-    net = linjax.trace(apply, params, x[:2])
-    small = linjax.lump(net, params)
-    assert small["right"]["kernel"].shape[-1] == 4
-    assert small["hidden"]["kernel"].shape == (9 * 10, 12)
-    np.testing.assert_allclose(net.apply(small, x), apply(params, x), atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_refits_in_order_are_about_as_good_or_better(kind):
     apply, params, x = network(kind)
