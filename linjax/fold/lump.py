@@ -63,8 +63,7 @@ def lump(
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
     ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
-    coarsest partition, channels of convolutions before dense layers. Units without incoming
-    weights move into the next bias.
+    coarsest partition. Units without incoming weights move into the next bias.
 
     **What rounding may change.** With ε of the kernels' dtype and δ = min(4 ε, 2⁻¹⁰), each weight
     of a unit has to be ρ times its counterpart to a relative δ, its bias to δ times the length
