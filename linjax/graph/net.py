@@ -126,13 +126,10 @@ class Net:
     def network_for(self, flat: Flat, inputs: Any) -> Network:
         """The dimensions for inputs of these shapes and parameters of these dtypes.
 
-        Traced anew for each combination; sizes that aren't numbers yet run as traced.
+        Traced anew for each combination.
         """
         leaves = _dtypes(self.graph.leaves, flat)
         shapes = pytree.shapes_of(inputs)
-        sizes = [n for s in jax.tree.leaves(shapes) for n in s.shape]
-        if not all(isinstance(n, int) for n in sizes):
-            return self.network
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
         if key not in self._networks:

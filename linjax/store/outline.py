@@ -58,8 +58,10 @@ def outlines(network: Network) -> tuple[Outline, ...]:
 
 def describe(sites: tuple[Outline, ...], parameters: int) -> str:
     """Tabulates the sites that a file tells of."""
-    rows = [
-        (one.name, one.width, one.form, ", ".join(one.made), ", ".join(one.read)) for one in sites
-    ]
+    rows = [(one.name, one.width, one.form, _some(one.made), _some(one.read)) for one in sites]
     table = grid(("site", "width", "kind", "made by", "read by"), rows)
     return f"{len(sites)} foldable sites, {parameters:,} parameters\n{table}"
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return ", ".join(paths) if len(paths) <= 2 else f"{paths[0]} and {len(paths) - 1} more"
