@@ -97,14 +97,29 @@ class Network:
         spans = self.layout.values[op].spans
         return tuple(n for n, s in enumerate(spans) if own & set(s.dims()))
 
+    def bias_axes(self, leaf: int) -> tuple[int, ...]:
+        """Axes of a kernel's leaf that a bias behind it has: what it makes, and steps of scans."""
+        layout, held = self.layout, self.layout.values[self.ref(leaf)]
+        loops = {d for own in layout.loops.values() for d in own}
+        return tuple(
+            n
+            for n, s in enumerate(held.spans)
+            if not held.read & set(s.dims())
+            and any(d in layout.marks or d in loops for d in s.dims())
+        )
+
+    def linear_axis(self, op: int) -> int:
+        """The axis of a product's result along which linear coordinates stand."""
+        own = {s.dim for s in self.sites if s.linear and any(m.op == op for m in s.makers)}
+        spans = self.layout.values[op].spans
+        return next(n for n, s in enumerate(spans) if own & set(s.dims()))
+
 
 def analyse(
     apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
 ) -> Network:
     """Traces a network and finds its sites."""
     layout = lay_out(apply_fn, params, inputs)
-    names = layer_names(paths)
-    sites, refusals = find_sites(layout, names)
     ops = {number(op): op for op in layout.program.all_ops()}
     kernels = {}
     for marks in layout.marks.values():
@@ -112,6 +127,8 @@ def analyse(
             for product in products_of(layout, ops, marks, role):
                 if product.leaf is not None and ops[product.op].name in PRODUCTS:
                     kernels[product.op] = product
+    names = layer_names(paths, {product.leaf for product in kernels.values()})
+    sites, refusals = find_sites(layout, names)
     merges: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for site in sites:
         for merge in merging.merges(layout, site.dim) or () if site.linear else ():
@@ -181,7 +198,8 @@ def _bias(
             return None
         own = layout.operand(layout.makers[product], 1 - kernel.data)
         made = [s for s in own.spans if not own.read & set(s.dims()) and _marked(layout, s)]
-        bias = [s for s in layout.leaves[other.leaf] if s.size > 1]
+        steps = layout.loops[number(op)]
+        bias = [s for s in layout.leaves[other.leaf] if s.size > 1 and s.dim not in steps]
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None
@@ -204,11 +222,20 @@ def _marked(layout: Layout, span: Span) -> bool:
     return any(d in layout.marks for d in span.dims())
 
 
-def layer_names(paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """Shortest readable names of the layers that leaves belong to, one for each leaf."""
+def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
+    """Shortest readable names of the layers that leaves belong to, one for each leaf.
+
+    The leaf's folder, or its path where there are several kernels in that.
+    """
     common = {path[0] for path in paths if len(path) > 1}
     skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    return tuple(join(p[skip:-1]) if len(p) > skip + 1 else join(p[skip:]) for p in paths)
+    folders = [paths[leaf][:-1] for leaf in kernels]
+    return tuple(
+        join(p[skip:-1])
+        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[skip:] or p)
+        for n, p in enumerate(paths)
+    )
 
 
 def shapes(tree: Any) -> Any:

@@ -157,8 +157,10 @@ class _Run:
         value = self.env[operand.id]
         joining = [(d, r) for d, r in self.network.merges.get(key, ()) if d in self.sizes.beside]
         for dim, root in joining:
-            held = self.layout.values[operand.id]
-            value = fitting.merged(value, self.env[root], held, dim, self.sizes)
+            held, straight = self.layout.values[operand.id], self.env[root]
+            if operand.id in self.probes:  # the value's own, in which linear ones didn't stand yet
+                straight = straight + self.probes[operand.id].reshape(straight.shape)
+            value = fitting.merged(value, straight, held, dim, self.sizes)
         if joining and operand.id in self.taps:
             self.found[operand.id] = value
         return value
@@ -217,7 +219,7 @@ class _Run:
         if extras.linear is not None:
             linear = _times(op, source, self.viewed(kernel, extras.linear), data)
             parts = [linear] if result is None else [result, linear]
-            result = jnp.concatenate(parts, axis=axes[0])
+            result = jnp.concatenate(parts, axis=self.network.linear_axis(number(op)))
         return result
 
     def viewed(self, operand: Operand, array: Array) -> Array:
@@ -236,7 +238,9 @@ class _Run:
         """Runs a body step by step; what belongs to its leaves is cut into steps with them."""
         scan = op.scan
         fixed = scan.consts + scan.carry
+        bodies = [scan.body, *(o.scan.body for o in scan.body.all_ops() if o.scan is not None)]
         inside = {ref.id for o in scan.body.all_ops() for ref in o.outputs}
+        inside |= {ref.id for body in bodies for ref in body.inputs}
         cut = {self.layout.values[ref.id].leaf for ref in scan.body.inputs[fixed:]}
         extras = {n: own for n, own in self.extras.items() if n in cut}
         probes = {n: own for n, own in self.probes.items() if n in inside}

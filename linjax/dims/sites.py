@@ -90,7 +90,7 @@ def find_sites(
     ops = {number(op): op for op in layout.program.all_ops()}
     order = {name: n for n, name in enumerate(ops)}
     together, twice = _together(layout), _twice(layout)
-    found, refused, taken = list[Site](), list[Refusal](), dict[str, int]()
+    found, refused = list[Site](), list[Refusal]()
     dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
     for dim in sorted(dims):
         if layout.traced[dim] < 2:
@@ -99,7 +99,7 @@ def find_sites(
         makers = tuple(products_of(layout, ops, marks, Role.MADE))
         if not makers:
             continue
-        name = _unique(_name(layout, names, dim, makers), taken)
+        name = _name(layout, names, dim, makers)
         reason = _reason(layout, dim, marks)
         if reason:
             refused.append(Refusal(name, reason))
@@ -108,7 +108,11 @@ def find_sites(
         found.append(site._replace(fixed=site.fixed or dim in twice))
     repeats = {d for site in found for d in site.beside}
     found = [_block(site) if site.dim in repeats else site for site in found]
-    return tuple(sorted(found, key=lambda s: order[_first(s)])), tuple(refused)
+    found.sort(key=lambda s: (s.form is Form.BLOCKS, order[_first(s)]))
+    taken: dict[str, int] = {}
+    named = [site._replace(name=_unique(site.name, taken)) for site in found]
+    refusals = [r._replace(name=_unique(r.name, taken)) for r in refused]
+    return tuple(sorted(named, key=lambda s: order[_first(s)])), tuple(refusals)
 
 
 def _block(site: Site) -> Site:

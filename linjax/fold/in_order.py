@@ -19,6 +19,7 @@ from linjax.dims.network import Network
 from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
 from linjax.dims.run import execute
 from linjax.dims.sites import Site
+from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.evidence.moments import merge_scatter
 from linjax.evidence.points import point_spans
@@ -106,7 +107,7 @@ def _all_targets(
     @jit_hastily
     def run(flat: Any, inputs: Any) -> dict[int, Array]:
         values = execute(network, flat, inputs, frozenset(job.op for job in jobs)).values
-        return {job.op: _target(network, job, values[job.op]) for job in jobs}
+        return {job.op: _target(network, job, flat, values[job.op]) for job in jobs}
 
     device = {path: jnp.asarray(leaf) for path, leaf in original.items()}
     return [jax.device_get(run(device, part)) for part in halves]
@@ -176,16 +177,17 @@ def _measured(job: Job, source: Array, target: Array) -> Seen:
     return Seen(jnp.asarray(rows.shape[1], jnp.float32), mean, scatter)
 
 
-def _target(network: Network, job: Job, value: Array) -> Array:
+def _target(network: Network, job: Job, original: Any, value: Array) -> Array:
     """What a product is to make, as rows: coordinates that are kept, then linear ones."""
-    parts = [results(job.frame, x) for x in _targets(network, job, value)]
+    parts = [results(job.frame, x) for x in _targets(network, job, original, value)]
     return jnp.concatenate(parts, axis=-1).astype(jnp.float32)
 
 
-def _targets(network: Network, job: Job, value: Array) -> list[Array]:
+def _targets(network: Network, job: Job, original: Any, value: Array) -> list[Array]:
     """What a product is to make of its coordinates: those kept, and the linear ones."""
     spans = point_spans(network.layout, job.op)
-    sizes, linear = dict(network.layout.traced), []
+    now, linear = read_sizes(network, original), []
+    sizes = {dim: now.all(dim) for dim in now.kept}
     for site, choice in job.folded:
         cut = Cut(site.dim, site.beside, lambda d, s=dict(sizes): s[d], lambda x: x)
         if choice.linear.shape[-1]:
@@ -219,9 +221,8 @@ def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Writ
     if extra in flat:
         flat[extra] = _put(flat[extra], index, kernel[..., q:])
     shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])
-    old = now.shifts.get(job.op, 0.0)
-    shape = np.shape(old) if np.size(old) == shift.size else shift.shape
-    change = shift.reshape(shape) - old
+    shape = tuple(flat[path].shape[n] for n in network.bias_axes(leaf))
+    change = shift.reshape(shape) - now.shifts.get(job.op, 0.0)
     add_to_bias(network, flat, job.op, change)
     return now._replace(flat=flat, shifts={**now.shifts, job.op: shift.reshape(shape)})
 
