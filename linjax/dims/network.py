@@ -1,5 +1,6 @@
 """A traced network with its sites: what running, measuring and folding go by."""
 
+import collections
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import numpy as np
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
+from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
 from linjax.graph.maps import Path, join
-from linjax.dims.span import Span
 from linjax.program.flat import Const, Op, Ref
 
 CONSTANTS = "linjax_constants"
@@ -67,6 +68,10 @@ class Network:
         forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
         return tuple(site for site in self.sites if site.form in forms)
 
+    def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
+        """Constants whose entries differ along some of these dimensions."""
+        return [key for key in self.varying if dims & self.layout.constants[key].dims()]
+
     def site(self, name: str) -> Site:
         """The site of this name."""
         return next(site for site in self.sites if site.name == name)
@@ -110,7 +115,9 @@ class Network:
         return next(n for n, s in enumerate(spans) if own & set(s.dims()))
 
 
-def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]) -> Network:
+def analyse(
+    apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
+) -> Network:
     """Traces a network and finds its sites."""
     layout = lay_out(apply_fn, params, inputs)
     ops = {number(op): op for op in layout.program.all_ops()}
@@ -161,20 +168,22 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
             if isinstance(operand, Ref):
                 users.setdefault(operand.id, []).append(op)
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
-    leaves = [user.leaf for user in kernels.values()]
-    found = {}
+    leaves = collections.Counter(user.leaf for user in kernels.values())
+    uses = _uses(layout)
+    found: dict[int, tuple[Bias, ...]] = {}
     for number_, product in kernels.items():
-        if leaves.count(product.leaf) > 1 or number_ in outputs:
+        if leaves[product.leaf] > 1 or number_ in outputs:
             continue
-        bias = _bias(layout, number_, product, users)
+        bias = _bias(layout, number_, product, users, uses)
         if bias is not None:
             found[number_] = (bias,)
     return found
 
 
 def _bias(
-    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
-) -> Bias | None:
+    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]],
+    uses: collections.Counter[int],
+) -> Bias | None:  # fmt: skip
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]
@@ -182,7 +191,7 @@ def _bias(
             ref = number(op)  # laid out otherwise before the bias is added
             continue
         place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)
-        if op.name not in ("add", "sub", "add_any") or op.name == "sub" and place:
+        if op.name not in ("add", "sub", "add_any") or (op.name == "sub" and place):
             return None
         other = layout.operand(op, 1 - place)
         if other.source is not Source.PARAMETER or other.leaf is None:
@@ -194,16 +203,19 @@ def _bias(
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None
-        used = sum(_used(layout, o, other.leaf) for o in layout.program.all_ops())
-        return Bias(other.leaf, -1 if op.name == "sub" else 1) if used == 1 else None
+        once = uses[other.leaf] == 1
+        return Bias(other.leaf, -1 if op.name == "sub" else 1) if once else None
     return None
 
 
-def _used(layout: Layout, op: Op, leaf: int) -> bool:
-    """Whether an operation uses a leaf, and doesn't merely show it otherwise."""
-    if all(layout.values[ref.id].leaf == leaf for ref in op.outputs):
-        return False
-    return any(layout.operand(op, place).leaf == leaf for place in range(len(op.inputs)))
+def _uses(layout: Layout) -> collections.Counter[int]:
+    """How many operations use each leaf, and don't merely show it otherwise."""
+    found = collections.Counter[int]()
+    for op in layout.program.all_ops():
+        shown = {layout.values[ref.id].leaf for ref in op.outputs}
+        operands = {layout.operand(op, place).leaf for place in range(len(op.inputs))}
+        found.update(leaf for leaf in operands if leaf is not None and shown != {leaf})
+    return found
 
 
 def _marked(layout: Layout, span: Span) -> bool:

@@ -10,11 +10,12 @@ leaf ``W`` a folded pytree may hold
 in the layout of the kernel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from linjax.dims import fitting
@@ -26,7 +27,7 @@ from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
 from linjax.errors import StructureError
 from linjax.graph.maps import join
-from linjax.program.flat import Const, Op, Operand, Program, Ref
+from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
 
 Array = Any
 EXTRAS = ("bias", "linear", "down")
@@ -75,6 +76,35 @@ def execute(
     leaves = [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
     outputs = run.program(network.layout.program, [*leaves, *inputs])
     return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
+
+
+def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int, Array]:
+    """Values of a network that depend on its parameters alone, in float64, by their numbers.
+
+    Args:
+      network: the traced network.
+      flat: its parameters by path.
+      wanted: numbers of values outside of scans.
+    """
+    sizes, program = read_sizes(network, flat), network.layout.program
+    run = _Run(network, sizes, frozenset(), {})
+    refs = tuple(map(Ref, wanted))
+    with jax.enable_x64(True):
+        for n, ref in enumerate(program.inputs[: len(network.paths)]):
+            run.put(ref, _wide(_leaf(network, n, flat, sizes)))
+        for op in needed(program.ops, refs):
+            values = [_wide(run.read(op, place, o)) for place, o in enumerate(op.inputs)]
+            dtype = op.params.get("new_dtype")
+            cast = op.name == "convert_element_type" and jnp.issubdtype(dtype, jnp.floating)
+            found = tuple(values) if cast else run.bind(op, values)
+            run.env.update({ref.id: x for ref, x in zip(op.outputs, found, strict=True)})
+        return {ref.id: np.asarray(run.env[ref.id], np.float64) for ref in refs}
+
+
+def _wide(value: Array) -> Array:
+    """A value in float64, if it is of floating point numbers."""
+    floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    return jnp.asarray(np.asarray(value).astype(np.float64)) if floating else value
 
 
 def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
@@ -195,7 +225,7 @@ class _Run:
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""
         way: list[Op] = []
-        while operand.id in self.layout.makers:
+        while isinstance(operand, Ref) and operand.id in self.layout.makers:
             op = self.layout.makers[operand.id]
             way.append(op)
             operand = op.inputs[0]
@@ -252,8 +282,10 @@ def _factored(op: Op, source: Array, down: Array, up: Array, data: int) -> Array
         last = ((inner.ndim - 1,), contract[1])
         result = lax.dot_general(inner, up, (last, ((), ())), op.params["precision"])
         made = up.ndim - len(contract[1])
-        return result if data == 0 else jnp.moveaxis(
-            result, range(result.ndim - made, result.ndim), range(made)
+        return (
+            result
+            if data == 0
+            else jnp.moveaxis(result, range(result.ndim - made, result.ndim), range(made))
         )
     numbers = op.params["dimension_numbers"]
     rank = len(numbers.lhs_spec) - 2

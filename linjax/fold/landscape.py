@@ -71,7 +71,7 @@ class Landscape(NamedTuple):
         return plan
 
     def _biases(self, of: str, state: State | None = None) -> float:
-        """What biases may cost that a fold, to some widths perhaps, makes where there were none."""
+        """What a fold may put beside: biases where there were none, constants that moved."""
         network = self.stats.network
         folded = [
             site
@@ -94,6 +94,10 @@ class Landscape(NamedTuple):
             entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
             kernel = network.layout.program.avals[network.ref(leaf)]
             total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
+        for op, place in network.varying_along({site.dim for site in folded}):
+            total += np.size(network.layout.makers[op].inputs[place].value) * (
+                4 if of == "bytes" else 1
+            )
         return total
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
