@@ -98,7 +98,9 @@ def test_rivals_meet_the_size_and_are_worse(kind):
     errors = {}
     for method in (magnitude, activity, pruned_and_refitted, linjax.fold):
         small = method(params, stats, linjax.size(0.6))
-        assert linjax.count(small) <= 0.6 * linjax.count(params) * (1 + 0.1 * (method != linjax.fold))
+        assert linjax.count(small) <= 0.6 * linjax.count(params) * (
+            1 + 0.1 * (method != linjax.fold)
+        )
         errors[method] = relative(net.apply(small, x), apply(params, x))
     assert errors[linjax.fold] < 1.05 * errors[pruned_and_refitted]
     assert errors[linjax.fold] < errors[magnitude] and errors[linjax.fold] < errors[activity]
