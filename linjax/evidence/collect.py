@@ -159,9 +159,7 @@ def _gather(
         some, some_of = first(inputs, weights, quota)
         draw = jax.random.fold_in(jax.random.key(0), index)
         network = net.network_for(flat, some)
-        found = points.metric_sums(
-            network, flat, jax.tree.leaves(some), draw, metric, some_of
-        )
+        found = points.metric_sums(network, flat, jax.tree.leaves(some), draw, metric, some_of)
         found = placement.fetch(found, mesh)
         general.weigh(jax.tree.map(lambda x: np.asarray(x, np.float64), found))
 

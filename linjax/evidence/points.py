@@ -217,8 +217,10 @@ class Gathering:
         """Takes the sums of some rows, which are the next fold's."""
         fold, self.turn = self.turn % self.folds, self.turn + 1
         old = self.sums[fold]
-        self.sums[fold] = found if old is None else jax.tree.map(
-            _merged, old, found, is_leaf=lambda x: isinstance(x, Sums)
+        self.sums[fold] = (
+            found
+            if old is None
+            else jax.tree.map(_merged, old, found, is_leaf=lambda x: isinstance(x, Sums))
         )
 
     def weigh(self, found: Any) -> None:
@@ -239,9 +241,7 @@ class Gathering:
                 stacked = Sums(*(np.stack(x) for x in zip(*(p[i][j] for p in parts), strict=True)))
                 metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
                 active = stacked.active[..., : metric.shape[-1]]
-                own.append(
-                    PointMoments(*stacked._replace(active=active), metric, np.asarray(each))
-                )
+                own.append(PointMoments(*stacked._replace(active=active), metric, np.asarray(each)))
             found.append(tuple(own))
         return tuple(found), float(variation) / examples
 

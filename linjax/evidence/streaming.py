@@ -40,9 +40,7 @@ def _pair(tap: Tap) -> tuple[Array, Array]:
     return tap.pre, tap.post
 
 
-def batch_sums(
-    net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int
-) -> State:
+def batch_sums(net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int) -> State:
     """Adds one batch to the accumulators."""
     taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]

@@ -13,6 +13,7 @@ from linjax.fold.in_order import refit_in_order
 from linjax.fold.landscape import Landscape
 from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
+from linjax.fold.rewrite import finished
 from linjax.fold.rows import (
     ROWS,
     Batch,
@@ -24,7 +25,6 @@ from linjax.fold.rows import (
     size_of,
     without_held,
 )
-from linjax.fold.rewrite import finished
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree
 from linjax.graph.net import Net

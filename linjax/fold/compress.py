@@ -10,8 +10,8 @@ from linjax.evidence.collect import collect
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.landscape import Landscape
 from linjax.fold.joint import joint_refit
+from linjax.fold.landscape import Landscape
 from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread

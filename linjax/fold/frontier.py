@@ -118,9 +118,7 @@ def frontier(params: Any, stats: Stats) -> Frontier | Landscape:
     return Frontier(stats, problems, curves(problems, fixed), count(params), fingerprint(params))
 
 
-def known_or_made(
-    params: Any, evidence: Stats | Frontier | Landscape
-) -> Frontier | Landscape:
+def known_or_made(params: Any, evidence: Stats | Frontier | Landscape) -> Frontier | Landscape:
     """Returns the frontier of these parameters, made if evidence isn't one.
 
     Raises:

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.sites import Site
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
-from linjax.dims.sites import Site
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error

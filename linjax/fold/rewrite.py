@@ -158,9 +158,7 @@ def narrowing(choice: Choice) -> Any:
             rows = x.reshape(basis.shape[0], -1, x.shape[-1])
             return (rows @ basis).reshape(*front, -1)
         rows = x.reshape(choice.kept.shape[0], -1, x.shape[-1])
-        index = jnp.broadcast_to(
-            choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1])
-        )
+        index = jnp.broadcast_to(choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1]))
         return jnp.take_along_axis(rows, index, axis=-1).reshape(*front, -1)
 
     return change
