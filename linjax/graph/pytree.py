@@ -96,7 +96,7 @@ def on_host(path: Path, leaf: Any) -> np.ndarray:
 
 def on_device(value: Any, dtype: DTypeLike) -> Any:
     """Puts an array on the device, cast on the host: there no new shape compiles a program."""
-    return jax.device_put(np.ascontiguousarray(value).astype(dtype))
+    return jax.device_put(np.asarray(value, order="C").astype(dtype))
 
 
 def same_structure(a: Any, b: Any) -> bool:
