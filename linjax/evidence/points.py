@@ -133,6 +133,8 @@ def _weights_at(
     layout = network.layout
     spans = point_spans(layout, point)
     inputs = layout.values[layout.inputs[0].id].spans
+    if weights.shape != tuple(span.size for span in inputs[: weights.ndim]):
+        raise EvidenceError(f"{site.name}: weights of shape {weights.shape} don't fit its samples")
     wanted = [span.dim for span in inputs[: weights.ndim]]
     at = [n for n, span in enumerate(spans) if span.dim in wanted]
     if not at or spans[at[0]].dim != wanted[0]:

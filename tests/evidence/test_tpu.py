@@ -59,8 +59,11 @@ def test_statistics_and_folded_networks_lower_for_tpus(make):
             lambda p, i: points.moment_sums(network, {names[k]: v for k, v in p.items()}, i, None),
             wide, [x],
         )  # fmt: skip
-        lowered(lambda p, i: points.metric_sums(
-            network, {(k,): v for k, v in p.items()}, i, key, "softmax", None), params, [x])  # fmt: skip
+        lowered(
+            lambda p, i: points.metric_sums(
+                network, pytree.flatten(p), i, key, "softmax", None
+            ), params, [x],
+        )  # fmt: skip
     stats = linjax.collect(net, params, [x])
     for rule in (linjax.size(0.4), *[linjax.threshold(0.4)] * net.chained):
         small = linjax.fold(params, stats, rule)

@@ -35,7 +35,7 @@ def test_operations_and_bytes_are_budgets(kind):
 
 def test_operations_are_saved_where_images_are_large():
     """The first layers cost most operations, the last ones most parameters."""
-    apply, params, x, net, stats = made("towers")
+    _, params, x, net, stats = made("towers")
     known = linjax.frontier(params, stats)
     by_count, by_flops = (
         linjax.fold(params, known, linjax.size(0.5, of=of)) for of in ("parameters", "flops")
@@ -98,9 +98,8 @@ def test_rivals_meet_the_size_and_are_worse(kind):
     errors = {}
     for method in (magnitude, activity, pruned_and_refitted, linjax.fold):
         small = method(params, stats, linjax.size(0.6))
-        assert linjax.count(small) <= 0.6 * linjax.count(params) * (
-            1 + 0.1 * (method != linjax.fold)
-        )
+        slack = 1.0 if method is linjax.fold else 1.1  # new biases
+        assert linjax.count(small) <= slack * 0.6 * linjax.count(params)
         errors[method] = relative(net.apply(small, x), apply(params, x))
     assert errors[linjax.fold] < 1.05 * errors[pruned_and_refitted]
     assert errors[linjax.fold] < errors[magnitude] and errors[linjax.fold] < errors[activity]
