@@ -243,7 +243,9 @@ class Gathering:
                 stacked = Sums(*(np.stack(x) for x in zip(*(p[i][j] for p in parts), strict=True)))
                 metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
                 active = stacked.active[..., : metric.shape[-1]]
-                own.append(PointMoments(*stacked._replace(active=active), metric, np.asarray(each)))
+                own.append(
+                    PointMoments(stacked.count, active, *stacked[2:], metric, np.asarray(each))
+                )
             found.append(tuple(own))
         return tuple(found), float(variation) / examples
 
