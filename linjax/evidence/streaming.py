@@ -82,7 +82,6 @@ def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
     """The weights of the samples of every array of values, in the same places."""
     if weights is None:
         return jax.tree.map(lambda _: None, everything)
-    rows = weights.shape[0]
     sites = [s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains]
 
     def of(name: str, values: Any) -> Any:
