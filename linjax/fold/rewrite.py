@@ -195,12 +195,11 @@ def _shift_reader(
     """Adds what a kernel makes of an offset of its features to its result."""
     if not np.any(offset):
         return
-    for reader in site.readers:
-        if reader.leaf != leaf:
-            continue
-        change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
-        shifts[reader.op] = shifts.get(reader.op, 0.0) + change
-        add_to_bias(network, flat, reader.op, change)
+    change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
+    ops = [reader.op for reader in site.readers if reader.leaf == leaf]
+    for op in ops:
+        shifts[op] = shifts.get(op, 0.0) + change
+    add_to_bias(network, flat, ops[0], change)  # a kernel that is used twice has one bias
 
 
 def shifted(
