@@ -177,9 +177,10 @@ def _with_shifts(
     network: Network, site: Site, choice: Choice, shifts: dict[int, Array]
 ) -> list[Array]:
     """Offsets with what linear coordinates lack: results they are made beside were shifted."""
-    lacking = sum(shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts)
-    if isinstance(lacking, int):
+    of_leaf = {m.leaf: shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts}
+    if not of_leaf:
         return list(choice.offset)
+    lacking = sum(of_leaf.values())  # one for each kernel, however often it is used
     k = choice.kept.shape[-1]
     through = np.einsum("m,nmr->nr", lacking, choice.linear)
     return [
