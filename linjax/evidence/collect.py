@@ -13,6 +13,7 @@ from linjax.dims.network import Network
 from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import placement, points, sensitivity, sums
 from linjax.evidence.expand import expanded
+from linjax.evidence.metric import settled
 from linjax.evidence.moments import Moments
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.evidence.streaming import State, empty, step
@@ -37,7 +38,7 @@ def collect(
     batches: Iterable[Batch],
     *,
     second_moments: bool = True,
-    metric: str = "softmax",
+    metric: str | None = None,
     folds: int = 2,
     weights: Weights | None = None,
     mesh: Mesh | None = None,
@@ -62,7 +63,9 @@ def collect(
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
-        classification, ``"identity"`` for a regression.
+        classification, ``"identity"`` for a regression. By default as the outputs suggest:
+        the softmax's for a single output of rows and two or more columns (or several of that
+        shape), else the identity. The evidence says which (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of
@@ -94,7 +97,8 @@ def collect(
       >>> stats.rates["in"].tolist()
       [1.0, 0.0, 0.5]
     """
-    _check(net, params, metric, folds)
+    _check(net, params, folds)
+    metric = settled(metric, net)
     params = placement.place(params, mesh)
     state: State | None = None
     host: Any = None
@@ -128,13 +132,13 @@ def collect(
         found, variation = general.points()
         leaves = pytree.leaves_of(params)
         graph = net.graph._replace(chains=())
-        return Stats((), (), graph, leaves, found, np.asarray(variation), net.network)
+        return Stats((), (), graph, leaves, found, np.asarray(variation), net.network, metric)
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state, mesh)
     state, outputs = placement.fetch((state, outputs), mesh)
     _finite(net, np.asarray(state.bad), last)
-    return _finish(net, params, host, state, outputs)
+    return _finish(net, params, host, state, outputs, metric)
 
 
 def _gather(
@@ -159,9 +163,7 @@ def _gather(
         some, some_of = first(inputs, weights, quota)
         draw = jax.random.fold_in(jax.random.key(0), index)
         network = net.network_for(flat, some)
-        found = points.metric_sums(
-            network, flat, jax.tree.leaves(some), draw, metric, some_of
-        )
+        found = points.metric_sums(network, flat, jax.tree.leaves(some), draw, metric, some_of)
         found = placement.fetch(found, mesh)
         general.weigh(jax.tree.map(lambda x: np.asarray(x, np.float64), found))
 
@@ -175,14 +177,12 @@ def _check_finite(network: Network, found: Any, index: int) -> None:
             )
 
 
-def _check(net: Net, params: Any, metric: str, folds: int) -> None:
+def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
     if not net.chained and not net.network.foldable:
         refusals = net.graph.refusals or net.network.refusals
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
-    if metric not in sensitivity.METRICS:
-        raise EvidenceError(f"metric {metric!r}, expected one of {sensitivity.METRICS}")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
 
@@ -239,7 +239,9 @@ def _finite(net: Net, bad: np.ndarray, last: int) -> None:
             )
 
 
-def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) -> Stats:
+def _finish(
+    net: Net, params: Any, host: Any, state: State, outputs: list[Any], metric: str
+) -> Stats:
     """Turns sums about centres into means and centred sums."""
     units = tuple(
         _unit_stats(u, *(np.asarray(c, np.float64) for c in centres))
@@ -254,7 +256,7 @@ def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) 
             _moments(c, [np.asarray(x, np.float64) for x in centres], count, grams)
             for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
         )
-    return Stats(units, moments, net.graph, pytree.leaves_of(params))
+    return Stats(units, moments, net.graph, pytree.leaves_of(params), metric=metric)
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:

@@ -7,6 +7,7 @@ from typing import Any
 
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
+from linjax.evidence.metric import settled
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.frontier import Frontier, known_or_made
@@ -29,7 +30,7 @@ def compress(
     batches: Iterable[Any] | Callable[[], Iterable[Any]],
     rule: Size | Tolerance,
     *,
-    metric: str = "softmax",
+    metric: str | None = None,
     evidence: Stats | Frontier | Landscape | None = None,
     joint: bool = True,
     progress: bool | None = None,
@@ -56,7 +57,8 @@ def compress(
       batches: calibration data, read several times: a list of batches, another iterable that
         can be started anew, or a function that returns an iterator.
       rule: :func:`size`, or :func:`tolerance`, which takes a few times as long.
-      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
+      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression; by default
+        that of the evidence, or as the outputs' shapes suggest, see :func:`collect`.
       evidence: of :func:`collect` on the same parameters and data, to save a pass, or the
         :func:`frontier` made of it, to save the planning, too.
       joint: whether to refit all layers together at the end.
@@ -87,6 +89,9 @@ def compress(
       (224, True)
     """
     again = repeatable(batches)
+    if metric is None and evidence is not None:
+        metric = (evidence if isinstance(evidence, Stats) else evidence.stats).metric
+    metric = settled(metric, net)
     if evidence is None:
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)
