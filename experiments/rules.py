@@ -1,7 +1,7 @@
 """The ways to make a network smaller that a config can name."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,8 @@ import linjax
 from experiments.data import batches
 from experiments.models import Params
 from linjax.fold import rivals
-from linjax.graph.pytree import channel_paths, flatten, foldable_paths
+from linjax.graph.maps import Path
+from linjax.graph.pytree import flatten, foldable_paths
 
 
 class Subject(NamedTuple):
@@ -58,14 +59,19 @@ def gather(
       of: what sizes are shares of: the ``"whole"`` network, or what is ``"foldable"``.
     """
     stats = linjax.collect(net, params, batches(rows, batch))
-    own = (
-        foldable_paths(net.graph) | channel_paths(net.graph)
-        if of == "foldable"
-        else flatten(params)
-    )
+    own = foldable(net) if of == "foldable" else flatten(params).keys()
     fixed = linjax.count([x for path, x in flatten(params).items() if path not in own])
     known = linjax.frontier(params, stats)
     return Subject(net, params, stats, known, rows, batch, fixed / linjax.count(params), {})
+
+
+def foldable(net: linjax.Net) -> Set[Path]:
+    """Paths of the leaves that folding may make smaller."""
+    if net.chained:
+        return foldable_paths(net.graph)
+    dims = {site.dim for site in net.network.foldable}
+    leaves = zip(net.network.paths, net.network.layout.leaves, strict=True)
+    return {path for path, spans in leaves if dims & {d for s in spans for d in s.dims()}}
 
 
 def _threshold(subject: Subject, amount: float) -> Params:

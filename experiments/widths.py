@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from linjax.dims.network import Network
+from linjax.dims.sites import Site
+from linjax.dims.sizes import read_sizes
 from linjax.graph.chains import read_chain
-from linjax.graph.channels import shapes
-from linjax.graph.pytree import flatten
+from linjax.graph.pytree import Flat, flatten
+from linjax.graph.structure import Graph
 
 BINS = 20  # of the histograms of activation rates
 
@@ -20,21 +23,43 @@ def describe(net: Any, params: Any) -> dict[str, list]:
       layer reads its input, 0 if it reads it directly.
     """
     flat = flatten(params)
-    channels = [(site.name, shapes.width(site, net.graph, flat)) for site in net.graph.channels]
-    everything: list[tuple[str, Any]] = [*channels]
-    found = [
-        (site.name, layer)
-        for chain in net.graph.chains
-        for site, layer in zip(chain.sites, read_chain(net.graph, flat, chain), strict=False)
-    ]
-    everything += found
+    found = _chains(net.graph, flat) if net.chained else _dimensions(net.network, flat)
     return {
-        "layers": [name for name, _ in everything],
-        "units": [layer.units for _, layer in everything],
-        "linear": [layer.linears for _, layer in everything],
-        "bottleneck": [0] * len(channels)
-        + [0 if layer.down is None else layer.down.shape[1] for _, layer in found],
+        "layers": [name for name, *_ in found],
+        "units": [units for _, units, _, _ in found],
+        "linear": [linears for _, _, linears, _ in found],
+        "bottleneck": [rank for *_, rank in found],
     }
+
+
+Width = tuple[str, int, int, int]
+
+
+def _chains(graph: Graph, flat: Flat) -> list[Width]:
+    return [
+        (site.name, layer.units, layer.linears, 0 if layer.down is None else layer.down.shape[1])
+        for chain in graph.chains
+        for site, layer in zip(chain.sites, read_chain(graph, flat, chain), strict=False)
+    ]
+
+
+def _dimensions(network: Network, flat: Flat) -> list[Width]:
+    sizes = read_sizes(network, flat)
+    return [
+        (site.name, sizes.kept[site.dim], sizes.beside.get(site.dim, 0), _rank(network, site, flat))
+        for site in network.foldable
+    ]
+
+
+def _rank(network: Network, site: Site, flat: Flat) -> int:
+    """The smallest rank of the kernels that make a site, of those in two factors."""
+    ranks = []
+    for leaf in {maker.leaf for maker in site.makers} - {None}:
+        down = flat.get(network.extra(leaf, "down"))
+        if down is not None:
+            spans = network.layout.leaves[leaf]
+            ranks.append(down.shape[next(n for n, s in enumerate(spans) if site.dim in s.dims())])
+    return min(ranks, default=0)
 
 
 def histograms(rates: dict[str, np.ndarray]) -> dict[str, list[int]]:

@@ -17,10 +17,8 @@ from linjax.fold.prune import prune
 from linjax.fold.recover import recover
 from linjax.fold.recoverability import recoverability
 from linjax.fold.rules import published_size, size, threshold, tolerance
-from linjax.graph.apart import apart
 from linjax.graph.count import count
 from linjax.graph.net import Net, trace
-from linjax.graph.unroll import unroll
 from linjax.store.export import to_stablehlo
 from linjax.store.load import load
 from linjax.store.onnx import to_onnx
@@ -43,7 +41,6 @@ __all__ = [
     "Stats",
     "StoreError",
     "StructureError",
-    "apart",
     "carry_over",
     "certify",
     "check_certificate",
@@ -70,7 +67,6 @@ __all__ = [
     "to_stablehlo",
     "tolerance",
     "trace",
-    "unroll",
 ]
 
 

@@ -16,8 +16,7 @@ from experiments.coverage.measure import Measurement, measure
 from experiments.coverage.zoo import MODELS, Model
 from experiments.markdown import tabulated
 
-KINDS = ("bent", "straight", "norm")
-COLUMNS = ("architecture", "from", "parameters", "foldable", *KINDS, "seconds")
+COLUMNS = ("architecture", "from", "parameters", "bent", "+ straight", "+ normed", "seconds")
 DEPTH = 10_000  # operations nest: the trace of a deep network recurses
 
 
@@ -37,8 +36,7 @@ def row(measured: Measurement) -> tuple[str, ...]:
     model, shares, seconds, error = measured
     if shares is None:
         return (model.name, model.source, error, *("–",) * (len(COLUMNS) - 4), f"{seconds:.1f}")
-    values = [shares.foldable, *(shares.kinds.get(kind) for kind in KINDS)]
-    written = ["–" if value is None else f"{value:.2f}" for value in values]
+    written = [f"{share:.2f}" for share in (shares.bent, shares.straight, shares.normed)]
     return (model.name, model.source, f"{shares.parameters:,}", *written, f"{seconds:.1f}")
 
 

@@ -1,28 +1,12 @@
 """What of an architecture linjax can fold, read from its trace."""
 
-import math
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
-
-import linjax
 from experiments.coverage.zoo import Model
-
-
-class Shares(NamedTuple):
-    """What of a network's parameters can fold.
-
-    Attributes:
-      parameters: how many it has.
-      foldable: share of those in leaves with a dimension that can fold; None if unknown.
-      kinds: the same, by the kind of the dimension; a leaf may be of several.
-    """
-
-    parameters: int
-    foldable: float | None = None
-    kinds: Mapping[str, float] = {}
+from linjax.dims.coverage import Shares, shares
+from linjax.dims.network import analyse
+from linjax.graph.pytree import flatten
 
 
 class Measurement(NamedTuple):
@@ -41,24 +25,15 @@ class Measurement(NamedTuple):
     error: str = ""
 
 
-def share_of(net: linjax.Net) -> Shares:
-    """The shares of a traced network."""
-    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(net.template)]
-    coverage = getattr(net, "coverage", None)
-    if coverage is None:
-        return Shares(sum(sizes))
-    return Shares(sum(sizes), coverage.foldable, coverage.kinds)
-
-
 def measure(model: Model) -> Measurement:
     """Builds and traces an architecture; what goes wrong is the row's error."""
     start = time.perf_counter()
     try:
         apply, params, inputs = model.build()
         start = time.perf_counter()
-        net = linjax.trace(apply, params, *inputs)
+        network = analyse(apply, params, tuple(inputs), tuple(flatten(params)))
         seconds = time.perf_counter() - start
-        return Measurement(model, share_of(net), seconds)
+        return Measurement(model, shares(network), seconds)
     except Exception as error:
         # One network of a hundred may fail in any way: the others' rows are still wanted.
         line = next(iter(str(error).splitlines()), "")

@@ -195,7 +195,7 @@ def quantised(params: Params, dataset: Dataset, bits: tuple[int, ...]) -> list[r
             "accuracy": evaluate.measure(logits, original, test.y)["accuracy"],
             "lumped accuracy": evaluate.measure(after, original, test.y)["accuracy"],
             "agreement": evaluate.measure(after, logits, test.y)["agreement"],
-            "layers": [site.name for site in net.graph.sites],
+            "layers": [site.name for site in net.network.sites],
             "units": [u for report in reports for u in report.units],
             "kept": [k for report in reports for k in report.kept],
             "parameters": linjax.count(params),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from linjax.dims.network import Network
 from linjax.dims.sites import Form
+from linjax.program.flat import Ref
 
 _BENT = frozenset({Form.BENT, Form.BLOCKS, Form.PAIRED})
 
@@ -45,8 +46,17 @@ def shares(network: Network) -> Shares:
 
 
 def leaf_sizes(network: Network) -> list[int]:
-    """The numbers of entries of the leaves; none for leaves that aren't floating numbers."""
-    avals = [network.layout.program.avals[network.ref(n)] for n in range(len(network.paths))]
-    return [
-        math.prod(a.shape) if jnp.issubdtype(a.dtype, jnp.floating) else 0 for a in avals
-    ]
+    """The numbers of entries of the leaves.
+
+    None for leaves that aren't floating numbers, and for those that the network doesn't use.
+    """
+    program = network.layout.program
+    operands = (*program.outputs, *(o for op in program.all_ops() for o in op.inputs))
+    used = {o.id for o in operands if isinstance(o, Ref)}
+    found = []
+    for leaf in range(len(network.paths)):
+        ref = network.ref(leaf)
+        aval = program.avals[ref]
+        counts = ref in used and jnp.issubdtype(aval.dtype, jnp.floating)
+        found.append(math.prod(aval.shape) if counts else 0)
+    return found

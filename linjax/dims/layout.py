@@ -1,6 +1,7 @@
 """A network's dimensions, laid out for running: what stays of a survey."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 
@@ -31,6 +32,13 @@ class Held(NamedTuple):
         """The dimensions of its axes."""
         return {d for span in self.spans for d in span.dims()}
 
+    def differing(self) -> set[int]:
+        """The dimensions along whose axes data differ from entry to entry."""
+        if self.source is not Source.DATA:
+            return set()
+        pairs = zip(self.spans, self.varies, strict=True)
+        return {d for span, varies in pairs if varies for d in span.dims()}
+
 
 class Mark(NamedTuple):
     """What an operation, named by its first result, does to a dimension; see ``Role``."""
@@ -54,6 +62,7 @@ class Layout(NamedTuple):
       loops: dimensions of the scans that an operation stands in.
       makers: the operation that makes each value.
       traced: sizes of all dimensions.
+      users: by dimension, the operations that make it or take data with coordinates of it.
     """
 
     program: Program
@@ -66,6 +75,7 @@ class Layout(NamedTuple):
     loops: dict[int, tuple[int, ...]]
     makers: dict[int, Op]
     traced: dict[int, int]
+    users: dict[int, tuple[Op, ...]]
 
     def operand(self, op: Op, place: int) -> Held:
         """An operation's operand."""
@@ -83,7 +93,7 @@ def number(op: Op) -> int:
     return op.outputs[0].id
 
 
-def lay_out(apply_fn: object, params: object, inputs: tuple[object, ...]) -> Layout:
+def lay_out(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Layout:
     """Traces a network and finds the dimensions of all its values."""
     program, out_tree = record(apply_fn, params, *inputs)
     return _laid_out(survey(program, len(jax.tree.leaves(params))), out_tree)
@@ -121,7 +131,33 @@ def _laid_out(found: Survey, out_tree: jax.tree_util.PyTreeDef) -> Layout:
         loops=loops,
         makers=found.makers,
         traced={n: atom.size for n, atom in enumerate(names.atoms)},
+        users=_users(found.program, marks, values),
     )
+
+
+def _users(
+    program: Program, marks: dict[int, list[Mark]], values: dict[int, Held]
+) -> dict[int, tuple[Op, ...]]:
+    made: dict[int, set[int]] = {}
+    for dim, own in marks.items():
+        for mark in own:
+            if mark.role is Role.MADE:
+                made.setdefault(mark.op, set()).add(dim)
+    differing = {key: held.differing() for key, held in values.items()}
+    found: dict[int, list[Op]] = {}
+    for op in program.all_ops():
+        refs = [o.id for o in op.inputs if isinstance(o, Ref)]
+        for dim in made.get(number(op), set()).union(*(differing[r] for r in refs)):
+            found.setdefault(dim, []).append(op)
+    return {dim: tuple(ops) for dim, ops in found.items()}
+
+
+def _backwards(program: Program) -> Iterator[Op]:
+    """Yields the operations, last ones first; those of a scan's body before the scan itself."""
+    for op in reversed(program.ops):
+        if op.scan is not None:
+            yield from _backwards(op.scan.body)
+        yield op
 
 
 def _reading(
@@ -134,7 +170,7 @@ def _reading(
             if mark.role is Role.READ:
                 sums.setdefault(mark.op, set()).add(dim)
     found: dict[int, set[int]] = {}
-    for op in reversed(list(program.all_ops())):
+    for op in _backwards(program):
         refs = [o.id for o in op.inputs if isinstance(o, Ref)]
         if op.scan is not None:
             inner = zip(op.inputs, op.scan.body.inputs, strict=True)

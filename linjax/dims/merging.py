@@ -40,7 +40,7 @@ def _merges(layout: Layout, dim: int, passing: bool) -> tuple[Merge, ...] | None
     roles = {mark.op: mark.role for mark in layout.marks[dim] if mark.operand < 0}
     roots: dict[int, int] = {}
     found: list[Merge] = []
-    for op in layout.program.all_ops():
+    for op in layout.users[dim]:
         met = _met(layout, op, dim)
         if not met and roles.get(number(op)) is not Role.MADE:
             continue
@@ -48,7 +48,7 @@ def _merges(layout: Layout, dim: int, passing: bool) -> tuple[Merge, ...] | None
             return None  # in a loop, or not made by parameters
         role = roles.get(number(op))
         alike = len({roots[i] for _, i in met}) == 1 and op.name in elementwise.RULES
-        if alike and (role is not Role.LINEAR or passing and not _masked(layout, op, dim)):
+        if alike and (role is not Role.LINEAR or (passing and not _masked(layout, op, dim))):
             root = roots[met[0][1]]
             shapes = {layout.program.avals[i].shape for i in (root, number(op))}
             if len(shapes) > 1:
@@ -70,19 +70,17 @@ def _met(layout: Layout, op: Op, dim: int) -> list[tuple[int, int]]:
 
 def _differs(layout: Layout, value: int, dim: int) -> bool:
     """Whether data differ from coordinate to coordinate."""
-    held = layout.values[value]
-    varying = zip(held.spans, held.varies, strict=True)
-    return held.source is Source.DATA and any(v and dim in s.dims() for s, v in varying)
+    return dim in layout.values[value].differing()
 
 
 def _masked(layout: Layout, op: Op, dim: int) -> bool:
     """Whether an operation takes further data, the same for all coordinates."""
-    data = [o for o in op.inputs if isinstance(o, Ref) and layout.values[o.id].source is Source.DATA]
+    data = [
+        o for o in op.inputs if isinstance(o, Ref) and layout.values[o.id].source is Source.DATA
+    ]
     return any(not _differs(layout, o.id, dim) for o in data)
 
 
 def _once(layout: Layout, dim: int) -> bool:
     """Whether no leaf has a dimension twice, as a recurrent kernel has."""
-    return all(
-        sum(d == dim for span in spans for d in span.dims()) < 2 for spans in layout.leaves
-    )
+    return all(sum(d == dim for span in spans for d in span.dims()) < 2 for spans in layout.leaves)

@@ -1,5 +1,6 @@
 """A traced network with its sites: what running, measuring and folding go by."""
 
+import collections
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -9,9 +10,9 @@ import numpy as np
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
+from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
 from linjax.graph.maps import Path, join
-from linjax.dims.span import Span
 from linjax.program.flat import Const, Op, Ref
 
 CONSTANTS = "linjax_constants"
@@ -67,6 +68,10 @@ class Network:
         forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
         return tuple(site for site in self.sites if site.form in forms)
 
+    def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
+        """Constants whose entries differ along some of these dimensions."""
+        return [key for key in self.varying if dims & self.layout.constants[key].dims()]
+
     def site(self, name: str) -> Site:
         """The site of this name."""
         return next(site for site in self.sites if site.name == name)
@@ -92,12 +97,29 @@ class Network:
         spans = self.layout.values[op].spans
         return tuple(n for n, s in enumerate(spans) if own & set(s.dims()))
 
+    def bias_axes(self, leaf: int) -> tuple[int, ...]:
+        """Axes of a kernel's leaf that a bias behind it has: what it makes, and steps of scans."""
+        layout, held = self.layout, self.layout.values[self.ref(leaf)]
+        loops = {d for own in layout.loops.values() for d in own}
+        return tuple(
+            n
+            for n, s in enumerate(held.spans)
+            if not held.read & set(s.dims())
+            and any(d in layout.marks or d in loops for d in s.dims())
+        )
 
-def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]) -> Network:
+    def linear_axis(self, op: int) -> int:
+        """The axis of a product's result along which linear coordinates stand."""
+        own = {s.dim for s in self.sites if s.linear and any(m.op == op for m in s.makers)}
+        spans = self.layout.values[op].spans
+        return next(n for n, s in enumerate(spans) if own & set(s.dims()))
+
+
+def analyse(
+    apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
+) -> Network:
     """Traces a network and finds its sites."""
     layout = lay_out(apply_fn, params, inputs)
-    names = layer_names(paths)
-    sites, refusals = find_sites(layout, names)
     ops = {number(op): op for op in layout.program.all_ops()}
     kernels = {}
     for marks in layout.marks.values():
@@ -105,6 +127,8 @@ def analyse(apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Pa
             for product in products_of(layout, ops, marks, role):
                 if product.leaf is not None and ops[product.op].name in PRODUCTS:
                     kernels[product.op] = product
+    names = layer_names(paths, {product.leaf for product in kernels.values()})
+    sites, refusals = find_sites(layout, names)
     merges: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for site in sites:
         for merge in merging.merges(layout, site.dim) or () if site.linear else ():
@@ -144,20 +168,22 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
             if isinstance(operand, Ref):
                 users.setdefault(operand.id, []).append(op)
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
-    leaves = [user.leaf for user in kernels.values()]
-    found = {}
+    leaves = collections.Counter(user.leaf for user in kernels.values())
+    uses = _uses(layout)
+    found: dict[int, tuple[Bias, ...]] = {}
     for number_, product in kernels.items():
-        if leaves.count(product.leaf) > 1 or number_ in outputs:
+        if leaves[product.leaf] > 1 or number_ in outputs:
             continue
-        bias = _bias(layout, number_, product, users)
+        bias = _bias(layout, number_, product, users, uses)
         if bias is not None:
             found[number_] = (bias,)
     return found
 
 
 def _bias(
-    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
-) -> Bias | None:
+    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]],
+    uses: collections.Counter[int],
+) -> Bias | None:  # fmt: skip
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]
@@ -165,38 +191,51 @@ def _bias(
             ref = number(op)  # laid out otherwise before the bias is added
             continue
         place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)
-        if op.name not in ("add", "sub", "add_any") or op.name == "sub" and place:
+        if op.name not in ("add", "sub", "add_any") or (op.name == "sub" and place):
             return None
         other = layout.operand(op, 1 - place)
         if other.source is not Source.PARAMETER or other.leaf is None:
             return None
         own = layout.operand(layout.makers[product], 1 - kernel.data)
         made = [s for s in own.spans if not own.read & set(s.dims()) and _marked(layout, s)]
-        bias = [s for s in layout.leaves[other.leaf] if s.size > 1]
+        steps = layout.loops[number(op)]
+        bias = [s for s in layout.leaves[other.leaf] if s.size > 1 and s.dim not in steps]
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None
-        used = sum(_used(layout, o, other.leaf) for o in layout.program.all_ops())
-        return Bias(other.leaf, -1 if op.name == "sub" else 1) if used == 1 else None
+        once = uses[other.leaf] == 1
+        return Bias(other.leaf, -1 if op.name == "sub" else 1) if once else None
     return None
 
 
-def _used(layout: Layout, op: Op, leaf: int) -> bool:
-    """Whether an operation uses a leaf, and doesn't merely show it otherwise."""
-    if all(layout.values[ref.id].leaf == leaf for ref in op.outputs):
-        return False
-    return any(layout.operand(op, place).leaf == leaf for place in range(len(op.inputs)))
+def _uses(layout: Layout) -> collections.Counter[int]:
+    """How many operations use each leaf, and don't merely show it otherwise."""
+    found = collections.Counter[int]()
+    for op in layout.program.all_ops():
+        shown = {layout.values[ref.id].leaf for ref in op.outputs}
+        operands = {layout.operand(op, place).leaf for place in range(len(op.inputs))}
+        found.update(leaf for leaf in operands if leaf is not None and shown != {leaf})
+    return found
 
 
 def _marked(layout: Layout, span: Span) -> bool:
     return any(d in layout.marks for d in span.dims())
 
 
-def layer_names(paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """Shortest readable names of the layers that leaves belong to, one for each leaf."""
+def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
+    """Shortest readable names of the layers that leaves belong to, one for each leaf.
+
+    The leaf's folder, or its path where there are several kernels in that.
+    """
     common = {path[0] for path in paths if len(path) > 1}
     skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    return tuple(join(p[skip:-1]) if len(p) > skip + 1 else join(p[skip:]) for p in paths)
+    folders = [paths[leaf][:-1] for leaf in kernels]
+    return tuple(
+        join(p[skip:-1])
+        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[skip:] or p)
+        for n, p in enumerate(paths)
+    )
 
 
 def shapes(tree: Any) -> Any:

@@ -10,11 +10,12 @@ leaf ``W`` a folded pytree may hold
 in the layout of the kernel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from linjax.dims import fitting
@@ -26,7 +27,7 @@ from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
 from linjax.errors import StructureError
 from linjax.graph.maps import join
-from linjax.program.flat import Const, Op, Operand, Program, Ref
+from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
 
 Array = Any
 EXTRAS = ("bias", "linear", "down")
@@ -75,6 +76,35 @@ def execute(
     leaves = [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
     outputs = run.program(network.layout.program, [*leaves, *inputs])
     return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
+
+
+def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int, Array]:
+    """Values of a network that depend on its parameters alone, in float64, by their numbers.
+
+    Args:
+      network: the traced network.
+      flat: its parameters by path.
+      wanted: numbers of values outside of scans.
+    """
+    sizes, program = read_sizes(network, flat), network.layout.program
+    run = _Run(network, sizes, frozenset(), {})
+    refs = tuple(map(Ref, wanted))
+    with jax.enable_x64(True):
+        for n, ref in enumerate(program.inputs[: len(network.paths)]):
+            run.put(ref, _wide(_leaf(network, n, flat, sizes)))
+        for op in needed(program.ops, refs):
+            values = [_wide(run.read(op, place, o)) for place, o in enumerate(op.inputs)]
+            dtype = op.params.get("new_dtype")
+            cast = op.name == "convert_element_type" and jnp.issubdtype(dtype, jnp.floating)
+            found = tuple(values) if cast else run.bind(op, values)
+            run.env.update({ref.id: x for ref, x in zip(op.outputs, found, strict=True)})
+        return {ref.id: np.asarray(run.env[ref.id], np.float64) for ref in refs}
+
+
+def _wide(value: Array) -> Array:
+    """A value in float64, if it is of floating point numbers."""
+    floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    return jnp.asarray(np.asarray(value).astype(np.float64)) if floating else value
 
 
 def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
@@ -127,8 +157,10 @@ class _Run:
         value = self.env[operand.id]
         joining = [(d, r) for d, r in self.network.merges.get(key, ()) if d in self.sizes.beside]
         for dim, root in joining:
-            held = self.layout.values[operand.id]
-            value = fitting.merged(value, self.env[root], held, dim, self.sizes)
+            held, straight = self.layout.values[operand.id], self.env[root]
+            if operand.id in self.probes:  # the value's own, in which linear ones didn't stand yet
+                straight = straight + self.probes[operand.id].reshape(straight.shape)
+            value = fitting.merged(value, straight, held, dim, self.sizes)
         if joining and operand.id in self.taps:
             self.found[operand.id] = value
         return value
@@ -187,13 +219,13 @@ class _Run:
         if extras.linear is not None:
             linear = _times(op, source, self.viewed(kernel, extras.linear), data)
             parts = [linear] if result is None else [result, linear]
-            result = jnp.concatenate(parts, axis=axes[0])
+            result = jnp.concatenate(parts, axis=self.network.linear_axis(number(op)))
         return result
 
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""
         way: list[Op] = []
-        while operand.id in self.layout.makers:
+        while isinstance(operand, Ref) and operand.id in self.layout.makers:
             op = self.layout.makers[operand.id]
             way.append(op)
             operand = op.inputs[0]
@@ -206,7 +238,9 @@ class _Run:
         """Runs a body step by step; what belongs to its leaves is cut into steps with them."""
         scan = op.scan
         fixed = scan.consts + scan.carry
+        bodies = [scan.body, *(o.scan.body for o in scan.body.all_ops() if o.scan is not None)]
         inside = {ref.id for o in scan.body.all_ops() for ref in o.outputs}
+        inside |= {ref.id for body in bodies for ref in body.inputs}
         cut = {self.layout.values[ref.id].leaf for ref in scan.body.inputs[fixed:]}
         extras = {n: own for n, own in self.extras.items() if n in cut}
         probes = {n: own for n, own in self.probes.items() if n in inside}
@@ -248,8 +282,10 @@ def _factored(op: Op, source: Array, down: Array, up: Array, data: int) -> Array
         last = ((inner.ndim - 1,), contract[1])
         result = lax.dot_general(inner, up, (last, ((), ())), op.params["precision"])
         made = up.ndim - len(contract[1])
-        return result if data == 0 else jnp.moveaxis(
-            result, range(result.ndim - made, result.ndim), range(made)
+        return (
+            result
+            if data == 0
+            else jnp.moveaxis(result, range(result.ndim - made, result.ndim), range(made))
         )
     numbers = op.params["dimension_numbers"]
     rank = len(numbers.lhs_spec) - 2

@@ -90,7 +90,7 @@ def find_sites(
     ops = {number(op): op for op in layout.program.all_ops()}
     order = {name: n for n, name in enumerate(ops)}
     together, twice = _together(layout), _twice(layout)
-    found, refused, taken = list[Site](), list[Refusal](), dict[str, int]()
+    found, refused = list[Site](), list[Refusal]()
     dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
     for dim in sorted(dims):
         if layout.traced[dim] < 2:
@@ -99,7 +99,7 @@ def find_sites(
         makers = tuple(products_of(layout, ops, marks, Role.MADE))
         if not makers:
             continue
-        name = _unique(_name(layout, names, dim, makers), taken)
+        name = _name(layout, names, dim, makers)
         reason = _reason(layout, dim, marks)
         if reason:
             refused.append(Refusal(name, reason))
@@ -108,7 +108,11 @@ def find_sites(
         found.append(site._replace(fixed=site.fixed or dim in twice))
     repeats = {d for site in found for d in site.beside}
     found = [_block(site) if site.dim in repeats else site for site in found]
-    return tuple(sorted(found, key=lambda s: order[_first(s)])), tuple(refused)
+    found.sort(key=lambda s: (s.form is Form.BLOCKS, order[_first(s)]))
+    taken: dict[str, int] = {}
+    named = [site._replace(name=_unique(site.name, taken)) for site in found]
+    refusals = [r._replace(name=_unique(r.name, taken)) for r in refused]
+    return tuple(sorted(named, key=lambda s: order[_first(s)])), tuple(refusals)
 
 
 def _block(site: Site) -> Site:
@@ -144,9 +148,7 @@ def _site(
     form = _form(roles)
     fixed = any(p.leaf is None for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
-    return Site(
-        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed
-    )
+    return Site(name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed)
 
 
 def _apart(layout: Layout, ops: dict[int, Op], dim: int, makers: tuple[Product, ...]) -> bool:
@@ -190,7 +192,10 @@ def _reason(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> str:
     if any(_complex(layout, mark.op) for mark in marks if mark.role in (Role.READ, Role.PAIRED)):
         return "complex numbers read it, as in a Fourier layer"
     if Role.WEIGHED in roles and (Role.SUMMED not in roles or _normalised(layout, dim, marks)):
-        return "parameters alone are summed over it, as where kernels are normalised"
+        return (
+            "parameters alone are summed over it, as where kernels are normalised: "
+            "compute such kernels once and give them as parameters"
+        )
     return ""
 
 
@@ -244,9 +249,10 @@ def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
         op = layout.makers.get(key)
         if held.source is Source.DATA or _spread(held):
             meet(held.spans, layout.loops[number(op)] if op is not None else ())
-    for (key, _), held in layout.constants.items():
+    for held in layout.constants.values():
         pairs = zip(held.spans, held.varies, strict=True)
-        meet(held.spans, layout.loops[key], {d for s, v in pairs if v for d in s.dims()})
+        # All steps of a scan have the same constants, and so keep the same coordinates of them.
+        meet(held.spans, (), {d for s, v in pairs if v for d in s.dims()})
     kept, sizes = {d for spans in layout.leaves for s in spans for d in s.dims()}, layout.traced
     return {
         dim: tuple(sorted(d for d in own & kept if d != dim and sizes[d] > 1))
@@ -258,9 +264,7 @@ def _spread(held: Held) -> bool:
     return held.source is Source.PARAMETER and held.leaf is None and any(held.varies)
 
 
-def _name(
-    layout: Layout, names: tuple[str, ...], dim: int, makers: tuple[Product, ...]
-) -> str:
+def _name(layout: Layout, names: tuple[str, ...], dim: int, makers: tuple[Product, ...]) -> str:
     leaf = next((p.leaf for p in makers if p.leaf is not None), None)
     if leaf is None:
         leaf = next(n for n, s in enumerate(layout.leaves) if any(dim in x.dims() for x in s))

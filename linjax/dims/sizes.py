@@ -47,11 +47,16 @@ class Sizes(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """An axis of a leaf, and how many entries it has."""
+    """An axis of a leaf, how many entries it has, and linear coordinates that it has them of."""
 
     span: Span
     size: int
     where: str
+    beside: Mapping[int, int]
+
+    def now(self, sizes: Mapping[int, int]) -> Any:
+        """The entries that it has at some sizes."""
+        return self.span.now(lambda dim: sizes[dim] + self.beside.get(dim, 0))
 
 
 def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Sizes:
@@ -65,7 +70,9 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     equations = list(_equations(network, flat, beside))
     present = {d for e in equations for d in e.span.dims()}
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    sizes = solve(equations, {d: 0 for d in held - present}, network)
+    own = {site.dim for site in network.sites}
+    gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
+    sizes = solve(equations, gone, network)
     for ref, value in zip(layout.inputs, inputs, strict=False):
         for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
             if not span.parts:
@@ -101,9 +108,8 @@ def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable
             if down is not None and not inner and not _marked(network, span):
                 continue  # the extent of a kernel in space, which one of the factors has
             size = jnp.shape(down)[n] if inner and down is not None else size
-            if inner:
-                size = size - sum(beside.get(d, 0) for d in span.dims() if span.dim == d)
-            yield Equation(span, size, f"{join(path)}, axis {n}")
+            more = {d: beside[d] for d in span.dims() if d in read and d in beside}
+            yield Equation(span, size, f"{join(path)}, axis {n}", more)
 
 
 def _marked(network: Network, span: Span) -> bool:
@@ -130,7 +136,7 @@ def solve(equations: Iterable[Equation], known: dict[int, int], network: Network
             if unknown:
                 (dim,) = unknown
                 sizes[dim] = _alone(equation, dim, sizes, traced)
-            now = equation.span.now(sizes.__getitem__)
+            now = equation.now(sizes)
             if now != equation.size:
                 raise StructureError(f"{equation.where}: {equation.size} entries, expected {now}")
         if len(left) == len(waiting):
@@ -145,9 +151,8 @@ def solve(equations: Iterable[Equation], known: dict[int, int], network: Network
 
 def _alone(equation: Equation, dim: int, sizes: dict[int, int], traced: dict[int, int]) -> int:
     """The one size of an axis that isn't known."""
-    span, size = equation.span, equation.size
-    low = span.now(lambda d: 0 if d == dim else sizes[d])
-    step = span.now(lambda d: 1 if d == dim else sizes[d]) - low
+    size, low = equation.size, equation.now({**sizes, dim: 0})
+    step = equation.now({**sizes, dim: 1}) - low
     if step == 0:
         return traced[dim]
     if size < low or (size - low) % step:

@@ -140,9 +140,7 @@ def align(xs: Iterable[Axis], ys: Iterable[Axis], kind: Kind) -> list[tuple[Axis
         if x.size == y.size:
             pairs.append((x, y))
             continue
-        (big, small, rest, other) = (
-            (x, y, left, right) if x.size > y.size else (y, x, right, left)
-        )
+        (big, small, rest, other) = (x, y, left, right) if x.size > y.size else (y, x, right, left)
         parts = _parts(big, small.size, kind)
         if parts is None:
             return None
@@ -170,10 +168,18 @@ def _parts(axis: Axis, first: int, kind: Kind) -> list[Axis] | None:
 
 
 def run(axis: Axis, start: int, stop: int) -> Axis:
-    """Returns the axis of the entries from ``start`` to ``stop``: the axis becomes a sum."""
+    """Returns the axis of the entries from ``start`` to ``stop``: the axis becomes a sum.
+
+    Where whole runs of a product's last factors are taken, its first factor becomes one.
+    """
     size = find(axis).size
     if (start, stop) == (0, size):
         return axis
+    if find(axis).kind is Kind.PRODUCT:
+        first, *rest = flat(axis, Kind.PRODUCT)
+        inner = math.prod(find(part).size for part in rest)
+        if start % inner == 0 and stop % inner == 0:
+            return product([run(first, start // inner, stop // inner), *rest])
     points = sorted({0, start, stop, size})
     parts = [Axis(b - a) for a, b in itertools.pairwise(points)]
     unify(axis, total(parts))

@@ -174,19 +174,19 @@ def _one_by_one(array: Array, spans: Spans, cut: Cut) -> Array:
     names = {n: -2 - n for n, span in enumerate(spans) if cut.dim in span.dims()}
     named = tuple(_renamed(s, cut.dim, names.get(n, cut.dim)) for n, s in enumerate(spans))
     new: dict[int, Any] = {}
+
+    def size(dim: int) -> Any:
+        return new[dim] if dim in new else cut.size(cut.dim if dim < -1 else dim)
+
     for name in names.values():
+        found: list[Array] = []
 
-        def size(dim: int) -> Any:
-            return new[dim] if dim in new else cut.size(cut.dim if dim < -1 else dim)
+        def change(part: Array, found: list[Array] = found) -> Array:
+            found.append(cut.change(part))
+            return found[-1]
 
-        def change(part: Array, name: int = name) -> Array:
-            result = cut.change(part)
-            new_size[name] = result.shape[-1]
-            return result
-
-        new_size: dict[int, Any] = {}
         array = transform(array, named, Cut(name, cut.beside, size, change))
-        new.update(new_size)
+        new[name] = found[-1].shape[-1]
     return array
 
 

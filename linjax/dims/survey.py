@@ -1,7 +1,8 @@
 """Reading a program: the axes of all its values, and what each operation does to them."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +15,20 @@ from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 # Operations that show a leaf's entries laid out otherwise, or cast.
 _VIEWS = frozenset(
-    """reshape transpose squeeze expand_dims broadcast_in_dim copy copy_p name stop_gradient rev
-    sharding_constraint optimization_barrier slice split convert_element_type pvary reshard
-    device_put""".split()
-)
+    (
+        "reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "copy_p",
+        "name", "stop_gradient", "rev", "sharding_constraint", "optimization_barrier", "slice",
+        "split", "convert_element_type", "pvary", "reshard", "device_put",
+    )
+)  # fmt: skip
+
+_HINTS = {
+    "while": "a while loop: a scan or a fori_loop of as many steps would be followed",
+    "cond": "a branch: a network traced with the branch that is taken would be followed",
+    "custom_vjp_call": "a function with a derivative of its own (custom_vjp)",
+    "shard_map": "a sharded region (shard_map): the function inside it would be followed",
+    "pallas_call": "a kernel written in Pallas: what it computes, in jax.numpy, would be followed",
+}
 
 
 class Survey(NamedTuple):
@@ -144,7 +155,8 @@ def _results(view: View) -> list[Result]:
     results = [Result(tuple(map(fresh, shape))) for shape in view.shapes]
     for axes in (*(v.axes for v in view.ins), *(r.axes for r in results)):
         for axis in axes:
-            view.stay(axis, f"{view.op.name}, which isn't known to act by coordinate")
+            reason = f"{view.op.name}, which isn't known to act by coordinate"
+            view.stay(axis, _HINTS.get(view.op.name, reason))
     return results
 
 
@@ -170,18 +182,19 @@ def _leaf(op: Op, ins: Sequence[Value], program: Program) -> int | None:
     """The leaf that an operation's result is a view of."""
     if op.name not in _VIEWS or ins[0].source is not Source.PARAMETER or len(op.outputs) > 1:
         return ins[0].leaf if op.name == "split" and ins else None
+    refs = [o for o in op.inputs[:1] if isinstance(o, Ref)]
     if op.name == "convert_element_type":
-        before, after = program.avals[op.inputs[0].id].dtype, program.avals[op.outputs[0].id].dtype
-        if not (_plain(before) and _plain(after)):
+        dtypes = [program.avals[ref.id].dtype for ref in (*refs, *op.outputs)]
+        if not all(map(_plain, dtypes)):
             return None  # what rounding to eight bits leaves isn't what a refit wants
     if op.name == "broadcast_in_dim":
-        own = program.avals[op.inputs[0].id].shape
-        if np.prod(own, dtype=object) != np.prod(program.avals[op.outputs[0].id].shape, dtype=object):
+        before, after = (math.prod(program.avals[r.id].shape) for r in (*refs, *op.outputs))
+        if before != after:
             return None
     return ins[0].leaf
 
 
-def _plain(dtype: object) -> bool:
+def _plain(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.finfo(dtype).bits >= 16
 
 

@@ -20,27 +20,31 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
 
     Args:
       network: the traced network.
-      flat: its parameters, without linear coordinates at these sites.
-      sites: those whose coordinates should come along; by default all that can.
+      flat: its parameters.
+      sites: those whose coordinates should come along; by default all that can. Those that have
+        linear coordinates already keep these.
     """
-    chosen = [s for s in (network.sites if sites is None else sites) if s.linear]
     now = read_sizes(network, flat)
+    every = network.sites if sites is None else sites
+    chosen = [s for s in every if s.linear and now.kept[s.dim] and s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:
         for leaf in {reader.leaf for reader in site.readers}:
             readers.setdefault(leaf, []).append(site.dim)
     for leaf, dims in readers.items():
-        result[network.paths[leaf]] = _doubled(network, flat, leaf, dims, now.all)
+        for path in (network.paths[leaf], network.extra(leaf, "linear")):
+            if path in flat:
+                result[path] = _doubled(network, flat[path], leaf, dims, now.all)
     for site in chosen:
         for leaf in {maker.leaf for maker in site.makers}:
             result[network.extra(leaf, "linear")] = result[network.paths[leaf]]
     return result
 
 
-def _doubled(network: Network, flat: Flat, leaf: int, dims: list[int], size: Any) -> Array:
+def _doubled(network: Network, value: Array, leaf: int, dims: list[int], size: Any) -> Array:
     """A kernel with as many rows of zeros as it has for these dimensions."""
-    value, spans, sizes = flat[network.paths[leaf]], network.layout.leaves[leaf], {}
+    spans, sizes = network.layout.leaves[leaf], {}
 
     def doubled(x: Array) -> Array:
         return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)

@@ -66,9 +66,18 @@ class Sums(NamedTuple):
 
 def point_spans(layout: Layout, value: int) -> tuple[Span, ...]:
     """Axes of a value as it is tapped: the steps of its scans first."""
-    op = layout.makers.get(value)
-    loops = layout.loops[number(op)] if op is not None else ()
+    loops = _loops(layout, value)
     return (*(Span(d, layout.traced[d]) for d in loops), *layout.values[value].spans)
+
+
+def _loops(layout: Layout, value: int) -> tuple[int, ...]:
+    """Dimensions of the scans that a value stands in; it may be what enters a step."""
+    if value in layout.makers:
+        return layout.loops[number(layout.makers[value])]
+    for op in layout.program.all_ops():
+        if op.scan is not None and any(ref.id == value for ref in op.scan.body.inputs):
+            return layout.loops[number(op.scan.body.ops[0])]
+    return ()
 
 
 def at_point(network: Network, site: Site, value: int, array: Array, sizes: Sizes) -> Array:
@@ -229,7 +238,10 @@ class Gathering:
                 each = float(places) / self.batches
                 stacked = Sums(*(np.stack(x) for x in zip(*(p[i][j] for p in parts), strict=True)))
                 metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
-                own.append(PointMoments(*stacked, metric, np.asarray(each)))
+                active = stacked.active[..., : metric.shape[-1]]
+                own.append(
+                    PointMoments(*stacked._replace(active=active), metric, np.asarray(each))
+                )
             found.append(tuple(own))
         return tuple(found), float(variation) / examples
 

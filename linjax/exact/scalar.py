@@ -23,7 +23,12 @@ import numpy as np
 from linjax.exact import forms
 from linjax.exact.casts import cast_keeps, is_kind
 from linjax.exact.forms import Coefficient, Form, Unknown, as_number, constant, number
-from linjax.graph.program import Const, Op, Operand, Program, Ref
+from linjax.graph import program as dense
+from linjax.program import flat
+from linjax.program.flat import Const, Operand, Ref
+
+Op = dense.Op | flat.Op
+Program = dense.Program | flat.Program
 
 _LAYOUT = {"reshape", "transpose", "broadcast_in_dim", "squeeze"}
 _SAME = _LAYOUT | {"copy", "copy_p", "name", "stop_gradient", "pvary", "real"}

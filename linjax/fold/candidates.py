@@ -24,6 +24,7 @@ from linjax.fold.rows import (
     size_of,
     without_held,
 )
+from linjax.fold.rewrite import finished
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree
 from linjax.graph.net import Net
@@ -82,19 +83,11 @@ class Work(NamedTuple):
     def _in_order(self, known: Landscape, plan: Plan) -> list[Any]:
         """The network folded in one shot, and refitted kernel by kernel."""
         now, choices = known.write(self.params, plan)
-        pairs = [
-            (site, own) for site, own in zip(known.problems.sites, choices, strict=True)
-            if own.kept.shape[-1] < site.width or own.linear.shape[-1]
-        ]  # fmt: skip
         flat = pytree.flatten(self.params)
         chunks = [jax.tree.leaves(c) for c in cut(self.net, even(self.net, self.train))]
         network = self.net.network_for(flat, cut(self.net, even(self.net, self.train))[0])
-        refitted = refit_in_order(network, flat, now, pairs, chunks)
-        return [
-            pytree.unflatten({p: pytree.on_device(x, x.dtype) for p, x in each.items()},
-                             like=self.params)
-            for each in (now.flat, refitted)
-        ]  # fmt: skip
+        refitted = refit_in_order(network, flat, now, known.folded(choices), chunks)
+        return [finished(each, self.params) for each in (now.flat, refitted)]
 
     def _passes(self) -> Iterable[Batch]:
         """The rows to fit on: those in memory where they are all, that fewer programs compile."""

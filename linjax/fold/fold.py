@@ -101,10 +101,17 @@ def fold(
         return (params, unchanged(params, graph)) if details else params
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
     report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(about))
-    if report.after >= report.before:
+    cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
+    if report.after >= report.before and not cheaper:
         _nothing(report, "the bounds" if rule is None else str(rule))
         folded, report = params, unchanged(params, graph)
     return (folded, report) if details else folded
+
+
+def _narrower(folded: Any, params: Any) -> bool:
+    """Whether some leaf has another shape: a few parameters may be worth many operations."""
+    shapes = [{p: jnp.shape(x) for p, x in pytree.flatten(t).items()} for t in (folded, params)]
+    return shapes[0] != shapes[1]
 
 
 def _named(

@@ -7,6 +7,7 @@ pass over the rows a kernel.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from linjax.dims.network import Network
 from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
 from linjax.dims.run import execute
 from linjax.dims.sites import Site
+from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.evidence.moments import merge_scatter
 from linjax.evidence.points import point_spans
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.linalg import solve
+from linjax.fold.hasty import jit_hastily
 from linjax.fold.rewrite import Written, add_to_bias, narrowing
 from linjax.graph import pytree
 
@@ -30,6 +33,8 @@ Array = Any
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.3)
 """Weights of the diagonal that are compared on held-out rows."""
+FOLDS = 2
+"""Folds of the rows, for the choice of the shrinkage."""
 LARGEST = 4608
 """Features beyond which a kernel stays as the one-shot fold made it."""
 
@@ -49,12 +54,14 @@ class Job(NamedTuple):
       op: its product.
       frame: how that is laid out.
       index: places in the leaf of the entries of its matrix.
+      window: the leaf's shape.
       folded: sites that were folded among what it makes, with their choices.
     """
 
     op: int
     frame: Frame
     index: np.ndarray
+    window: tuple[int, ...]
     folded: tuple[tuple[Site, Choice], ...]
 
 
@@ -71,12 +78,39 @@ def refit_in_order(
       folded: the sites that were folded, with their choices.
       chunks: calibration rows, the leaves of the inputs by batch.
     """
-    device = {path: jnp.asarray(leaf) for path, leaf in original.items()}
-    for op in _affected(network, [site for site, _ in folded]):
-        job = _job(network, now, op, folded)
-        if job is not None:
-            now = _refit(network, device, now, job, chunks)
+    ops = _affected(network, [site for site, _ in folded])
+    jobs = [job for op in ops if (job := _job(network, now, op, folded)) is not None]
+    halves = [part for chunk in chunks for part in _halved(chunk)]
+    targets = _all_targets(network, original, jobs, halves)
+    for _, group in itertools.groupby(jobs, lambda job: _operand(network, job).id):
+        now = _refit(network, now, list(group), halves, targets)
     return now.flat
+
+
+def _halved(chunk: Sequence[Array]) -> list[list[Array]]:
+    """The rows of a chunk in two folds."""
+    if len(chunk[0]) < FOLDS:
+        return [list(chunk)]
+    return [[x[f::FOLDS] for x in chunk] for f in range(FOLDS)]
+
+
+def _operand(network: Network, job: Job) -> Any:
+    """What a product reads."""
+    return network.layout.makers[job.op].inputs[job.frame.data]
+
+
+def _all_targets(
+    network: Network, original: pytree.Flat, jobs: list[Job], halves: list[list[Array]]
+) -> list[dict[int, np.ndarray]]:
+    """What the products are to make, by part of the rows: one program for all of them."""
+
+    @jit_hastily
+    def run(flat: Any, inputs: Any) -> dict[int, Array]:
+        values = execute(network, flat, inputs, frozenset(job.op for job in jobs)).values
+        return {job.op: _target(network, job, flat, values[job.op]) for job in jobs}
+
+    device = {path: jnp.asarray(leaf) for path, leaf in original.items()}
+    return [jax.device_get(run(device, part)) for part in halves]
 
 
 def _affected(network: Network, sites: list[Site]) -> list[int]:
@@ -103,50 +137,57 @@ def _job(
     if index is None or index.shape[1] > LARGEST:
         return None
     made = {d for s in network.layout.values[op].spans for d in s.dims()}
-    return Job(op, frame, index, tuple(pair for pair in folded if pair[0].dim in made))
+    return Job(
+        op, frame, index, kernel.shape, tuple(pair for pair in folded if pair[0].dim in made)
+    )
 
 
 def _refit(
-    network: Network, original: pytree.Flat, now: Written, job: Job, chunks: Sequence[Any]
-) -> Written:
-    """Fits one kernel to its targets."""
+    network: Network, now: Written, jobs: list[Job], halves: list[list[Array]],
+    targets: list[dict[int, np.ndarray]],
+) -> Written:  # fmt: skip
+    """Fits kernels that read the same to their targets."""
     small = {path: jnp.asarray(leaf) for path, leaf in now.flat.items()}
-    window = tuple(now.flat[network.paths[network.kernels[job.op].leaf]].shape)
-    seen: list[Seen | None] = [None, None]
-    measured = functools.partial(_measured, network, job, window)
-    step = jax.jit(measured)
-    for turn, chunk in enumerate(chunks):
-        halves = [[x[f::2] for x in chunk] for f in range(2)] if len(chunk[0]) > 1 else [chunk]
-        for f, part in enumerate(halves):
-            found = jax.tree.map(
-                lambda x: np.asarray(x, np.float64), step(original, small, list(part))
-            )
-            fold = (turn + f) % 2
-            seen[fold] = found if seen[fold] is None else _merged(seen[fold], found)
-    return _written(network, now, job, [own for own in seen if own is not None])
+    operand = _operand(network, jobs[0])
+
+    @jit_hastily
+    def measure(flat: Any, inputs: Any, wanted: dict[int, Array]) -> list[Seen]:
+        source = execute(network, flat, inputs, frozenset({operand.id})).values[operand.id]
+        return [_measured(job, source, wanted[job.op]) for job in jobs]
+
+    seen: list[list[Seen | None]] = [[None] * FOLDS for _ in jobs]
+    for turn, (part, target) in enumerate(zip(halves, targets, strict=True)):
+        wanted = {job.op: target[job.op] for job in jobs}
+        found = jax.tree.map(lambda x: np.asarray(x, np.float64), measure(small, part, wanted))
+        for own, new in zip(seen, found, strict=True):
+            old = own[turn % FOLDS]
+            own[turn % FOLDS] = new if old is None else _merged(old, new)
+    for job, own in zip(jobs, seen, strict=True):
+        now = _written(network, now, job, [x for x in own if x is not None])
+    return now
 
 
-def _measured(
-    network: Network, job: Job, window: tuple[int, ...], original: Any, small: Any, inputs: Any
-) -> Seen:
+def _measured(job: Job, source: Array, target: Array) -> Seen:
     """Moments of what a kernel reads now and of what it is to make."""
-    product = network.layout.makers[job.op]
-    operand: Any = product.inputs[job.frame.data]
-    source = execute(network, small, inputs, frozenset({operand.id})).values[operand.id]
-    target = execute(network, original, inputs, frozenset({job.op})).values[job.op]
-    f = features(job.frame, source, window)
-    t = jnp.concatenate([results(job.frame, x) for x in _targets(network, job, target)], axis=-1)
-    rows = jnp.concatenate([f, t], axis=-1).astype(jnp.float32)
+    f = features(job.frame, source, job.window)
+    rows = jnp.concatenate([f, target], axis=-1).astype(jnp.float32)
     mean = jnp.mean(rows, axis=1)
     centred = rows - mean[:, None]
     scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
     return Seen(jnp.asarray(rows.shape[1], jnp.float32), mean, scatter)
 
 
-def _targets(network: Network, job: Job, value: Array) -> list[Array]:
+def _target(network: Network, job: Job, original: Any, value: Array) -> Array:
+    """What a product is to make, as rows: coordinates that are kept, then linear ones."""
+    parts = [results(job.frame, x) for x in _targets(network, job, original, value)]
+    return jnp.concatenate(parts, axis=-1).astype(jnp.float32)
+
+
+def _targets(network: Network, job: Job, original: Any, value: Array) -> list[Array]:
     """What a product is to make of its coordinates: those kept, and the linear ones."""
     spans = point_spans(network.layout, job.op)
-    sizes, linear = dict(network.layout.traced), []
+    now, linear = read_sizes(network, original), []
+    sizes = {dim: now.all(dim) for dim in now.kept}
     for site, choice in job.folded:
         cut = Cut(site.dim, site.beside, lambda d, s=dict(sizes): s[d], lambda x: x)
         if choice.linear.shape[-1]:
@@ -180,9 +221,8 @@ def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Writ
     if extra in flat:
         flat[extra] = _put(flat[extra], index, kernel[..., q:])
     shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])
-    old = now.shifts.get(job.op, 0.0)
-    shape = np.shape(old) if np.size(old) == shift.size else shift.shape
-    change = shift.reshape(shape) - old
+    shape = tuple(flat[path].shape[n] for n in network.bias_axes(leaf))
+    change = shift.reshape(shape) - now.shifts.get(job.op, 0.0)
     add_to_bias(network, flat, job.op, change)
     return now._replace(flat=flat, shifts={**now.shifts, job.op: shift.reshape(shape)})
 

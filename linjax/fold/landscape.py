@@ -7,11 +7,13 @@ import numpy as np
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
+from linjax.dims.sites import Site
 from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.cost import State
 from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
-from linjax.fold.rewrite import Written, begun, write
+from linjax.fold.rewrite import Written, begun, finished, write
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree, table
 from linjax.graph.count import count
@@ -55,8 +57,11 @@ class Landscape(NamedTuple):
         curves = self.of(rule)
         if isinstance(rule, Tolerance):
             return within_error(curves, rule.error)
-        before = curves[0].prices.cost(curves[0].prices.start)
-        plan = within_budget(curves, rule.fraction * before - self._biases(rule.of))
+        prices = curves[0].prices
+        before = prices.cost(prices.start)
+        plan = within_budget(curves, rule.fraction * before)
+        if plan.cost + self._biases(rule.of, plan.state) > rule.fraction * before:
+            plan = within_budget(curves, rule.fraction * before - self._biases(rule.of))
         if plan.cost > rule.fraction * before:
             least = min(own.smallest.cost for own in curves) / before
             raise LinjaxError(
@@ -65,51 +70,71 @@ class Landscape(NamedTuple):
             )
         return plan
 
-    def _biases(self, of: str) -> float:
-        """What biases may cost that a fold makes where there were none."""
+    def _biases(self, of: str, state: State | None = None) -> float:
+        """What a fold may put beside: biases where there were none, constants that moved."""
         network = self.stats.network
+        folded = [
+            site
+            for n, (site, problem) in enumerate(
+                zip(self.problems.sites, self.problems.problems, strict=True)
+            )
+            if state is None or state.linears[n] or state.units[n] < problem.width
+        ]
         made = {
             reader.leaf: reader.op
-            for site in self.problems.sites
+            for site in folded
             for reader in site.readers
             if reader.leaf is not None and reader.op not in network.biases
         }
         if of == "flops":
             return 0.0
-        sizes = []
+        total = 0.0
         for leaf in made:
-            held = network.layout.values[network.ref(leaf)]
-            marks = network.layout.marks
-            own = [s for s in held.spans if not held.read & set(s.dims())]
-            sizes.append(np.prod([s.size for s in own if any(d in marks for d in s.dims())]))
-        return float(sum(sizes)) * (4.0 if of == "bytes" else 1.0)
+            spans = network.layout.leaves[leaf]
+            entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
+            kernel = network.layout.program.avals[network.ref(leaf)]
+            total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
+        for op, place in network.varying_along({site.dim for site in folded}):
+            total += np.size(network.layout.makers[op].inputs[place].value) * (
+                4 if of == "bytes" else 1
+            )
+        return total
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
         """Returns the network folded to a plan in one shot, and what every site keeps."""
         network, choices = self.stats.network, chosen(self.problems, plan)
         now = begun(network, pytree.flatten(params))
-        for site, choice in zip(self.problems.sites, choices, strict=True):
-            if choice.kept.shape[-1] < site.width or choice.linear.shape[-1]:
-                now = write(network, now, site, choice)
+        for site, choice in self.folded(choices):
+            now = write(network, now, site, choice)
         return now, choices
+
+    def folded(self, choices: list[Choice]) -> list[tuple[Site, Choice]]:
+        """The sites that become something else, with what they keep."""
+        every = zip(self.problems.sites, self.problems.problems, choices, strict=True)
+        return [
+            (site, own)
+            for site, problem, own in every
+            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
+        ]
 
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         now, choices = self.write(params, plan)
-        flat = {path: pytree.on_device(x, x.dtype) for path, x in now.flat.items()}
-        return pytree.unflatten(flat, like=params), self.told(choices)
+        return finished(now.flat, params), self.told(choices)
 
     def told(self, choices: list[Choice]) -> dict[str, SiteChange]:
         """What became of every site."""
         return {
             site.name: SiteChange(
-                site.width,
+                problem.width,
                 own.kept[0] if len(own.kept) == 1 else own.kept,
                 own.linear.shape[-1],
                 False,
-                own.basis is not None and own.kept.shape[-1] < site.width,
+                own.basis is not None and own.kept.shape[-1] < problem.width,
             )
-            for site, own in zip(self.problems.sites, choices, strict=True)
+            for site, problem, own in zip(
+                self.problems.sites, self.problems.problems, choices, strict=True
+            )
         }
 
     def errors(self, sizes: Any) -> Array:

@@ -1,5 +1,7 @@
 """Proportional lumping: units that are multiples of one another become one, on all inputs.
 
+Chains of dense layers are lumped here, all other networks in :mod:`linjax.fold.lump_sites`.
+
 For a positively homogeneous activation, σ(ρ z) = ρ σ(z) for ρ > 0, units whose incoming
 weights and bias are proportional compute proportional activations: one of them can stand
 for all, its outgoing weights being the weighted sum (Ressi, Romanello, Piazza & Rossi,
@@ -19,6 +21,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
+from linjax.fold.lump_sites import Lumped, lump_sites
 from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
@@ -41,7 +44,8 @@ class LumpReport(NamedTuple):
       units: per site the number of units before.
       kept: per site the number of units after.
       error: ``(q,)`` how much each output of the chain can change, at most, for inputs of
-        magnitude at most ``radius``; rounding apart.
+        magnitude at most ``radius``; rounding apart. For networks of other layers one number,
+        infinite with a tolerance.
     """
 
     units: tuple[int, ...]
@@ -63,8 +67,13 @@ def lump(
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
     ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
-    coarsest partition, channels of convolutions before dense layers. Units without incoming
-    weights move into the next bias.
+    coarsest partition. Units of dense layers without incoming weights move into the next bias.
+
+    Coordinates of all other sites (channels of convolutions, the width of a residual stage,
+    attention's values) are joined, too, if they are multiples of one another in all that makes
+    them, batch norms included, and everything up to their readers keeps proportions: sums,
+    pooling, activations with two slopes. Behind anything else that acts coordinate by coordinate
+    (GELU, gates, depthwise convolutions) only equal ones are, down to every scale on their way.
 
     **What rounding may change.** With ε of the kernels' dtype and δ = min(4 ε, 2⁻¹⁰), each weight
     of a unit has to be ρ times its counterpart to a relative δ, its bias to δ times the length
@@ -112,6 +121,11 @@ def lump(
     _at_least_zero(tolerance)
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
     flat = pytree.flatten(params)
+    if isinstance(net, Net) and not net.chained:
+        net.check(params)
+        sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
+        lumped = pytree.unflatten(sites.flat, like=params)
+        return _better(params, lumped, [_of_sites(sites, tolerance)], details)
     pytree.check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(net.graph, found, flat)
@@ -131,12 +145,21 @@ def lump(
         reports.append(report._replace(units=units))
         return lumped
 
-    before = count(params)
     lumped, _ = transform(params, net.graph, rewrite)
-    if count(lumped) >= before:
-        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=2)
+    return _better(params, lumped, reports, details)
+
+
+def _better(params: Any, lumped: Any, reports: list[LumpReport], details: bool) -> Any:
+    """The lumped parameters, or with a warning the original ones if nothing went."""
+    if count(lumped) >= count(params):
+        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=3)
         lumped = params
+        reports = [own._replace(kept=own.units) for own in reports]
     return (lumped, tuple(reports)) if details else lumped
+
+
+def _of_sites(sites: Lumped, tolerance: float) -> LumpReport:
+    return LumpReport(sites.units, sites.kept, np.asarray([np.inf if tolerance else 0.0]))
 
 
 def lump_layers(

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.borders import border
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
@@ -51,18 +52,18 @@ def _problem(
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]
+    own = [_bordered(p, _border(network, site, k)) for k, p in enumerate(points)]
     joined = [
-        _joined([points[j] for j in range(len(points)) if groups[j] == g])
-        for g in sorted(set(groups))
+        _joined([own[j] for j in range(len(own)) if groups[j] == g]) for g in sorted(set(groups))
     ]
     kind: Any = {Form.STRAIGHT: "straight", Form.PAIRED: "aligned"}.get(site.form, "bent")
     problem = Problem(
         name=site.name,
-        width=site.width,
+        width=points[0].metric.shape[-1],
         repeats=int(np.prod([network.layout.traced[d] for d in site.beside], dtype=int)),
         kind="aligned" if site.fixed else kind,
         points=tuple(joined),
-        sources=site.linear,
+        sources=points[0].mean.shape[-1] > points[0].metric.shape[-1],
         least=1,
     )
     index = groups if site.form is not Form.PAIRED else (0,) * len(site.points)
@@ -82,6 +83,32 @@ def _grouped(network: Network, site: Site) -> tuple[int, ...]:
             of_leaf[reader.leaf] = at
     names = {g: n for n, g in enumerate(dict.fromkeys(group))}
     return tuple(names[g] for g in group)
+
+
+def _border(network: Network, site: Site, point: int) -> float:
+    """Share of what is read at a point that is padding, on average over its readers."""
+    makers = network.layout.makers
+    readers = [r for r in site.readers if r.leaf is not None]
+    found = [
+        border(network, r)
+        for r in readers
+        if getattr(makers[r.op].inputs[r.data], "id", None) == site.points[point]
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _bordered(point: PointMoments, share: float) -> PointMoments:
+    """Moments of what is read where that is zero in some share of the reads."""
+    if not 0 < share < 1:
+        return point
+    count = point.count / (1 - share)
+    between = point.mean[..., :, None] * point.mean[..., None, :]
+    return point._replace(
+        count=count,
+        mean=(1 - share) * point.mean,
+        scatter=point.scatter + (share * point.count)[:, None, None, None] * between,
+        places=point.places / (1 - share),
+    )
 
 
 def _joined(points: list[PointMoments]) -> Point:
@@ -106,10 +133,15 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
     terms = terms_of(stats.network, index, {}, of)
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
-    curves = []
+    curves = []  # repeats that have linear coordinates already would keep unlike numbers of them
     for ridge in ridges(found.problems):
         rooms = tuple(
-            room(p._replace(multiple=round_to), surface(p, ridge)) for p in found.problems
+            room(
+                p._replace(multiple=round_to),
+                surface(p, ridge),
+                fixed=site.linear and not p.sources and p.repeats > 1,
+            )
+            for site, p in zip(found.sites, found.problems, strict=True)
         )
         prices = Prices(rooms, (), terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))

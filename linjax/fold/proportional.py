@@ -5,7 +5,7 @@ A large bias, or one large weight, says nothing about the others: two units ``(1
 weight is compared with its counterpart, and the bias with the weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,6 +30,13 @@ class Classes(NamedTuple):
 
     leader: Array
     ratio: Array
+
+
+class Made(NamedTuple):
+    """Units ``z = v W + c``: ``(p, m)`` weights and ``(s, m)`` shifts, added one after another."""
+
+    kernel: Array
+    shift: Array
 
 
 def rounding(dtype: DTypeLike) -> float:
@@ -89,6 +96,46 @@ def multiples(
     return proportional_classes(
         columns, kind, max(2 * relative, tolerance) + 2 * float(gap.max(initial=0.0)), same
     )
+
+
+def in_proportion(
+    parts: Sequence[Made], kind: Array, relative: float, tolerance: float = 0.0
+) -> Classes:
+    """Partitions units into multiples in all of their kernels and shifts, see :func:`multiples`.
+
+    Args:
+      parts: what makes the units; those of all parts have the same ratio.
+      kind: ``(m,)`` integers; only units of one kind are ever joined.
+      relative: as there.
+      tolerance: as there.
+
+    Returns:
+      The classes; the representative of a unit that is zero everywhere is −1, its ratio one.
+    """
+    kernel = np.concatenate([part.kernel for part in parts])
+    shifts = [(row, np.linalg.norm(p.kernel, axis=0)) for p in parts for row in p.shift]
+    rows = np.concatenate([kernel, *(part.shift for part in parts)])
+    leader, ratio = np.arange(len(kind)), np.ones(len(kind))
+    zero, live = ~rows.any(axis=0), np.flatnonzero(kernel.any(axis=0))
+    leader[zero] = -1
+    if len(live):
+        own = kind[live]
+        for row, _ in shifts:
+            own = multiples(kernel[:, live], row[live], own, relative, tolerance).leader
+        leader[live] = live[own]
+    size = np.linalg.norm(rows, axis=0)
+    np.divide(size, size[leader], out=ratio, where=~zero)
+    apart = np.abs(rows - ratio * rows[:, leader])
+    same = apart[: len(kernel)] <= relative * np.abs(kernel)
+    close = np.linalg.norm(apart, axis=0) <= tolerance * np.linalg.norm(kernel, axis=0)
+    fits = same.all(axis=0)
+    for (row, length), off in zip(shifts, apart[len(kernel) :], strict=True):
+        large = np.abs(row)
+        allowed = relative * np.minimum(large, length)
+        fits &= off <= allowed + np.minimum(FLOAT64 * large, 16 * relative * length)
+    alone = ~zero & ~(fits | (close & (tolerance > 0)))
+    leader = np.where(alone, np.arange(len(kind)), leader)
+    return Classes(leader, np.where(alone | zero, 1.0, ratio))
 
 
 def proportional_classes(

@@ -1,5 +1,6 @@
 """Writing a site's fold into the leaves: what makes it, what lies on its way, what reads it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,8 +8,10 @@ import numpy as np
 
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
+from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.fold.engine.choose import Choice
+from linjax.graph import pytree
 
 Array = np.ndarray
 
@@ -29,8 +32,22 @@ class Written(NamedTuple):
 
 def begun(network: Network, flat: dict[Any, Array]) -> Written:
     """A network none of whose sites has been folded."""
-    host = {path: np.asarray(leaf) for path, leaf in flat.items()}
-    return Written(host, dict(network.layout.traced), {})
+    host = {
+        path: np.asarray(leaf) if pytree.is_floating(str(leaf.dtype)) else leaf
+        for path, leaf in flat.items()
+    }
+    sizes = read_sizes(network, flat)
+    return Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {})
+
+
+def finished(flat: Mapping[Any, Array], params: Any) -> Any:
+    """Returns leaves as a pytree on the device, without those that have no entries left."""
+    kept = {
+        path: pytree.on_device(x, x.dtype) if isinstance(x, np.ndarray) else x
+        for path, x in flat.items()
+        if np.size(x)
+    }
+    return pytree.unflatten(kept, like=params)
 
 
 def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
@@ -40,6 +57,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     readers = {reader.leaf for reader in site.readers}
     makers = {maker.leaf for maker in site.makers}
     offset = list(choice.offset)
+    bent, straight = _split(network, now, site, choice)
     if r:
         offset = _with_shifts(network, site, choice, shifts)
         for leaf in makers:
@@ -48,27 +66,54 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
                 network, now, site, leaf, kernel, _mixing(site, choice.linear)
             )
     for leaf, spans in enumerate(network.layout.leaves):
-        path = network.paths[leaf]
-        if path not in flat or not any(site.dim in s.dims() for s in spans):
+        path, linear = network.paths[leaf], network.extra(leaf, "linear")
+        if not any(site.dim in s.dims() for s in spans):
             continue
         if site.dim in network.layout.values[network.ref(leaf)].read and leaf in readers:
             point = _point(network, site, leaf)
             decode = choice.decode[point]
-            _shift_reader(network, now, site, leaf, offset[point], flat, shifts)
+            if path in flat:
+                _shift_reader(network, now, site, leaf, offset[point], flat, shifts)
             change = _mixing(site, np.swapaxes(decode, -1, -2))
         elif choice.basis is not None:
             change = _mixing(site, choice.basis)
         else:
-            change = taking(choice.kept, len(site.beside))
-        flat[path] = _along(network, now, site, leaf, flat[path], change)
-        linear = network.extra(leaf, "linear")
+            change = taking(bent.kept, len(site.beside))
+        if path in flat:
+            flat[path] = _along(network, now, site, leaf, flat[path], change)
         if linear in flat and leaf in readers:
             flat[linear] = _along(network, now, site, leaf, flat[linear], change)
-    _constants(network, now, site, choice, flat)
+        elif linear in flat and leaf in makers and straight is not None:
+            change = taking(straight, len(site.beside))
+            flat[linear] = _along(network, now, site, leaf, flat[linear], change)
+    _constants(network, now, site, bent, flat)
     for op, shift in shifts.items():
-        shifts[op] = _narrowed(network, now, site, op, shift, choice)
+        shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, bent)
+    for leaf in makers:
+        bias = network.extra(leaf, "bias")
+        if bias in flat:
+            flat[bias] = _narrowed(network, now, site, leaf, flat[bias], bent)
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
     return Written(flat, {**now.sizes, site.dim: width}, shifts)
+
+
+def _split(
+    network: Network, now: Written, site: Site, choice: Choice
+) -> tuple[Choice, Array | None]:
+    """What is kept of coordinates with everything on their way, and of linear ones there are.
+
+    None of the latter where the site has none yet.
+    """
+    for maker in site.makers:
+        extra = None if maker.leaf is None else now.flat.get(network.extra(maker.leaf, "linear"))
+        if extra is None or not site.linear:
+            continue
+        spans = network.layout.leaves[maker.leaf]
+        at = next(n for n, s in enumerate(spans) if s.dim == site.dim)
+        first = now.sizes[site.dim] - np.shape(extra)[at]
+        bent = choice.kept[0] < first
+        return choice._replace(kept=choice.kept[:, bent]), choice.kept[:, ~bent] - first
+    return choice, None
 
 
 def _along(
@@ -172,12 +217,8 @@ def shifted(
 
     kernel = kernel.astype(np.float64)
     change = _along(network, now, site, leaf, kernel, times) - kernel
-    held = network.layout.values[network.ref(leaf)]
-    summed = [
-        n for n, s in enumerate(held.spans)
-        if held.read & set(s.dims()) or not any(d in network.layout.marks for d in s.dims())
-    ]  # fmt: skip
-    return change.sum(axis=tuple(summed))
+    made = network.bias_axes(leaf)
+    return change.sum(axis=tuple(n for n in range(change.ndim) if n not in made))
 
 
 def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array) -> None:
@@ -194,19 +235,16 @@ def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array
 
 
 def _narrowed(
-    network: Network, now: Written, site: Site, op: int, shift: Array, choice: Choice
+    network: Network, now: Written, site: Site, leaf: int, shift: Array, choice: Choice
 ) -> Array:
-    """A shift of a product's result when what it makes is folded."""
-    leaf = network.kernels[op].leaf
-    held = network.layout.values[network.ref(leaf)]
-    spans = tuple(
-        s for s in held.spans
-        if not held.read & set(s.dims()) and any(d in network.layout.marks for d in s.dims())
-    )  # fmt: skip
+    """What is added to the result of a product with a kernel, when what it makes is folded."""
+    spans = tuple(network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
     if not any(site.dim in s.dims() for s in spans):
         return shift
     change = (
-        taking(choice.kept, len(site.beside)) if choice.basis is None else _mixing(site, choice.basis)
+        taking(choice.kept, len(site.beside))
+        if choice.basis is None
+        else _mixing(site, choice.basis)
     )
     return transform(shift, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
 

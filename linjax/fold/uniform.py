@@ -12,7 +12,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import keeping
 from linjax.fold.engine.cost import State
 from linjax.fold.landscape import Landscape, landscape
-from linjax.fold.rewrite import begun, write
+from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
 from linjax.graph import pytree
 
@@ -26,7 +26,7 @@ def means(known: Landscape, flat: pytree.Flat, index: int) -> Array:
     """Mean of a site's coordinates where they are read: ``(n, m)``."""
     del flat
     moments = known.problems.problems[index].points[0].moments
-    width = known.problems.sites[index].width
+    width = known.problems.problems[index].width
     return np.average(moments.mean, axis=0, weights=moments.count)[:, :width]
 
 
@@ -42,7 +42,7 @@ def energies(known: Landscape, flat: pytree.Flat, index: int) -> Array:
     moments = problem.points[0].moments
     weights = moments.count / moments.count.sum()
     seen = np.einsum("fnii->fni", moments.covariance) + moments.mean**2
-    return np.tensordot(weights, seen, 1)[:, : site.width] * _squares(
+    return np.tensordot(weights, seen, 1)[:, : problem.width] * _squares(
         known, flat, site, site.readers
     )
 
@@ -68,7 +68,7 @@ def pruned(params: Any, stats: Stats, rule: Size, score: Score, refit: bool) -> 
     """
     known = landscape(params, stats)
     prices = known.of(rule)[0].prices
-    widths = [site.width for site in known.problems.sites]
+    widths = [problem.width for problem in known.problems.problems]
 
     def state(share: float) -> State:
         units = tuple(max(1, round(share * width)) for width in widths)
@@ -89,9 +89,9 @@ def removed(params: Any, stats: Stats, fraction: float, scope: str) -> Any:
     """Removes the share of all coordinates that are above zero least often."""
     known = landscape(params, stats)
     rates = [own[0].active.sum(0) / max(own[0].count.sum(), 1e-30) for own in stats.points]
-    sites = known.problems.sites
+    widths = [problem.width for problem in known.problems.problems]
     if scope == "layer":
-        units = tuple(max(1, s.width - round(fraction * s.width)) for s in sites)
+        units = tuple(max(1, w - round(fraction * w)) for w in widths)
     else:
         pooled = np.sort(np.concatenate([r.ravel() for r in rates]))
         limit = pooled[min(round(fraction * len(pooled)), len(pooled) - 1)]
@@ -106,7 +106,7 @@ def _narrowed(
     now = begun(known.stats.network, flat)
     both = zip(known.problems.sites, known.problems.problems, known.problems.points, strict=True)
     for index, (site, problem, points) in enumerate(both):
-        if units[index] >= site.width:
+        if units[index] >= problem.width:
             continue
         order = np.argsort(-score(known, flat, index), axis=-1, kind="stable")
         kept = np.sort(order[:, : units[index]], axis=-1)
@@ -114,5 +114,4 @@ def _narrowed(
         decode = tuple(choice.decode[p] for p in points)
         offset = tuple(choice.offset[p] for p in points)
         now = write(known.stats.network, now, site, choice._replace(decode=decode, offset=offset))
-    device = {path: pytree.on_device(x, x.dtype) for path, x in now.flat.items()}
-    return pytree.unflatten(device, like=params)
+    return finished(now.flat, params)

@@ -9,12 +9,8 @@ from flax import nnx
 
 from linjax.errors import LinjaxError
 from linjax.graph import pytree
-from linjax.graph.apart import apart as taken_apart
-from linjax.graph.divided import Divided
-from linjax.graph.flow import all_flows
 from linjax.graph.maps import Path
 from linjax.graph.net import Net, trace
-from linjax.graph.unroll import unroll as unrolled
 
 COLLECTIONS: dict[str, type[nnx.Variable]] = {
     "params": nnx.Param,
@@ -49,8 +45,6 @@ def from_nnx(
     model: nnx.Module,
     *inputs: Any,
     method: str | Callable[..., Any] = "__call__",
-    unroll: bool = False,
-    apart: bool = False,
 ) -> tuple[Net, Any]:
     """Traces an NNX module, in inference mode, and takes its parameters out.
 
@@ -62,9 +56,6 @@ def from_nnx(
       model: the module; it is not changed.
       *inputs: example inputs, arrays or ``jax.ShapeDtypeStruct``.
       method: what to trace: a method's name, or a function of the module and the inputs.
-      unroll: whether to unroll scanned layers, as :func:`linjax.unroll` does.
-      apart: whether to give kernels that read concatenated features in parts, as
-        :func:`linjax.apart` does.
 
     Returns:
       The traced network and its parameters, the module's pure dict: what :func:`collect`,
@@ -72,7 +63,6 @@ def from_nnx(
 
     Raises:
       LinjaxError: if model is not an NNX module, or has no such method.
-      StructureError: if there is nothing to unroll, or to take apart.
 
     Example:
       >>> import jax.numpy as jnp, linjax
@@ -94,12 +84,7 @@ def from_nnx(
     graphdef, state = nnx.split(model)
     kinds = {tuple(map(str, path)): type(v) for path, v in nnx.to_flat_state(state)}
     params = nnx.to_pure_dict(state)
-    function: Any = Inference(graphdef, called, kinds)
-    if unroll:
-        function, params = unrolled(function, params, *inputs)
-    if apart:
-        function, params = taken_apart(function, params, *inputs)
-    return trace(function, params, *inputs), params
+    return trace(Inference(graphdef, called, kinds), params, *inputs), params
 
 
 class FoldedModule(nnx.Module):
@@ -149,24 +134,16 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
       >>> module(x).tolist()
       [[3.0, 3.0]]
     """
-    flat = pytree.flatten(params)
-    pytree.check_leaves(net.graph, flat)
-    all_flows(net.graph, flat)
+    net.check(params)
     return FoldedModule(net, params)
 
 
 def _kinds(net: Net) -> Callable[[Path, Any], type[nnx.Variable]]:
     """Says of which type the variable at a path is."""
-    function, split = net.apply_fn, list[Divided]()
-    while isinstance(function, Divided):
-        split.append(function)
-        function = function.apply_fn
-    known = function.kinds if isinstance(function, Inference) else {}
+    known = net.apply_fn.kinds if isinstance(net.apply_fn, Inference) else {}
     linen = any(leaf.path[0] == "params" for leaf in net.graph.leaves)
 
     def kind(path: Path, leaf: Any) -> type[nnx.Variable]:
-        for parts in split:
-            path = parts.original(path)
         if path in known:
             return known[path]
         if linen and path[0] in COLLECTIONS:

@@ -8,18 +8,14 @@ from typing import NamedTuple
 
 import jax
 
-from linjax.graph import cuts, dense, linking, pieces
-from linjax.graph import heads as head_sites
-from linjax.graph.channels import convolutions
-from linjax.graph.channels import sites as channel_sites
-from linjax.graph.channels.grow import Product
-from linjax.graph.channels.sites import Channels
+from linjax.graph import cuts, dense, linking
 from linjax.graph.dots import Dot, find_dots
 from linjax.graph.ground import Ground
 from linjax.graph.grow import Interior
 from linjax.graph.maps import Affine, Path
 from linjax.graph.program import Program
-from linjax.graph.structure import Graph, HeadSite, Leaf, Refusal
+from linjax.graph.scaling import Behind, Context
+from linjax.graph.structure import Graph, Leaf
 from linjax.graph.views import find_views
 
 
@@ -35,10 +31,8 @@ class Analysis(NamedTuple):
     graph: Graph
     dots: dict[str, Dot]
     interiors: dict[str, Interior]
-    scaled: dict[str, convolutions.Behind]
+    scaled: dict[str, Behind]
     joins: frozenset[int]
-    channels: Channels
-    heads: dict[str, tuple[HeadSite, head_sites.Inside]]
 
 
 def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
@@ -46,7 +40,6 @@ def analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
 
     A kernel for several maps is cut where these fold as one gated layer; else it stays whole.
     """
-    program = pieces.taken_apart(program)
     whole: dict[Path, str] = {}
     while True:
         with jax.ensure_compile_time_eval():  # activations are measured, also under a user's jit
@@ -81,44 +74,21 @@ def _apart(found: Analysis) -> dict[Path, str]:
 
 def _analyse(program: Program, leaves: tuple[Leaf, ...]) -> Analysis:
     views = find_views(program)
-    context = convolutions.Context.of(program, views, leaves)
-    dots, convs, refusals = find_dots(context)
-    ground = Ground.of(context, dots, sums=not convs)
+    context = Context.of(program, views, leaves)
+    dots, refusals = find_dots(context)
+    ground = Ground.of(context, dots)
     affines = tuple(
         _affine(name, dot, ground.biases[name][0], leaves)._replace(part=program.part(dot.leaf))
         for name, dot in dots.items()
     )
-    sites, interiors, refused = dense.find_sites(ground, affines, leaves, bool(convs))
-    refusals += refused
+    sites, interiors, refused = dense.find_sites(ground, affines, leaves)
     scaled = {name: found for name, found in ground.behind.items() if name in sites}
     affines = tuple(
         a._replace(scaling=scaled[a.name].scaling) if a.name in scaled else a for a in affines
     )
     chains = linking.link(program, dots, sites)
-    gated = {name for s in sites.values() if s.mates for name in s.maps}
-    products = {
-        dot.at: (name, Product(dot.operand, dot.contract))
-        for name, dot in dots.items()
-        if name not in gated
-    }
-    found = channel_sites.find(context, convs, products)
-    refusals += found.refusals
-    folding = {name for chain in chains for name in chain.maps}
-    folding |= {reading.consumer for site in found.sites for reading in site.readings}
-    taken = frozenset(dot.leaf for name, dot in dots.items() if name in folding)
-    named = frozenset((*dots, *(refusal.name for refusal in refusals)))
-    heads = head_sites.find(context, taken, named)
-    own = {name for site, _ in heads.values() for name in (site.name, site.out)}
-    left = tuple(refusal for refusal in refusals if refusal.name not in own)
-    if convs:
-        reason = "attention's values, in a network with convolutions"
-        left += tuple(Refusal(name, reason) for name in heads)
-        heads = {}
-    sites_of = tuple(site for site, _ in heads.values())
-    graph = Graph(affines, chains, left, leaves, found.convolutions, found.sites, sites_of)
-    return Analysis(
-        program, leaves, graph, dots, interiors, scaled, ground.joins, found.channels, heads
-    )
+    graph = Graph(affines, chains, (*refusals, *refused), leaves)
+    return Analysis(program, leaves, graph, dots, interiors, scaled, ground.joins)
 
 
 def _affine(name: str, dot: Dot, bias: int | None, leaves: tuple[Leaf, ...]) -> Affine:

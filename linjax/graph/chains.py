@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from linjax.graph.channels.kernels import slope_and_offset
 from linjax.graph.flow import Flow, Known, entry, flows
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.maps import Activation, Affine, Path
 from linjax.graph.normal import normalise
 from linjax.graph.parts import Parts, parts_of, units_of
 from linjax.graph.pytree import Flat, on_device, on_host
+from linjax.graph.scaling import slope_and_offset
 from linjax.graph.structure import Chain, Graph, Site
 
 

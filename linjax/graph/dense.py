@@ -10,7 +10,6 @@ from linjax.graph import activation, gates
 from linjax.graph.dots import Refused
 from linjax.graph.ground import Ground
 from linjax.graph.grow import Grown, Interior, Met, grow
-from linjax.graph.linking import one_gated
 from linjax.graph.maps import Affine
 from linjax.graph.structure import Leaf, Refusal, Site
 from linjax.graph.views import unit_axes
@@ -24,13 +23,8 @@ class Found(NamedTuple):
     refusals: list[Refusal]
 
 
-def find_sites(
-    ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, ...], mixed: bool
-) -> Found:
-    """Grows a site from every affine map, or says why there is none.
-
-    In a network that has convolutions, too (``mixed``), chains don't branch.
-    """
+def find_sites(ground: Ground, affines: tuple[Affine, ...], leaves: tuple[Leaf, ...]) -> Found:
+    """Grows a site from every affine map, or says why there is none."""
     result = Found({}, {}, [])
     mated = {name for others in ground.terms.values() for name in others}
     for affine in affines:
@@ -49,16 +43,6 @@ def find_sites(
                 continue
             result.sites[site.name], result.interiors[site.name] = site, interior
             mated.update(group)
-    for name in [s.name for s in result.sites.values() if len(s.consumers) > 1]:
-        consumers = result.sites[name].consumers
-        onward = [c for c in consumers if c in result.sites or c in mated]
-        if mixed and onward and not one_gated(result.sites, consumers):
-            reason = (
-                f"read by several affine maps, of which {onward[0]} has units itself, in a network "
-                "with convolutions"
-            )
-            result.refusals.append(Refusal(name, reason))
-            del result.sites[name], result.interiors[name]
     return result
 
 

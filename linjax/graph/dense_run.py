@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from linjax.graph import primitives, reads
+from linjax.graph import primitives
 from linjax.graph.analysis import Analysis, Dot
-from linjax.graph.channels.stream import ChannelRun
 from linjax.graph.flow import Flow, all_flows
 from linjax.graph.maps import Part, Path
 from linjax.graph.parts import Parts, parts_of, units_of
@@ -54,16 +53,14 @@ class DenseRun:
     Attributes:
       taps: what passes each site.
       results: affine maps' results (samples, outputs), by name.
-      reads: what every affine map reads.
     """
 
     def __init__(
-        self, analysis: Analysis, flat: Flat, env: dict[int, Array], probes: dict[str, Array],
-        channels: ChannelRun,
-    ) -> None:  # fmt: skip
+        self, analysis: Analysis, flat: Flat, env: dict[int, Array], probes: dict[str, Array]
+    ) -> None:
         program, graph = analysis.program, analysis.graph
         self.program, self.analysis, self.flat, self.probes = program, analysis, flat, probes
-        self.env, self.channels = env, channels
+        self.env = env
         self.parts: dict[str, Parts] = {}
         self.flow: dict[str, Flow] = {}
         known = all_flows(graph, flat)
@@ -87,7 +84,6 @@ class DenseRun:
         self.streams: dict[int, _Stream] = {}
         self.taps: dict[str, Tap] = {}
         self.results: dict[str, Array] = {}
-        self.reads: dict[str, reads.Read] = {}
         self.shared: dict[Path, Array] = {}
         self.scaled = analysis.scaled
         self.merged = {
@@ -127,13 +123,12 @@ class DenseRun:
     def _affine(self, name: str, op: Op) -> None:
         """Computes units, linear units and residual path of an affine map."""
         dot, part = self.analysis.dots[name], self.parts[name]
-        source = self._features(dot, name)
+        source = self._features(dot)
         # main features and residual path, with the feature axis last
         main, carried = (None if f is None else jnp.moveaxis(f, dot.contract, -1) for f in source)
         out = op.outputs[0]
         inside = name in self.analysis.interiors
         both = main if carried is None else jnp.concatenate([main, carried], axis=-1)
-        self.reads[name] = reads.dense(both)
         product = _product(op, self.program, dot)
 
         def native(value: Array) -> Array:
@@ -248,11 +243,10 @@ class DenseRun:
         op = self.program.ops[self.analysis.dots[name].at]
         return self.program.avals[op.outputs[0].id].dtype
 
-    def _features(self, dot: Dot, reader: str) -> tuple[Array, Array | None]:
+    def _features(self, dot: Dot) -> tuple[Array, Array | None]:
         """Returns main features and residual path that an affine map reads."""
         if not isinstance(dot.operand, Ref) or dot.operand.id not in self.streams:
-            channels = self.channels.features(dot.operand, dot.contract, reader)
-            return self._read(dot.operand) if channels is None else channels, None
+            return self._read(dot.operand), None
         stream, name = self.streams[dot.operand.id], self.owner[dot.operand.id]
         if stream.units is not None:
             post = jnp.moveaxis(stream.units, dot.contract, -1)

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from linjax.graph.channels import convolutions
 from linjax.graph.maps import Path, join
 from linjax.graph.program import Op, Operand, Program, Ref
+from linjax.graph.scaling import Context
 from linjax.graph.structure import Leaf, Refusal
 from linjax.graph.views import Views, operand_id
 
@@ -27,23 +27,14 @@ class Dot(NamedTuple):
     axis: int
 
 
-def find_dots(
-    context: convolutions.Context,
-) -> tuple[dict[str, Dot], dict[str, convolutions.ConvOp], list[Refusal]]:
-    """Finds affine maps' products and convolutions, and refuses what isn't simply one."""
+def find_dots(context: Context) -> tuple[dict[str, Dot], list[Refusal]]:
+    """Finds affine maps' products, and refuses what isn't simply one."""
     program, views, leaves = context.program, context.views, context.leaves
     found: list[Dot] = []
-    convs: list[convolutions.ConvOp] = []
     refused: list[tuple[Path, str]] = []
     for index, op in enumerate(program.ops):
         sides = [s for s, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id in views.leaf]
-        if op.name == convolutions.PRIMITIVE and sides == [1]:
-            try:
-                convs.append(convolutions.read(context, index, op))
-            except convolutions.Unfit as refusal:
-                refused.append((leaves[views.of(op.inputs[1])].path, str(refusal)))
-            continue
-        if op.name in (convolutions.PRIMITIVE, "dot_general"):
+        if op.name == "dot_general":
             lost = [
                 views.rounded[operand_id(o)] for o in op.inputs if operand_id(o) in views.rounded
             ]
@@ -54,7 +45,7 @@ def find_dots(
             for side in sides:
                 leaf = leaves[views.of(op.inputs[side])]
                 if op.name in ("scan", "while", "cond", "shard_map"):
-                    refused.append((leaf.path, _unsupported(op.name)))
+                    refused.append((leaf.path, f"stands inside {op.name}"))
             continue
         derived = [o for o in op.inputs if isinstance(o, Ref) and o.id in views.derived]
         if not sides:
@@ -65,17 +56,15 @@ def find_dots(
             found.append(_dot(program, views, leaves, index, op, sides, len(derived)))
         except Refused as refusal:
             refused.append((leaves[views.of(op.inputs[sides[0]])].path, str(refusal)))
-    used = [*(dot.leaf for dot in found), *(conv.leaf for conv in convs)]
-    known = [leaves[leaf].path for leaf in used]
+    known = [leaves[dot.leaf].path for dot in found]
     names = _names(known + [path for path, _ in refused])
-    for i, part in enumerate(program.part(leaf) for leaf in used):
+    for i, part in enumerate(program.part(dot.leaf) for dot in found):
         names[i] += f"[{part.number}]" if part.of > 1 else ""
     refusals = [
         Refusal(name, reason)
         for name, (_, reason) in dict(zip(names[len(known) :], refused, strict=True)).items()
     ]
-    dots = dict(zip(names, found, strict=False))
-    return dots, dict(zip(names[len(found) :], convs, strict=False)), refusals
+    return dict(zip(names, found, strict=False)), refusals
 
 
 def _dot(
@@ -114,12 +103,6 @@ def _dot(
         layout=(axes[read], axes[1 - read]),
         axis=samples if side == 1 else 0,
     )
-
-
-def _unsupported(primitive: str) -> str:
-    if primitive == "scan":
-        return "its layers are scanned (one stacked kernel); linjax.unroll makes a kernel for each"
-    return f"stands inside {primitive}"
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import StructureError
-from linjax.graph.channels.shapes import check_scaling, incoming
 from linjax.graph.layers import Array
 from linjax.graph.maps import Affine, join
 from linjax.graph.parts import Parts, parts_of, units_of
 from linjax.graph.pytree import Flat
+from linjax.graph.scaling import check_scaling
 from linjax.graph.structure import Chain, Graph, Site
 
 
@@ -116,7 +116,7 @@ def entry(
     known, result = {} if known is None else known, []
     for name, trunk in zip(chain.firsts, graph.trunks(chain), strict=True):
         if trunk is None:
-            result.append((incoming(graph, flat).get(name, graph.affine(name).inputs), 0))
+            result.append((graph.affine(name).inputs, 0))
         else:
             end = flows(graph, trunk, flat, known)[0][-1]
             result.append((end.main, end.carried))

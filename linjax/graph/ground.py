@@ -4,10 +4,10 @@ import functools
 from typing import NamedTuple
 
 from linjax.graph import gates, primitives
-from linjax.graph.channels.convolutions import Behind, Context, look_behind
 from linjax.graph.dots import Dot
 from linjax.graph.maps import Part
 from linjax.graph.program import Op, Program, Ref
+from linjax.graph.scaling import Behind, Context, look_behind
 from linjax.graph.summed import Start, find_sums
 from linjax.graph.views import Views, unit_leaf
 
@@ -43,28 +43,29 @@ class Ground(NamedTuple):
     joins: frozenset[int]
 
     @classmethod
-    def of(cls, context: Context, dots: dict[str, Dot], sums: bool) -> "Ground":
-        """Looks up biases, readers and makers once, and sums of maps where these may fold."""
+    def of(cls, context: Context, dots: dict[str, Dot]) -> "Ground":
+        """Looks up biases, readers and makers once, and sums of maps."""
         program, views, readers = context.program, context.views, context.readers
         made = program.makers()
         biases = {name: _bias_of(context, dot) for name, dot in dots.items()}
-        behind = {name: _scaling(context, *biases[name][1:]) for name in dots}
-        behind = {name: found for name, found in behind.items() if found is not None}
+        starts = {name: (pre, axes[pre.id]) for name, (_, axes, pre) in biases.items()}
+        scaled = {name: look_behind(context, *start) for name, start in starts.items()}
+        behind = {name: found for name, found in scaled.items() if found is not None}
         for name, found in behind.items():
             leaf, axes, start = biases[name]
             axis = axes[start.id]
             values = {program.ops[index].outputs[0].id: axis for index in found.ops}
             biases[name] = leaf, axes | values, found.pre
         left = frozenset(n for n, dot in dots.items() if program.part(dot.leaf) != Part())
-        left |= behind.keys() if sums else dots.keys()
+        left |= behind.keys()
         follow = functools.partial(_bias, program, views, readers, Part())
         same = functools.partial(gates.same_value, made)
         biases, terms, joins = find_sums(program, dots, readers, biases, left, same, follow)
         rest = {name for others in terms.values() for name in others}
-        starts = {pre.id: name for name, (_, _, pre) in biases.items() if name not in rest}
+        names = {pre.id: name for name, (_, _, pre) in biases.items() if name not in rest}
         by_index = {dot.at: name for name, dot in dots.items()}
         return cls(
-            program, views, dots, by_index, readers, biases, made, starts, behind, terms, joins
+            program, views, dots, by_index, readers, biases, made, names, behind, terms, joins
         )
 
 
@@ -96,10 +97,3 @@ def _bias(
         value, axis = op.outputs[0], moved
         axes[value.id] = axis
     return None, {start.id: axes[start.id]}, start
-
-
-def _scaling(context: Context, axes: dict[int, int], start: Ref) -> Behind | None:
-    """The per-unit affine map behind a bias, if there is one."""
-    axis = axes[start.id]
-    found = look_behind(context, start, axis, context.program.shape(start)[axis])
-    return found if found.scaling is not None and found.bias is None else None

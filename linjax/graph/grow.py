@@ -128,18 +128,10 @@ def _reader(op: Op, program: Program, value: Ref, axis: int) -> str:
     """Says what reads an activation, with its units along an axis, and isn't understood."""
     if op.name == "concatenate":
         along = op.params["dimension"] == axis
-        return (
-            "its units are concatenated with other features: linjax.apart gives the kernel behind "
-            "them in parts"
-            if along
-            else "it is concatenated with other samples (concatenate)"
-        )
+        return f"it is concatenated with other {'features' if along else 'samples'} (concatenate)"
     cut = op.name in ("split", "slice", "dynamic_slice")
     if cut and program.shape(op.outputs[0])[axis] != program.shape(value)[axis]:
-        return (
-            f"its units are cut apart ({op.name}) and don't meet again one by one: linjax.apart "
-            "gives parts that don't overlap a kernel each, and these could fold"
-        )
+        return f"its units are cut apart ({op.name}) and don't meet again one by one"
     if op.name == "dot_general":
         return "it is multiplied with a kernel that can't be folded, or with another activation"
     if op.name in primitives.LAYOUT:

@@ -18,7 +18,7 @@ def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tupl
     fed = {
         c
         for site in sites.values()
-        if len(site.consumers) == 1 or one_gated(sites, site.consumers)
+        if len(site.consumers) == 1 or _one_gated(sites, site.consumers)
         for c in site.consumers
         if c not in sums
     }
@@ -33,7 +33,7 @@ def link(program: Program, dots: dict[str, Dot], sites: dict[str, Site]) -> tupl
                 break
             run.append(site)
             onward = tuple(name for name in site.consumers if name in sites)
-            layers.append(onward if one_gated(sites, site.consumers) else site.consumers)
+            layers.append(onward if _one_gated(sites, site.consumers) else site.consumers)
         whole = _is_input(program, dots[name].operand) and not run[0].terms
         source = "input" if whole else "hidden"
         chains.append(Chain(tuple(layers), tuple(run), source))
@@ -55,7 +55,7 @@ def _is_input(program: Program, operand: Operand) -> bool:
     return bool(program.inputs) and operand == program.inputs[0]
 
 
-def one_gated(sites: dict[str, Site], consumers: tuple[str, ...]) -> bool:
+def _one_gated(sites: dict[str, Site], consumers: tuple[str, ...]) -> bool:
     """Whether the readers of an activation are together one gated layer."""
     lead = next((name for name in consumers if name in sites), None)
     return lead is not None and {lead, *sites[lead].mates} == set(consumers)

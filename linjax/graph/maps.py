@@ -1,6 +1,5 @@
-"""Affine maps, convolutions and activations, with their parameters' places in the pytree."""
+"""Affine maps and activations, with their parameters' places in the pytree."""
 
-import math
 from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
@@ -146,50 +145,3 @@ class Affine(NamedTuple):
     def bias_path(self) -> Path:
         """Where this map's bias is, or would be put if a fold made one."""
         return self.extra("bias") if self.bias is None else self.bias
-
-
-class Convolution(NamedTuple):
-    """A convolution with its parameters' places in the pytree.
-
-    Attributes:
-      name: shortest readable name, unique in the network.
-      kernel: path of the kernel leaf.
-      bias: path of the bias leaf, None without one.
-      inputs: number of channels read.
-      outputs: number of channels made.
-      axes: axes of the kernel leaf that hold (space …, inputs, outputs).
-      window: extent of the kernel in space.
-      padded: whether it reads beyond the border of its input.
-      scaling: a per-channel affine map that follows it, None without one.
-      groups: number of equal runs of channels, each read for a run of its own of the outputs.
-    """
-
-    name: str
-    kernel: Path
-    bias: Path | None
-    inputs: int
-    outputs: int
-    axes: tuple[int, ...]
-    window: tuple[int, ...]
-    padded: bool
-    scaling: Scaling | None = None
-    groups: int = 1
-
-    def extra(self, kind: str) -> Path:
-        """Path of a leaf that folding adds beside the kernel: ``kernel_linear``."""
-        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
-
-    @property
-    def bias_path(self) -> Path:
-        """Where this convolution's bias is, or would be put if a fold made one."""
-        return self.extra("bias") if self.bias is None else self.bias
-
-    @property
-    def taps(self) -> int:
-        """Number of places that the kernel reads at a time."""
-        return math.prod(self.window)
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether each place of the result is made of one place of the input."""
-        return self.taps == 1 and not self.padded and self.groups == 1

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
-from linjax.dims.table import describe
 from linjax.dims.run import Outcome
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.sizes import read_sizes
+from linjax.dims.table import describe
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
+from linjax.graph.dense_run import Tap
+from linjax.graph.flow import all_flows
 from linjax.graph.pytree import Flat, is_floating
-from linjax.graph.reads import Read
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -67,7 +68,7 @@ class Net:
         original = pytree.is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
-        if self.chained or any(path[-1].endswith("_residual") for path in flat):
+        if self._chainwise(flat):
             return self.run(params, *inputs)[0]
         return self.execute(params, *inputs).outputs
 
@@ -78,8 +79,9 @@ class Net:
           StructureError: naming the first leaf that doesn't fit.
         """
         flat = pytree.flatten(params)
-        if self.chained:
+        if self._chainwise(flat):
             pytree.check_leaves(self.graph, flat)
+            all_flows(self.graph, flat)
         else:
             pytree.check_known(self.network, flat)
             read_sizes(self.network, flat)
@@ -93,6 +95,10 @@ class Net:
             if not made & own:
                 return False
         return bool(self.graph.chains)
+
+    def _chainwise(self, flat: Flat) -> bool:
+        """Whether a pytree is one that a fold of chains made: only these have residual paths."""
+        return self.chained or any(path[-1].endswith("_residual") for path in flat)
 
     def execute(
         self,
@@ -120,13 +126,10 @@ class Net:
     def network_for(self, flat: Flat, inputs: Any) -> Network:
         """The dimensions for inputs of these shapes and parameters of these dtypes.
 
-        Traced anew for each combination; sizes that aren't numbers yet run as traced.
+        Traced anew for each combination.
         """
         leaves = _dtypes(self.graph.leaves, flat)
         shapes = pytree.shapes_of(inputs)
-        sizes = [n for s in jax.tree.leaves(shapes) for n in s.shape]
-        if not all(isinstance(n, int) for n in sizes):
-            return self.network
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
         if key not in self._networks:
@@ -142,21 +145,15 @@ class Net:
         return self._networks[key]
 
     def run(
-        self,
-        params: Any,
-        *inputs: Any,
-        probes: dict[str, Array] | None = None,
-        through: bool = False,
-    ) -> tuple[Any, dict[str, Any], dict[str, Array]]:
-        """Runs the network and returns what passes every site, too.
+        self, params: Any, *inputs: Any, probes: dict[str, Array] | None = None
+    ) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
+        """Runs a network of dense chains and returns what passes every site, too.
 
         Args:
           params: original or folded parameters.
           *inputs: as for :meth:`apply`.
           probes: arrays (samples, outputs) to add to the affine maps' results by name,
             for derivatives by pre-activations.
-          through: whether taps of convolutions should hold pre-activations where they are
-            read, as they arrive without the activation.
 
         Returns:
           Outputs, a tap by site name, and affine results (samples, outputs) by name.
@@ -164,22 +161,7 @@ class Net:
         flat = pytree.flatten(params)
         pytree.check_leaves(self.graph, flat)
         found = self._analysis(flat, inputs)
-        return runner.execute(found, flat, jax.tree.leaves(inputs), probes, through)
-
-    def reads(self, params: Any, *inputs: Any) -> dict[str, Read]:
-        """Runs the network and returns what every affine map and convolution reads.
-
-        Args:
-          params: original or folded parameters.
-          *inputs: as for :meth:`apply`.
-
-        Returns:
-          What is read, by name, in the order of execution.
-        """
-        flat = pytree.flatten(params)
-        pytree.check_leaves(self.graph, flat)
-        found = self._analysis(flat, inputs)
-        return runner.look(found, flat, jax.tree.leaves(inputs))
+        return runner.execute(found, flat, jax.tree.leaves(inputs), probes)
 
     def flops(self, params: Any, *inputs: Any) -> float:
         """Returns the floating point operations of one call, as XLA counts them.
@@ -270,8 +252,7 @@ def _outline(network: Network) -> Any:
 
 def _same_sites(a: Graph, b: Graph) -> bool:
     def outline(graph: Graph) -> Any:
-        dense = [(c.layers, [s.consumers for s in c.sites]) for c in graph.chains]
-        return dense, [(site.name, site.readings) for site in graph.channels]
+        return [(c.layers, [s.consumers for s in c.sites]) for c in graph.chains]
 
     return outline(a) == outline(b)
 

@@ -5,7 +5,6 @@ inlined, operations that no output needs are dropped. Loops, branches and sharde
 regions stay as single opaque operations.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,40 +13,9 @@ import numpy as np
 
 from linjax.graph import compat
 from linjax.graph.maps import Part
+from linjax.program.flat import Const, Operand, Ref, callee, needed
 
-# Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
-# scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).
-_CONTROL = {
-    "length",
-    "num_carry",
-    "cond_jaxpr",
-    "body_jaxpr",
-    "branches",
-    "mesh",
-    "grid_mapping",
-    "fwd_jaxpr_thunk",
-}
-
-
-class Ref(NamedTuple):
-    """A value of the program, by number."""
-
-    id: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Const:
-    """A constant operand: a literal, or a value captured by the traced function."""
-
-    value: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the constant."""
-        return tuple(getattr(self.value, "shape", ()))
-
-
-Operand = Ref | Const
+__all__ = ["Const", "Cut", "Op", "Operand", "Program", "Ref", "callee", "needed", "record"]
 
 
 class Op(NamedTuple):
@@ -179,38 +147,3 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
         out_tree=jax.tree.structure(out_shape),
         cuts={},
     )
-
-
-def callee(eqn: Any) -> compat.ClosedJaxpr | None:
-    """Returns the jaxpr that an equation merely calls, None if it does anything else.
-
-    Recognised by what the equation holds, not by its name: names change between
-    versions of JAX, the signature of a plain call doesn't.
-    """
-    if _CONTROL & set(eqn.params):
-        return None
-    bodies = [v for v in eqn.params.values() if isinstance(v, compat.ClosedJaxpr | compat.Jaxpr)]
-    if len(bodies) != 1:
-        return None
-    body = bodies[0]
-    closed = compat.ClosedJaxpr(body, ()) if isinstance(body, compat.Jaxpr) else body
-    if closed.jaxpr.constvars and not closed.consts:
-        return None
-
-    def types(atoms: Any) -> list[Any]:
-        return [(atom.aval.shape, atom.aval.dtype) for atom in atoms]
-
-    same_in = types(closed.jaxpr.invars) == types(eqn.invars)
-    same_out = types(closed.jaxpr.outvars) == types(eqn.outvars)
-    return closed if same_in and same_out else None
-
-
-def needed(ops: list[Op], outputs: tuple[Operand, ...]) -> tuple[Op, ...]:
-    """Drops operations whose results nobody reads."""
-    wanted = {o.id for o in outputs if isinstance(o, Ref)}
-    kept: list[Op] = []
-    for op in reversed(ops):
-        if any(ref.id in wanted for ref in op.outputs):
-            kept.append(op)
-            wanted.update(o.id for o in op.inputs if isinstance(o, Ref))
-    return tuple(reversed(kept))

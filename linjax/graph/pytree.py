@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from linjax.errors import StructureError
 from linjax.dims.network import Network
 from linjax.dims.run import EXTRAS
+from linjax.errors import StructureError
 from linjax.graph.compat import key_name
 from linjax.graph.maps import Path, join
 from linjax.graph.structure import Graph, Leaf
@@ -96,7 +96,7 @@ def on_host(path: Path, leaf: Any) -> np.ndarray:
 
 def on_device(value: Any, dtype: DTypeLike) -> Any:
     """Puts an array on the device, cast on the host: there no new shape compiles a program."""
-    return jax.device_put(np.ascontiguousarray(value).astype(dtype))
+    return jax.device_put(np.asarray(value, order="C").astype(dtype))
 
 
 def same_structure(a: Any, b: Any) -> bool:
@@ -122,7 +122,7 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
       StructureError: naming the first leaf that is missing, unknown, or of a wrong dtype
         or, outside the foldable part, of a wrong shape.
     """
-    foldable = foldable_paths(graph) | channel_paths(graph) | head_paths(graph)
+    foldable = foldable_paths(graph)
     known = {leaf.path: leaf for leaf in graph.leaves}
     for leaf in graph.leaves:
         if leaf.path in flat:
@@ -140,30 +140,8 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
             raise StructureError(f"{join(path)}: not a parameter of this network (it has {near})")
 
 
-def channel_paths(graph: Graph) -> frozenset[Path]:
-    """Paths of the leaves of convolutions and their readers that folding may change."""
-    paths: set[Path] = set()
-    for conv in graph.convolutions:
-        paths |= {conv.kernel, conv.bias_path, conv.extra("linear"), conv.extra("linear_bias")}
-        if conv.scaling is not None:
-            paths.update(conv.scaling.leaves)
-    readers = {reading.consumer for site in graph.channels for reading in site.readings}
-    for affine in graph.affines:
-        if affine.name in readers:
-            paths |= {affine.kernel, affine.bias_path}
-    for site in graph.channels:
-        paths.update(leaf.path for leaf in site.unit_leaves)
-    return frozenset(paths)
-
-
-def head_paths(graph: Graph) -> frozenset[Path]:
-    """Paths of the leaves that lower ranks of attention's values narrow."""
-    paths = {path for site in graph.heads for path in (site.value, site.value_bias, site.kernel)}
-    return frozenset(path for path in paths if path is not None)
-
-
 def foldable_paths(graph: Graph) -> frozenset[Path]:
-    """Paths of the leaves that folding may narrow, remove or add, those of dense chains."""
+    """Paths of the leaves that folding may narrow, remove or add."""
     names = {name for chain in graph.chains for name in chain.maps}
     paths: set[Path] = set()
     for affine in graph.affines:

@@ -6,7 +6,7 @@ static data and a fold needs neither the network's function nor its class.
 
 from typing import NamedTuple
 
-from linjax.graph.maps import Activation, Affine, Convolution, Path
+from linjax.graph.maps import Activation, Affine, Path
 
 
 class Site(NamedTuple):
@@ -38,113 +38,6 @@ class Site(NamedTuple):
     def maps(self) -> tuple[str, ...]:
         """Names of all affine maps that its units are made by."""
         return (self.producer, *self.mates, *self.terms)
-
-
-class Member(NamedTuple):
-    """A run of channels among concatenated ones.
-
-    Attributes:
-      site: name of the site whose channels they are, empty where they can't fold.
-      width: their number in the traced network.
-    """
-
-    site: str
-    width: int
-
-
-class Reading(NamedTuple):
-    """An affine map or convolution that reads a site's channels.
-
-    Attributes:
-      consumer: its name.
-      outer: how often the channels occur, one place of an image after another, in front of
-        the channels' axis where that was flattened with others.
-      inner: likewise behind it.
-      members: all that is read, in order, where the channels are concatenated with others;
-        units of all come first, then linear channels of all.
-    """
-
-    consumer: str
-    outer: int = 1
-    inner: int = 1
-    members: tuple[Member, ...] = ()
-
-
-class UnitLeaf(NamedTuple):
-    """A parameter with one entry, or slice, a unit along an axis.
-
-    Attributes:
-      path: its path.
-      axis: the axis.
-      members: whose units, where the channels are concatenated with others.
-    """
-
-    path: Path
-    axis: int
-    members: tuple[Member, ...] = ()
-
-
-class ChannelSite(NamedTuple):
-    """What stands between a convolution and the maps that read its channels.
-
-    Attributes:
-      name: the producer's name.
-      producer: name of the convolution that computes the channels.
-      readings: the only readers.
-      width: number of channels in the traced network.
-      activation: the elementwise function that comes first.
-      steps: names of the channelwise operations behind it.
-      unit_leaves: parameters of a channelwise operation.
-      straight: whether channels without their activation could take the same way, all
-        operations behind being linear.
-      groups: number of equal runs of channels of which as many must stay each, where a
-        convolution with groups makes or reads them.
-    """
-
-    name: str
-    producer: str
-    readings: tuple[Reading, ...]
-    width: int
-    activation: Activation
-    steps: tuple[str, ...] = ()
-    unit_leaves: tuple[UnitLeaf, ...] = ()
-    straight: bool = True
-    groups: int = 1
-
-
-class HeadSite(NamedTuple):
-    """Attention's values: heads whose features can become fewer combinations of them.
-
-    Attributes:
-      name: name of the value kernel's map.
-      out: name of the output kernel's map.
-      value: path of the value kernel: inputs first, then heads and features, or both as one axis.
-      value_bias: path of its bias, None without one.
-      kernel: path of the output kernel: heads and features, or both as one axis, then outputs.
-      bias: path of its bias, None without one.
-      heads: number of heads that values have.
-      width: features of each head in the traced network.
-      inputs: number of features that the value kernel reads.
-      outputs: number of features that the output kernel makes.
-      repeats: how many heads of the output kernel in a row read the same head's values.
-    """
-
-    name: str
-    out: str
-    value: Path
-    value_bias: Path | None
-    kernel: Path
-    bias: Path | None
-    heads: int
-    width: int
-    inputs: int
-    outputs: int
-    repeats: int = 1
-
-    @property
-    def readers(self) -> int:
-        """Number of heads of the output kernel."""
-        return self.heads * self.repeats
 
 
 class Refusal(NamedTuple):
@@ -208,18 +101,12 @@ class Graph(NamedTuple):
       chains: the foldable runs; each site is in exactly one.
       refusals: what cannot be folded, with reasons.
       leaves: the traced parameter pytree's leaves, in order.
-      convolutions: every convolution whose kernel is a parameter leaf.
-      channels: the sites between a convolution and what reads it.
-      heads: the linear paths of attention's values.
     """
 
     affines: tuple[Affine, ...]
     chains: tuple[Chain, ...]
     refusals: tuple[Refusal, ...]
     leaves: tuple[Leaf, ...]
-    convolutions: tuple[Convolution, ...] = ()
-    channels: tuple[ChannelSite, ...] = ()
-    heads: tuple[HeadSite, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -229,14 +116,6 @@ class Graph(NamedTuple):
     def affine(self, name: str) -> Affine:
         """Returns the affine map of this name."""
         return next(a for a in self.affines if a.name == name)
-
-    def convolution(self, name: str) -> Convolution:
-        """Returns the convolution of this name."""
-        return next(c for c in self.convolutions if c.name == name)
-
-    def in_chain(self, name: str) -> bool:
-        """Whether an affine map has units itself, or reads such."""
-        return any(name in group for chain in self.chains for group in chain.layers)
 
     def trunks(self, chain: Chain) -> tuple[Chain | None, ...]:
         """Returns, for each map that a chain begins with, the chain whose last activation it reads.

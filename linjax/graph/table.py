@@ -1,9 +1,8 @@
 """Plain-text tables, for people and for terminals."""
 
-import functools
 from collections.abc import Sequence
 
-from linjax.graph.structure import ChannelSite, Graph
+from linjax.graph.structure import Graph
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -33,9 +32,8 @@ def _number(text: str) -> bool:
 def describe(graph: Graph) -> str:
     """Tabulates the sites of a network, and the refusals with their reasons."""
     total = sum(_size(leaf.shape) for leaf in graph.leaves if _counts(leaf.dtype))
-    count = len(graph.sites) + len(graph.channels)
-    text = [f"{count} foldable sites, {total:,} parameters"]
-    if count:
+    text = [f"{len(graph.sites)} foldable sites, {total:,} parameters"]
+    if graph.sites:
         rows: list[tuple[object, ...]] = [
             (
                 site.name,
@@ -46,26 +44,11 @@ def describe(graph: Graph) -> str:
             )
             for site in graph.sites
         ]
-        rows = [*map(functools.partial(_channel_row, graph), graph.channels), *rows]
         text.append(grid(("site", "reads", "units", "activation", "consumers"), rows))
-    if graph.heads:
-        text.append("values of attention, at lower rank for each head:")
-        values = [(one.name, one.inputs, f"{one.heads} × {one.width}", one.out)
-                  for one in graph.heads]  # fmt: skip
-        text.append(grid(("values", "reads", "features", "read by"), values))
     if graph.refusals:
         text.append("left alone:")
         text.append(grid(("layer", "reason"), [tuple(r) for r in graph.refusals]))
     return "\n".join(text)
-
-
-def _channel_row(graph: Graph, site: ChannelSite) -> tuple[object, ...]:
-    conv = graph.convolution(site.producer)
-    window = "×".join(map(str, conv.window))
-    readers = ", ".join(reading.consumer for reading in site.readings)
-    steps = ", ".join([site.activation.name, *site.steps])
-    reads = f"{conv.inputs} in {window}" + (f", {conv.groups} groups" if conv.groups > 1 else "")
-    return site.name, reads, site.width, steps, readers
 
 
 def _counts(dtype: str) -> bool:

@@ -9,7 +9,7 @@ single opaque operations.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ _CONTROL = {
 }
 FOLDED = 1 << 22
 """Largest number of entries of a constant that is evaluated when traced."""
+FEW = 1 << 16
+"""Likewise for what is made of nothing: counted positions."""
 
 
 class Ref(NamedTuple):
@@ -51,6 +53,7 @@ class Const:
 
 
 Operand = Ref | Const
+AnyOp = TypeVar("AnyOp", bound=Any)
 
 
 class Scan(NamedTuple):
@@ -188,10 +191,11 @@ class _Recorder:
 def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | None:
     """Results of an operation on constants, so that their entries can go with coordinates.
 
-    Constants that are merely spread over further axes stay operations: these axes may have
-    other sizes later.
+    What has more entries than its operands stays an operation (spreads, outer products of
+    positions and frequencies): its axes may have other sizes later.
     """
-    if not all(isinstance(o, Const) for o in operands) or eqn.effects:
+    known = tuple(o for o in operands if isinstance(o, Const))
+    if len(known) < len(operands) or eqn.effects:
         return None
     if eqn.primitive.name in ("scan", "while", "cond") or eqn.primitive.name.startswith("random"):
         return None
@@ -199,12 +203,12 @@ def _evaluated(eqn: Any, operands: tuple[Operand, ...]) -> tuple[Const, ...] | N
     if not all(isinstance(n, int) for shape in shapes for n in shape):
         return None
     entries = sum(math.prod(shape) for shape in shapes)
-    spread = eqn.primitive.name == "broadcast_in_dim" and entries > math.prod(operands[0].shape)
-    if entries > FOLDED or spread:
+    largest = max((math.prod(o.shape) for o in known), default=FEW)
+    if entries > min(FOLDED, max(largest, 1)):
         return None
     with jax.ensure_compile_time_eval():
         try:
-            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in operands))
+            results = compat.bind(eqn.primitive, eqn.params, tuple(o.value for o in known))
         except Exception:  # what can't be evaluated now is evaluated when it runs
             return None
     return tuple(Const(value) for value in results)
@@ -234,10 +238,10 @@ def callee(eqn: Any) -> Any:
     return closed if same_in and same_out else None
 
 
-def needed(ops: Sequence[Op], outputs: Sequence[Operand]) -> tuple[Op, ...]:
+def needed(ops: Sequence[AnyOp], outputs: Sequence[Operand]) -> tuple[AnyOp, ...]:
     """Drops operations whose results nobody reads."""
     wanted = {o.id for o in outputs if isinstance(o, Ref)}
-    kept: list[Op] = []
+    kept: list[AnyOp] = []
     for op in reversed(ops):
         if any(ref.id in wanted for ref in op.outputs):
             kept.append(op)

@@ -1,17 +1,17 @@
 """Holding a file against what it says of itself, before anything in it is used."""
 
-import math
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import LinjaxError, StoreError
+from linjax.dims.network import CONSTANTS
+from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree
 from linjax.graph.flow import all_flows
 from linjax.graph.maps import Part, join
-from linjax.graph.structure import Graph, Leaf, Member
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
@@ -23,6 +23,8 @@ from linjax.store.manifest import (
     digest,
 )
 from linjax.store.tensors import Header
+
+_DROPPED = frozenset({"convolutions", "channels", "heads"})
 
 
 class Contents(NamedTuple):
@@ -79,7 +81,20 @@ def read_manifest(text: str) -> Manifest:
             f"saved by a newer linjax: schema {schema}, this one reads up to {SCHEMA}; "
             "upgrade linjax"
         )
-    return codec.decode(Manifest, data, "manifest")
+    return codec.decode(Manifest, _of_today(data), "manifest")
+
+
+def _of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """Drops what earlier versions told of convolutions and attention in the graph.
+
+    Where there was any, more may have been folded than chains, of which the sizes aren't told.
+    """
+    graph = data.get("graph")
+    if not isinstance(graph, dict) or _DROPPED.isdisjoint(graph):
+        return data
+    left = {name: value for name, value in graph.items() if name not in _DROPPED}
+    told = any(graph.get(name) for name in _DROPPED)
+    return {"chained": not told, **data, "graph": left}
 
 
 def _check_arrays(manifest: Manifest, header: Header) -> None:
@@ -122,12 +137,34 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
     if type(example) is not tuple:
         raise StoreError("inputs: expected a tuple")
     flat = {leaf.path: _hollow(leaf) for leaf in manifest.leaves}
-    pytree.check_leaves(graph, flat)
-    all_flows(graph, flat)
+    if manifest.chained:
+        pytree.check_leaves(graph, flat)
+        all_flows(graph, flat)
+    else:
+        _check_leaves(graph, manifest.leaves)
     counts = (manifest.provenance.before, manifest.provenance.after)
     if counts != (count_leaves(graph.leaves), count_leaves(manifest.leaves)):
         raise StoreError("provenance: its parameter counts aren't those of the arrays")
     return template, example
+
+
+def _check_leaves(graph: Graph, leaves: tuple[Leaf, ...]) -> None:
+    """Every array is one of the network's, or one that a fold put beside it.
+
+    Which sizes fit is known once the network has been traced.
+    """
+    known = {leaf.path: leaf for leaf in graph.leaves}
+    for path, shape, dtype in leaves:
+        old = known.get(path)
+        if old is None:
+            beside = (p for p in known if path[:-1] == p[:-1])
+            extra = any(path[-1].startswith(f"{p[-1]}_") for p in beside)
+            if not extra and path[0] != CONSTANTS:
+                raise StructureError(f"{join(path)}: not a parameter of this network")
+        elif len(shape) != len(old.shape):
+            raise StructureError(f"{join(path)}: shape {shape}, expected {len(old.shape)} axes")
+        elif pytree.is_floating(dtype) != pytree.is_floating(old.dtype):
+            raise StructureError(f"{join(path)}: dtype {dtype}, expected {old.dtype}")
 
 
 def _check_graph(graph: Graph) -> None:
@@ -153,43 +190,8 @@ def _check_graph(graph: Graph) -> None:
             sound &= all(path in paths for path in site.unit_leaves)
             sound &= all(s.leaf is None or s.leaf in paths for s in site.activation.learned or ())
     sound &= _parts_meet(graph)
-    maps = {*names, *(convolution.name for convolution in graph.convolutions)}
-    sound &= len(maps) == len(names) + len(graph.convolutions)
-    sound &= all(c.kernel in paths and c.bias in (None, *paths) for c in graph.convolutions)
-    for channel in graph.channels:
-        sound &= channel.width == graph.convolution(channel.producer).outputs
-        sound &= all(reading.consumer in maps for reading in channel.readings)
-        sound &= all(leaf.path in paths for leaf in channel.unit_leaves)
-    sound &= _side_by_side(graph)
-    shapes = {leaf.path: math.prod(leaf.shape) for leaf in graph.leaves}
-    for one in graph.heads:
-        features = one.heads * one.width
-        sound &= shapes.get(one.value) == one.inputs * features
-        sound &= shapes.get(one.kernel) == one.outputs * features * one.repeats
-        sound &= one.value_bias is None or shapes.get(one.value_bias) == features
-        sound &= one.bias is None or shapes.get(one.bias) == one.outputs
     if not sound:
         raise StoreError("manifest: its graph contradicts itself")
-
-
-def _side_by_side(graph: Graph) -> bool:
-    """Whether all sites say the same of the channels that are read together."""
-    widths = {site.name: site.width for site in graph.channels}
-    said: dict[Any, dict[str, tuple[Member, ...]]] = {}
-    for site in graph.channels:
-        for reading in site.readings:
-            said.setdefault(reading.consumer, {})[site.name] = reading.members
-        for leaf in site.unit_leaves:
-            said.setdefault(leaf.path, {})[site.name] = leaf.members
-    for site_of in said.values():
-        members = next(iter(site_of.values()))
-        alone = len(site_of) == 1 and not any(site_of.values())
-        named = [(m.site, m.width) for m in members if m.site]
-        fits = set(site_of.values()) == {members} and dict(named) == {n: widths[n] for n in site_of}
-        fits &= len(named) == len(site_of) and all(m.width > 0 for m in members)
-        if not alone and not fits:
-            return False
-    return True
 
 
 def _parts_meet(graph: Graph) -> bool:

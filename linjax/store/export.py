@@ -60,7 +60,7 @@ def to_stablehlo(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORM
       >>> jax.export.deserialize(program.code).call(params, jnp.ones((7, 2))).shape
       (7, 3)
     """
-    pytree.check_leaves(net.graph, pytree.flatten(params))
+    net.check(params)
     code, batch, reason = freest(net, lambda inputs: _serialised(net, params, inputs, platforms))
     return Program(code, platforms, batch, reason)
 

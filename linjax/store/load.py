@@ -14,10 +14,11 @@ from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree, table
 from linjax.graph.maps import join
 from linjax.graph.net import Net, trace
-from linjax.graph.structure import Graph, Leaf, Member
+from linjax.graph.structure import Graph, Leaf
 from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
-from linjax.store.manifest import PROGRAM, Manifest
+from linjax.store.manifest import PROGRAM, Manifest, versions
+from linjax.store.outline import describe, outlines
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +70,8 @@ class StoredNet:
             ) from error
 
     def __repr__(self) -> str:
+        if self.manifest.sites:
+            return describe(self.manifest.sites, self.manifest.provenance.before)
         return table.describe(self.graph)
 
 
@@ -125,7 +128,11 @@ def load(
             )
         except LinjaxError as error:
             raise type(error)(f"{path}: {error}") from error
-    net = _stored(found, code, path) if apply_fn is None else _retraced(found, apply_fn)
+    if apply_fn is None:
+        net: Any = _stored(found, code, path)
+    else:
+        net = _retraced(found, apply_fn)
+        _check_sizes(net, pytree.unflatten(arrays))
     if found.manifest.containers is not None and pytree.is_original(found.manifest.graph, arrays):
         structure = jax.tree.structure(found.template)
         order = [leaf.path for leaf in found.manifest.graph.leaves]
@@ -184,48 +191,55 @@ def _retraced(found: Contents, apply_fn: Callable[..., Any]) -> Net:
         raise StructureError(
             f"apply_fn doesn't run on the stored network's parameters ({leaves}): {error!s:.300}"
         ) from error
-    _compare(net.graph, manifest.graph)
+    _compare(net, manifest)
     return net
 
 
-def _compare(found: Graph, stored: Graph) -> None:
+def _check_sizes(net: Net, params: Any) -> None:
+    """Checks what can't be known before the network has been traced."""
+    extra = any(path[-1].endswith("_residual") for path in pytree.flatten(params))
+    if extra and not net.graph.chains:
+        raise StoreError(
+            "folded with residual paths by an earlier linjax; this one has them in dense networks "
+            "only: load it without apply_fn, or fold the original anew"
+        )
+    net.check(params)
+
+
+def _compare(net: Net, manifest: Manifest) -> None:
     """Checks that every stored site is there; a later linjax may find more of them."""
+    _compare_chains(net, manifest.graph)
+    found = outlines(net.network) if manifest.sites else ()
+    exactly = manifest.versions[:2] == versions()[:2]  # else operations may have other names
+    for want in manifest.sites:
+        if not any(have.fits(want, exactly) for have in found):
+            raise StructureError(
+                f"{', '.join(want.made)}: expected {want.width} coordinates "
+                f"({', '.join(want.steps) or want.form}), read by {', '.join(want.read)}; "
+                "apply_fn computes something else"
+            )
+
+
+def _compare_chains(net: Net, stored: Graph) -> None:
+    found = net.graph
     sites = {found.affine(site.producer).kernel: site for site in found.sites}
+    made = {
+        (net.network.paths[maker.leaf], site.width)
+        for site in (() if net.network.dense else net.network.sites)  # those of no chain
+        for maker in site.makers
+        if maker.leaf is not None
+    }
     for want in stored.sites:
         producer = stored.affine(want.producer)
         have = sites.get(producer.kernel)
+        if have is None and (producer.kernel, want.width) in made:
+            continue
         if have is None or _outline(found, have) != _outline(stored, want):
             feeds = ", ".join(join(stored.affine(name).kernel) for name in want.consumers)
             raise StructureError(
                 f"{join(producer.kernel)}: expected {producer.inputs} inputs, {want.width} units "
                 f"with {want.activation.name}, read by {feeds}; apply_fn computes something else"
             )
-    channels = {found.convolution(site.producer).kernel: site for site in found.channels}
-    for channel in stored.channels:
-        convolution = stored.convolution(channel.producer)
-        same = channels.get(convolution.kernel)
-        if same is None or _channel_outline(found, same) != _channel_outline(stored, channel):
-            raise StructureError(
-                f"{join(convolution.kernel)}: expected a convolution to {channel.width} channels "
-                f"with {channel.activation.name}; apply_fn computes something else"
-            )
-
-
-def _channel_outline(graph: Graph, site: Any) -> Any:
-    """A site of channels by its paths: names are chosen by the trace."""
-    kernels = {affine.name: affine.kernel for affine in graph.affines}
-    kernels |= {convolution.name: convolution.kernel for convolution in graph.convolutions}
-
-    def by_path(members: tuple[Member, ...]) -> tuple[Member, ...]:
-        return tuple(m._replace(site=join(kernels[m.site]) if m.site else "") for m in members)
-
-    readings = {
-        r._replace(consumer=join(kernels[r.consumer]), members=by_path(r.members))
-        for r in site.readings
-    }
-    leaves = {leaf._replace(members=by_path(leaf.members)) for leaf in site.unit_leaves}
-    convolution = graph.convolution(site.producer)._replace(name="")
-    return convolution, readings, site.width, site.activation, leaves
 
 
 def _outline(graph: Graph, site: Any) -> Any:

@@ -18,6 +18,7 @@ from linjax.graph.net import Net
 from linjax.graph.structure import Graph, Leaf
 from linjax.store import containers, keys, tensors
 from linjax.store.export import Program
+from linjax.store.outline import Outline, outlines
 
 SCHEMA = 1
 FORMAT = "linjax"
@@ -105,13 +106,15 @@ class Manifest(NamedTuple):
     Attributes:
       schema: version of this table.
       versions: what wrote the file.
-      graph: the traced network, its original shapes and dtypes among it.
+      graph: the traced network's chains, its original shapes and dtypes among it.
       containers: the traced pytree's dicts and lists; None if they need a class.
       inputs: the containers of the example inputs.
       example: their shapes and dtypes.
       leaves: the parameters in the file.
       provenance: how they came to be.
       program: what the stored program takes.
+      sites: all that folds, where that is more than units of chains.
+      chained: whether it isn't, so that the chains say which sizes fit.
     """
 
     schema: int
@@ -123,6 +126,8 @@ class Manifest(NamedTuple):
     leaves: tuple[Leaf, ...]
     provenance: Provenance
     program: Stored
+    sites: tuple[Outline, ...] = ()
+    chained: bool = True
 
 
 def describe(
@@ -150,7 +155,7 @@ def describe(
     )
     return Manifest(
         SCHEMA,
-        _versions(),
+        versions(),
         net.graph,
         containers.skeleton(net.template),
         inputs,
@@ -158,6 +163,8 @@ def describe(
         leaves,
         provenance,
         stored,
+        () if net.chained else outlines(net.network),
+        net.chained,
     )
 
 
@@ -183,7 +190,7 @@ def provenance_of(
             "give the report that came with these parameters, or none"
         )
     sites = tuple(
-        Folded(name, int(s.before), len(s.kept), int(s.linears), bool(s.carry))
+        Folded(name, int(s.before), np.shape(s.kept)[-1], int(s.linears), bool(s.carry))
         for name, s in report.sites.items()
     )
     return known._replace(
@@ -246,7 +253,8 @@ def check_names(leaves: tuple[Leaf, ...]) -> None:
         seen.add(name)
 
 
-def _versions() -> Versions:
+def versions() -> Versions:
+    """What writes files now."""
     import linjax  # only by now is its version known: the package imports this module
 
     python = ".".join(map(str, sys.version_info[:3]))

@@ -55,7 +55,7 @@ def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
             f"expected a network of linjax.trace, got {type(net).__name__}; "
             "load it with its function: linjax.load(path, apply_fn)"
         )
-    pytree.check_leaves(net.graph, pytree.flatten(params))
+    net.check(params)
     with _quiet():
         code, batch, why = freest(net, lambda inputs: _converted(net, params, inputs, opset))
         _check(net, params, code, BATCHES if batch is None else (batch,))

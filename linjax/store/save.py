@@ -12,7 +12,6 @@ from linjax.errors import LinjaxError, StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph import pytree
-from linjax.graph.flow import all_flows
 from linjax.graph.maps import join
 from linjax.graph.net import Net
 from linjax.graph.structure import Leaf
@@ -73,8 +72,7 @@ def save(
     flat = pytree.flatten(params)
     leaves = pytree.leaves_of(params)
     check_names(leaves)
-    pytree.check_leaves(net.graph, flat)
-    all_flows(net.graph, flat)
+    net.check(params)
     provenance = provenance_of(net, leaves, report, measured, note)
     program = _program(net, params)
     manifest = describe(net, leaves, provenance, program)

@@ -136,7 +136,7 @@ def _kept_entries(report: Report, old: Flat, path: Path, leaf: Array) -> Array:
             continue
         if change.mixed:
             return leaf
-        kept = np.reshape(change.kept, (-1, np.shape(change.kept)[-1]))
+        kept = np.atleast_2d(change.kept)
         cut = Cut(site.dim, site.beside, sizes.__getitem__, taking(kept, len(site.beside)))
         value = transform(value, spans, cut)
         sizes[site.dim] = kept.shape[-1]

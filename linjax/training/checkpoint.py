@@ -9,10 +9,9 @@ import jax
 
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.graph import pytree
-from linjax.graph.flow import all_flows
 from linjax.graph.maps import join
 from linjax.graph.net import Net
-from linjax.graph.structure import Graph, Leaf
+from linjax.graph.structure import Leaf
 from linjax.store import codec, keys
 
 Array = Any
@@ -81,7 +80,7 @@ def save_checkpoint(
       (100, (4, 3), (4, 3))
     """
     ocp = _orbax()
-    _check(net.graph, params)
+    net.check(params)
     nested = pytree.unflatten(pytree.flatten(params))
     leaves = pytree.leaves_of(nested)
     flat = pytree.flatten(nested)
@@ -139,7 +138,7 @@ def restore_checkpoint(
         told = _told(_restore(manager, ocp, at, linjax=ocp.args.JsonRestore()))
         _compare(net.graph.leaves, told.traced)
         wanted = pytree.unflatten({x.path: keys.spec(x) for x in told.leaves})
-        _check(net.graph, wanted)
+        net.check(wanted)
         shapes = pytree.unflatten({x.path: keys.spec(keys.as_stored(x)) for x in told.leaves})
         found = _restore(manager, ocp, at, params=ocp.args.StandardRestore(shapes))
         flat = pytree.flatten(found)
@@ -186,12 +185,6 @@ def _restore(manager: Any, ocp: Any, step: int, **item: Any) -> Any:
 
 def _told(data: Any) -> _Described:
     return codec.decode(_Described, json.loads(json.dumps(data)), "checkpoint")
-
-
-def _check(graph: Graph, params: Any) -> None:
-    flat = pytree.flatten(params)
-    pytree.check_leaves(graph, flat)
-    all_flows(graph, flat)
 
 
 def _compare(have: tuple[Leaf, ...], saved: tuple[Leaf, ...]) -> None:

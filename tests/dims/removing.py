@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import linjax
 from linjax.dims.layout import number
 from linjax.dims.network import Network, analyse
 from linjax.dims.run import execute
 from linjax.dims.sites import Form, Site
-from linjax.dims.span import Cut, Span, Spans, companions, transform
+from linjax.dims.span import Cut, Span, transform
 from linjax.dims.values import Role
 from linjax.graph.pytree import flatten
 from linjax.program.flat import Const, Op, Program
@@ -105,13 +104,14 @@ class Blind:
         for op in program.ops:
             values = [read(o) for o in op.inputs]
             for dim, place in self.hidden.get(number(op), ()):
-                values[place] = values[place] * self.mask(op, place, dim, steps)
+                seen = self.mask(op, place, dim, steps)
+                values[place] = jnp.where(seen, values[place], jnp.zeros_like(values[place]))
             results = self.scan(op, values, steps) if op.scan is not None else op.bind(*values)
             env.update({ref.id: r for ref, r in zip(op.outputs, results, strict=True)})
         return [read(o) for o in program.outputs]
 
     def mask(self, op: Op, place: int, dim: int, steps: dict[int, int]) -> Array:
-        """Ones where an operand's entries are kept, at its axes."""
+        """True where an operand's entries are kept, at its axes."""
         spans, site = self.layout.operand(op, place).spans, self.sites[dim]
         mask, index = self.masks[dim], []
         inside = np.zeros(tuple(s.size for s in spans), bool)
@@ -123,7 +123,7 @@ class Blind:
             index.append(where)
         inside = index[-1] >= 0
         assert all((i >= 0)[inside].all() for i in index), "a repeat is missing"
-        return jnp.asarray(~inside | mask[tuple(index)], op_dtype(self.layout, op, place))
+        return jnp.asarray(~inside | mask[tuple(index)])
 
     def scan(self, op: Op, values: list, steps: dict[int, int]) -> list[Array]:
         scan = op.scan
@@ -140,12 +140,6 @@ class Blind:
             carry, rows[n] = results[: scan.carry], results[scan.carry :]
         stacked = [jnp.stack(x) for x in zip(*(rows[n] for n in order), strict=True)]
         return [*carry, *stacked]
-
-
-def op_dtype(layout: Any, op: Op, place: int) -> Any:
-    """Dtype of an operand."""
-    own = op.inputs[place]
-    return own.value.dtype if isinstance(own, Const) else layout.program.avals[own.id].dtype
 
 
 def coordinates(span: Span, dim: int) -> Array:
@@ -167,8 +161,10 @@ def quick(function: Callable, *arguments: Any) -> Any:
     return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK)(*arguments)
 
 
-def check(apply: Callable, params: Any, inputs: tuple, seed: int = 0, tolerance: float = 1e-5,
-          network: Network | None = None) -> int:  # fmt: skip
+def check(
+    apply: Callable, params: Any, inputs: tuple, seed: int = 0, tolerance: float = 1e-5,
+    network: Network | None = None,
+) -> int:  # fmt: skip
     """Asserts that removing is hiding, for all sites at once; returns how many there were."""
     network = network or analysed(apply, params, inputs)
     kept = chosen(network, seed)
@@ -182,16 +178,36 @@ def check(apply: Callable, params: Any, inputs: tuple, seed: int = 0, tolerance:
     found = jax.tree.leaves(quick(lambda p, x: execute(network, p, x).outputs, small, given))
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
-        a, b = np.asarray(mine), np.asarray(theirs)
-        assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
-        if np.issubdtype(a.dtype, np.inexact):
-            bad = ~(np.isfinite(a) & np.isfinite(b))
-            assert (np.isnan(a) == np.isnan(b)).all() and (a[bad & ~np.isnan(a)] == b[
-                bad & ~np.isnan(b)]).all(), "infinite"  # fmt: skip
-            a, b = np.where(bad, 0, a), np.where(bad, 0, b)
-            error = np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3)
-            assert error < tolerance, f"relative error {error:.2g}"
+        assert_near(np.asarray(mine), np.asarray(theirs), tolerance)
     return len(kept)
+
+
+def check_wide(apply: Callable, params: Any, inputs: tuple, seed: int = 0) -> int:
+    """The same in double precision, as far as the network computes in it."""
+    with jax.enable_x64(True):
+        wide = lambda x: jnp.asarray(x, jnp.float64) if is_float(x.dtype) else jnp.asarray(x)  # noqa: E731
+        params, inputs = jax.tree.map(wide, (params, inputs))
+        network = analysed(apply, params, inputs)
+        avals = network.layout.program.avals.values()
+        all_wide = all(a.dtype == jnp.float64 for a in avals if is_float(a.dtype))
+        return check(apply, params, inputs, seed, 1e-10 if all_wide else 2e-5, network)
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a dtype is of real floating numbers."""
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def assert_near(a: Array, b: Array, tolerance: float) -> None:
+    """Two arrays agree; infinite entries, and those that aren't numbers, are the same."""
+    assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
+    if not np.issubdtype(a.dtype, np.inexact):
+        return
+    finite = np.isfinite(a) & np.isfinite(b)
+    np.testing.assert_array_equal(a[~finite], b[~finite])
+    a, b = a[finite], b[finite]
+    error = np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3)
+    assert error < tolerance, f"relative error {error:.2g}"
 
 
 def assert_smaller(network: Network, site: Site, small: Mapping, flat: Mapping) -> None:

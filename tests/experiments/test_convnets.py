@@ -24,16 +24,13 @@ def network(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_convolution_is_a_site_or_refused_with_a_reason(kind):
+def test_all_channels_are_sites(kind):
     net_ = network(kind)
     x = np.ones((2, 64), np.float32)
     assert net_.apply(net_.params, x).shape == (2, 3)
     net = linjax.trace(net_.apply, net_.params, x)
-    last = {"cnn": 2, "vgg": 4, "resnet": 3}[kind]
-    assert len(net.graph.channels) == last
-    assert {r.reason for r in net.graph.refusals} <= {
-        "its channels are added to another branch (a residual sum)"
-    }
+    assert len(net.network.foldable) == {"cnn": 3, "vgg": 4, "resnet": 6}[kind]
+    assert {r.reason for r in net.network.refusals} == {"it is the network's output"}
 
 
 def test_training_updates_running_statistics(tmp_path):

@@ -269,7 +269,7 @@ def test_kernels_that_stay_whole():
         a, b = halves(x @ p["w"])
         return jax.nn.relu(a) @ p["c"] + jnp.tanh(b) @ p["d"]
 
-    assert "linjax.apart gives" in refused(separately, w=both, c=c, d=d)["w"]
+    assert "cut apart" in refused(separately, w=both, c=c, d=d)["w"]
 
     def as_output(p, x):
         a, b = halves(x @ p["w"])

@@ -157,12 +157,10 @@ A, B, C = normal(3, 5), normal(5, 2), normal(5, 5)
          {"e": A, "c": C, "d": normal(5, 5), "b": B}, "d", "residual stream"),
         (lambda p, x: jax.nn.relu(x @ p["a"]).T @ p["t"],
          {"a": A, "t": normal(4, 2)}, "a", "another axis"),
-        (lambda p, x: jax.nn.relu(x @ (p["a"] * 2)) @ p["b"],
-         {"a": A, "b": B}, None, "computed from parameters"),
         (lambda p, x: jax.nn.relu(x @ p["a"]).reshape(-1) @ p["f"],
          {"a": A, "f": normal(20)}, "f", "isn't used as one matrix"),
         (lambda p, x: jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, p["s"])[0],
-         {"s": normal(2, 3, 3)}, "s", "unroll"),
+         {"s": normal(2, 3, 3)}, "s", "inside scan"),
         (lambda p, x: jax.nn.relu(x @ p["a"].astype(jnp.float32)) @ p["b"],
          {"a": jnp.ones((3, 5), jnp.int8), "b": B}, "a", "int8"),
     ],
@@ -171,7 +169,7 @@ def test_what_cannot_be_folded_is_refused_with_a_reason(apply, params, site, rea
     net = linjax.trace(apply, params, X)
     found = reasons(net)
     assert not any(s.name == site for s in net.graph.sites)
-    assert any(reason in text for name, text in found.items() if site in (None, name)), found
+    assert any(reason in text for name, text in found.items() if site == name), found
     assert reason.split()[0] in repr(net) or site in repr(net)
 
 

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import linjax
+from linjax.dims.sites import Form
 
 
 class Block(nnx.Module):
@@ -51,17 +52,19 @@ TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 20, (40, 7)))
 @pytest.mark.parametrize("gated", [False, True])
 def test_dead_and_double_units_of_the_blocks_go(gated):
     net, params = linjax.from_nnx(Transformer(2, 8, 24, gated, nnx.Rngs(0)), TOKENS[:1])
-    assert [s.width for s in net.graph.sites] == [24, 24]
+    blocks = [s.name for s in net.network.sites if s.form is Form.BENT]
+    assert blocks == [f"blocks/{i}/{'gate' if gated else 'up'}" for i in range(2)]
     for block in params["blocks"].values():
         first = block["gate" if gated else "up"]
         first["bias"] = first["bias"].at[:8].set(-90.0)  # off for every token
         for part in ("gate", "up") if gated else ("up",):
             block[part]["kernel"] = block[part]["kernel"].at[:, 9].set(block[part]["kernel"][:, 8])
     stats = linjax.collect(net, params, [TOKENS[:20], TOKENS[20:]])
-    assert all(int(units.count) == 40 * 7 for units in stats.units)
+    assert all(sum(own[0].count) == 40 * 7 for own in stats.points)
     small, report = linjax.fold(params, stats, linjax.tolerance(0.02), details=True)
-    for site in report.sites.values():
-        assert site.kept.min(initial=8) >= 8 and not {8, 9} <= set(site.kept.tolist())
+    for site in map(report.sites.__getitem__, blocks):
+        kept = set(site.kept.tolist())  # at least one, whichever it is
+        assert len(kept) == 1 or (min(kept) >= 8 and not {8, 9} <= kept)
     want = net.apply(params, TOKENS)
     error = jnp.linalg.norm(net.apply(small, TOKENS) - want) / jnp.linalg.norm(want)
     assert float(error) < 0.05
@@ -74,4 +77,5 @@ def test_tracing_24_blocks_takes_seconds():
     start = time.process_time()
     net, _ = linjax.from_nnx(model, TOKENS[:1])
     assert time.process_time() - start < 10
-    assert len(net.graph.sites) == 24 and all(site.mates for site in net.graph.sites)
+    gated = [site for site in net.network.sites if site.form is Form.BENT]
+    assert len(gated) == 24 and all(len(site.makers) == 2 for site in gated)

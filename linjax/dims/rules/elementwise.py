@@ -79,6 +79,4 @@ def _by_leaf(own: list[Value]) -> bool:
     return all(v.leaf is not None for v in own)
 
 
-RULES = {
-    name: Rule(_axes) for names in (_SAME, _SUMS, _PRODUCTS, _BENT) for name in names.split()
-}
+RULES = {name: Rule(_axes) for names in (_SAME, _SUMS, _PRODUCTS, _BENT) for name in names.split()}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from linjax.dims.rules.rule import Now, Result, Rule, View, fresh
+from linjax.dims.rules.rule import Now, Result, Rule, View
 from linjax.dims.space import Axis, find, unify
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source

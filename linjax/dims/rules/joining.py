@@ -27,8 +27,12 @@ def _stack(view: View) -> list[Result]:
             unify(own, other)
     for axis in first.axes:
         view.note(Role.LINEAR, axis)
-    axes, varies = list(first.axes), [any(v) for v in zip(*(x.varies for x in view.ins))]
+    axes, varies = (
+        list(first.axes),
+        [any(v) for v in zip(*(x.varies for x in view.ins), strict=True)],
+    )
     axes.insert(at, fresh(len(view.ins)))
+    view.stay(axes[at], "values are stacked along it")
     varies.insert(at, True)
     return [Result(tuple(axes), tuple(varies))]
 
@@ -51,7 +55,9 @@ def _slice(view: View) -> list[Result]:
 def _cut(now: Now) -> dict[str, Any]:
     starts, stops = [], []
     strides = now.op.params["strides"] or (1,) * len(now.ins[0])
-    given = zip(now.op.params["start_indices"], now.op.params["limit_indices"], strides)
+    given = zip(
+        now.op.params["start_indices"], now.op.params["limit_indices"], strides, strict=True
+    )
     for axis, (start, stop, stride) in zip(now.ins[0], given, strict=True):
         starts.append(start if stride != 1 else now.point(axis, start))
         stops.append(stop if stride != 1 else now.point(axis, stop))

@@ -93,7 +93,9 @@ def _expand(view: View) -> list[Result]:
 def _tile(view: View) -> list[Result]:
     axes = []
     for axis, times in zip(view.ins[0].axes, view.params["reps"], strict=True):
-        axes.append(axis if times == 1 else product([fresh(times), axis]))
+        copies = fresh(times)
+        view.stay(copies, "copies stand along it")
+        axes.append(axis if times == 1 else product([copies, axis]))
     return [Result(tuple(axes))]
 
 

@@ -30,9 +30,7 @@ def _window(view: View) -> list[Result]:
     for n, size in enumerate(view.shapes[0]):
         axis = view.ins[0].axes[n]
         moved = (
-            window[n] != 1
-            or find(axis).size != size
-            or any(x[n] != 1 for x in _steps(view, rank))
+            window[n] != 1 or find(axis).size != size or any(x[n] != 1 for x in _steps(view, rank))
         )
         if moved:
             view.stay(axis, "a place in space")
@@ -90,7 +88,9 @@ def _fourier(view: View) -> list[Result]:
     return [Result(tuple(axes))]
 
 
-_REDUCE = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
+_REDUCE = (
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
+)
 _WINDOW = "reduce_window_max reduce_window_min reduce_window_sum"
 _RUNNING = "cumlogsumexp cummax cummin cumprod cumsum"
 

@@ -50,7 +50,7 @@ class View(NamedTuple):
 
     def stay(self, axis: Axis, why: str = "") -> None:
         """Freezes an axis, by the operation's name unless a better reason is at hand."""
-        freeze(axis, why or self.op.name)
+        freeze(axis, why or f"{self.op.name} mixes its coordinates")
 
     def whole(self, axes: Sequence[Axis], shape: Sequence[int]) -> Axes:
         """Own axes where sizes stayed, new frozen ones where they changed."""

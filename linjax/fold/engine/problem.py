@@ -11,6 +11,8 @@ Kind = Literal["bent", "straight", "aligned"]
 
 STILL = 1e-13
 """Variance relative to the squared mean that is the rounding of a constant in single precision."""
+FAINT = 1e-24
+"""Variance relative to the largest that counts as none: kernels that read it would be huge."""
 WANTED = 10
 """Rows per coordinate from which one held-out fold says enough, and shrinkage isn't compared."""
 WANTED_WIDE = 2
@@ -108,7 +110,7 @@ class Frame(NamedTuple):
 def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
     """Returns the moments of the rows in some folds, all by default.
 
-    Constants that vary by rounding alone don't vary.
+    Constants that vary by rounding alone don't vary, nor does what is all but zero.
     """
     chosen = list(range(len(moments.count)) if folds is None else folds)
     count = np.asarray(moments.count, np.float64)[chosen]
@@ -121,7 +123,7 @@ def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
         apart = own - mean
         covariance += weight * apart[:, :, None] * apart[:, None, :]
     variance = np.einsum("nii->ni", covariance)
-    moves = variance > STILL * mean**2
+    moves = variance > np.maximum(STILL * mean**2, FAINT * variance.max(initial=0.0))
     covariance *= moves[:, :, None] & moves[:, None, :]
     return Frame(float(count.sum()), mean, (covariance + covariance.swapaxes(1, 2)) / 2)
 

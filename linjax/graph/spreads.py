@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linjax.graph import activation, primitives
-from linjax.graph.channels.places import Place, moved
 from linjax.graph.maps import Path, Term
 from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.views import Views, keeps_numbers, operand_id
@@ -63,10 +62,8 @@ def _through(
         return None
     if op.name in primitives.VIEWS and op.name not in _SAME:
         spread = found[operand_id(op.inputs[0])]
-        place = moved(op, program, Place(spread.axis), spread.width)
-        if place is None or place.outer * place.inner != 1:
-            return None
-        return spread._replace(axis=place.axis)
+        axis = _moved(op, program, spread.axis)
+        return None if axis is None else spread._replace(axis=axis)
     if op.name not in primitives.ELEMENTWISE:
         return None
     mine = [found[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in found]
@@ -96,6 +93,13 @@ def _through(
         terms.append((name, 0, 0.0))
     known &= keeps_numbers(program, made, op)
     return Spread(mine[0].axis, mine[0].width, leaves, tuple(terms) if known else None)
+
+
+def _moved(op: Op, program: Program, axis: int) -> int | None:
+    """Where the axis of units is behind a layout operation: all the others have one entry."""
+    if op.name == "transpose":
+        return int(op.params["permutation"].index(axis))
+    return primitives.follow(op, program, axis)
 
 
 def named(terms: tuple[tuple[str, int, float], ...], paths: list[Path]) -> tuple[Term, ...]:

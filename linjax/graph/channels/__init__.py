@@ -1,1 +1,0 @@
-"""Channels: the units of convolutions, from the trace to their execution."""
