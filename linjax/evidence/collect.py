@@ -1,5 +1,6 @@
 """One streaming pass over a calibration set."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
@@ -15,6 +16,7 @@ from linjax.evidence import placement, points, sensitivity, sums
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
 from linjax.evidence.moments import Moments
+from linjax.evidence.moved import sketch
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.evidence.streaming import State, empty, step
 from linjax.evidence.weights import checked, first
@@ -99,6 +101,7 @@ def collect(
     """
     _check(net, params, folds)
     metric = settled(metric, net)
+    before = sketch(params)
     params = placement.place(params, mesh)
     state: State | None = None
     host: Any = None
@@ -132,13 +135,15 @@ def collect(
         found, variation = general.points()
         leaves = pytree.leaves_of(params)
         graph = net.graph._replace(chains=())
-        return Stats((), (), graph, leaves, found, np.asarray(variation), net.network, metric)
+        return Stats(
+            (), (), graph, leaves, found, np.asarray(variation), net.network, metric, before
+        )
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state, mesh)
     state, outputs = placement.fetch((state, outputs), mesh)
     _finite(net, np.asarray(state.bad), last)
-    return _finish(net, params, host, state, outputs, metric)
+    return dataclasses.replace(_finish(net, params, host, state, outputs, metric), sketch=before)
 
 
 def _gather(

@@ -58,6 +58,7 @@ class Stats:
         example; measured where there are points, else zero.
       network: the dimensions that the points are about.
       metric: the output metric that errors are measured in.
+      sketch: of the parameters, to tell how far they have moved since.
     """
 
     units: tuple[UnitStats, ...]
@@ -68,6 +69,7 @@ class Stats:
     variation: Array = 0.0
     network: Network | None = dataclasses.field(default=None, metadata={"static": True})
     metric: str = dataclasses.field(default="softmax", metadata={"static": True})
+    sketch: Array = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -135,7 +137,9 @@ def merge(a: Stats, b: Stats) -> Stats:
     moments = None
     if a.moments is not None and b.moments is not None:
         moments = tuple(map(_merge_moments, a.moments, b.moments))
-    return Stats(units, moments, a.graph, a.leaves, points, variation, a.network, a.metric)
+    return Stats(
+        units, moments, a.graph, a.leaves, points, variation, a.network, a.metric, a.sketch
+    )
 
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:

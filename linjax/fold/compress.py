@@ -8,11 +8,13 @@ from typing import Any
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
 from linjax.evidence.metric import settled
+from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
+from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.landscape import Landscape
 from linjax.fold.joint import joint_refit
+from linjax.fold.landscape import Landscape
 from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
@@ -40,8 +42,8 @@ def compress(
     Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
     refitted by least squares so that the original's pre-activations are reproduced from what
     the folded network itself computes. In networks other than chains of dense layers coordinates
-    are chosen in one shot, and kernels are refitted that way. At last all layers are refitted together by
-    a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating
+    are chosen in one shot, and kernels are refitted that way. At last all layers are refitted
+    together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating
     point inputs, on others between pairs of them; fewer rows and rounds where a network is
     large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest
     to the original's on held-out calibration rows is returned: one row in five, which the
@@ -95,6 +97,8 @@ def compress(
     if evidence is None:
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)
+    if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
+        warnings.warn(far, FoldWarning, stacklevel=3)
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, again, metric)
@@ -112,6 +116,11 @@ def compress(
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
+        if isinstance(rule, Size) and known.plan(rule).error >= RUIN:
+            error = work.error(best)
+            if error >= RUIN:
+                found = f"measured relative output error {error:.2g}"
+                warnings.warn(ruin(known, rule, found), FoldWarning, stacklevel=3)
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params

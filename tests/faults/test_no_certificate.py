@@ -65,7 +65,9 @@ def test_other_chains_are_decided_all_the_same():
     net = linjax.trace(apply, params, X[:1])
     with pytest.warns(linjax.FoldWarning, match="s: activation tanh"):
         bounds = linjax.certify(net, params, 0.0, 1.0)
-    decided = {s.name: bool(b.verdict.any()) for s, b in zip(net.graph.sites, bounds.sites)}
+    decided = {
+        s.name: bool(b.verdict.any()) for s, b in zip(net.graph.sites, bounds.sites, strict=True)
+    }
     assert decided == {"w": True, "s": False}
     assert linjax.check_certificate(net, params, bounds).ok
     small = linjax.fold(params, bounds)
