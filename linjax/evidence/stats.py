@@ -85,7 +85,9 @@ class Stats:
 
     def __repr__(self) -> str:
         counts = [(s.name, u.count) for s, u in zip(self.graph.sites, self.units, strict=True)]
-        counts += [(s.name, own[0].count.sum()) for s, own in zip(self.sites, self.points)]
+        counts += [
+            (s.name, own[0].count.sum()) for s, own in zip(self.sites, self.points, strict=False)
+        ]
         samples = ", ".join(f"{name}: {int(count):,}" for name, count in counts)
         kind = "without" if self.moments is None else "with"
         return f"Stats({kind} second moments; metric {self.metric}; samples by site: {samples})"

@@ -43,8 +43,8 @@ def compress(
     refitted by least squares so that the original's pre-activations are reproduced from what
     the folded network itself computes. In networks other than chains of dense layers coordinates
     are chosen in one shot, and kernels are refitted that way. At last all layers are refitted
-    together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for floating
-    point inputs, on others between pairs of them; fewer rows and rounds where a network is
+    together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
+    floating point inputs, on others between pairs of them; fewer rows and rounds where a network is
     large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest
     to the original's on held-out calibration rows is returned: one row in five, which the
     refits don't see. Labels are not used.

@@ -71,7 +71,7 @@ def test_a_softmax_of_one_column_is_no_metric(name):
 
 @pytest.mark.parametrize("name", ["one column", "classes and a number a row"])
 def test_compress_and_recover_go_by_it(name):
-    apply, metric = OUTPUTS[name]
+    apply, _ = OUTPUTS[name]
     net = linjax.trace(apply, P, X[:1])
     small = linjax.compress(net, P, [X], linjax.tolerance(0.1))
     assert 0 < linjax.compare(net, P, small, [T]).error < 0.2

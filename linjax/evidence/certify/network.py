@@ -88,7 +88,8 @@ def certify(
       :class:`Bounds`: per unit bounds, verdict, how it was decided, margin, witnesses, and
       what :func:`check_certificate` needs to verify them. Chains about which nothing can be
       proven are left undecided, with the reason in ``bounds.reasons`` and in a
-      :class:`FoldWarning`: the network has no dense ones, their first map doesn't read the first input but for reshapes and
+      :class:`FoldWarning`: the network has no dense ones, their first map doesn't
+      read the first input but for reshapes and
       casts between floating dtypes, or an activation isn't proved to be piecewise linear with
       its kink at zero by the primitives that compute it. An interrupt (Ctrl-C) ends the search and
       returns what has been found.
