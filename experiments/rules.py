@@ -10,6 +10,7 @@ import linjax
 from experiments.data import batches
 from experiments.models import Params
 from linjax.fold import rivals
+from linjax.fold.frontier import reachable
 from linjax.graph.maps import Path
 from linjax.graph.pytree import flatten, foldable_paths
 
@@ -44,6 +45,10 @@ class Subject(NamedTuple):
     def size(self, amount: float) -> Any:
         """Returns the rule for a share of the parameters that sizes count."""
         return linjax.size(self.fixed + amount * (1 - self.fixed))
+
+    def reachable(self, amount: float) -> Any:
+        """Returns the same, or the smallest size that there is."""
+        return reachable(self.frontier, self.size(amount))
 
 
 def gather(
@@ -83,7 +88,7 @@ def _published_size(subject: Subject, amount: float) -> Params:
 
 
 def _size(subject: Subject, amount: float) -> Params:
-    return linjax.fold(subject.params, subject.frontier, subject.size(amount))
+    return linjax.fold(subject.params, subject.frontier, subject.reachable(amount))
 
 
 def _tolerance(subject: Subject, amount: float) -> Params:
@@ -91,12 +96,12 @@ def _tolerance(subject: Subject, amount: float) -> Params:
 
 
 def _compress(subject: Subject, amount: float) -> Params:
-    rule, known = subject.size(amount), subject.frontier
+    rule, known = subject.reachable(amount), subject.frontier
     return linjax.compress(subject.net, subject.params, subject.batches, rule, evidence=known)
 
 
 def _sequential(subject: Subject, amount: float) -> Params:
-    rule, known, rows = subject.size(amount), subject.frontier, subject.batches
+    rule, known, rows = subject.reachable(amount), subject.frontier, subject.batches
     return linjax.compress(subject.net, subject.params, rows, rule, evidence=known, joint=False)
 
 
@@ -148,7 +153,7 @@ def predicted(subject: Subject, rule: str, amount: float) -> float | None:
     """Returns the relative output error that the evidence predicts, where a rule plans by it."""
     if rule not in ("size", "tolerance", "sequential", "compress"):
         return None
-    asked = linjax.tolerance(amount) if rule == "tolerance" else subject.size(amount)
+    asked = linjax.tolerance(amount) if rule == "tolerance" else subject.reachable(amount)
     return subject.frontier.plan(asked).error
 
 

@@ -13,7 +13,7 @@ import jax
 import linjax
 from linjax.cli import commands
 from linjax.errors import FoldWarning, LinjaxError
-from linjax.evidence.sensitivity import METRICS
+from linjax.evidence.metric import METRICS
 from linjax.store.export import PLATFORMS
 
 EPILOG = (
@@ -134,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 def _data(sub: argparse.ArgumentParser, text: str, required: bool = True) -> None:
     sub.add_argument("--data", required=required, metavar="FILE", help=f"{text}: .npy or .npz")
     sub.add_argument("--batch", type=int, default=1024, metavar="N", help="rows (default: 1024)")
-    sub.add_argument("--metric", choices=METRICS, default=METRICS[0],
-                     help="softmax if outputs are logits (default), else identity")  # fmt: skip
+    sub.add_argument("--metric", choices=METRICS,
+                     help="softmax if outputs are logits, else identity "
+                     "(default: as their shapes suggest)")  # fmt: skip
 
 
 def _apply(sub: argparse.ArgumentParser, required: bool = True) -> None:

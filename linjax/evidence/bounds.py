@@ -99,6 +99,7 @@ class Bounds:
       graph: the network that the bounds are of.
       leaves: the parameter pytree that they are of.
       fingerprint: of its numbers: bounds hold for no others.
+      reasons: why nothing could be proven of some sites, which are undecided.
     """
 
     lower: Array
@@ -107,9 +108,11 @@ class Bounds:
     graph: Graph = dataclasses.field(metadata={"static": True})
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
     fingerprint: str = dataclasses.field(metadata={"static": True})
+    reasons: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def __repr__(self) -> str:
-        return summary(self.sites, [site.name for site in self.graph.sites])
+        table = summary(self.sites, [site.name for site in self.graph.sites])
+        return "\n".join([table, *(f"undecided: {reason}" for reason in self.reasons)])
 
 
 def unknown(units: int) -> SiteBounds:

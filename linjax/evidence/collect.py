@@ -1,5 +1,6 @@
 """One streaming pass over a calibration set."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
@@ -13,7 +14,9 @@ from linjax.dims.network import Network
 from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import placement, points, sensitivity, sums
 from linjax.evidence.expand import expanded
+from linjax.evidence.metric import settled
 from linjax.evidence.moments import Moments
+from linjax.evidence.moved import sketch
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.evidence.streaming import State, empty, step
 from linjax.evidence.weights import checked, first
@@ -37,7 +40,7 @@ def collect(
     batches: Iterable[Batch],
     *,
     second_moments: bool = True,
-    metric: str = "softmax",
+    metric: str | None = None,
     folds: int = 2,
     weights: Weights | None = None,
     mesh: Mesh | None = None,
@@ -62,7 +65,9 @@ def collect(
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
-        classification, ``"identity"`` for a regression.
+        classification, ``"identity"`` for a regression. By default as the outputs suggest:
+        the softmax's for a single output of rows and two or more columns (or several of that
+        shape), else the identity. The evidence says which (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of
@@ -94,7 +99,9 @@ def collect(
       >>> stats.rates["in"].tolist()
       [1.0, 0.0, 0.5]
     """
-    _check(net, params, metric, folds)
+    _check(net, params, folds)
+    metric = settled(metric, net)
+    before = sketch(params)
     params = placement.place(params, mesh)
     state: State | None = None
     host: Any = None
@@ -128,13 +135,15 @@ def collect(
         found, variation = general.points()
         leaves = pytree.leaves_of(params)
         graph = net.graph._replace(chains=())
-        return Stats((), (), graph, leaves, found, np.asarray(variation), net.network)
+        return Stats(
+            (), (), graph, leaves, found, np.asarray(variation), net.network, metric, before
+        )
     if state is None:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
     host, state = _flush(host, state, mesh)
     state, outputs = placement.fetch((state, outputs), mesh)
     _finite(net, np.asarray(state.bad), last)
-    return _finish(net, params, host, state, outputs)
+    return dataclasses.replace(_finish(net, params, host, state, outputs, metric), sketch=before)
 
 
 def _gather(
@@ -173,14 +182,12 @@ def _check_finite(network: Network, found: Any, index: int) -> None:
             )
 
 
-def _check(net: Net, params: Any, metric: str, folds: int) -> None:
+def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
     if not net.chained and not net.network.foldable:
         refusals = net.graph.refusals or net.network.refusals
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
-    if metric not in sensitivity.METRICS:
-        raise EvidenceError(f"metric {metric!r}, expected one of {sensitivity.METRICS}")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
 
@@ -237,7 +244,9 @@ def _finite(net: Net, bad: np.ndarray, last: int) -> None:
             )
 
 
-def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) -> Stats:
+def _finish(
+    net: Net, params: Any, host: Any, state: State, outputs: list[Any], metric: str
+) -> Stats:
     """Turns sums about centres into means and centred sums."""
     units = tuple(
         _unit_stats(u, *(np.asarray(c, np.float64) for c in centres))
@@ -252,7 +261,7 @@ def _finish(net: Net, params: Any, host: Any, state: State, outputs: list[Any]) 
             _moments(c, [np.asarray(x, np.float64) for x in centres], count, grams)
             for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
         )
-    return Stats(units, moments, net.graph, pytree.leaves_of(params))
+    return Stats(units, moments, net.graph, pytree.leaves_of(params), metric=metric)
 
 
 def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:

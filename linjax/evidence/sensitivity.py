@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from linjax.errors import EvidenceError
 from linjax.evidence import sums
+from linjax.evidence.metric import is_logits
 from linjax.evidence.weights import live, number, of_outputs, of_samples
 from linjax.graph.net import Net
 
 Array = Any
-METRICS = ("softmax", "identity")
 EXACT_CLASSES = 8
 PROBES = 8
 
@@ -81,7 +81,7 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:
         raise EvidenceError("the network has no floating point output")
-    classes = leaves[0].shape[-1] if len(leaves) == 1 and leaves[0].ndim else 0
+    classes = leaves[0].shape[-1] if len(leaves) == 1 and leaves[0].ndim >= 2 else 0
     few = 0 < classes <= EXACT_CLASSES
     repeats = PROBES // classes if few and leaves[0].ndim > 2 else 1
     count = repeats * classes if few else PROBES
@@ -102,7 +102,7 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
 
     def weigh(leaf: Array, key: Array) -> Array:
         seed = signs(leaf, key)
-        if metric == "identity" or leaf.ndim == 0 or leaf.shape[-1] < 2:
+        if not is_logits(leaf, metric):
             return seed
         p = jax.nn.softmax(leaf.astype(jnp.float32), axis=-1).astype(leaf.dtype)
         root = jnp.sqrt(p)  # F = B Bᵀ with B = diag(√p) − p √pᵀ

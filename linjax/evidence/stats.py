@@ -57,6 +57,8 @@ class Stats:
       variation: mean square of the outputs about their mean, in the output metric, for an
         example; measured where there are points, else zero.
       network: the dimensions that the points are about.
+      metric: the output metric that errors are measured in.
+      sketch: of the parameters, to tell how far they have moved since.
     """
 
     units: tuple[UnitStats, ...]
@@ -66,6 +68,8 @@ class Stats:
     points: Points = ()
     variation: Array = 0.0
     network: Network | None = dataclasses.field(default=None, metadata={"static": True})
+    metric: str = dataclasses.field(default="softmax", metadata={"static": True})
+    sketch: Array = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -86,7 +90,7 @@ class Stats:
         ]
         samples = ", ".join(f"{name}: {int(count):,}" for name, count in counts)
         kind = "without" if self.moments is None else "with"
-        return f"Stats({kind} second moments; samples by site: {samples})"
+        return f"Stats({kind} second moments; metric {self.metric}; samples by site: {samples})"
 
 
 def _rate(point: PointMoments) -> Array:
@@ -125,6 +129,8 @@ def merge(a: Stats, b: Stats) -> Stats:
         raise EvidenceError("the evidence is about different networks or differently folded ones")
     if (a.moments is None) != (b.moments is None):
         raise EvidenceError("only one of the two holds second moments")
+    if a.metric != b.metric:
+        raise EvidenceError(f"one measures errors by the {a.metric} metric, one by {b.metric}")
     units = tuple(map(_merge_units, a.units, b.units))
     rows = [sum(float(own[0].count.sum()) for own in s.points) for s in (a, b)]
     share = rows[1] / max(sum(rows), 1.0)
@@ -133,7 +139,9 @@ def merge(a: Stats, b: Stats) -> Stats:
     moments = None
     if a.moments is not None and b.moments is not None:
         moments = tuple(map(_merge_moments, a.moments, b.moments))
-    return Stats(units, moments, a.graph, a.leaves, points, variation, a.network)
+    return Stats(
+        units, moments, a.graph, a.leaves, points, variation, a.network, a.metric, a.sketch
+    )
 
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:

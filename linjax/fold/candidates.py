@@ -123,9 +123,13 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
     plan = work.known.plan(rule)
     predicted = (plan.cost if isinstance(plan, Plan) else plan.parameters) / work.known.before
     best, low, high = work.params, 0.0, 1.0
-    share = min(max(predicted, 1e-6), 1.0)
+    share, least = min(max(predicted, 1e-6), 1.0), work.known.least(Size(1.0, rule.round_to))
+
+    def size(share: float) -> Size:
+        return Size(max(share, least), rule.round_to)
+
     for _ in range(STEPS):
-        made = work.one_shot(Size(share, rule.round_to))
+        made = work.one_shot(size(share))
         if work.error(made) <= rule.error:
             best, high = made, share
         else:
@@ -133,7 +137,7 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
         share = float(np.sqrt(low * high)) if low else high / 2
     low, share = SMALLER * high, high
     for _ in range(REFITS):
-        made = make(Size(share, rule.round_to))
+        made = make(size(share))
         if work.error(made) <= rule.error:
             best, high = made, share
         else:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
-from linjax.evidence.sensitivity import METRICS
+from linjax.evidence.metric import chosen, is_logits
 from linjax.graph.count import count
 from linjax.graph.net import Net
 from linjax.report.progress import track
@@ -83,7 +83,7 @@ def compare(
     small: Any,
     batches: Iterable[Any],
     *,
-    metric: str = "softmax",
+    metric: str | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Measures how far a smaller network's outputs are from the original's.
@@ -93,7 +93,8 @@ def compare(
       params: the original parameters.
       small: the folded ones.
       batches: inputs, as for :func:`collect`; better not those that the fold went by.
-      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
+      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression; by default
+        as their shapes suggest, see :func:`collect`.
       progress: whether to show progress; by default on a terminal.
 
     Returns:
@@ -131,7 +132,7 @@ def compare_functions(
     counts: tuple[int, int],
     batches: Iterable[Any],
     *,
-    metric: str = "softmax",
+    metric: str | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Compares two functions of a tuple of inputs; as :func:`compare`.
@@ -147,26 +148,33 @@ def compare_functions(
     Raises:
       EvidenceError, LinjaxError: as :func:`compare`, or if the outputs have other shapes.
     """
-    if metric not in METRICS:
-        raise LinjaxError(f"metric = {metric!r}, expected one of {', '.join(METRICS)}")
-    step = jax.jit(lambda inputs: _compare(original(inputs), other(inputs), metric))
+    metric = metric if metric is None else chosen(metric, None)
+    step: Any = None
     total: list[_Sums] = []
     for batch in track(batches, "compare", progress):
-        found = jax.tree.map(_host, step(batch if isinstance(batch, tuple) else (batch,)))
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        if step is None:
+            metric = metric or chosen(None, jax.eval_shape(original, inputs))
+            step = jax.jit(functools.partial(_step, original, other, metric))
+        found = jax.tree.map(_host, step(inputs))
         total = list(map(_add, total, found)) if total else found
     if not total or not total[0].rows:
         raise EvidenceError("no batches: the iterable of inputs is empty, or no output is a float")
     return Comparison(
         rows=int(total[0].rows),
-        metric=metric,
+        metric=metric or "identity",
         error=_root(total, lambda s: (s.metric * s.wrong, s.metric * s.scatter)),
         plain=_root(total, lambda s: (s.plain, np.diag(s.scatter) if s.wrong.ndim else s.scatter)),
         largest=float(max(s.largest for s in total)),
-        divergence=_mean(total, "divergence") if metric == "softmax" else None,
-        agreement=_mean(total, "same") if metric == "softmax" else None,
+        divergence=_mean(total, "divergence"),
+        agreement=_mean(total, "same"),
         before=counts[0],
         after=counts[1],
     )
+
+
+def _step(original: Function, other: Function, metric: str, inputs: Any) -> list[_Sums]:
+    return _compare(original(inputs), other(inputs), metric)
 
 
 def _host(value: Array) -> Array:
@@ -192,9 +200,12 @@ def _root(total: list[_Sums], pair: Callable[[_Sums], tuple[Array, Array]]) -> f
     return math.sqrt(wrong / scale)
 
 
-def _mean(total: list[_Sums], name: str) -> float:
-    """The mean over all leaves' samples."""
-    return float(sum(getattr(s, name) for s in total) / sum(s.rows for s in total))
+def _mean(total: list[_Sums], name: str) -> float | None:
+    """The mean over the samples of all logits; None without any."""
+    logits = [s for s in total if s.wrong.ndim]
+    if not logits:
+        return None
+    return float(sum(getattr(s, name) for s in logits) / sum(s.rows for s in logits))
 
 
 def _compare(original: Any, other: Any, metric: str) -> list[_Sums]:
@@ -210,13 +221,13 @@ def _compare(original: Any, other: Any, metric: str) -> list[_Sums]:
 
 
 def _leaf(y: Array, other: Array, metric: str) -> _Sums:
-    classes = y.shape[-1] if y.ndim else 1
+    logits, classes = is_logits(y, metric), y.shape[-1] if y.ndim >= 2 else 1
     y, other = y.reshape(-1, classes), other.reshape(-1, classes)
     difference = other - y
     plain, largest = jnp.sum(difference**2), jnp.max(jnp.abs(difference), initial=0.0)
     rows, mean, none = jnp.asarray(len(y)), jnp.mean(y, axis=0), jnp.zeros(())
     centred = y - mean
-    if metric == "identity":
+    if not logits:
         one, scatter = jnp.ones(()), jnp.sum(centred**2)
         return _Sums(rows, one, mean, scatter, plain, plain, largest, none, none)
     if classes > WIDEST:

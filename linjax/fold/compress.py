@@ -7,8 +7,11 @@ from typing import Any
 
 from linjax.errors import FoldWarning
 from linjax.evidence.collect import collect
+from linjax.evidence.metric import settled
+from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
+from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
 from linjax.fold.landscape import Landscape
@@ -29,7 +32,7 @@ def compress(
     batches: Iterable[Any] | Callable[[], Iterable[Any]],
     rule: Size | Tolerance,
     *,
-    metric: str = "softmax",
+    metric: str | None = None,
     evidence: Stats | Frontier | Landscape | None = None,
     joint: bool = True,
     progress: bool | None = None,
@@ -40,9 +43,8 @@ def compress(
     refitted by least squares so that the original's pre-activations are reproduced from what
     the folded network itself computes. In networks other than chains of dense layers coordinates
     are chosen in one shot, and kernels are refitted that way. At last all layers are refitted
-    together by a few rounds of
-    Gauss–Newton least squares on the outputs, on the rows and, for floating
-    point inputs, on others between pairs of them; fewer rows and rounds where a network is
+    together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
+    floating point inputs, on others between pairs of them; fewer rows and rounds where a network is
     large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest
     to the original's on held-out calibration rows is returned: one row in five, which the
     refits don't see. Labels are not used.
@@ -57,7 +59,8 @@ def compress(
       batches: calibration data, read several times: a list of batches, another iterable that
         can be started anew, or a function that returns an iterator.
       rule: :func:`size`, or :func:`tolerance`, which takes a few times as long.
-      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
+      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression; by default
+        that of the evidence, or as the outputs' shapes suggest, see :func:`collect`.
       evidence: of :func:`collect` on the same parameters and data, to save a pass, or the
         :func:`frontier` made of it, to save the planning, too.
       joint: whether to refit all layers together at the end.
@@ -88,9 +91,14 @@ def compress(
       (224, True)
     """
     again = repeatable(batches)
+    if metric is None and evidence is not None:
+        metric = (evidence if isinstance(evidence, Stats) else evidence.stats).metric
+    metric = settled(metric, net)
     if evidence is None:
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)
+    if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
+        warnings.warn(far, FoldWarning, stacklevel=3)
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, again, metric)
@@ -108,6 +116,11 @@ def compress(
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
+        if isinstance(rule, Size) and known.plan(rule).error >= RUIN:
+            error = work.error(best)
+            if error >= RUIN:
+                found = f"measured relative output error {error:.2g}"
+                warnings.warn(ruin(known, rule, found), FoldWarning, stacklevel=3)
         return best
     warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
     return params

@@ -11,13 +11,14 @@ import numpy as np
 from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
+from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
 from linjax.fold import exact
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.landscape import Landscape
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
-from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance
+from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain, write_chain
@@ -27,6 +28,10 @@ from linjax.graph.layers import Layers
 from linjax.graph.structure import Chain, Graph
 
 DEFAULT = Tolerance(0.01)
+RUIN = 0.5
+"""Relative output error from which on a fold to a size is warned of."""
+ENOUGH = 0.1
+"""Relative output error that is named as a way out."""
 
 Evidence = Stats | Frontier | Landscape | Bounds
 
@@ -63,15 +68,17 @@ def fold(
 
     Returns:
       A nested dict of arrays of the same dtype, for ``net.apply``; or ``params`` itself,
-      with a :class:`FoldWarning`, where nothing could be made smaller. With ``details``,
-      a pair of that and the report.
+      with a :class:`FoldWarning`, where nothing could be made smaller. One tells, too, if a
+      size leaves little of the network: a predicted error of a half or more. With
+      ``details``, a pair of that and the report.
 
     Raises:
       StructureError: if params isn't the network of the evidence, naming the path and the
         expected shape.
       EvidenceError: if the evidence is of another kind, lacks what the rule needs, or was
         collected on parameters that had been folded already.
-      LinjaxError: if rule isn't a rule, or is given beside Bounds.
+      LinjaxError: if rule isn't a rule, or is given beside Bounds; if a size is below that of
+        the smallest network that there is, which is named.
 
     References:
       Dobler and Lemmerich, Linearity-based neural network compression, 2025,
@@ -99,6 +106,8 @@ def fold(
     graph = about.graph
     if not matching(params, about):
         return (params, unchanged(params, graph)) if details else params
+    if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
+        warnings.warn(far, FoldWarning, stacklevel=2)
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
     report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(about))
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
@@ -161,13 +170,31 @@ def _least_squares(
     known = known_or_made(params, evidence)
     if isinstance(known, Landscape):
         widths = known.plan(rule)
+        _warn_of_ruin(known, rule, widths.error)
         small, changes = known.fold(params, widths)
         report = Report(known.stats.graph, changes, count(params), count(small), widths.error)
         return small, report._replace(network=known.stats.network)
     plan = known.plan(rule)
+    _warn_of_ruin(known, rule, plan.error)
     after = iter(known.fold(plan))
     small, report = transform(params, known.stats.graph, lambda *_: next(after))
     return small, report._replace(predicted=plan.error, after=count(small))
+
+
+def _warn_of_ruin(known: Frontier | Landscape, rule: Size | Tolerance, error: float) -> None:
+    if isinstance(rule, Size) and error >= RUIN:
+        warnings.warn(ruin(known, rule, f"predicted relative output error {error:.2g}"),
+                      FoldWarning, stacklevel=7)  # fmt: skip
+
+
+def ruin(known: Frontier | Landscape, rule: Size, error: str) -> str:
+    """Says that little is left of a network, and at which size more would be."""
+    asked = above(known.enough(rule, ENOUGH))
+    asked += f', of="{rule.of}"' if rule.of != "parameters" else ""
+    return (
+        f"{rule}: {error}, so that little is left of what the network computes; from "
+        f"linjax.size({asked}) on at most {ENOUGH} is predicted"
+    )
 
 
 def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:

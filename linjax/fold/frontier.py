@@ -7,13 +7,13 @@ import numpy as np
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
-from linjax.fold.landscape import Landscape, landscape
+from linjax.fold.landscape import Landscape, error_at, landscape
 from linjax.fold.least_squares.branches import joined
 from linjax.fold.least_squares.budget import Link
 from linjax.fold.least_squares.one_shot import fold_moments
 from linjax.fold.least_squares.plan import Curve, Plan, curves, within_budget, within_error
 from linjax.fold.least_squares.prices import Problem
-from linjax.fold.rules import Size, Tolerance
+from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
 from linjax.graph.chains import read_chain, write_chain
@@ -46,29 +46,54 @@ class Frontier(NamedTuple):
     fingerprint: str
 
     def plan(self, rule: Size | Tolerance) -> Plan:
-        """Returns the widths that a rule asks for."""
+        """Returns the widths that a rule asks for.
+
+        Raises:
+          LinjaxError: if the smallest network that there is is larger, or operations or bytes
+            are asked for.
+        """
         if isinstance(rule, Size):
             if rule.of != "parameters":
                 raise LinjaxError(
                     f"{rule}: chains of dense layers are planned by parameters; their operations "
                     "are nearly proportional to these"
                 )
-            return within_budget(self.curves, budget(rule, self.before), rule.round_to)
+            plan = within_budget(self.curves, budget(rule, self.before), rule.round_to)
+            if plan.parameters > budget(rule, self.before):
+                raise unmet(rule, self.least(rule))
+            return plan
         return within_error(self.curves, rule.error, rule.round_to)
+
+    def least(self, rule: Size) -> float:
+        """The share of the parameters that the smallest network has."""
+        plans = [own.plan(own.steps[-1], rule.round_to) for own in self.curves]
+        return self._share(min(plan.parameters for plan in plans))
+
+    def enough(self, rule: Size, error: float) -> float:
+        """The share of the parameters from which on the predicted error is at most this."""
+        return self._share(within_error(self.curves, error, rule.round_to).parameters)
+
+    def _share(self, parameters: int) -> float:
+        """A share of the parameters that isn't rounded to one fewer."""
+        return min((parameters + 0.5) / max(self.before, 1), 1.0)
 
     def fold(self, plan: Plan) -> tuple[Layers, ...]:
         """Returns the chains folded to a plan in one shot."""
         return joined(self.problems, plan, fold_moments(self.problems, plan))
 
     def errors(self, sizes: Any) -> Array:
-        """Returns the predicted relative output error at shares of the parameters."""
-        return np.array([self.plan(Size(float(share))).error for share in np.ravel(sizes)])
+        """Returns the predicted relative output error at shares of the parameters.
+
+        Infinite below the smallest network that there is.
+        """
+        return np.array([error_at(self.plan, float(share)) for share in np.ravel(sizes)])
 
     def __repr__(self) -> str:
-        plans = [self.plan(Size(share)) for share in SHOWN]
+        least = self.least(Size(1.0))
+        plans = [self.plan(Size(share)) for share in SHOWN if share >= least]
         rows = [
             (f"{share:.1%}", f"{plan.parameters:,}", f"{plan.error:.3g}")
-            for share, plan in zip(SHOWN, plans, strict=True)
+            for share, plan in zip(SHOWN, plans, strict=False)
         ]
         text = table.grid(("size", "parameters", "predicted relative output error"), rows)
         return f"{text}\n{self.before:,} parameters before"
@@ -131,6 +156,11 @@ def known_or_made(params: Any, evidence: Stats | Frontier | Landscape) -> Fronti
             "the frontier was made for other values of these parameters; make one for these"
         )
     return evidence
+
+
+def reachable(known: Frontier | Landscape, rule: Size) -> Size:
+    """Returns a rule, with the smallest size that there is in place of one below that."""
+    return rule._replace(fraction=max(rule.fraction, known.least(rule)))
 
 
 def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:

@@ -1,5 +1,7 @@
 """What every size of a network costs, over all of its dimensions, priced once for all budgets."""
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import Written, begun, finished, write
-from linjax.fold.rules import Size, Tolerance
+from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.graph import pytree, table
 from linjax.graph.count import count
 
@@ -63,12 +65,22 @@ class Landscape(NamedTuple):
         if plan.cost + self._biases(rule.of, plan.state) > rule.fraction * before:
             plan = within_budget(curves, rule.fraction * before - self._biases(rule.of))
         if plan.cost > rule.fraction * before:
-            least = min(own.smallest.cost for own in curves) / before
-            raise LinjaxError(
-                f"{rule}: the smallest network that there is has {least:.2%} of the {rule.of}; "
-                f"ask for linjax.size({least + 5e-4:.3f}) or more"
-            )
+            raise unmet(rule, self.least(rule))
         return plan
+
+    def least(self, rule: Size) -> float:
+        """The share that the smallest network has, of what a rule counts."""
+        curves = self.of(rule)
+        steps = [own.smallest for own in curves]
+        cost = min(step.cost + self._biases(rule.of, step.state) for step in steps)
+        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
+
+    def enough(self, rule: Size, error: float) -> float:
+        """The share, of what a rule counts, from which on the predicted error is at most this."""
+        curves = self.of(rule)
+        plan = within_error(curves, error)
+        cost = plan.cost + self._biases(rule.of, plan.state)
+        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
 
     def _biases(self, of: str, state: State | None = None) -> float:
         """What a fold may put beside: biases where there were none, constants that moved."""
@@ -138,8 +150,11 @@ class Landscape(NamedTuple):
         }
 
     def errors(self, sizes: Any) -> Array:
-        """Returns the predicted relative output error at shares of the parameters."""
-        return np.array([self.plan(Size(float(share))).error for share in np.ravel(sizes)])
+        """Returns the predicted relative output error at shares of the parameters.
+
+        Infinite below the smallest network that there is.
+        """
+        return np.array([error_at(self.plan, float(share)) for share in np.ravel(sizes)])
 
     def __repr__(self) -> str:
         rows = []
@@ -150,6 +165,14 @@ class Landscape(NamedTuple):
                 rows.append((f"{share:.1%}", f"{plan.cost:,.0f}", f"{plan.error:.3g}"))
         text = table.grid(("size", "parameters", "predicted relative output error"), rows)
         return f"{text}\n{self.before:,} parameters before"
+
+
+def error_at(plan: Callable[[Size], Any], share: float) -> float:
+    """The predicted error at a share of the parameters, infinite where there is no such network."""
+    try:
+        return float(plan(Size(share)).error)
+    except LinjaxError:
+        return math.inf
 
 
 def landscape(params: Any, stats: Stats) -> Landscape:

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.evidence.metric import is_logits
+
 Array = Any
 
 LOGITS = 1e-3
@@ -19,10 +21,6 @@ LOGITS = 1e-3
 
 def _floating(outputs: Any) -> list[Array]:
     return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
-
-
-def _logits(leaf: Array, metric: str) -> bool:
-    return metric == "softmax" and leaf.ndim > 0 and leaf.shape[-1] >= 2
 
 
 def _centred(leaf: Array) -> Array:
@@ -38,7 +36,7 @@ def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
     for student, original in zip(_floating(outputs), _floating(teacher), strict=True):
         student, original = student.astype(jnp.float32), original.astype(jnp.float32)
         difference = student - original
-        if _logits(original, metric):
+        if is_logits(original, metric):
             p, q = jax.nn.log_softmax(original), jax.nn.log_softmax(student)
             total += jnp.sum(jnp.exp(p) * (p - q))
             total += LOGITS * jnp.sum(_centred(difference) ** 2) / 2
@@ -51,7 +49,7 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
     """Returns the divergence's Gauss–Newton curvature at the outputs times a tangent: ``F t``."""
 
     def weigh(y: Array, t: Array) -> Array:
-        if not _logits(y, metric):
+        if not is_logits(y, metric):
             return t
         p = jax.nn.softmax(y.astype(jnp.float32)).astype(t.dtype)
         return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
@@ -65,7 +63,7 @@ def importance(outputs: Any, samples: int, metric: str) -> Array:
     Ones where outputs don't belong to samples one by one, or for a regression.
     """
     leaves = _floating(outputs)
-    if len(leaves) != 1 or not _logits(leaves[0], metric):
+    if len(leaves) != 1 or not is_logits(leaves[0], metric):
         return jnp.ones(samples, jnp.float32)
     p = jax.nn.softmax(leaves[0].astype(jnp.float32))
     trace = (1.0 - jnp.sum(p**2, axis=-1)).reshape(-1) + LOGITS * (p.shape[-1] - 1)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.evidence.metric import settled
 from linjax.fold.objective import divergence
 from linjax.fold.rows import Batch, divided, load, mean_divergence, pooled, repeatable, taught
 from linjax.graph import pytree
@@ -46,7 +47,7 @@ def recover(
     steps: int = 2500,
     learning_rate: float = 3e-3,
     batch_size: int = 256,
-    metric: str = "softmax",
+    metric: str | None = None,
     mix: bool = True,
     seed: int = 0,
     details: bool = False,
@@ -70,7 +71,8 @@ def recover(
       steps: batches a cycle.
       learning_rate: Adam's largest, in the first cycle.
       batch_size: rows a step.
-      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression.
+      metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression; by default
+        as their shapes suggest, see :func:`collect`.
       mix: whether to draw rows between pairs of rows.
       seed: of the order of the rows.
       details: also return the held-out errors.
@@ -98,7 +100,7 @@ def recover(
       >>> result.errors[0] > min(result.errors)
       True
     """
-
+    metric = settled(metric, net)
     train, held = divided(load(repeatable(batches)(), limit=10**9))
     held_rows = taught(net, original, held)
     rows = pooled(net, original, train, mix)

@@ -1,5 +1,6 @@
 """What a fold is asked for: a threshold, a size, or a tolerance."""
 
+import math
 from typing import Literal, NamedTuple
 
 from linjax.errors import LinjaxError
@@ -178,6 +179,26 @@ def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
         raise LinjaxError(f"error = {error}, expected a number ≥ 0")
     _multiple(round_to)
     return Tolerance(float(error), round_to)
+
+
+def unmet(rule: Size, least: float) -> LinjaxError:
+    """The error for a size below the smallest network that there is.
+
+    Args:
+      rule: what was asked for.
+      least: share that the smallest network has.
+    """
+    return LinjaxError(
+        f"{rule}: the smallest network that there is has {least:.3g} of the {rule.of}, because not "
+        f"all of it folds (print the net to see what does); ask for linjax.size({above(least)}) "
+        "or more"
+    )
+
+
+def above(share: float) -> str:
+    """A share in three digits, rounded up, at most one."""
+    unit = 10.0 ** (math.floor(math.log10(max(share, 1e-12))) - 2)
+    return f"{min(math.ceil(share / unit - 1e-9) * unit, 1.0):.3g}"
 
 
 def _unit(name: str, value: float) -> None:

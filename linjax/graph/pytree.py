@@ -60,10 +60,27 @@ def _frozen(tree: Any, like: Any) -> Any:
 
 
 def leaves_of(params: Any) -> tuple[Leaf, ...]:
-    """Describes the leaves of a pytree: path, shape, dtype."""
+    """Describes the leaves of a pytree: path, shape, dtype.
+
+    Raises:
+      StructureError: naming a leaf that is no array, and the way out.
+    """
+    flat = flatten(params)
+    for path, leaf in flat.items():
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not np.isscalar(leaf):
+            kind = type(leaf).__name__
+        elif isinstance(leaf, str | bytes):
+            kind = type(leaf).__name__
+        else:
+            continue
+        raise StructureError(
+            f"{join(path)}: a {kind}, expected an array. Trace a function of the arrays alone; of "
+            "an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
+            "linjax.trace(lambda p, x: eqx.combine(p, static)(x), arrays, x)"
+        )
     return tuple(
         Leaf(path, tuple(jnp.shape(leaf)), str(jnp.result_type(leaf)))
-        for path, leaf in flatten(params).items()
+        for path, leaf in flat.items()
     )
 
 

@@ -29,9 +29,11 @@ def carry_over(
 ) -> Any:
     """Carries an optimiser's state over a fold, so that training goes on.
 
-    Whatever in the state has the structure of the parameters (moments, averages) is
-    narrowed like them: units that were kept keep their entries, new leaves start as the
-    optimiser starts them. Everything else, step counts say, is kept.
+    Whatever in the state has an entry of a parameter's path and shape (moments, averages, of
+    all parameters or, with masks and several transforms, of some) is narrowed like it: units
+    that were kept keep their entries, new leaves start as the optimiser starts them. Step
+    counts and whatever else still fits is kept; what doesn't, such as factored moments or the
+    memory of quasi-Newton updates, starts fresh.
 
     Args:
       optimizer: the gradient transformation.
@@ -58,32 +60,74 @@ def carry_over(
       >>> state[0].mu["out"].shape
       (2, 3)
     """
-    fresh = optimizer.init(folded)
-    old, new = _outline(state, params), _outline(fresh, folded)
-    if len(old) != len(new):
-        raise StructureError("the state isn't one that this optimizer made for these parameters")
-    carried = []
-    for before, after in zip(old, new, strict=True):
-        if pytree.same_structure(after, folded):
-            if not pytree.same_structure(before, params):
-                raise StructureError("the state isn't one that this optimizer made for params")
-            carried.append(_narrow(before, after, report))
-        else:
-            carried.append(before)
-    tree = jax.tree.structure(fresh, is_leaf=lambda node: pytree.same_structure(node, folded))
-    return jax.tree.unflatten(tree, carried)
+    if not pytree.same_structure(jax.eval_shape(optimizer.init, params), state):
+        raise StructureError(
+            "the state isn't one that this optimizer made for params: give the state of "
+            "optimizer.init(params), with the updates since"
+        )
+    fresh, shapes = optimizer.init(folded), _shapes(params)
+    groups: dict[Path, Flat] = {}
+    for path, leaf in pytree.flatten(state).items():
+        prefix, own = _split(path, shapes)
+        groups.setdefault(prefix, {})[own] = leaf
+    kept: dict[Path, Flat] = {}
+    carried, now = [], _shapes(folded)
+    stacked = {
+        prefix[:-1] for prefix, own in groups.items() for path, leaf in own.items()
+        if path and shapes[path] and jnp.shape(leaf)[1:] == shapes[path]
+    }  # fmt: skip
+    for path, leaf in pytree.flatten(fresh).items():
+        prefix, own = _split(path, now)
+        if any(path[: len(start)] == start for start in stacked):
+            carried.append(leaf)  # a memory of past steps is of use only as a whole
+            continue
+        if own and prefix not in kept:
+            kept[prefix] = _moved(prefix, groups.get(prefix, {}), fresh, shapes, now, report)
+        was = groups.get(prefix, {}).get(own)
+        carried.append(kept[prefix][own] if own else _as_it_was(was, leaf))
+    return jax.tree.unflatten(jax.tree.structure(fresh), carried)
 
 
-def _outline(state: Any, params: Any) -> list[Any]:
-    """The state's leaves, with every subtree of the parameters' structure as one leaf."""
-    return jax.tree.leaves(state, is_leaf=lambda node: pytree.same_structure(node, params))
+def _shapes(params: Any) -> dict[Path, tuple[int, ...]]:
+    return {path: jnp.shape(leaf) for path, leaf in pytree.flatten(params).items()}
 
 
-def _narrow(before: Any, after: Any, report: Report) -> Any:
-    old, new = pytree.flatten(before), pytree.flatten(after)
+def _split(path: Path, params: dict[Path, Any]) -> tuple[Path, Path]:
+    """Splits a path in the state into where the parameters begin and that of a parameter."""
+    for n in range(len(path)):
+        if path[n:] in params:
+            return path[:n], path[n:]
+    return path, ()
+
+
+def _as_it_was(was: Any, leaf: Any) -> Any:
+    """A leaf of the state that is of no parameter, or fresh where it doesn't fit any more."""
+    return was if was is not None and jnp.shape(was) == jnp.shape(leaf) else leaf
+
+
+def _moved(
+    prefix: Path,
+    old: Flat,
+    fresh: Any,
+    before: dict[Path, tuple[int, ...]],
+    after: dict[Path, tuple[int, ...]],
+    report: Report,
+) -> Flat:
+    """A part of the state that has an entry for each parameter, or for some, narrowed like them.
+
+    What hasn't a parameter's shape (factored moments, flags) is kept where it fits as it is.
+    """
+    everything = pytree.flatten(fresh)
+    new = {path: everything[(*prefix, *path)] for path in after if (*prefix, *path) in everything}
+    whole = {p: x for p, x in old.items() if jnp.shape(x) == before[p]}
+    like = {p: x for p, x in new.items() if jnp.shape(x) == after[p]}
+    narrowed = _narrow(whole, like, report) if like else {}
+    return {p: narrowed[p] if p in narrowed else _as_it_was(old.get(p), x) for p, x in new.items()}
+
+
+def _narrow(old: Flat, new: Flat, report: Report) -> Flat:
     if report.network is not None:
-        moved = {path: _kept_entries(report, old, path, leaf) for path, leaf in new.items()}
-        return jax.tree.unflatten(jax.tree.structure(after), list(moved.values()))
+        return {path: _kept_entries(report, old, path, leaf) for path, leaf in new.items()}
     affines = {affine.kernel: affine for affine in report.graph.affines}
     vectors = {
         path: (site.name, Part()) for site in report.graph.sites for path in site.unit_leaves
@@ -104,7 +148,7 @@ def _narrow(before: Any, after: Any, report: Report) -> Any:
             result[path] = jnp.asarray(was)[_kept(report, *vectors[path])]
         else:
             result[path] = was if jnp.shape(was) == jnp.shape(leaf) else leaf
-    return jax.tree.unflatten(jax.tree.structure(after), list(result.values()))
+    return result
 
 
 def _before(report: Report, site: str, part: Part) -> int:

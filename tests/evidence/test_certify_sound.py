@@ -1,5 +1,7 @@
 """No certificate for what a function doesn't compute: refused, or true of what it does compute."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +30,12 @@ def sound(apply, params, low, high, x, close=1e-4, batch=1):
     proved off or on), and the exact fold. Returns what was proved, None where it was refused.
     """
     net = linjax.trace(apply, params, x[:batch])
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", linjax.FoldWarning)
         bounds = linjax.certify(net, params, low, high)
-    except linjax.LinjaxError as refusal:
-        assert str(refusal)
+    if bounds.reasons:
+        assert not any(site.verdict.any() for site in bounds.sites)
+        assert linjax.check_certificate(net, params, bounds).ok
         return None
     assert linjax.check_certificate(net, params, bounds).ok
     folded = linjax.fold(params, bounds)
@@ -214,7 +218,7 @@ def four(prefix, seed=0):
 def test_inputs_that_do_not_stay_in_the_box_are_refused(name):
     apply, params = four(INPUTS[name])
     assert sound(apply, params, *BOX, FRAME) is None
-    with pytest.raises(linjax.EvidenceError, match="w: it reads the "):
+    with pytest.warns(linjax.FoldWarning, match="w: it reads the "):
         linjax.certify(linjax.trace(apply, params, FRAME[:1]), params, *BOX)
 
 
@@ -254,7 +258,7 @@ def test_examples_that_are_mixed_take_no_box_of_features():
 def test_a_second_input_has_no_box():
     apply, params = four(lambda x: x)
     net = linjax.trace(lambda p, x, y: apply(p, y) + x.sum(), params, FRAME[:1], FRAME[:1])
-    with pytest.raises(linjax.EvidenceError, match="w: it doesn't read the first input"):
+    with pytest.warns(linjax.FoldWarning, match="w: it doesn't read the first input"):
         linjax.certify(net, params, *BOX)
 
 
@@ -349,8 +353,7 @@ def test_the_check_derives_the_activation_itself():
     bounds = linjax.certify(honest, params, 0.0, 1.0)
     lying = linjax.trace(apply, params, X[:1])
     object.__setattr__(lying, "graph", honest.graph)
-    with pytest.raises(linjax.EvidenceError, match="isn't piecewise linear"):
-        linjax.check_certificate(lying, params, bounds)
+    assert not linjax.check_certificate(lying, params, bounds).ok
 
 
 # Boxes over positions.

@@ -3,12 +3,13 @@
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.errors import EvidenceError
+from linjax.errors import EvidenceError, FoldWarning
 from linjax.evidence.bounds import Bounds, SiteBounds, fingerprint, unknown
 from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
@@ -85,15 +86,16 @@ def certify(
 
     Returns:
       :class:`Bounds`: per unit bounds, verdict, how it was decided, margin, witnesses, and
-      what :func:`check_certificate` needs to verify them. Sites that don't descend from
-      the network's input are left undecided. An interrupt (Ctrl-C) ends the search and
+      what :func:`check_certificate` needs to verify them. Chains about which nothing can be
+      proven are left undecided, with the reason in ``bounds.reasons`` and in a
+      :class:`FoldWarning`: the network has no dense ones, their first map doesn't
+      read the first input but for reshapes and
+      casts between floating dtypes, or an activation isn't proved to be piecewise linear with
+      its kink at zero by the primitives that compute it. An interrupt (Ctrl-C) ends the search and
       returns what has been found.
 
     Raises:
-      EvidenceError: if the box is empty, not a number or of another shape, an activation
-        isn't proved to be piecewise linear with its kink at zero by the primitives that compute
-        it, or no site reads the input but for reshapes and casts between floating dtypes: what
-        else stands in between is named.
+      EvidenceError: if the box is empty, not a number or of another shape.
       StructureError: if params doesn't fit the network, naming the path.
 
     References:
@@ -113,13 +115,11 @@ def certify(
     """
     started = time.monotonic()
     graph, (flat, entries) = net.graph, ways_of(net, params)
-    if not any(isinstance(entry, Entry) for entry in entries):
-        trunks = (any(graph.trunks(chain)) for chain in graph.chains)
-        reasons = [str(e) for e, behind in zip(entries, trunks, strict=True) if not behind]
-        raise EvidenceError(
-            "no site descends from the network's first input by affine maps"
-            + (f" ({'; '.join(reasons)})" if reasons else "")
-        )
+    trunks = [any(graph.trunks(chain)) for chain in graph.chains]
+    pairs = zip(entries, trunks, strict=True)
+    reasons = tuple(e for e, behind in pairs if isinstance(e, str) and not behind)
+    if not graph.chains:
+        reasons = (_no_chains(net),)
     low, high = (_side(name, side, net) for name, side in (("lower", lower), ("upper", upper)))
     require_ordered(low, high)
     points = None if data is None else _inputs(data, net)
@@ -138,7 +138,12 @@ def certify(
             method=method,
             progress=progress,
         )
-    return Bounds(low, high, tuple(sites), graph, pytree.leaves_of(params), fingerprint(params))
+    if reasons:
+        warnings.warn(
+            f"undecided, nothing is claimed there: {'; '.join(reasons)}", FoldWarning, stacklevel=2
+        )
+    leaves, digest = pytree.leaves_of(params), fingerprint(params)
+    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons)
 
 
 def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck:
@@ -184,6 +189,14 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
         box = entry.box(bounds.lower, bounds.upper)
         checks += check_layers(layers, slopes, *box, claims)
     return CertificateCheck(tuple(site.name for site in net.graph.sites), tuple(checks))
+
+
+def _no_chains(net: Net) -> str:
+    """Why a network has nothing to certify."""
+    network = getattr(net, "network", None)  # a stored network knows of none
+    refusals = (*net.graph.refusals, *(network.refusals if network is not None else ()))
+    told = "; ".join(dict.fromkeys(f"{r.name}: {r.reason}" for r in refusals))
+    return "there are no chains of dense layers that fold" + (f" ({told})" if told else "")
 
 
 def slopes_of(chain: Chain, layers: Layers) -> list[Slopes]:

@@ -83,25 +83,28 @@ class Ways(NamedTuple):
 def ways_of(net: Net, params: Any) -> Ways:
     """Derives what stands between inputs, parameters and maps from the function's program.
 
-    Proves, too, that the activations of all chains that read the input have the slopes that their
-    sites say.
+    Of a chain that reads the input it is proved, too, that its activations have the slopes that
+    their sites say; where one hasn't, that is the reason in the entry's place.
 
     Raises:
-      EvidenceError: naming a site whose activation isn't linear on either side of zero, with what
-        isn't, or a parameter that is used in several dtypes.
+      EvidenceError: naming a parameter that is used in several dtypes.
       StructureError: if params doesn't fit the network, naming the path.
     """
     flat = pytree.flatten(params)
     pytree.check_leaves(net.graph, flat)
+    if not net.graph.chains:
+        return Ways(flat, ())
     if not isinstance(net, Net):
         return _as_told(net, flat)
     found = net.examined(flat)
     views = find_views(found.program)
-    entries = tuple(_entry(net, found, chain) for chain in net.graph.chains)
-    for chain, entry in zip(net.graph.chains, entries, strict=True):
+    entries: list[Entry | str] = []
+    for chain in net.graph.chains:
+        entry = _entry(net, found, chain)
         for site in chain.sites if isinstance(entry, Entry) else ():
-            _require_slopes(found, views, site)
-    return Ways(_as_computed(net.graph, found, flat), entries)
+            entry = _other_slopes(found, views, site) or entry
+        entries.append(entry)
+    return Ways(_as_computed(net.graph, found, flat), tuple(entries))
 
 
 def example_shape(net: Any) -> tuple[int, ...]:
@@ -115,16 +118,17 @@ def _as_told(net: Any, flat: Flat) -> Ways:
     for chain in net.graph.chains:
         name, told = chain.layers[0][0], chain.source == "input"
         features = net.graph.affine(name).inputs
-        for site in chain.sites if told else ():
-            if not site.activation.two_slopes:
-                raise _no_certificate(site)
-        entry = Entry(features, 1 if features == size else 0, ())
-        entries.append(entry if told else f"{name}: it doesn't read the first input")
+        entry: Entry | str = f"{name}: it doesn't read the first input"
+        if told:
+            bent = (site for site in chain.sites if not site.activation.two_slopes)
+            reasons = map(_no_certificate, bent)
+            entry = next(reasons, None) or Entry(features, 1 if features == size else 0, ())
+        entries.append(entry)
     return Ways(flat, tuple(entries))
 
 
-def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
-    """Proves that an activation has the slopes that its site says."""
+def _other_slopes(found: Analysis, views: Views, site: Site) -> str:
+    """Proves that an activation has the slopes that its site says; else returns what it hasn't."""
     of = site.activation
     interior = found.interiors[site.name]
     ops = _between(found.program, interior.pre)
@@ -134,16 +138,17 @@ def _require_slopes(found: Analysis, views: Views, site: Site) -> None:
         proof = activation.prove(found.program, ops, interior.pre, views.leaf, paths, end)
         pair = proof.two_slopes
         if not wanted or pair is None:
-            raise _no_certificate(site, "" if site.mates else f" ({_why(proof)})")
+            return _no_certificate(site, "" if site.mates else f" ({_why(proof)})")
         if tuple(activation.as_slope(slope, paths) for slope in pair) != wanted:
-            raise EvidenceError(
+            return (
                 f"{site.name}: with parameters of these dtypes its activation has other slopes"
                 " than when it was traced; trace with such parameters"
             )
+    return ""
 
 
-def _no_certificate(site: Site, why: str = "") -> EvidenceError:
-    return EvidenceError(
+def _no_certificate(site: Site, why: str = "") -> str:
+    return (
         f"{site.name}: activation {site.activation.name} isn't piecewise linear with its kink at"
         f" zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates for it{why}"
     )
