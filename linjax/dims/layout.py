@@ -173,10 +173,9 @@ def _reading(
     for op in _backwards(program):
         refs = [o.id for o in op.inputs if isinstance(o, Ref)]
         if op.scan is not None:
-            inner = zip(op.inputs, op.scan.body.inputs, strict=True)
-            for outer, own in inner:
-                if isinstance(outer, Ref) and own.id in found:
-                    found.setdefault(outer.id, set()).update(found[own.id])
+            for outer, inner in zip(op.inputs, op.scan.body.inputs, strict=True):
+                if isinstance(outer, Ref) and inner.id in found:
+                    found.setdefault(outer.id, set()).update(found[inner.id])
             continue
         wanted = sums.get(number(op), set()).union(*(found.get(r.id, set()) for r in op.outputs))
         for ref in refs:

@@ -275,4 +275,5 @@ def _merge_point(a: PointMoments, b: PointMoments) -> PointMoments:
     share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
     metric = (1 - share) * a.metric + share * b.metric
     places = (1 - share) * a.places + share * b.places
-    return PointMoments(*(np.stack(x) for x in zip(*folds, strict=True)), metric, places)
+    count, active, mean, scatter = (np.stack(x) for x in zip(*folds, strict=True))
+    return PointMoments(count, active, mean, scatter, metric, places)

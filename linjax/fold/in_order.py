@@ -53,14 +53,14 @@ class Job(NamedTuple):
     Attributes:
       op: its product.
       frame: how that is laid out.
-      index: places in the leaf of the entries of its matrix.
+      places: places in the leaf of the entries of its matrix.
       window: the leaf's shape.
       folded: sites that were folded among what it makes, with their choices.
     """
 
     op: int
     frame: Frame
-    index: np.ndarray
+    places: np.ndarray
     window: tuple[int, ...]
     folded: tuple[tuple[Site, Choice], ...]
 
@@ -191,13 +191,21 @@ def _targets(network: Network, job: Job, original: Any, value: Array) -> list[Ar
     now, linear = read_sizes(network, original), []
     sizes = {dim: now.all(dim) for dim in now.kept}
     for site, choice in job.folded:
-        cut = Cut(site.dim, site.beside, lambda d, s=dict(sizes): s[d], lambda x: x)
+        cut = Cut(site.dim, site.beside, dict(sizes).__getitem__, _as_it_is)
         if choice.linear.shape[-1]:
-            mixed = cut._replace(change=lambda x, m=choice.linear[0]: x @ m.astype(np.float32))
-            linear.append(transform(value, spans, mixed))
+            mix = functools.partial(_mixed, choice.linear[0].astype(np.float32))
+            linear.append(transform(value, spans, cut._replace(change=mix)))
         value = transform(value, spans, cut._replace(change=narrowing(choice)))
         sizes[site.dim] = choice.kept.shape[-1]
     return [value, *linear]
+
+
+def _as_it_is(x: Array) -> Array:
+    return x
+
+
+def _mixed(matrix: Array, x: Array) -> Array:
+    return x @ matrix
 
 
 def _merged(a: Seen, b: Seen) -> Seen:
@@ -211,7 +219,7 @@ def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Writ
     """Puts the fitted kernel, and the bias that goes with it, in place."""
     flat, leaf = dict(now.flat), network.kernels[job.op].leaf
     path, extra = network.paths[leaf], network.extra(leaf, "linear")
-    before = [flat[path].reshape(-1)[job.index]]
+    before = [flat[path].reshape(-1)[job.places]]
     if extra in flat:
         index = matrix_index(network, job.frame, flat[extra].shape)
         before.append(flat[extra].reshape(-1)[index])
@@ -219,7 +227,7 @@ def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Writ
     whole = functools.reduce(_merged, seen)
     kernel = _solved(whole, prior, _ridge(seen, prior))
     p, q = prior.shape[1], before[0].shape[-1]
-    flat[path] = _put(flat[path], job.index, kernel[..., :q])
+    flat[path] = _put(flat[path], job.places, kernel[..., :q])
     if extra in flat:
         flat[extra] = _put(flat[extra], index, kernel[..., q:])
     shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])

@@ -71,7 +71,7 @@ def _parts(net: Net, params: Any) -> _Parts:
     flat = pytree.flatten(params)
     free = pytree.foldable_paths(net.graph)
     if not net.chained:
-        free = {path for path in flat if path[0] != CONSTANTS}
+        free = frozenset(path for path in flat if path[0] != CONSTANTS)
     moving = {p: x for p, x in flat.items() if p in free and jnp.issubdtype(x.dtype, jnp.floating)}
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in leaves]))

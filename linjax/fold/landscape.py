@@ -107,9 +107,8 @@ class Landscape(NamedTuple):
             kernel = network.layout.program.avals[network.ref(leaf)]
             total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
         for op, place in network.varying_along({site.dim for site in folded}):
-            total += np.size(network.layout.makers[op].inputs[place].value) * (
-                4 if of == "bytes" else 1
-            )
+            moved: Any = network.layout.makers[op].inputs[place]
+            total += np.size(moved.value) * (4 if of == "bytes" else 1)
         return total
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:

@@ -168,7 +168,7 @@ def _point(network: Network, site: Site, leaf: int) -> int:
     """Which of a site's points a reader with this kernel reads."""
     for reader in site.readers:
         if reader.leaf == leaf:
-            operand = network.layout.makers[reader.op].inputs[reader.data]
+            operand: Any = network.layout.makers[reader.op].inputs[reader.data]
             return site.points.index(operand.id)
     raise KeyError(leaf)
 

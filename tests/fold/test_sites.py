@@ -12,6 +12,10 @@ from linjax.graph import pytree
 from tests.fold.images import NETWORKS, carried_over, collected, inputs, relative
 
 ALL = pytest.mark.parametrize("kind", NETWORKS)
+QUICK = ("residual", "groups", "scanned")
+EVERY_SLOW = pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in NETWORKS]
+)
 SHARES = {"scanned": (0.8, 0.6)}  # errors of its layers travel through one another
 
 
@@ -44,7 +48,7 @@ def test_the_whole_network_is_itself(kind):
     np.testing.assert_allclose(own, apply(params, x), rtol=1e-4, atol=1e-5)
 
 
-@ALL
+@EVERY_SLOW
 def test_compressed_networks_are_about_as_good_or_better(kind):
     apply, params, x = NETWORKS[kind]()
     x = inputs(x, 400)
@@ -59,7 +63,7 @@ def test_compressed_networks_are_about_as_good_or_better(kind):
     assert relative(net.apply(best, x), y) <= 1.05 * relative(net.apply(once, x), y)
 
 
-@pytest.mark.parametrize("kind", [k for k in NETWORKS if k != "ensemble"])
+@pytest.mark.parametrize("kind", ["unet", "mobile", "scanned"])
 def test_folded_networks_fold_again_and_are_kept(kind, tmp_path):
     apply, params, x = NETWORKS[kind]()
     x = inputs(x)

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import linjax
-
 WIDTHS = (2, 4, 6)
 WRAPS: tuple[Callable[[Any], Any], ...] = (lambda f: f, jax.jit, jax.checkpoint)
 KINDS = (

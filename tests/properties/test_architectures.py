@@ -67,7 +67,9 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
     if not net.chained and not net.network.foldable:
         return {"networks": 1, "refused": len(network.plants)}
     second = refit or not net.chained
-    stats = linjax.collect(net, params, [x[:200], x[200:]], metric="identity", second_moments=second)
+    stats = linjax.collect(
+        net, params, [x[:200], x[200:]], metric="identity", second_moments=second
+    )
     assert distance(net.apply(linjax.lump(net, params), x), want) < 1e-9
     if net.chained:
         assert distance(net.run(params, x)[0], want) < 1e-12
