@@ -18,7 +18,7 @@ def apply(p, x):
 @pytest.mark.parametrize("leaf", [jax.nn.relu, "relu", b"relu", object(), jnp.float32])
 def test_the_leaf_is_named(leaf):
     params = {**P, "layers": [{"activation": leaf}]}
-    with pytest.raises(linjax.StructureError, match="layers/0/activation: a .*eqx.partition"):
+    with pytest.raises(linjax.StructureError, match=r"layers/0/activation: a .*eqx\.partition"):
         linjax.trace(apply, params, X)
 
 
