@@ -212,6 +212,8 @@ def _uses(layout: Layout) -> collections.Counter[int]:
     """How many operations use each leaf, and don't merely show it otherwise."""
     found = collections.Counter[int]()
     for op in layout.program.all_ops():
+        if op.scan is not None:
+            continue  # its body's operations use them
         shown = {layout.values[ref.id].leaf for ref in op.outputs}
         operands = {layout.operand(op, place).leaf for place in range(len(op.inputs))}
         found.update(leaf for leaf in operands if leaf is not None and shown != {leaf})

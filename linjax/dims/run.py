@@ -107,6 +107,17 @@ def _wide(value: Array) -> Array:
     return jnp.asarray(np.asarray(value).astype(np.float64)) if floating else value
 
 
+def check_leaves(network: Network, flat: Flat) -> None:
+    """Checks that leaves are a network's, or those of one folded from it.
+
+    Raises:
+      StructureError: naming the first that doesn't fit, or is missing.
+    """
+    sizes = read_sizes(network, flat)
+    for leaf in range(len(network.paths)):
+        _leaf(network, leaf, flat, sizes)
+
+
 def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
     """A leaf; one without entries where it is absent."""
     path, held = network.paths[leaf], network.layout.values[network.ref(leaf)]

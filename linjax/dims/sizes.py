@@ -68,7 +68,7 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     layout = network.layout
     beside = _beside(network, flat)
     equations = list(_equations(network, flat, beside))
-    present = {d for e in equations for d in e.span.dims()}
+    present = _made(network, flat)
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
     own = {site.dim for site in network.sites}
     gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
@@ -79,6 +79,21 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
                 sizes[span.dim] = size
     changed = {d for d, n in sizes.items() if layout.traced[d] is not n and layout.traced[d] != n}
     return Sizes({**layout.traced, **sizes}, beside, frozenset(changed | set(beside)))
+
+
+def _made(network: Network, flat: Flat) -> set[int]:
+    """Dimensions of leaves that are there; those of kernels that read them don't count.
+
+    What no leaf has otherwise is told by the kernels that read it.
+    """
+    found, elsewhere, read = set[int](), set[int](), set[int]()
+    for leaf, (path, spans) in enumerate(zip(network.paths, network.layout.leaves, strict=True)):
+        dims = {d for s in spans for d in s.dims()}
+        own = dims & network.layout.values[network.ref(leaf)].read
+        read |= own
+        elsewhere |= dims - own
+        found |= dims - own if path in flat else set()
+    return found | (read - elsewhere)
 
 
 def _beside(network: Network, flat: Flat) -> dict[int, int]:

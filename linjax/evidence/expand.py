@@ -44,7 +44,7 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
 
 def _doubled(network: Network, value: Array, leaf: int, dims: list[int], size: Any) -> Array:
     """A kernel with as many rows of zeros as it has for these dimensions."""
-    spans, sizes = network.layout.leaves[leaf], {}
+    spans, sizes = network.layout.leaves[leaf], dict[int, Any]()
 
     def doubled(x: Array) -> Array:
         return jnp.concatenate([x, jnp.zeros_like(x)], axis=-1)

@@ -133,6 +133,8 @@ def _weights_at(
     layout = network.layout
     spans = point_spans(layout, point)
     inputs = layout.values[layout.inputs[0].id].spans
+    if weights.shape != tuple(span.size for span in inputs[: weights.ndim]):
+        raise EvidenceError(f"{site.name}: weights of shape {weights.shape} don't fit its samples")
     wanted = [span.dim for span in inputs[: weights.ndim]]
     at = [n for n, span in enumerate(spans) if span.dim in wanted]
     if not at or spans[at[0]].dim != wanted[0]:
@@ -217,8 +219,10 @@ class Gathering:
         """Takes the sums of some rows, which are the next fold's."""
         fold, self.turn = self.turn % self.folds, self.turn + 1
         old = self.sums[fold]
-        self.sums[fold] = found if old is None else jax.tree.map(
-            _merged, old, found, is_leaf=lambda x: isinstance(x, Sums)
+        self.sums[fold] = (
+            found
+            if old is None
+            else jax.tree.map(_merged, old, found, is_leaf=lambda x: isinstance(x, Sums))
         )
 
     def weigh(self, found: Any) -> None:
@@ -240,7 +244,7 @@ class Gathering:
                 metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
                 active = stacked.active[..., : metric.shape[-1]]
                 own.append(
-                    PointMoments(*stacked._replace(active=active), metric, np.asarray(each))
+                    PointMoments(stacked.count, active, *stacked[2:], metric, np.asarray(each))
                 )
             found.append(tuple(own))
         return tuple(found), float(variation) / examples

@@ -40,9 +40,7 @@ def _pair(tap: Tap) -> tuple[Array, Array]:
     return tap.pre, tap.post
 
 
-def batch_sums(
-    net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int
-) -> State:
+def batch_sums(net: Net, params: Any, inputs: Any, weights: Any, state: State, folds: int) -> State:
     """Adds one batch to the accumulators."""
     taps = net.run(params, *inputs)[1]
     rows = jax.tree.leaves(inputs)[0].shape[0]
@@ -84,7 +82,6 @@ def _own_weights(net: Net, weights: Any, everything: Any) -> Any:
     """The weights of the samples of every array of values, in the same places."""
     if weights is None:
         return jax.tree.map(lambda _: None, everything)
-    rows = weights.shape[0]
     sites = [s.name for s in net.graph.sites], [c.sites[0].name for c in net.graph.chains]
 
     def of(name: str, values: Any) -> Any:

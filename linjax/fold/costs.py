@@ -17,7 +17,9 @@ class Index(dict[int, int]):
     """By dimension, the index of the site that it is."""
 
 
-def terms_of(network: Network, index: dict[int, int], ranks: dict[int, int], of: str) -> tuple[Term, ...]:
+def terms_of(
+    network: Network, index: dict[int, int], ranks: dict[int, int], of: str
+) -> tuple[Term, ...]:
     """Returns the terms of a cost.
 
     Args:
@@ -40,7 +42,9 @@ def _floating(network: Network, leaf: int) -> bool:
     return bool(jnp.issubdtype(aval.dtype, jnp.inexact))
 
 
-def _leaf(network: Network, leaf: int, index: dict[int, int], ranks: dict[int, int], of: str) -> Term:
+def _leaf(
+    network: Network, leaf: int, index: dict[int, int], ranks: dict[int, int], of: str
+) -> Term:
     """A leaf's entries; those of a kernel with linear coordinates are made and read by all."""
     held = network.layout.values[network.ref(leaf)]
     kernel = any(p.leaf == leaf for p in network.kernels.values())
@@ -93,13 +97,19 @@ def _operations(network: Network, index: dict[int, int], ranks: dict[int, int]) 
         product = network.kernels.get(number(op))
         out = network.layout.values[number(op)]
         if product is None:
-            (contract, _), _ = op.params.get("dimension_numbers", (((), ()), ())) if (
-                op.name == "dot_general"
-            ) else (((), ()), ())
+            (contract, _), _ = (
+                op.params.get("dimension_numbers", (((), ()), ()))
+                if (op.name == "dot_general")
+                else (((), ()), ())
+            )
             left = network.layout.operand(op, 0)
             summed = [left.spans[n] for n in contract]
             found.append(
-                Term(_monomials(summed, index, False), _monomials(list(out.spans), index, False), weight=times)
+                Term(
+                    _monomials(summed, index, False),
+                    _monomials(list(out.spans), index, False),
+                    weight=times,
+                )
             )
             continue
         kernel = network.layout.operand(op, 1 - product.data)

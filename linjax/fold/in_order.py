@@ -118,9 +118,11 @@ def _affected(network: Network, sites: list[Site]) -> list[int]:
     found = {p.op for site in sites for p in (*site.readers, *site.makers)}
     leaves = [kernel.leaf for kernel in network.kernels.values()]
     order = [op.outputs[0].id for op in network.layout.program.all_ops()]
+    read = {p.op for site in sites for p in site.readers}  # a plan counts biases of these
     return [
         op for op in order
         if op in found and op in network.kernels and leaves.count(network.kernels[op].leaf) == 1
+        and (op in read or op in network.biases)
     ]  # fmt: skip
 
 

@@ -158,9 +158,7 @@ def narrowing(choice: Choice) -> Any:
             rows = x.reshape(basis.shape[0], -1, x.shape[-1])
             return (rows @ basis).reshape(*front, -1)
         rows = x.reshape(choice.kept.shape[0], -1, x.shape[-1])
-        index = jnp.broadcast_to(
-            choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1])
-        )
+        index = jnp.broadcast_to(choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1]))
         return jnp.take_along_axis(rows, index, axis=-1).reshape(*front, -1)
 
     return change
@@ -179,9 +177,10 @@ def _with_shifts(
     network: Network, site: Site, choice: Choice, shifts: dict[int, Array]
 ) -> list[Array]:
     """Offsets with what linear coordinates lack: results they are made beside were shifted."""
-    lacking = sum(shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts)
-    if isinstance(lacking, int):
+    of_leaf = {m.leaf: shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts}
+    if not of_leaf:
         return list(choice.offset)
+    lacking = sum(of_leaf.values())  # one for each kernel, however often it is used
     k = choice.kept.shape[-1]
     through = np.einsum("m,nmr->nr", lacking, choice.linear)
     return [
@@ -197,12 +196,11 @@ def _shift_reader(
     """Adds what a kernel makes of an offset of its features to its result."""
     if not np.any(offset):
         return
-    for reader in site.readers:
-        if reader.leaf != leaf:
-            continue
-        change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
-        shifts[reader.op] = shifts.get(reader.op, 0.0) + change
-        add_to_bias(network, flat, reader.op, change)
+    change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
+    ops = [reader.op for reader in site.readers if reader.leaf == leaf]
+    for op in ops:
+        shifts[op] = shifts.get(op, 0.0) + change
+    add_to_bias(network, flat, ops[0], change)  # a kernel that is used twice has one bias
 
 
 def shifted(

@@ -51,7 +51,7 @@ def _squares(
     known: Landscape, flat: pytree.Flat, site: Site, products: tuple[Product, ...]
 ) -> Array:
     """Squared norms of what kernels have for each coordinate."""
-    network, total = known.stats.network, 0.0
+    network, total = known.stats.network, np.zeros(())
     cut = Cut(site.dim, site.beside, network.layout.traced.__getitem__, lambda x: x)
     for leaf in {p.leaf for p in products if p.leaf is not None}:
         value = np.asarray(flat[network.paths[leaf]], np.float64)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
+from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
-from linjax.dims.sizes import read_sizes
 from linjax.dims.table import describe
 from linjax.errors import StructureError
 from linjax.graph import analysis, program, pytree, runner, table
@@ -84,7 +84,7 @@ class Net:
             all_flows(self.graph, flat)
         else:
             pytree.check_known(self.network, flat)
-            read_sizes(self.network, flat)
+            check_dimensions(self.network, flat)
 
     @functools.cached_property
     def chained(self) -> bool:

@@ -197,11 +197,13 @@ def _retraced(found: Contents, apply_fn: Callable[..., Any]) -> Net:
 
 def _check_sizes(net: Net, params: Any) -> None:
     """Checks what can't be known before the network has been traced."""
-    extra = any(path[-1].endswith("_residual") for path in pytree.flatten(params))
-    if extra and not net.graph.chains:
+    foreign = ("_residual", "_linear_bias") if not net.graph.chains else ("_linear_bias",)
+    extra = next((p for p in pytree.flatten(params) if p[-1].endswith(foreign)), None)
+    known = {leaf.path for leaf in net.graph.leaves}
+    if extra is not None and extra not in known:
         raise StoreError(
-            "folded with residual paths by an earlier linjax; this one has them in dense networks "
-            "only: load it without apply_fn, or fold the original anew"
+            f"{join(extra)}: an earlier linjax folded this network in another way; load it without "
+            "apply_fn, or fold the original anew"
         )
     net.check(params)
 

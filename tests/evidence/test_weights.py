@@ -111,34 +111,88 @@ def test_masked_tokens_leave_no_trace():
     np.testing.assert_allclose(units.mean_z, z.mean(0), rtol=1e-4, atol=1e-4)
 
 
-def test_channels():
-    def apply(params, x):
-        h = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME",
-                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
-        h = jax.nn.relu(h).mean((1, 2))
-        return jax.nn.relu(h @ params["in"]) @ params["out"]
+IMAGES = {k: jnp.asarray(RNG.normal(size=s), jnp.float32)
+          for k, s in (("conv", (3, 3, 2, 4)), ("in", (4, 6)), ("out", (6, 3)))}  # fmt: skip
 
-    shapes = (("conv", (3, 3, 2, 4)), ("in", (4, 6)), ("out", (6, 3)))
-    params = {k: jnp.asarray(RNG.normal(size=s), jnp.float32) for k, s in shapes}
+
+def pictures(params, x):
+    h = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME",
+                                     dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+    return jax.nn.relu(jax.nn.relu(h).mean((1, 2)) @ params["in"]) @ params["out"]
+
+
+def same_points(a, b, tolerance=1e-4):
+    for own, other in zip(jax.tree.leaves(a.points), jax.tree.leaves(b.points), strict=True):
+        scale = max(np.abs(other).max(initial=0.0), 1e-6)
+        np.testing.assert_allclose(own, other, rtol=tolerance, atol=tolerance * scale)
+    np.testing.assert_allclose(a.variation, b.variation, rtol=tolerance)
+
+
+def test_images_of_weight_zero_leave_no_trace():
     x = RNG.normal(size=(20, 5, 5, 2)).astype(np.float32)
-    net = linjax.trace(apply, params, x[:1])
-    assert net.graph.channels and net.graph.sites
-    trailing = np.concatenate([x, np.full((6, 5, 5, 2), np.nan, np.float32)])
-    mask = np.arange(26) < 20
-    have = linjax.collect(net, params, [trailing], weights=[mask])
-    want = linjax.collect(net, params, [x])
-    for a, b in zip(have.channels, want.channels, strict=True):
-        same_units = [(a.units, b.units)]
-        for u, v in same_units:
-            np.testing.assert_array_equal(u.active, v.active)
-            np.testing.assert_allclose(u.scatter, v.scatter, rtol=1e-4)
-        for m, n in zip(a.readings, b.readings, strict=True):  # other places of the examples
-            np.testing.assert_array_equal(m.count, n.count)
-            assert np.isfinite(m.scatter).all()
-            np.testing.assert_allclose(m.sensitivity[0], n.sensitivity[0], rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(have.variation, want.variation, rtol=1e-4)
+    net = linjax.trace(pictures, IMAGES, x[:1])
+    assert {site.name for site in net.network.foldable} == {"conv", "in"}
+    spoilt = np.concatenate([x, np.full((6, 5, 5, 2), np.nan, np.float32)])
+    have = linjax.collect(net, IMAGES, [spoilt], weights=[np.arange(26) < 20])
+    same_points(have, linjax.collect(net, IMAGES, [x]), 1e-3)
     with pytest.raises(linjax.EvidenceError, match="samples"):
-        linjax.collect(net, params, [x], weights=[np.ones((20, 3))])
+        linjax.collect(net, IMAGES, [x], weights=[np.ones((20, 3))])
+
+
+def test_whole_weights_of_images_are_repetitions():
+    x = RNG.normal(size=(16, 5, 5, 2)).astype(np.float32)
+    net, times = linjax.trace(pictures, IMAGES, x[:1]), RNG.integers(0, 4, 8).repeat(2)
+    have = linjax.collect(net, IMAGES, [x], weights=[times], metric="identity")
+    parts = [np.repeat(x[f::2], times[f::2], axis=0) for f in range(2)]  # folds are interleaved
+    rows = np.stack(parts, axis=1).reshape(-1, *x.shape[1:])
+    want = linjax.collect(net, IMAGES, [rows], metric="identity")
+    for own, other in zip(have.points, want.points, strict=True):
+        for a, b in zip(own, other, strict=True):
+            np.testing.assert_allclose(a.count, b.count)
+            np.testing.assert_allclose(a.mean, b.mean, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-3, atol=1e-3)
+
+
+def attending(params, x):
+    x, mask = x
+    q, k, v = (x @ params[n] for n in "qkv")
+    scores = jnp.where(mask[:, None, :], q @ jnp.swapaxes(k, 1, 2), -1e9)
+    x = x + (jax.nn.softmax(scores) @ v) @ params["o"]
+    return x + jax.nn.gelu(x @ params["up"]) @ params["down"]
+
+
+def test_masked_tokens_of_attention_leave_no_trace():
+    rng = np.random.default_rng(2)
+    shapes = {"q": (3, 4), "k": (3, 4), "v": (3, 4), "o": (4, 3), "up": (3, 7), "down": (7, 3)}
+    params = {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+    net = linjax.trace(lambda p, *x: attending(p, x), params, *padded(0, 2, 5))
+    x, mask = padded(1, 24, 5)
+    options = {"weights": lambda x, mask: mask, "metric": "identity"}
+    stats = linjax.collect(net, params, [(x, mask)], **options)
+    longer = (jnp.pad(x, ((0, 0), (0, 3), (0, 0)), constant_values=7.0),
+              jnp.pad(mask, ((0, 0), (0, 3))))  # fmt: skip
+    other = linjax.collect(net, params, [longer], **options)
+    for own, again in zip(stats.points, other.points, strict=True):
+        for a, b in zip(own, again, strict=True):
+            assert a.count.sum() == mask.sum()
+            np.testing.assert_allclose(a.count, b.count)
+            np.testing.assert_allclose(a.mean, b.mean, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-3, atol=1e-3)
+
+
+def test_images_sharded_and_merged():
+    x = RNG.normal(size=(64, 5, 5, 2)).astype(np.float32)
+    net = linjax.trace(pictures, IMAGES, x[:1])
+    parts = [x[:32], x[32:]]
+    whole = linjax.collect(net, IMAGES, parts, metric="identity")
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    same_points(linjax.collect(net, IMAGES, parts, metric="identity", mesh=mesh), whole)
+    merged = linjax.merge(*(linjax.collect(net, IMAGES, [p], metric="identity") for p in parts))
+    for own, other in zip(merged.points, whole.points, strict=True):
+        for a, b in zip(own, other, strict=True):
+            np.testing.assert_array_equal(a.active, b.active)
+            np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-4)
+    assert linjax.count(linjax.fold(IMAGES, merged, linjax.size(0.6))) <= 0.6 * 114
 
 
 def test_sharded_and_merged():

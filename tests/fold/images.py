@@ -110,7 +110,8 @@ def residual():
     """A stem, two blocks that are added to what they read, and a head; the stage folds, too."""
     make = Random(0)
     params = {
-        "stem": make.kernel(3, 3, 2, 6), "a": make.layer(3, 3, 6, 12), "b": make.kernel(3, 3, 12, 6),
+        "stem": make.kernel(3, 3, 2, 6),
+        "a": make.layer(3, 3, 6, 12), "b": make.kernel(3, 3, 12, 6),
         "c": make.layer(3, 3, 6, 12), "d": make.kernel(3, 3, 12, 6), "head": make.kernel(6, 4),
     }  # fmt: skip
 

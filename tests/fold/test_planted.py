@@ -173,8 +173,8 @@ def test_batch_norm_folds_as_well_as_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["unet", "mobile", "residual", "channels_first"])
-def test_removing_the_worst_predicts_what_zeroing_says(kind):
-    """Coordinates that nothing was refitted for: the narrow network is the one with zeros."""
+def test_pruning_adds_no_leaves(kind):
+    """What is never refitted needs no biases."""
     apply, params, x = NETWORKS[kind]()
     net, stats = collected(apply, params, inputs(x))
     small = linjax.prune(params, stats, 0.3, scope="layer")

@@ -9,7 +9,7 @@ import pytest
 
 import linjax
 from linjax.fold.rows import HELD_OUT
-from tests.fold.test_channels_sequential import images, residual, residual_params
+from tests.fold.images import residual, smooth
 
 
 def dense(params, x):
@@ -28,11 +28,11 @@ def dense_params(widths=(16, 32, 32, 4)):
 
 @pytest.mark.parametrize(
     ("apply", "params", "shape", "error"),
-    [(dense, dense_params(), (16,), 0.2), (residual, residual_params(), (4, 4, 2), 0.15)],
+    [(dense, dense_params(), (16,), 0.2), (residual()[0], residual()[1], (4, 4, 2), 0.15)],
     ids=["dense", "convolutions"],
 )
 def test_the_measured_error_is_within_the_tolerance(apply, params, shape, error):
-    x = images(shape, 500)
+    x = smooth(shape, 500)
     net = linjax.trace(apply, params, x[:2])
     rule = linjax.tolerance(error)
     small = linjax.compress(net, params, [x], rule, metric="identity", joint=False)
@@ -43,7 +43,7 @@ def test_the_measured_error_is_within_the_tolerance(apply, params, shape, error)
 
 
 def test_nothing_is_done_where_no_error_is_allowed():
-    params, x = dense_params((6, 9, 3)), images((6,), 300)
+    params, x = dense_params((6, 9, 3)), smooth((6,), 300)
     net = linjax.trace(dense, params, x[:2])
     with pytest.warns(linjax.FoldWarning, match="nothing was compressed"):
         small = linjax.compress(net, params, [x], linjax.tolerance(0.0), metric="identity")

@@ -271,12 +271,8 @@ def architectures(draw: Any, most: int = 4) -> Planted:
     return make(seed, kinds)
 
 
-def make(seed: int, kinds: list[str], apart: bool | None = None) -> Planted:
-    """Makes the network of a seed from stages of these kinds.
-
-    ``apart`` says whether kernels behind concatenated features are given in parts; most of the
-    time if it isn't said.
-    """
+def make(seed: int, kinds: list[str]) -> Planted:
+    """Makes the network of a seed from stages of these kinds."""
     build = _Builder(seed)
     x = build.rng.uniform(-1, 1, (400, build.width()))
     stages, v = [], x
@@ -291,10 +287,4 @@ def make(seed: int, kinds: list[str], apart: bool | None = None) -> Planted:
             x = stage(params, x)
         return _dense(params[head], x)
 
-    if apart or (apart is None and build.rng.random() < 0.7):
-        try:
-            parts_fn, parts = linjax.apart(apply_fn, build.params, x)
-        except linjax.StructureError:  # nothing is concatenated
-            return Planted(apply_fn, build.params, x, build.plants, kinds)
-        return Planted(parts_fn, parts, x, build.plants, kinds)
     return Planted(apply_fn, build.params, x, build.plants, kinds)

@@ -10,6 +10,8 @@ import pytest
 import linjax
 from linjax.store.manifest import SCHEMA
 from tests.store import networks
+from tests.store.test_hostile import sealed, taken_apart
+from tests.store.test_round_trip import conv_net
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -48,3 +50,32 @@ def test_an_old_program_runs(name, schema):
 def test_every_version_of_the_format_has_files():
     made = {path.stem for path in FOLDER.glob("*.safetensors")}
     assert made == {f"{n}_{s}" for n in ("original", "folded") for s in range(1, SCHEMA + 1)}
+
+
+def test_files_that_told_of_convolutions_in_the_graph_load(tmp_path):
+    """Earlier versions had fields for them; what these said isn't needed any more."""
+    params = {"conv": jnp.ones((3, 3, 2, 4)), "shift": jnp.zeros(4), "out": jnp.ones((64, 5))}
+    x, path = jnp.ones((3, 6, 6, 2)), tmp_path / "net"
+    net = linjax.trace(conv_net, params, x[:1])
+    linjax.save(path, net, params)
+    header, manifest, data = taken_apart(path.read_bytes())
+    del manifest["sites"], manifest["chained"]
+    told = {"name": "conv", "producer": "conv", "readings": [{"consumer": "out", "outer": 16}]}
+    manifest["graph"] |= {"convolutions": [{"name": "conv"}], "channels": [told], "heads": []}
+    path.write_bytes(sealed(header, manifest, data))
+    for function in (None, conv_net):
+        full, loaded = linjax.load(path, function)
+        np.testing.assert_allclose(full.apply(loaded, x), net.apply(params, x), rtol=1e-6)
+    assert not linjax.load(path)[0].manifest.chained
+
+
+def test_what_runs_no_more_is_told(tmp_path):
+    """Biases of linear channels were leaves of their own: only the stored program knows them."""
+    params = {"conv": jnp.ones((3, 3, 2, 4)), "shift": jnp.zeros(4), "out": jnp.ones((64, 5))}
+    linjax.save(tmp_path / "net", linjax.trace(conv_net, params, jnp.ones((1, 6, 6, 2))), params)
+    header, manifest, data = taken_apart((tmp_path / "net").read_bytes())
+    manifest["leaves"][0]["path"] = ["conv_linear_bias"]
+    header["conv_linear_bias"] = header.pop("conv")
+    (tmp_path / "net").write_bytes(sealed(header, manifest, data))
+    with pytest.raises(linjax.StoreError, match="conv_linear_bias: an earlier linjax"):
+        linjax.load(tmp_path / "net", conv_net)
