@@ -71,7 +71,8 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
         if (array or np.isscalar(leaf)) and not isinstance(leaf, str | bytes):
             continue
         raise StructureError(
-            f"{join(path)}: a {type(leaf).__name__}, expected an array. Trace a function of the arrays alone; of "
+            f"{join(path)}: a {type(leaf).__name__}, expected an array. "
+            "Trace a function of the arrays alone; of "
             "an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
             "linjax.trace(lambda p, x: eqx.combine(p, static)(x), arrays, x)"
         )
