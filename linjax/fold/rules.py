@@ -189,9 +189,8 @@ def unmet(rule: Size, least: float) -> LinjaxError:
       least: share that the smallest network has.
     """
     return LinjaxError(
-        f"{rule}: the smallest network that there is has {least:.3g} of the {rule.of}, because not "
-        f"all of it folds (print the net to see what does); ask for linjax.size({above(least)}) "
-        "or more"
+        f"{rule}: the smallest network that there is has {least:.3g} of the {rule.of} (print "
+        f"the net to see what folds); ask for linjax.size({above(least)}) or more"
     )
 
 

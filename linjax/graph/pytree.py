@@ -68,11 +68,12 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
     flat = flatten(params)
     for path, leaf in flat.items():
         array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-        if array or isinstance(leaf, bool | int | float | complex):
+        if (array or np.isscalar(leaf)) and not isinstance(leaf, str | bytes):
             continue
         raise StructureError(
-            f"{join(path)}: a {type(leaf).__name__}, expected an array. Trace a function of the "
-            "arrays alone; of an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
+            f"{join(path)}: a {type(leaf).__name__}, expected an array. "
+            "Trace a function of the arrays alone; of "
+            "an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
             "linjax.trace(lambda p, x: eqx.combine(p, static)(x), arrays, x)"
         )
     return tuple(

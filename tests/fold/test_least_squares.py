@@ -96,9 +96,12 @@ class TestBudget:
         with pytest.warns(linjax.FoldWarning):
             assert folded_at(params, stats, 1.0) is params
 
-    def test_far_too_small_gives_the_smallest_network(self):
+    def test_far_too_small_names_the_smallest_network(self):
         net, params, batches, stats = traced((8, 20, 20, 4))
-        small = folded_at(params, stats, 1e-6)
+        with pytest.raises(linjax.LinjaxError, match=r"ask for linjax.size\(") as refusal:
+            folded_at(params, stats, 1e-6)
+        named = str(refusal.value).split("ask for linjax.size(")[1].split(")")[0]
+        small = folded_at(params, stats, float(named))
         assert linjax.count(small) < 0.1 * linjax.count(params)
         assert np.isfinite(net.apply(small, batches[0])).all()
 
