@@ -27,6 +27,8 @@ Refitted in order (``--config.rules.sequential=0.1,0.05``), where one shot had .
 the first 3,000 test images, it has .9837 and .9817.
 
 ``DIR`` holds MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
+
+The figures are of version 0.1.
 """
 
 from configs.common import base

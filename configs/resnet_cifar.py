@@ -1,10 +1,10 @@
-"""CIFAR-10 (JPEG copy), a ResNet-20 with batch norm: sites inside its residual blocks fold.
+"""CIFAR-10 (JPEG copy), a ResNet-20 with batch norm: its blocks and the width of its stages fold.
 
     python -m experiments.sweep --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
         --data_dir=DIR --sweep=seed=0,1,2
 
-Channels that are added to another branch are left alone; those between the two convolutions of
-each block fold, and batch norm is multiplied in. Three seeds of a short training
+Channels between the two convolutions of each block fold, and those of a stage over all branches
+(not yet in the figures below). Three seeds of a short training
 (``--config.dataset.rows=8000 --config.training.epochs=8 --config.calibration.rows=1000``), 273,658
 parameters, 60.6% right: accuracy, the share of images with the original's class in brackets, in
 one shot, and the share of the floating point operations.
@@ -25,6 +25,8 @@ images with the original's class, accuracy in brackets, in one shot and refitted
     10%      .640 (.301)     .715 (.313)     .194 (.135)
 
 ``DIR`` holds ``cifar10_jpeg.npz``: JPEG files one after another, as ``experiments.data`` says.
+
+The figures are of version 0.1.
 """
 
 from configs.cnn_mnist import compare
