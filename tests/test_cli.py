@@ -169,7 +169,6 @@ def test_errors_take_one_line(path, data, tmp_path, capsys):
         ([*fold[:-1], "1.5", *data, *apply], "expected a share"),
         (["inspect", str(path), *data], "add --apply"),
         (["export", str(path), "--format", "onnx", "--to", str(tmp_path / "p")], "add --apply"),
-        (["certify", str(path), "--lower", "0", "--upper", "1"], "no certificates"),
         (["certify", str(path), "--lower", "a", "--upper", "1"], "number or an .npy"),
         (["certify", str(path), "--lower", "0", "--upper", "1", "--to", "y"], "add --apply"),
         (["report", str(path), str(path), *data, "--labels", data[1]], "expected (64,)"),

@@ -226,7 +226,8 @@ def exposed(array: Array, spans: Spans, cut: Cut) -> Array:
 
     def note(part: Array) -> Array:
         front = part.shape[: len(cut.beside)]
-        found.append(part.reshape(*front, -1, part.shape[-1]))
+        samples = math.prod(part.shape[len(front) : -1])
+        found.append(part.reshape(*front, samples, part.shape[-1]))
         return part
 
     transform(array, spans, cut._replace(change=note))

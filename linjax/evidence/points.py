@@ -10,6 +10,7 @@ so that an error ĥ − h costs tr(Q Cov(ĥ − h)) at a place, to first order.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def at_point(network: Network, site: Site, value: int, array: Array, sizes: Size
     """A site's coordinates at a point: ``(repeats, samples, coordinates)``."""
     cut = Cut(site.dim, site.beside, sizes.all, lambda x: x)
     found = exposed(array, point_spans(network.layout, value), cut)
-    return found.reshape(-1, *found.shape[-2:])
+    return found.reshape(math.prod(found.shape[:-2]), *found.shape[-2:])
 
 
 def _taps(sites: tuple[Site, ...]) -> frozenset[int]:
@@ -110,7 +111,7 @@ def moment_sums(network: Network, flat: Flat, inputs: list[Array], weights: Arra
 def _sums(x: Array, weights: Array | None) -> Sums:
     if weights is None:
         count = jnp.asarray(x.shape[1], jnp.float32)
-        mean = jnp.mean(x, axis=1)
+        mean = jnp.sum(x, axis=1) / max(x.shape[1], 1)  # no places are left in some networks
         centred = x - mean[:, None]
         active = jnp.sum(x > 0, axis=1).astype(jnp.float32)
     else:

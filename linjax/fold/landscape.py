@@ -64,7 +64,7 @@ class Landscape(NamedTuple):
         plan = within_budget(curves, rule.fraction * before)
         if plan.cost + self._biases(rule.of, plan.state) > rule.fraction * before:
             plan = within_budget(curves, rule.fraction * before - self._biases(rule.of))
-        if plan.cost > rule.fraction * before:
+        if plan.cost + self._biases(rule.of, plan.state) > rule.fraction * before:
             raise unmet(rule, self.least(rule))
         return plan
 

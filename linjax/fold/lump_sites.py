@@ -50,7 +50,7 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
     """
     sizes = read_sizes(network, flat)
     host = {path: np.asarray(x) if _floating(x) else x for path, x in flat.items()}
-    now = Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {})
+    now = Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {}, dict(sizes.kept))
     units, kept = [], []
     for site in network.sites:
         units.append(now.sizes[site.dim])

@@ -23,11 +23,13 @@ class Written(NamedTuple):
       flat: its leaves, on the host.
       sizes: of all dimensions, linear coordinates counted where they are read.
       shifts: by product, what a fold has added to its result so far, along the kernel's axes.
+      kept: sizes without linear coordinates, where leaves have entries for the others alone.
     """
 
     flat: dict[Any, Array]
     sizes: dict[int, int]
     shifts: dict[int, Array]
+    kept: dict[int, int]
 
 
 def begun(network: Network, flat: dict[Any, Array]) -> Written:
@@ -37,7 +39,7 @@ def begun(network: Network, flat: dict[Any, Array]) -> Written:
         for path, leaf in flat.items()
     }
     sizes = read_sizes(network, flat)
-    return Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {})
+    return Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {}, dict(sizes.kept))
 
 
 def finished(flat: Mapping[Any, Array], params: Any) -> Any:
@@ -94,7 +96,9 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         if bias in flat:
             flat[bias] = _narrowed(network, now, site, leaf, flat[bias], bent)
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
-    return Written(flat, {**now.sizes, site.dim: width}, shifts)
+    own = bent.kept if bent.basis is None else bent.basis
+    kept = {**now.kept, site.dim: own.shape[-1]}
+    return Written(flat, {**now.sizes, site.dim: width}, shifts, kept)
 
 
 def _split(
@@ -120,7 +124,12 @@ def _along(
     network: Network, now: Written, site: Site, leaf: int, value: Array, change: Any
 ) -> Array:
     spans = network.layout.leaves[leaf]
-    return transform(value, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
+    read = network.layout.values[network.ref(leaf)].read
+
+    def size(dim: int) -> int:
+        return now.sizes[dim] if dim in read else now.kept[dim]
+
+    return transform(value, spans, Cut(site.dim, site.beside, size, change))
 
 
 def _mixing(site: Site, matrices: Array) -> Any:
@@ -244,7 +253,7 @@ def _narrowed(
         if choice.basis is None
         else _mixing(site, choice.basis)
     )
-    return transform(shift, spans, Cut(site.dim, site.beside, now.sizes.__getitem__, change))
+    return transform(shift, spans, Cut(site.dim, site.beside, now.kept.__getitem__, change))
 
 
 def _constants(
@@ -259,6 +268,6 @@ def _constants(
             operand: Any = network.layout.makers[key[0]].inputs[key[1]]
             value = flat.get(path, np.asarray(operand.value))
             cut = Cut(
-                site.dim, site.beside, now.sizes.__getitem__, taking(choice.kept, len(site.beside))
+                site.dim, site.beside, now.kept.__getitem__, taking(choice.kept, len(site.beside))
             )
             flat[path] = transform(value, held.spans, cut)

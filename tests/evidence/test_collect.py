@@ -166,7 +166,7 @@ GOOD = ROWS.astype(np.float32)
         (bad([GOOD, GOOD * np.nan]), linjax.EvidenceError, "a: .* not finite .* batch 1 of 2"),
         (bad([(GOOD, GOOD[:5])]), linjax.EvidenceError, r"arrays of \[5, 48\] rows"),
         (bad([1.0]), linjax.EvidenceError, "leading batch axis"),
-        (bad([GOOD], metric="l2"), linjax.EvidenceError, "metric 'l2'"),
+        (bad([GOOD], metric="l2"), linjax.EvidenceError, "metric = 'l2'"),
         (bad([GOOD], folds=1), linjax.EvidenceError, "folds = 1"),
         (bad([GOOD], {"a": cast("float32")["a"]}), linjax.StructureError, "c/kernel: missing"),
         (

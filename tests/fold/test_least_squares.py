@@ -179,7 +179,11 @@ class TestDegenerate:
     )
     def test_any_network_stays_valid(self, widths, fraction, count, seed):
         net, params, batches, stats = traced(tuple(widths), count=count, batch=20, seed=seed)
-        small = folded_at(params, stats, fraction)
+        try:
+            small = folded_at(params, stats, fraction)
+        except linjax.LinjaxError as error:
+            assert "smallest network" in str(error)
+            return
         outputs = net.apply(small, batches[0])
         assert outputs.shape == net.apply(params, batches[0]).shape
         assert np.isfinite(outputs).all()

@@ -85,7 +85,7 @@ def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
         )
     assert net.apply(small, X).shape == (80, 3)
     again = linjax.collect(net, small, [X])
-    linjax.fold(small, again, linjax.size(0.5))
+    linjax.fold(small, again, linjax.size(0.8))
 
 
 def test_a_shared_submodule_is_refused_and_the_rest_is_folded():

@@ -60,6 +60,7 @@ def test_sites_are_found_or_refused_with_a_reason(plan):
 @given(convnets.plans)
 def test_folds_meet_their_size_and_their_prediction(plan):
     apply, params, x, net = made(plan, np.float32)
+    assume(np.isfinite(apply(params, x)).all())  # a mean over no places isn't
     stats = linjax.collect(net, params, [x[:60], x[60:]], metric="identity")
     known = linjax.frontier(params, stats)
     for share in (0.8, 0.5):
