@@ -56,8 +56,8 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     """Returns the network with a site folded; sites are written in the order of execution."""
     flat, shifts = dict(now.flat), dict(now.shifts)
     r = choice.linear.shape[-1]
-    readers = {reader.leaf for reader in site.readers}
-    makers = {maker.leaf for maker in site.makers}
+    readers = {reader.leaf for reader in site.readers} - {None}  # those whose kernel is computed
+    makers = {maker.leaf for maker in site.makers} - {None}
     offset = list(choice.offset)
     bent, straight = _split(network, now, site, choice)
     if r:
