@@ -1,12 +1,13 @@
 """How much of a network can become smaller: shares of its parameters."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from linjax.dims.network import Network
-from linjax.dims.sites import Form
+from linjax.dims.sites import Form, Site
 from linjax.program.flat import Ref
 
 _BENT = frozenset({Form.BENT, Form.BLOCKS, Form.PAIRED})
@@ -35,14 +36,19 @@ def shares(network: Network) -> Shares:
     sizes = leaf_sizes(network)
     total, found = sum(sizes), []
     for forms in (_BENT, _BENT | {Form.STRAIGHT}, frozenset(Form)):
-        dims = {site.dim for site in network.sites if site.form in forms}
-        reached = sum(
-            size
-            for size, spans in zip(sizes, network.layout.leaves, strict=True)
-            if any(dims & set(span.dims()) for span in spans)
-        )
-        found.append(reached / total if total else 0.0)
+        found.append(reached(network, [s for s in network.sites if s.form in forms], sizes))
     return Shares(total, *found)
+
+
+def reached(network: Network, sites: Iterable[Site], sizes: Sequence[int]) -> float:
+    """Share of the entries of leaves of these sizes that lie in leaves with a site's dimension."""
+    dims = {site.dim for site in sites}
+    inside = sum(
+        size
+        for size, spans in zip(sizes, network.layout.leaves, strict=True)
+        if any(dims & set(span.dims()) for span in spans)
+    )
+    return inside / (sum(sizes) or 1)
 
 
 def leaf_sizes(network: Network) -> list[int]:

@@ -9,7 +9,6 @@ import numpy as np
 from linjax.dims.layout import Held
 from linjax.dims.sizes import Sizes
 from linjax.dims.span import places
-from linjax.dims.values import Source
 
 Array = Any
 
@@ -71,6 +70,3 @@ def merged(value: Array, root: Array, held: Held, dim: int, sizes: Sizes) -> Arr
             behind = (1,) * (value.ndim - n - 1)
             return jnp.where(mask.reshape(-1, *behind), value, root.astype(value.dtype))
     return value
-
-
-__all__ = ["Source", "fitted", "merged"]

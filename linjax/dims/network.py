@@ -4,9 +4,6 @@ import collections
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from linjax.dims import merging
 from linjax.dims.layout import Layout, lay_out, number
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
@@ -238,11 +235,3 @@ def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
         else join(p[skip:] or p)
         for n, p in enumerate(paths)
     )
-
-
-def shapes(tree: Any) -> Any:
-    """A pytree with the leaves' shapes and dtypes in their place."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree)
-
-
-__all__ = ["CONSTANTS", "Network", "Ref", "Source", "analyse", "layer_names", "shapes"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from linjax.dims.rules import RULES
 from linjax.dims.rules.rule import Result, View, fresh
-from linjax.dims.space import Axes, Axis, find, freeze, unify
-from linjax.dims.values import Role, Source, Touch, Value
+from linjax.dims.space import Axes, freeze, unify
+from linjax.dims.values import Source, Touch, Value
 from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 # Operations that show a leaf's entries laid out otherwise, or cast.
@@ -196,12 +196,3 @@ def _leaf(op: Op, ins: Sequence[Value], program: Program) -> int | None:
 
 def _plain(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.finfo(dtype).bits >= 16
-
-
-def occurs(axis: Axis, atom: Axis) -> bool:
-    """Whether a dimension is a part of an axis."""
-    axis = find(axis)
-    return axis is atom or any(occurs(part, atom) for part in axis.parts)
-
-
-__all__ = ["Role", "Survey", "occurs", "survey"]

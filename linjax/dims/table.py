@@ -2,8 +2,9 @@
 
 import math
 
+from linjax.dims.coverage import leaf_sizes, reached
 from linjax.dims.network import Network
-from linjax.dims.sites import Form, Site
+from linjax.dims.sites import Site
 from linjax.graph.table import grid
 
 
@@ -11,10 +12,13 @@ def describe(network: Network) -> str:
     """Sites with what makes and reads them, what share of the parameters they reach, refusals."""
     rows = [_row(network, site) for site in network.sites]
     header = ("site", "width", "kind", "times", "made by", "read by", "linear")
-    sizes = [math.prod(s.size for s in spans) for spans in network.layout.leaves]
-    lines = [f"{len(rows)} foldable sites, {sum(sizes):,} parameters"]
+    sizes = leaf_sizes(network)
+    lines = [f"{len(network.foldable)} foldable sites, {sum(sizes):,} parameters"]
     if rows:
-        lines += [grid(header, rows), f"{share(network):.1%} of the parameters can fold"]
+        share = reached(network, network.foldable, sizes)
+        lines += [grid(header, rows), f"{share:.1%} of the parameters can fold"]
+    if len(rows) > len(network.foldable):
+        lines.append("normed sites and blocks (heads, groups) are found, but not folded")
     if network.refusals:
         lines.append("left alone:")
         lines += [f"  {refusal.name}: {refusal.reason}" for refusal in network.refusals]
@@ -40,15 +44,3 @@ def _some(names: list[str]) -> str:
     if len(names) <= 2:
         return ", ".join(names)
     return f"{names[0]} and {len(names) - 1} more"
-
-
-def share(network: Network) -> float:
-    """Share of all parameters in leaves that have a site's dimension."""
-    dims = {site.dim for site in network.sites if site.form is not Form.BLOCKS}
-    sizes = [math.prod(s.size for s in spans) for spans in network.layout.leaves]
-    reached = [
-        size
-        for size, spans in zip(sizes, network.layout.leaves, strict=True)
-        if dims & {d for s in spans for d in s.dims()}
-    ]
-    return sum(reached) / max(sum(sizes), 1)

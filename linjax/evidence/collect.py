@@ -115,12 +115,13 @@ def collect(
     last = 0
     beside = None if weights is None or callable(weights) else iter(weights)
     general = None if net.chained else points.Gathering(folds)
+    wide = None if net.chained else expanded(net.network, pytree.flatten(params))
     for index, batch in enumerate(track(batches, "collect", progress)):
         given = _given(weights, beside, batch, index)
         inputs, each = _inputs(batch, given, index, mesh)
         last = index
         if general is not None:
-            _gather(general, net, params, inputs, each, index, metric, quota, mesh)
+            _gather(general, net, params, wide, inputs, each, index, metric, quota, mesh)
             continue
         if state is None:
             state = empty(net, params, inputs, each, second_moments, folds)
@@ -147,12 +148,11 @@ def collect(
 
 
 def _gather(
-    general: points.Gathering, net: Net, params: Any, inputs: Any, weights: Any, index: int,
-    metric: str, quota: int, mesh: Mesh | None,
+    general: points.Gathering, net: Net, params: Any, wide: Any, inputs: Any, weights: Any,
+    index: int, metric: str, quota: int, mesh: Mesh | None,
 ) -> None:  # fmt: skip
     """Adds a batch to the moments of sites that aren't units of chains."""
     flat = pytree.flatten(params)
-    wide = expanded(net.network, flat)
     leaves, folds = jax.tree.leaves(inputs), general.folds
     rows = len(leaves[0])
     for fold in range(folds if rows >= folds else 1):

@@ -13,10 +13,6 @@ from linjax.fold.engine.cost import Monomial, Term
 OF = ("parameters", "flops", "bytes")
 
 
-class Index(dict[int, int]):
-    """By dimension, the index of the site that it is."""
-
-
 def terms_of(
     network: Network, index: dict[int, int], ranks: dict[int, int], of: str
 ) -> tuple[Term, ...]:

@@ -14,13 +14,12 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.run import EXTRAS, parameters
 from linjax.dims.sites import Form, Site
-from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, Spans, exposed
 from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
 from linjax.fold.proportional import Classes, Made, in_proportion, rounding, storable
-from linjax.fold.rewrite import Written, write
+from linjax.fold.rewrite import Written, begun, write
 from linjax.graph import pytree
 
 Array = np.ndarray
@@ -48,9 +47,8 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
       flat: its parameters, original or folded.
       tolerance: how far weights may be apart, see :func:`linjax.lump`.
     """
-    sizes = read_sizes(network, flat)
-    host = {path: np.asarray(x) if _floating(x) else x for path, x in flat.items()}
-    now = Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {}, dict(sizes.kept))
+    now = begun(network, flat)
+    host = now.flat
     units, kept = [], []
     for site in network.sites:
         units.append(now.sizes[site.dim])
@@ -65,10 +63,6 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
         for path, x in now.flat.items()
     }
     return Lumped(new, tuple(units), tuple(kept))
-
-
-def _floating(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
 def _free(network: Network, now: Written, site: Site) -> bool:

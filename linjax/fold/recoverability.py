@@ -6,11 +6,10 @@ import numpy as np
 
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats
+from linjax.fold.engine.linalg import metric_root, solve
 from linjax.fold.frontier import chain_problems
-from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, Frame, onward
 from linjax.fold.least_squares.prices import Problem, anatomy, halves, spread
-from linjax.fold.least_squares.surface import metric_root
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
 

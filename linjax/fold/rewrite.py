@@ -35,7 +35,7 @@ class Written(NamedTuple):
 def begun(network: Network, flat: dict[Any, Array]) -> Written:
     """A network none of whose sites has been folded."""
     host = {
-        path: np.asarray(leaf) if pytree.is_floating(str(leaf.dtype)) else leaf
+        path: np.asarray(leaf) if pytree.is_floating(str(jnp.result_type(leaf))) else leaf
         for path, leaf in flat.items()
     }
     sizes = read_sizes(network, flat)

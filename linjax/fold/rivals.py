@@ -13,8 +13,8 @@ import scipy
 from linjax.errors import LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold import uniform
+from linjax.fold.engine.linalg import solve
 from linjax.fold.frontier import budget, chain_problems, written
-from linjax.fold.least_squares.directions import solve
 from linjax.fold.least_squares.features import Features, block_rows, frame
 from linjax.fold.least_squares.prices import Problem, anatomy
 from linjax.fold.rules import Size

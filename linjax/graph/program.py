@@ -13,31 +13,9 @@ import numpy as np
 
 from linjax.graph import compat
 from linjax.graph.maps import Part
-from linjax.program.flat import Const, Operand, Ref, callee, needed
+from linjax.program.flat import Const, Op, Operand, Ref, callee, needed
 
 __all__ = ["Const", "Cut", "Op", "Operand", "Program", "Ref", "callee", "needed", "record"]
-
-
-class Op(NamedTuple):
-    """One primitive applied to operands.
-
-    ``custom`` says that the operation stood inside a function with its own derivative.
-    """
-
-    primitive: Any
-    params: dict[str, Any]
-    inputs: tuple[Operand, ...]
-    outputs: tuple[Ref, ...]
-    custom: bool
-
-    @property
-    def name(self) -> str:
-        """Name of the primitive."""
-        return self.primitive.name
-
-    def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
-        """Applies the primitive to values, with some of its parameters changed."""
-        return compat.bind(self.primitive, {**self.params, **changed}, values)
 
 
 class Cut(NamedTuple):

@@ -1,4 +1,4 @@
-"""Kernels that the function rounds or scales on the way from the leaf: no crash, no silent damage."""
+"""Kernels that the function rounds or clips on the way from the leaf: no crash, no damage."""
 
 import jax
 import jax.numpy as jnp

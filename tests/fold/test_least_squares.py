@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linjax
-from linjax.fold.least_squares import features, selection
-from linjax.fold.least_squares.directions import linear_directions, solve
-from linjax.fold.least_squares.surface import metric_root
+from linjax.fold.engine.linalg import metric_root, solve
+from linjax.fold.engine.pursuit import View, pursue
+from linjax.fold.least_squares import features
+from linjax.fold.least_squares.directions import linear_directions
 from tests.fold.networks import dense, rows, traced
 
 warnings.filterwarnings("ignore", category=linjax.FoldWarning)
@@ -196,7 +197,7 @@ class TestParts:
         h = rng.normal(size=(500, 10)) @ rng.normal(size=(10, 10))
         covariance = h.T @ h / 500
         cross = covariance[:, [2, 5]]
-        pursuit = selection.pursue(covariance, cross, 2)
+        pursuit = pursue(View(covariance, cross), 2)
         assert set(pursuit.order) == {2, 5}
         assert np.sum(pursuit.explained**2) == pytest.approx(covariance[[2, 5], [2, 5]].sum())
 

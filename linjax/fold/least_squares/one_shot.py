@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from linjax.fold.engine.linalg import metric_root
 from linjax.fold.least_squares.budget import Shape
 from linjax.fold.least_squares.features import Features, Frame, leaving, onward
 from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy, shape_of, shrunk
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
-from linjax.fold.least_squares.surface import leading, metric_root, principal
+from linjax.fold.least_squares.surface import leading, principal
 from linjax.graph.layers import Layers
 
 Array = np.ndarray

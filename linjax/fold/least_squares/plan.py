@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.fold.engine.plan import CLOSE, RIDGE, RIDGES
 from linjax.fold.least_squares.budget import (
     Prices,
     Shape,
@@ -16,15 +17,6 @@ from linjax.fold.least_squares.budget import (
 )
 from linjax.fold.least_squares.fill import filled
 from linjax.fold.least_squares.prices import Problem, many_rows, prices, spread
-
-RIDGE = 1e-3
-"""Weight of the noise that regressions are shrunk by."""
-RIDGES = (1e-2, 1e-1, 0.5, 1e-5)
-"""Weights that are compared on held-out rows, where rows are few; the last one for networks that
-fold almost exactly."""
-CLOSE = 1.1
-"""Of plans whose predicted errors are this close that of the first weight in :data:`RIDGES`:
-held-out rows are few, too, and say little between them."""
 
 
 class Plan(NamedTuple):

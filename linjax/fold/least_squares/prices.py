@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.evidence.moments import Moments
+from linjax.fold.engine.linalg import metric_root
 from linjax.fold.least_squares.budget import CARRY, Link, Prices, Shape
 from linjax.fold.least_squares.features import (
     Features,
@@ -19,7 +20,6 @@ from linjax.fold.least_squares.shrink import noise
 from linjax.fold.least_squares.surface import (
     SiteProblem,
     leading,
-    metric_root,
     principal,
     site_surface,
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from linjax.fold.least_squares.directions import solve
+from linjax.fold.engine.linalg import solve
 from linjax.fold.least_squares.features import Features, Frame
 from linjax.fold.least_squares.split import Split, split
 from linjax.graph.layers import Layer

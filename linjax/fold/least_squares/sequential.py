@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.fold.engine.linalg import metric_root
 from linjax.fold.least_squares.budget import Shape
 from linjax.fold.least_squares.features import (
     Features,
@@ -28,7 +29,7 @@ from linjax.fold.least_squares.measure import Data, Target, measure
 from linjax.fold.least_squares.plan import Plan
 from linjax.fold.least_squares.prices import Problem, anatomy, spread
 from linjax.fold.least_squares.refit import Stage, Widths, fold_layer, refit
-from linjax.fold.least_squares.surface import leading, metric_root, principal
+from linjax.fold.least_squares.surface import leading, principal
 from linjax.graph import pytree
 from linjax.graph.chains import write_chain
 from linjax.graph.layers import Layer, Layers

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.fold.engine.linalg import floored, solve
+from linjax.fold.engine.pursuit import View, pursue
 from linjax.fold.least_squares.budget import CARRY
-from linjax.fold.least_squares.directions import floored, linear_directions, solve
+from linjax.fold.least_squares.directions import linear_directions
 from linjax.fold.least_squares.features import Features, Frame
-from linjax.fold.least_squares.selection import pursue
 
 Array = np.ndarray
 
@@ -49,7 +50,7 @@ def _pursue_beside(data: Frame, u: Features, h: Features, target: Features, k: i
         c_hu = data.between(h, u)
         through = solve(data.within(u), np.concatenate([c_hu.T, data.between(u, target)], 1))
         c_hh, r_h = c_hh - c_hu @ through[:, : h.width], r_h - c_hu @ through[:, h.width :]
-    return pursue((c_hh + c_hh.T) / 2, r_h, k, whole).order
+    return pursue(View((c_hh + c_hh.T) / 2, r_h, whole), k).order
 
 
 def _finish(

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from linjax.fold.least_squares.directions import JITTER, floored, linear_directions, solve
+from linjax.fold.engine.linalg import JITTER, floored, forward, solve
+from linjax.fold.engine.pursuit import Pursuit, View, pursue
+from linjax.fold.engine.surface import grid, held_out
+from linjax.fold.least_squares.directions import linear_directions
 from linjax.fold.least_squares.features import Features, Frame
-from linjax.fold.least_squares.selection import Pursuit, pursue
 
 Array = np.ndarray
 
-METRIC_FLOOR = 0.02
-"""Share of its mean that every direction of a pre-activation is worth at least."""
 TARGET_SHARE = 1e-4
 """Variance of the weighted target that may be left out of the search."""
 TARGET_LIMIT = 128
@@ -33,19 +33,6 @@ class SiteProblem(NamedTuple):
     target: Features
 
 
-def metric_root(sensitivity: Array) -> Array:
-    """Returns a square root of the sensitivity, its small directions lifted: ``(q, q)``.
-
-    A sensitivity of zero (no output depends on the layer, to first order) counts as identity.
-    """
-    q = len(sensitivity)
-    mean = np.trace(sensitivity) / max(q, 1)
-    if not np.isfinite(mean) or mean <= 0.0:
-        return np.eye(q)
-    lifted = sensitivity + METRIC_FLOOR * mean * np.eye(q)
-    return scipy.linalg.cholesky((lifted + lifted.T) / 2, lower=True, check_finite=False)
-
-
 def principal(data: Frame, target: Features) -> tuple[Array, Array]:
     """Returns a target's variances along its principal directions, and these, largest first."""
     values, vectors = scipy.linalg.eigh(data.within(target), check_finite=False)
@@ -57,30 +44,6 @@ def leading(values: Array, vectors: Array) -> Array:
     behind = values.sum() - np.cumsum(values)
     rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
     return vectors[:, : min(rank, TARGET_LIMIT)]
-
-
-def held_out(train: Array, cross: Array, covariance: Array, total: float) -> Array:
-    """Returns errors of nested regressions on rows that they were not fitted to.
-
-    Args:
-      train: ``(j, q)`` coefficients of features that are orthonormal on the training rows.
-      cross: ``(j, q)`` the features' covariance with the target on the other rows.
-      covariance: ``(j, j)`` the features' covariance there.
-      total: the target's variance there.
-
-    Returns:
-      ``(j + 1,)`` errors with the first 0 … j features.
-    """
-    quadratic = (train @ train.T) * covariance
-    inside = 2.0 * np.tril(quadratic, -1).sum(1) + np.diag(quadratic)
-    gain = 2.0 * np.einsum("jq,jq->j", train, cross) - inside
-    return total - np.concatenate([[0.0], np.cumsum(gain)])
-
-
-def grid(m: int) -> Array:
-    """Returns the numbers of kept units at which linear units are tried, about eight of them."""
-    powers = 2.0 ** np.arange(0, np.log2(max(m, 1)) + 1e-9, max(1.0, np.log2(max(m, 2)) / 7.0))
-    return np.unique(np.concatenate([[0], np.round(powers).astype(int), [m]]))
 
 
 def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
@@ -102,7 +65,7 @@ def site_surface(problem: SiteProblem, train: Frame, test: Frame) -> Array:
     h, m = problem.units, problem.units.width
     fit = _Blocks.of(problem, train)
     total = float(np.trace(test.within(problem.target)))
-    alone = _without_linear(pursue(fit.hh, fit.ht), test, problem, total)
+    alone = _without_linear(pursue(View(fit.hh, fit.ht)), test, problem, total)
     order = _beside_inputs(fit)
     ks = np.unique(np.minimum(grid(m), len(order)))
     rank = min(problem.target.width, problem.inputs.width)
@@ -138,8 +101,8 @@ def _without_linear(pursuit: Pursuit, test: Frame, problem: SiteProblem, total: 
     """Held-out errors with 0 … m units and no linear units."""
     chosen = problem.units.take(pursuit.order)
     factor = pursuit.factor[pursuit.order]
-    covariance = _forward(factor, _forward(factor, test.within(chosen)).T)
-    cross = _forward(factor, test.between(chosen, problem.target))
+    covariance = forward(factor, forward(factor, test.within(chosen)).T)
+    cross = forward(factor, test.between(chosen, problem.target))
     errors = held_out(pursuit.explained, cross, covariance, total)
     errors = np.pad(errors, (0, problem.units.width + 1 - len(errors)), mode="edge")
     return np.maximum(np.minimum.accumulate(errors), 0.0)
@@ -150,9 +113,8 @@ def _beside_inputs(fit: _Blocks) -> Array:
     m = len(fit.hh)
     through = solve(fit.vv, np.concatenate([fit.hv.T, fit.vt], 1))
     left = fit.hh - fit.hv @ through[:, :m]
-    return pursue(
-        (left + left.T) / 2, fit.ht - fit.hv @ through[:, m:], whole=np.diag(fit.hh)
-    ).order
+    cross = fit.ht - fit.hv @ through[:, m:]
+    return pursue(View((left + left.T) / 2, cross, np.diag(fit.hh))).order
 
 
 def _with_linear(
@@ -167,25 +129,18 @@ def _with_linear(
     lifted = fit.hh[np.ix_(order, order)]
     lifted[np.diag_indices_from(lifted)] *= 1.0 + JITTER
     factor = np.linalg.cholesky(lifted)
-    inputs, explained = _forward(factor, fit.hv[order]), _forward(factor, fit.ht[order])
+    inputs, explained = forward(factor, fit.hv[order]), forward(factor, fit.ht[order])
     left = floored(fit.vv - inputs.T @ inputs, fit.vv)
     found = linear_directions(left, fit.vt - inputs.T @ explained, rank)
     u, mix = problem.inputs @ found.kernel, inputs @ found.kernel
 
-    units = _forward(factor, _forward(factor, test.within(kept)).T)
-    beside = _forward(factor, test.between(kept, u))
+    units = forward(factor, forward(factor, test.within(kept)).T)
+    beside = forward(factor, test.between(kept, u))
     corner = beside - units @ mix
     own = test.within(u) - beside.T @ mix - mix.T @ corner
     covariance = np.block([[units, corner], [corner.T, own]])
-    cross = _forward(factor, test.between(kept, problem.target))
+    cross = forward(factor, test.between(kept, problem.target))
     cross = np.concatenate([cross, test.between(u, problem.target) - mix.T @ cross])
     coefficients = np.concatenate([explained, found.explained])
     errors = held_out(coefficients, cross, covariance, total)[len(order) :]
     return np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
-
-
-def _forward(factor: Array, right: Array) -> Array:
-    """Solves a lower triangular system."""
-    if not len(factor):
-        return right
-    return scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False)
