@@ -9,7 +9,7 @@ import numpy as np
 from linjax.fold.compare import compare
 from linjax.fold.engine.plan import Plan
 from linjax.fold.frontier import Frontier, written
-from linjax.fold.in_order import refit_in_order
+from linjax.fold.in_order import Task, fold_in_order
 from linjax.fold.landscape import Landscape
 from linjax.fold.least_squares.measure import Data
 from linjax.fold.least_squares.sequential import fold_sequentially
@@ -84,10 +84,11 @@ class Work(NamedTuple):
         """The network folded in one shot, and refitted kernel by kernel."""
         now, choices = known.write(self.params, plan)
         flat = pytree.flatten(self.params)
-        chunks = [jax.tree.leaves(c) for c in cut(self.net, even(self.net, self.train))]
-        network = self.net.network_for(flat, cut(self.net, even(self.net, self.train))[0])
-        refitted = refit_in_order(network, flat, now, known.folded(choices), chunks)
-        return [finished(each, self.params) for each in (now.flat, refitted)]
+        rows = even(self.net, self.train)
+        network = self.net.network_for(flat, cut(self.net, rows)[0])
+        task = Task(network, flat, known.problems, plan, choices)
+        ordered = fold_in_order(task, jax.tree.leaves(rows))
+        return [finished(each, self.params) for each in (now.flat, ordered)]
 
     def _passes(self) -> Iterable[Batch]:
         """The rows to fit on: those in memory where they are all, that fewer programs compile."""

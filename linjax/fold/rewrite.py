@@ -52,8 +52,18 @@ def finished(flat: Mapping[Any, Array], params: Any) -> Any:
     return pytree.unflatten(kept, like=params)
 
 
-def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
-    """Returns the network with a site folded; sites are written in the order of execution."""
+def write(
+    network: Network, now: Written, site: Site, choice: Choice, measured: bool = False
+) -> Written:
+    """Returns the network with a site folded; sites are written in the order of execution.
+
+    Args:
+      network: the traced network.
+      now: what has become of it so far.
+      site: the site.
+      choice: what it keeps.
+      measured: whether offsets are of the network as it is now, not of the original.
+    """
     flat, shifts = dict(now.flat), dict(now.shifts)
     r = choice.linear.shape[-1]
     readers = {reader.leaf for reader in site.readers} - {None}  # those whose kernel is computed
@@ -61,7 +71,8 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     offset = list(choice.offset)
     bent, straight = _split(network, now, site, choice)
     if r:
-        offset = _with_shifts(network, site, choice, shifts)
+        if not measured:
+            offset = _with_shifts(network, site, choice, shifts)
         for leaf in makers:
             kernel = flat[network.paths[leaf]]
             flat[network.extra(leaf, "linear")] = _along(
