@@ -5,7 +5,6 @@ original's coordinates; every kernel is fitted by least squares, from what the f
 feeds it to what the original's product made. So both correct the errors made before them.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,16 +13,18 @@ import numpy as np
 
 from linjax.dims.layout import Mark, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
+from linjax.dims.reads import LARGEST, Frame, features, frame_of, matrix_index, results
 from linjax.dims.replay import Replay, behind, wiring
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, transform
 from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
-from linjax.fold import regress
+from linjax.fold import necks, regress
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan
+from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.pricing import Problems
 from linjax.fold.resite import again
 from linjax.fold.rewrite import Written, add_to_bias, begun, narrowing, write
@@ -33,8 +34,6 @@ Array = Any
 
 FOLDS = 2
 """Folds of the rows, for the choice of the shrinkage."""
-LARGEST = 4608
-"""Features beyond which a kernel stays as it is written."""
 SAMPLES = 1 << 15
 """Samples of a fold that a kernel is fitted on, if it has few features."""
 MANY = 16
@@ -110,31 +109,41 @@ class _State:
         parts = [[x[f:count:folds] for x in rows] for f in range(folds)]
         self.old = [Replay(task.network, self.now.flat, part) for part in parts]
         self.new = [Replay(task.network, self.now.flat, part) for part in parts]
-        self.settled: dict[int, Choice] = {}
+        self.settled: dict[int, tuple[Problem, Choice]] = {}
         self.moved: set[int] = set()
         leaves = [product.leaf for product in task.network.kernels.values()]
         self.once = {op for op, p in task.network.kernels.items() if leaves.count(p.leaf) == 1}
         sites = [task.problems.sites[n] for n in task.folded.values()]
         self.read = {reader.op for site in sites for reader in site.readers}
+        ranks = zip(task.problems.kernels, task.plan.state.ranks, strict=True)
+        self.ranks = {kernel.read.op: (kernel, rank) for kernel, rank in ranks if rank}
+        self.waiting: dict[int, tuple[Array, Array]] = {}
 
     def settle(self, n: int) -> None:
         """Folds a site: as is best for the network as it is now, if that can be told."""
-        task, site = self.task, self.task.problems.sites[n]
-        choice, fresh = task.choices[n], self._measurable(site)
-        if fresh:
+        task, site, problem = self.task, self.task.problems.sites[n], self.task.problems.problems[n]
+        choice, points = task.choices[n], task.problems.points[n]
+        if self._measurable(site):
             widths = choice.kept.shape[-1], choice.linear.shape[-1]
-            if widths[1]:
+            ranked = any(maker.op in self.ranks for maker in site.makers)
+            if problem.sources and (widths[1] or ranked):
                 self._change(expanded(self.network, self.now.flat, [site]))
-            choice = again(
-                self.network, site, task.problems.problems[n], task.problems.points[n],
-                task.plan.ridge, widths, self.new, self.old,
-            )  # fmt: skip
-        self.now = write(self.network, self.now, site, choice, measured=fresh)
-        self.settled[n] = choice
+            problem, choice = again(
+                self.network, site, problem, points, task.plan.ridge, widths, self.new, self.old
+            )
+            choice = choice.by_site(points)
+            passed = [m.op for m in site.makers]  # moments know what was added to their results
+            shifts = {op: own for op, own in self.now.shifts.items() if op not in passed}
+            self.now = self.now._replace(shifts=shifts)
+        self.settled[n] = problem, choice
+        for maker in site.makers:
+            if maker.op in self.waiting:
+                goal = necks.before(problem, choice)
+                self._factor(maker.op, self.waiting.pop(maker.op), goal)
+        self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
-        takers = _takers(task, n)
         made = [maker.op for maker in site.makers]
-        self.moved |= behind(self.network, [*takers, *made])
+        self.moved |= behind(self.network, [*_takers(task, n), *made])
 
     def _measurable(self, site: Site) -> bool:
         """Whether a choice can be made anew: all points are there before anything reads them."""
@@ -152,7 +161,7 @@ class _State:
 
     def leave(self, op: int) -> None:
         """Forgets values that won't be needed again."""
-        links, order = wiring(self.network), self.network.layout.program.ops
+        links = wiring(self.network)
         place = links.at[op]
         for replay in self.old:
             replay.leave(place)
@@ -163,27 +172,50 @@ class _State:
             replay.leave(min([place, *first]))
 
     def refit(self, op: int) -> None:
-        """Fits a kernel to what the original's product makes."""
+        """Fits a kernel to what the original's product makes, and factors it."""
         network, product = self.network, self.network.kernels[op]
         source: Any = network.layout.makers[op].inputs[product.data]
-        path = network.paths[product.leaf]
-        kernel = self.now.flat.get(path)
-        free = op in self.read or op in network.biases  # a plan counts biases of these
-        if op not in self.once or kernel is None or not kernel.size or not free:
+        kernel = self.now.flat.get(network.paths[product.leaf])
+        frame, moments = frame_of(network, op), None
+        if source.id in self.moved and self._free(op) and kernel is not None and kernel.size:
+            index = matrix_index(network, frame, kernel.shape)
+            if index is not None and index.shape[1] <= LARGEST:
+                moments = self._fit(op, frame, index)
+        if op not in self.ranks:
             return
-        if source.id not in self.moved:
+        own, _ = self.ranks[op]
+        if moments is None:
+            seen = problem_frame(own.moments)
+            moments = seen.mean[0], seen.covariance[0]
+        if own.made in self.task.folded.values() and own.made not in self.settled:
+            self.waiting[op] = moments
             return
-        frame = frame_of(network, op)
-        index = matrix_index(network, frame, kernel.shape)
-        if index is None or index.shape[1] > LARGEST:
-            return
+        done = self.settled.get(own.made)
+        self._factor(op, moments, None if done is None else necks.after(*done))
+        self._change(self.now.flat)
+
+    def _free(self, op: int) -> bool:
+        """Whether a kernel can be fitted: it is used once, and a plan counts its bias."""
+        down = self.network.extra(self.network.kernels[op].leaf, "down")
+        free = op in self.read or op in self.network.biases or op in self.ranks
+        return free and op in self.once and down not in self.now.flat
+
+    def _factor(self, op: int, moments: tuple[Array, Array], goal: necks.Wanted | None) -> None:
+        self.now = necks.halved(self.network, self.now, *self.ranks[op], moments, goal)
+        self.moved |= behind(self.network, [op])
+
+    def _fit(self, op: int, frame: Frame, index: Array) -> tuple[Array, Array]:
+        """Fits a kernel; returns mean and covariance of what it reads."""
         most = max(SAMPLES, MANY * index.shape[1])
+        window = self.now.flat[self.network.paths[self.network.kernels[op].leaf]].shape
         parts = []
         for new, old in zip(self.new, self.old, strict=True):
-            f = features(frame, new.operand(frame.op, frame.data), kernel.shape, most)
+            f = features(frame, new.operand(frame.op, frame.data), window, most)
             parts.append(regress.seen(f, self._target(frame, old, most)))
+        whole = regress.pooled(parts)
         self._put(op, frame, index, parts)
         self._change(self.now.flat)
+        return whole.features[0], whole.gram[0]
 
     def _target(self, frame: Frame, old: Replay, most: int) -> Array:
         """What a product is to make: of its coordinates those kept, then linear ones."""
@@ -192,13 +224,13 @@ class _State:
         spans = point_spans(self.network.layout, op)
         made = {d for span in spans for d in span.dims()}
         sizes = {dim: old.sizes.all(dim) for dim in old.sizes.kept}
-        for n, choice in self.settled.items():
+        for n, (_, choice) in self.settled.items():
             site = self.task.problems.sites[n]
             if site.dim not in made:
                 continue
             cut = Cut(site.dim, site.beside, dict(sizes).__getitem__, lambda x: x)
             if choice.linear.shape[-1]:
-                mix = functools.partial(_mixed, choice.linear[0].astype(np.float32))
+                mix = narrowing(choice._replace(basis=choice.linear))
                 linear.append(transform(value, spans, cut._replace(change=mix)))
             value = transform(value, spans, cut._replace(change=narrowing(choice)))
             sizes[site.dim] = choice.kept.shape[-1]
@@ -224,10 +256,6 @@ class _State:
         shift = shift.reshape([flat[path].shape[n] for n in network.bias_axes(leaf)])
         add_to_bias(network, flat, op, shift - now.shifts.get(op, 0.0))
         self.now = now._replace(flat=flat, shifts={**now.shifts, op: shift})
-
-
-def _mixed(matrix: Array, x: Array) -> Array:
-    return x @ matrix
 
 
 def _placed(leaf: Array, index: Array, value: Array) -> Array:

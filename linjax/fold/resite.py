@@ -27,8 +27,8 @@ FEW = 1 << 12
 def again(
     network: Network, site: Site, problem: Problem, points: Sequence[int], ridge: float,
     widths: tuple[int, int], now: Sequence[Replay], old: Sequence[Replay],
-) -> Choice:  # fmt: skip
-    """Returns what a site keeps, aiming at the original's coordinates.
+) -> tuple[Problem, Choice]:  # fmt: skip
+    """Returns a site's problem as it is now, and what it keeps, aiming at the original's.
 
     Args:
       network: the traced network.
@@ -55,11 +55,7 @@ def again(
     made = problem._replace(points=tuple(seen), sources=w > m)
     if made.sources:
         made = made._replace(noise=_noise(network, site, problem, now))
-    choice = choose(made, *widths, ridge)
-    return choice._replace(
-        decode=tuple(choice.decode[p] for p in points),
-        offset=tuple(choice.offset[p] for p in points),
-    )
+    return made, choose(made, *widths, ridge)
 
 
 def _moments(
