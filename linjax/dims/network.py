@@ -73,6 +73,12 @@ class Network:
         dims = [d for span in self.layout.leaves[leaf] for d in span.dims()]
         return len(set(dims)) < len(dims)
 
+    @property
+    def passed(self) -> dict[int, tuple[Product, ...]]:
+        """The dimensions that something can pass by, with the products that make them."""
+        found = {site.dim: site.makers for site in self.sites if site.linear}
+        return found | {way.dim: way.makers for way in self.ways}
+
     def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
         """Constants whose entries differ along some of these dimensions."""
         return [key for key in self.varying if dims & self.layout.constants[key].dims()]
@@ -115,8 +121,7 @@ class Network:
 
     def linear_axis(self, op: int) -> int:
         """The axis of a product's result along which linear coordinates stand."""
-        places = (*(s for s in self.sites if s.linear), *self.ways)
-        own = {place.dim for place in places if any(m.op == op for m in place.makers)}
+        own = {d for d, makers in self.passed.items() if any(m.op == op for m in makers)}
         spans = self.layout.values[op].spans
         return next(n for n, s in enumerate(spans) if own & set(s.dims()))
 

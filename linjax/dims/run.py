@@ -248,7 +248,7 @@ class _Run:
     ) -> Array:  # fmt: skip
         """A product with a kernel that a fold has put something beside."""
         kernel, source = op.inputs[1 - data], values[data]
-        times = functools.partial(_times, op, source, data=data)
+        times: Callable[..., Array] = functools.partial(_times, op, source, data=data)
         down = None if extras.down is None else self.viewed(kernel, extras.down)
         if down is not None:
             times = _behind(op, source, down, data)

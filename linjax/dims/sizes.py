@@ -73,7 +73,7 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     equations = list(_equations(network, flat, beside))
     present = _made(network, flat)
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    own = {place.dim for place in (*network.sites, *network.ways)}
+    own = {*(site.dim for site in network.sites), *network.passed}
     gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
     sizes = solve(equations, gone, network)
     ways = Shapes(layout, network.ways, network.paths, flat, {**layout.traced, **sizes}, beside)
@@ -105,13 +105,13 @@ def _made(network: Network, flat: Flat) -> set[int]:
 def _beside(network: Network, flat: Flat) -> dict[int, int]:
     """How many linear coordinates dimensions have."""
     found: dict[int, int] = {}
-    for place in (*(site for site in network.sites if site.linear), *network.ways):
-        for maker in place.makers:
+    for dim, makers in network.passed.items():
+        for maker in makers:
             extra = None if maker.leaf is None else flat.get(network.extra(maker.leaf, "linear"))
             if extra is not None:
                 spans = network.layout.leaves[maker.leaf]
-                at = next(n for n, s in enumerate(spans) if place.dim in s.dims())
-                found[place.dim] = jnp.shape(extra)[at]
+                at = next(n for n, s in enumerate(spans) if dim in s.dims())
+                found[dim] = jnp.shape(extra)[at]
     return found
 
 
