@@ -132,7 +132,7 @@ def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
         axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
         return jnp.concatenate([flat[path], rows], axis=axis)
     shape = sizes.shape(held)
-    if 0 not in shape and not _constant(network, leaf, flat):
+    if 0 not in shape and leaf not in sizes.absent and not _constant(network, leaf, flat):
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")
     return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
 
@@ -206,6 +206,8 @@ class _Run:
         """Applies an operation."""
         if op.scan is not None:
             return self.scan(op, values)
+        if number(op) in self.sizes.skipped:
+            return (values[self.sizes.skipped[number(op)]],)
         kernel = self.network.kernels.get(number(op))
         passing = self.passing.get(number(op))
         extras = self.extras.get(kernel.leaf) if kernel is not None else None

@@ -174,12 +174,17 @@ def check_known(network: Network, flat: Flat) -> None:
     """Checks that every leaf of a pytree is one of a network, or one that a fold put beside.
 
     Raises:
-      StructureError: naming the first that is neither.
+      StructureError: naming the first that is neither, or that has a wrong kind of dtype.
     """
+    kinds, leaves = (*EXTRAS, RESIDUAL), range(len(network.paths))
     known = {*network.paths, *map(network.constant, network.varying)}
-    known |= {
-        network.extra(n, kind) for n in range(len(network.paths)) for kind in (*EXTRAS, RESIDUAL)
-    }
+    known |= {network.extra(n, kind) for n in leaves for kind in kinds}
     for path in flat:
         if path not in known:
-            raise StructureError(f"{join(path)}: no leaf of this network")
+            near = ", ".join(sorted({join(p[:-1]) or join(p) for p in network.paths})[:8])
+            raise StructureError(f"{join(path)}: not a parameter of this network (it has {near})")
+    for leaf, path in enumerate(network.paths):
+        wanted = str(network.layout.program.avals[network.ref(leaf)].dtype)
+        dtype = str(jnp.result_type(flat[path])) if path in flat else wanted
+        if is_floating(wanted) != is_floating(dtype):
+            raise StructureError(f"{join(path)}: dtype {dtype}, expected {wanted}")
