@@ -218,7 +218,7 @@ class _Run:
     def product(self, op: Op, values: list[Array], data: int, extras: Extras) -> Array:
         """A product with a kernel that a fold has put something beside."""
         kernel, source = op.inputs[1 - data], values[data]
-        times = functools.partial(_times, op, source, data=data)
+        times: Callable[..., Array] = functools.partial(_times, op, source, data=data)
         if extras.down is not None:
             times = _behind(op, source, self.viewed(kernel, extras.down), data)
         result = None

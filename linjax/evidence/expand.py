@@ -22,8 +22,8 @@ def expanded(network: Network, flat: Flat) -> dict[Any, Array]:
       flat: its parameters.
     """
     now = read_sizes(network, flat)
-    own = (s for s in network.foldable if s.linear and now.kept[s.dim])
-    chosen = [s for s in own if s.dim not in now.beside]
+    straight = (s for s in network.foldable if s.linear and now.kept[s.dim])
+    chosen = [s for s in straight if s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:
@@ -31,8 +31,8 @@ def expanded(network: Network, flat: Flat) -> dict[Any, Array]:
             readers.setdefault(leaf, []).append(site.dim)
     for leaf, read in readers.items():
         first = network.extra(leaf, "down")  # what reads, where there is one
-        own = (first,) if first in flat else (network.paths[leaf], network.extra(leaf, "linear"))
-        for path in own:
+        both = (network.paths[leaf], network.extra(leaf, "linear"))
+        for path in (first,) if first in flat else both:
             if path in flat:
                 result[path] = _doubled(network, flat[path], leaf, read, now.all)
     for site in chosen:

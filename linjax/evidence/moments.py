@@ -201,4 +201,5 @@ def merge_points(a: PointMoments, b: PointMoments) -> PointMoments:
     share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
     metric = (1 - share) * a.metric + share * b.metric
     places = (1 - share) * a.places + share * b.places
-    return PointMoments(*map(np.stack, zip(*folds, strict=True)), metric, places)
+    count, mean, scatter = map(np.stack, zip(*folds, strict=True))
+    return PointMoments(count, mean, scatter, metric, places)
