@@ -136,13 +136,20 @@ class _Pass:
         """Takes the moments of a batch; its rows are dealt to the folds by turns."""
         leaves, tree = jax.tree.flatten(inputs)
         for fold, (part, some) in enumerate(_dealt(leaves, weights, len(self.device))):
-            network = self.net.network_for(self.flat, jax.tree.unflatten(tree, part))
+            network = self._network(jax.tree.unflatten(tree, part), inputs)
             self.device[fold] = moments.batch_sums(
                 network, self.wide, part, some, self.device[fold], self.whole
             )
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
+
+    def _network(self, part: Any, batch: Any) -> Network:
+        try:
+            return self.net.network_for(self.flat, part)
+        except StructureError:
+            self.net.network_for(self.flat, batch)  # its shapes are known to whoever gave it
+            raise
 
     def flush(self, index: int) -> None:
         """Moves what is on the device to float64 on the host."""
