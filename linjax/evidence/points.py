@@ -14,7 +14,7 @@ import numpy as np
 
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, factorable, features, frame_of
+from linjax.dims.reads import Frame, factorable, features, frame_of, results
 from linjax.dims.sites import Site
 from linjax.dims.sizes import Sizes
 from linjax.dims.span import Cut, Span, exposed
@@ -122,7 +122,7 @@ def unit_samples(
         z = at_point(network, site, root, values[root], sizes)[..., :k]
         if z.shape != h.shape:  # pooled on the way
             z = h
-        found.append((z, h, _weights_at(network, site, point, values[point], sizes, weights)))
+        found.append((z, h, weights_at(network, site, point, values[point], sizes, weights)))
     return found
 
 
@@ -134,7 +134,7 @@ def samples(
     for site in network.foldable:
         for point in site.points:
             rows = at_point(network, site, point, values[point], sizes)
-            own = _weights_at(network, site, point, values[point], sizes, weights)
+            own = weights_at(network, site, point, values[point], sizes, weights)
             found.append(Samples(rows, own))
     for read in reads(network):
         if read.point is None:
@@ -202,7 +202,7 @@ def _by_row(network: Network, read: Read, value: Array, weights: Array) -> Array
     return _placed(network, spans, value, weights, network.names[network.kernels[read.op].leaf])
 
 
-def _weights_at(
+def weights_at(
     network: Network, site: Site, point: int, value: Array, sizes: Sizes, weights: Array | None
 ) -> Array | None:
     """One weight for each sample at a point; positions that it lacks count as their heaviest."""
@@ -211,6 +211,17 @@ def _weights_at(
     spans = point_spans(network.layout, point)
     full = jnp.broadcast_to(_placed(network, spans, value, weights, site.name), value.shape)
     return at_point(network, site, point, full, sizes)[0, :, 0]
+
+
+def weights_of_results(
+    network: Network, read: Read, value: Array, weights: Array | None
+) -> Array | None:
+    """One weight for each sample of a kernel's result."""
+    if weights is None:
+        return None
+    spans, name = network.layout.values[read.op].spans, network.names[network.kernels[read.op].leaf]
+    own = jnp.broadcast_to(_placed(network, spans, value, weights, name), value.shape)
+    return results(read.frame, own)[0, :, 0]
 
 
 def _placed(
