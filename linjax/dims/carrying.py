@@ -254,7 +254,8 @@ class Shapes:
                 if leaf is None:
                     continue
                 own = join((*path[:-1], f"{path[-1]}_{kind}") if kind else path)
-                want = list(jnp.shape(leaf))
-                want[axis] = total if kind else total - self._size(product, "residual")
-                shape = jnp.shape(leaf)
-                raise StructureError(f"{own}, axis {axis}: {shape}, expected {tuple(want)}")
+                plain = self.kept[way.dim] + self.linear.get(way.dim, 0)
+                less = 0 if kind else self._size(product, "residual")
+                want = " or ".join(str(n - less) for n in sorted({plain, total}) if n >= less)
+                size = jnp.shape(leaf)[axis]
+                raise StructureError(f"{own}, axis {axis}: {size} entries, expected {want}")

@@ -94,9 +94,9 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
 def _sums(own: Samples) -> Sums:
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
     mean, centred = _centred(x, own.weights)
-    count = jnp.float32(x.shape[1])
+    count = jnp.asarray(x.shape[1], x.dtype)
     if own.weights is not None:
-        count = jnp.sum(own.weights, dtype=jnp.float32)
+        count = jnp.sum(own.weights, dtype=x.dtype)
     scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
     return Sums(count, mean, scatter)
 

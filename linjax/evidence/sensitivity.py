@@ -90,12 +90,12 @@ def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
     """Squares of the outputs about their mean in the output metric, summed."""
     floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
     total = jnp.zeros(())
-    for y in floats:
-        rows = y.shape[0] if y.ndim else 1
-        each = jnp.ones(rows, y.dtype) if weights is None else of_rows(weights).astype(y.dtype)
-        own = each.reshape(rows, *(1,) * (y.ndim - 1)) if y.ndim else each[0]
+    for y in map(jnp.atleast_1d, floats):
+        own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
+        own = jnp.broadcast_to(own, (*y.shape[:1], *own.shape[1:]))
         y = jnp.where(own > 0, y, 0)
-        centred = (y - jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own), 1e-30)) * jnp.sqrt(own)
+        mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
+        centred = (y - mean) * jnp.sqrt(own)
         total += jnp.sum(centred * curvature([y], [centred], metric)[0])
     return total
 

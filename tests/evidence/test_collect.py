@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 import linjax
+from linjax.fold.objective import LOGITS
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -98,7 +99,8 @@ def test_sensitivity_equals_the_jacobians():
     np.testing.assert_allclose(first.metric[0], w2 @ want @ w2.T, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(last.metric[0], w3 @ metric.mean(0) @ w3.T, rtol=1e-4, atol=1e-6)
     centred = logits - logits.mean(0)
-    variation = np.einsum("nq,nqr,nr->", centred, metric, centred) / len(p)
+    fainter = LOGITS * ((centred - centred.mean(1, keepdims=True)) ** 2).sum()
+    variation = (np.einsum("nq,nqr,nr->", centred, metric, centred) + fainter) / len(p)
     np.testing.assert_allclose(stats.variation, variation, rtol=1e-4)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold.least_squares.budget import Link, Prices, Shape, stored_together
 from linjax.fold.rivals import magnitude
 from tests.fold.affine import dense, distance, layer
 
