@@ -113,11 +113,12 @@ def test_units_that_others_explain_are_not_kept_for_their_rounding():
     """Beside linear coordinates that carry them, units that hardly bend are left out."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(4000, 4)).astype(np.float32)
-    straight = x @ rng.normal(size=(4, 6)).astype(np.float32) + np.float32(9.0)
-    z = np.concatenate([straight, x @ rng.normal(size=(4, 3)).astype(np.float32)], 1)
+    kernel = rng.normal(size=(4, 9)).astype(np.float32)
+    z = x @ kernel + np.float32([9.0] * 6 + [0.0] * 3)
     rows = np.concatenate([np.maximum(z, 0), z], 1).astype(np.float64)
     root = rng.normal(size=(9, 5))
-    site = Site("units", 9, 1, "bent", (Point(moments(rows), (root @ root.T)[None]),), True)
+    point, spread = Point(moments(rows), (root @ root.T)[None]), (kernel.T @ kernel)[None]
+    site = Site("units", 9, 1, "bent", (point,), True, spread.astype(np.float64))
     choice = choose(site, 3, 4, 1e-5)
     np.testing.assert_array_equal(choice.kept[0], [6, 7, 8])
     assert np.abs(choice.decode[0]).max() < 100
