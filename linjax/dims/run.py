@@ -68,8 +68,18 @@ def execute(
     Raises:
       StructureError: if the leaves don't fit the network, naming the path.
     """
+    run, leaves = begin(network, flat, inputs, taps, probes)
+    outputs = run.program(network.layout.program, [*leaves, *inputs])
+    return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
+
+
+def begin(
+    network: Network, flat: Flat, inputs: Sequence[Array], taps: frozenset[int] = frozenset(),
+    probes: Mapping[int, Array] | None = None,
+) -> tuple["Run", list[Array]]:  # fmt: skip
+    """Returns a run that hasn't begun, and what the program takes of the leaves."""
     sizes = read_sizes(network, flat, inputs)
-    run = _Run(network, sizes, taps, dict(probes or {}))
+    run = Run(network, sizes, taps, dict(probes or {}))
     for leaf in range(len(network.paths)):
         own = Extras(*(flat.get(network.extra(leaf, kind)) for kind in EXTRAS))
         if any(x is not None for x in own):
@@ -77,9 +87,7 @@ def execute(
     for key in network.varying:
         if network.constant(key) in flat:
             run.constants[key] = lax.stop_gradient(flat[network.constant(key)])
-    leaves = [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
-    outputs = run.program(network.layout.program, [*leaves, *inputs])
-    return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
+    return run, [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
 
 
 def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int, Array]:
@@ -91,7 +99,7 @@ def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int,
       wanted: numbers of values outside of scans.
     """
     sizes, program = read_sizes(network, flat), network.layout.program
-    run = _Run(network, sizes, frozenset(), {})
+    run = Run(network, sizes, frozenset(), {})
     refs = tuple(map(Ref, wanted))
     with jax.enable_x64(True):
         for n, ref in enumerate(program.inputs[: len(network.paths)]):
@@ -132,22 +140,30 @@ def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
         axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
         return jnp.concatenate([flat[path], rows], axis=axis)
     shape = sizes.shape(held)
-    if 0 not in shape and leaf not in sizes.absent and not _constant(network, leaf, flat):
+    if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")
     return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
 
 
-def _constant(network: Network, leaf: int, flat: Flat) -> bool:
-    """Whether a kernel is left out where its bias is there: what it makes is constant."""
-    own = [product.op for product in network.kernels.values() if product.leaf == leaf]
-    biases = [bias.leaf for op in own for bias in network.biases.get(op, ())]
-    paths = [network.extra(leaf, "bias"), *(network.paths[n] for n in biases)]
-    return any(leaf == m.leaf for w in network.ways for m in (*w.makers, *w.readers)) and any(
-        path in flat for path in paths
-    )
+def _spare(network: Network, flat: Flat) -> set[int]:
+    """Leaves that may be left out though they have entries, all zeros.
+
+    These are kernels whose bias alone is there, and biases of kernels that lead no sum.
+    """
+    spare = set[int]()
+    for way in network.ways:
+        lent = way.carriers[1:]
+        own = (bias.leaf for m in lent for bias in network.biases.get(m.op, ()))
+        spare.update(own)
+        for product in (*way.makers, *way.readers):
+            paths = [network.extra(product.leaf or 0, "bias")]
+            paths += [network.paths[b.leaf] for b in network.biases.get(product.op, ())]
+            if product.leaf is not None and any(path in flat for path in paths):
+                spare.add(product.leaf)
+    return spare
 
 
-class _Run:
+class Run:
     """One run of a program: its values so far, and those that were asked for."""
 
     def __init__(
@@ -325,7 +341,7 @@ class _Run:
 
         def step(carry: Any, slices: Any) -> Any:
             own, extra, probe = slices
-            run = _Run(self.network, self.sizes, self.taps, {**self.probes, **probe})
+            run = Run(self.network, self.sizes, self.taps, {**self.probes, **probe})
             run.extras = {**self.extras, **extra}
             run.constants = self.constants
             results = run.program(scan.body, [*values[: scan.consts], *carry, *own])
