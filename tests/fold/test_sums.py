@@ -215,10 +215,10 @@ def test_parts_that_do_not_fit_are_named():
     apply, params, x = added(np.float32)
     net = linjax.trace(apply, params, x)
     wrong = {**params, "late": {"w": params["late"]["w"][:, :20]}}
-    with pytest.raises(linjax.StructureError, match="late/w: 20 units"):
+    with pytest.raises(linjax.StructureError, match="late/w, axis 1: 20 entries, expected 24"):
         net.apply(wrong, x)
     wrong = {**params, "other": {"w": params["other"]["w"][:12]}}
-    with pytest.raises(linjax.StructureError, match=r"other/w: shape \(12, 24\), expected \(20"):
+    with pytest.raises(linjax.StructureError, match=r"other/w, axis 0: \(12, 24\), expected \(20"):
         net.apply(wrong, x)
 
 
