@@ -5,7 +5,6 @@ A sample of weight zero leaves no trace, whatever its values are.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -75,12 +74,16 @@ def live(own: Array | None, values: Array) -> Array:
     return values if own is None else jnp.where(own[:, None] > 0, values, 0)
 
 
-def first(tree: Any, weights: Array | None, rows: int) -> tuple[Any, Array | None]:
-    """Takes the first rows of a batch, of those that weigh anything as long as there are some."""
+def first(weights: Array | None, rows: int) -> tuple[Any, Array | None]:
+    """The first rows of a batch, of those that weigh anything as long as there are some.
+
+    Returns:
+      Where they are, and what they weigh.
+    """
     if weights is None:
-        return jax.tree.map(lambda x: x[:rows], tree), None
+        return slice(rows), None
     order = jnp.argsort(of_rows(weights) == 0, stable=True)[:rows]
-    return jax.tree.map(lambda x: x[order], tree), weights[order]
+    return order, weights[order]
 
 
 def of_outputs(weights: Array, leaf: Array) -> Array:

@@ -164,7 +164,7 @@ def test_what_runs_on_many_devices_at_once_is_stored_without_a_program(tmp_path)
         return relu(x @ params["w"]) @ params["v"]
 
     linjax.save(tmp_path / "network", linjax.trace(apply, P, X), P)
-    with pytest.raises(linjax.StoreError, match="8 devices at once.*give the network's function"):
+    with pytest.raises(linjax.StoreError, match=r"8 devices at once.*give the network's function"):
         linjax.load(tmp_path / "network")
     stored, params = linjax.load(tmp_path / "network", apply)  # what it says to do
     np.testing.assert_allclose(np.asarray(stored.apply(params, X)), typed(P, X), rtol=1e-4)
