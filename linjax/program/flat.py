@@ -163,7 +163,7 @@ class _Recorder:
 
         for eqn in jaxpr.eqns:
             operands = tuple(read(atom) for atom in eqn.invars)
-            body = callee(eqn)
+            body = callee(eqn) or _plain_slice(eqn, operands)
             if body is not None:
                 own = custom or eqn.primitive.name.startswith("custom_")
                 results: Sequence[Operand] = self.inline(body.jaxpr, body.consts, operands, own)
@@ -236,6 +236,50 @@ def callee(eqn: Any) -> Any:
     same_in = types(closed.jaxpr.invars) == types(eqn.invars)
     same_out = types(closed.jaxpr.outvars) == types(eqn.outvars)
     return closed if same_in and same_out else None
+
+
+def _plain_slice(eqn: Any, operands: tuple[Operand, ...]) -> Any:
+    """Cuts at places that are known, which look otherwise where a batch has a symbolic size.
+
+    Returns:
+      A jaxpr with ``slice`` and ``squeeze`` in place of a ``gather`` or ``dynamic_slice`` whose
+      indices are constants inside of the operand; None for any other equation.
+    """
+    cut = _known_cut(eqn, operands)
+    if cut is None:
+        return None
+    starts, sizes, gone = cut
+    stops = [start + size for start, size in zip(starts, sizes, strict=True)]
+
+    def plain(value: Any, *_: Any) -> Any:
+        return jax.lax.squeeze(jax.lax.slice(value, starts, stops), gone)
+
+    return jax.make_jaxpr(plain)(*(var.aval for var in eqn.invars))
+
+
+def _known_cut(eqn: Any, operands: tuple[Operand, ...]) -> Any:
+    """Starts, sizes, and axes that vanish, of a piece that an equation takes; None of others."""
+    name, indices = eqn.primitive.name, operands[1:]
+    known = isinstance(operands[0], Ref) if operands else False
+    if not known or not all(isinstance(o, Const) for o in indices):
+        return None
+    if name == "gather":
+        numbers, index = eqn.params["dimension_numbers"], np.asarray(indices[0].value)
+        gone = tuple(numbers.collapsed_slice_dims)
+        kept = len(eqn.params["slice_sizes"]) - len(gone)
+        if index.ndim != 1 or numbers.offset_dims != tuple(range(kept)):
+            return None
+        starts = [0] * len(eqn.params["slice_sizes"])
+        for at, start in zip(numbers.start_index_map, index.tolist(), strict=True):
+            starts[at] = start
+    elif name == "dynamic_slice":
+        starts, gone = [int(o.value) for o in indices], ()
+    else:
+        return None
+    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    where = zip(starts, sizes, shape, strict=True)
+    inside = all((a == 0 and b == n) or 0 <= a <= a + b <= n for a, b, n in where)
+    return (starts, sizes, gone) if inside else None
 
 
 def needed(ops: Sequence[AnyOp], outputs: Sequence[Operand]) -> tuple[AnyOp, ...]:
