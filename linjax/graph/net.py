@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.chains.view import View, view
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
@@ -188,13 +189,19 @@ class Net:
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 
-    def examined(self, flat: Flat) -> analysis.Analysis:
-        """Returns the function's program, analysed, for the dtypes that parameters have.
+    def examined(self, flat: Flat) -> View:
+        """Returns the network's chains as they stand in its program, for parameters' dtypes.
 
         Args:
           flat: parameters by path, original or folded.
+
+        Raises:
+          StructureError: if they are others with such parameters.
         """
-        return self._analysis(flat, self.example)
+        found = view(self.network_for(flat, self.example), _dtypes(self.graph.leaves, flat))
+        if not _same_sites(found.graph, self.graph):
+            raise StructureError("parameters of these dtypes lead to other chains; trace with such")
+        return found
 
     def _analysis(self, flat: Flat, inputs: Any) -> analysis.Analysis:
         """Traces anew for each combination of input shapes and parameter dtypes."""
@@ -304,7 +311,4 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     template, example = pytree.shapes_of((params, inputs))
     paths = tuple(leaf.path for leaf in leaves)
     network = find_dimensions(apply_fn, template, example, paths)
-    graph = Graph((), (), (), leaves)
-    if network.dense:
-        graph = analysis.analyse(program.record(apply_fn, params, inputs), leaves).graph
-    return Net(apply_fn, graph, network, template, example)
+    return Net(apply_fn, view(network, leaves).graph, network, template, example)
