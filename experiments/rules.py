@@ -12,7 +12,7 @@ from experiments.models import Params
 from linjax.fold import rivals
 from linjax.fold.frontier import reachable
 from linjax.graph.maps import Path
-from linjax.graph.pytree import flatten, foldable_paths
+from linjax.graph.pytree import flatten
 
 
 class Subject(NamedTuple):
@@ -72,8 +72,6 @@ def gather(
 
 def foldable(net: linjax.Net) -> Set[Path]:
     """Paths of the leaves that folding may make smaller."""
-    if net.chained:
-        return foldable_paths(net.graph)
     dims = {site.dim for site in net.network.foldable}
     leaves = zip(net.network.paths, net.network.layout.leaves, strict=True)
     return {path for path, spans in leaves if dims & {d for s in spans for d in s.dims()}}

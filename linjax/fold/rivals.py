@@ -1,37 +1,35 @@
 """What others do, to compare with: structured pruning, pruning with refit, low-rank kernels.
 
-Each takes the same evidence and the same number of parameters as :func:`linjax.fold`. They
-work on chains that haven't been folded.
+Each takes the same evidence and the same number of parameters as :func:`linjax.fold`, and gives
+every site the same share of its coordinates, or every kernel of its rank.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy
 
 from linjax.errors import LinjaxError
+from linjax.evidence.score import norms
 from linjax.evidence.stats import Stats
-from linjax.fold import uniform
-from linjax.fold.engine.linalg import solve
-from linjax.fold.frontier import budget, chain_problems, written
-from linjax.fold.least_squares.features import Features, block_rows, frame
-from linjax.fold.least_squares.prices import Problem, anatomy
+from linjax.fold.engine.choose import keeping
+from linjax.fold.engine.cost import State
+from linjax.fold.engine.factor import curve, factor
+from linjax.fold.engine.problem import frame
+from linjax.fold.factored import Kernel, split_in_two
+from linjax.fold.frontier import Frontier, frontier
+from linjax.fold.rewrite import begun, finished, shifted_result, write
 from linjax.fold.rules import Size
 from linjax.graph import pytree
-from linjax.graph.count import count
-from linjax.graph.layers import Layer, Layers
-from linjax.graph.normal import normalise
-from linjax.graph.substitute import keep_units
 
 Array = np.ndarray
-Shrink = Callable[[float], tuple[Layers, ...]]
+Score = Callable[[Frontier, pytree.Flat, int], Array]
 
 RIDGE = 1e-3
 
 
 def magnitude(params: Any, stats: Stats, rule: Size) -> Any:
-    """Removes the units with the smallest incoming weights, the same share of every layer.
+    """Removes the coordinates with the smallest kernels, the same share of every site.
 
     Reference: Li et al., Pruning filters for efficient ConvNets, 2017, arXiv 1608.08710.
 
@@ -43,44 +41,60 @@ def magnitude(params: Any, stats: Stats, rule: Size) -> Any:
       >>> x = jnp.eye(2)
       >>> stats = linjax.collect(linjax.trace(apply, params, x), params, [x])
       >>> magnitude(params, stats, linjax.size(0.5))["in"].shape
-      (2, 2)
+      (2, 3)
     """
 
-    def unit(problem: Problem, i: int) -> Array:
-        return _norms(problem.layers[i])
+    def score(known: Frontier, flat: pytree.Flat, index: int) -> Array:
+        site = known.problems.sites[index]
+        return np.sqrt(norms(known.stats.network, flat, site, site.makers))
 
-    if stats.network is not None:
-        return uniform.pruned(params, stats, rule, uniform.norms, refit=False)
-    return _pruned(params, stats, rule, unit, refit=False)
+    return _pruned(params, stats, rule, score, refit=False)
 
 
 def activity(params: Any, stats: Stats, rule: Size) -> Any:
-    """Removes the units with the lowest mean activation, the same share of every layer.
+    """Removes the coordinates with the lowest mean, the same share of every site.
 
     Reference: activation-based pruning of neural networks, Algorithms 17(1):48, 2024.
     """
-    if stats.network is not None:
-        return uniform.pruned(params, stats, rule, uniform.means, refit=False)
-    return _pruned(params, stats, rule, _activity, refit=False)
+
+    def score(known: Frontier, _: pytree.Flat, index: int) -> Array:
+        problem = known.problems.problems[index]
+        return frame(problem.points[0].moments).mean[:, : problem.width]
+
+    return _pruned(params, stats, rule, score, refit=False)
 
 
 def pruned_and_refitted(params: Any, stats: Stats, rule: Size) -> Any:
-    """Removes the units that say least and refits the next kernel, ``B = C_kk⁻¹ C_kz``.
+    """Removes the coordinates that say least and refits what reads, ``B = C_kk⁻¹ C_kz``.
 
-    A unit's score is ``E h² ‖w'‖²``; every layer keeps the same share.
+    A coordinate's score is ``E h² ‖w'‖²``; every site keeps the same share.
 
     References: CORP, 2026, arXiv 2602.05243; GRAIL, 2026, arXiv 2602.23795.
     """
-    if stats.network is not None:
-        return uniform.pruned(params, stats, rule, uniform.energies, refit=True)
-    return _pruned(params, stats, rule, _energy, refit=True)
+
+    def score(known: Frontier, flat: pytree.Flat, index: int) -> Array:
+        site, problem = known.problems.sites[index], known.problems.problems[index]
+        seen = frame(problem.points[0].moments)
+        energy = np.einsum("nii->ni", seen.covariance) + seen.mean**2
+        return energy[:, : problem.width] * norms(known.stats.network, flat, site, site.readers)
+
+    return _pruned(params, stats, rule, score, refit=True)
 
 
 def truncated(params: Any, stats: Stats, rule: Size) -> Any:
     """Truncates the singular values of every kernel, to the same share of its rank."""
-    problems = chain_problems(params, stats)
-    ranked = [[(np.eye(len(layer.kernel)), layer) for layer in p.layers] for p in problems]
-    return _low_rank(params, stats, rule, ranked, by_energy=False)
+
+    def rank(kernel: Kernel, share: float) -> int:
+        return max(1, round(share * min(kernel.matrix.shape)))
+
+    def plain(kernel: Kernel) -> Kernel:
+        p, q = kernel.matrix.shape
+        moments = kernel.moments._replace(
+            covariance=np.broadcast_to(np.eye(p), kernel.moments.covariance.shape)
+        )
+        return kernel._replace(moments=moments, metric=np.eye(q))
+
+    return _low_rank(params, stats, rule, plain, rank)
 
 
 def truncated_whitened(params: Any, stats: Stats, rule: Size) -> Any:
@@ -88,154 +102,86 @@ def truncated_whitened(params: Any, stats: Stats, rule: Size) -> Any:
 
     Reference: Wang et al., SVD-LLM, 2024, arXiv 2403.07378.
     """
-    ranked = []
-    for problem in chain_problems(params, stats):
-        data = frame(problem.moments, None, RIDGE)
-        features = anatomy(problem).features
-        ranked.append(
-            [
-                (_root(data.within(v)), layer)
-                for v, layer in zip(features, problem.layers, strict=True)
-            ]
-        )
-    return _low_rank(params, stats, rule, ranked, by_energy=True)
+
+    def whitened(kernel: Kernel) -> Kernel:
+        return kernel._replace(metric=np.eye(kernel.matrix.shape[1]))
+
+    def rank(kernel: Kernel, share: float) -> int:
+        covariance = frame(kernel.moments).covariance[0]
+        left = curve(covariance, covariance, kernel.matrix, kernel.metric)
+        energy = 1.0 - left / max(left[0], np.finfo(np.float64).tiny)
+        return max(1, int(np.searchsorted(energy, share)))
+
+    return _low_rank(params, stats, rule, whitened, rank)
 
 
-def _root(covariance: Array) -> Array:
-    """A square root R of a covariance, ``Rᵀ R = C``, invertible."""
-    lifted = covariance + 1e-6 * max(np.trace(covariance) / len(covariance), 1e-12) * np.eye(
-        len(covariance)
-    )
-    return scipy.linalg.cholesky(lifted, check_finite=False)
+def _largest(cost: Callable[[float], float], allowed: float, rule: Size) -> float:
+    """The largest share in (0, 1] whose network is within the budget.
 
-
-def _norms(layer: Layer) -> Array:
-    squares = np.sum(layer.kernels**2, axis=0)  # a gated unit has a column in every kernel
-    return np.sqrt(squares.reshape(-1, layer.units).sum(0))
-
-
-def _activity(problem: Problem, i: int) -> Array:
-    return frame(problem.moments).mean[block_rows(problem.moments)[i + 1]]
-
-
-def _energy(problem: Problem, i: int) -> Array:
-    data, rows = frame(problem.moments), block_rows(problem.moments)[i + 1]
-    energy = np.diag(data.covariance)[rows] + data.mean[rows] ** 2
-    return energy * np.sum(problem.layers[i + 1].kernels ** 2, 1)
-
-
-def _largest(parameters: Callable[[float], int], budget: int) -> float:
-    """The largest share in (0, 1] whose number of parameters is within the budget."""
+    Raises:
+      LinjaxError: if even the smallest isn't.
+    """
+    if cost(0.0) > allowed:
+        raise LinjaxError(f"{rule}: one coordinate of each site, or rank one, is already more")
     low, high = 0.0, 1.0
-    if parameters(high) <= budget:
+    if cost(high) <= allowed:
         return high
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if parameters(middle) <= budget else (low, middle)
+        low, high = (middle, high) if cost(middle) <= allowed else (low, middle)
     return low
 
 
-def _stored(chains: Sequence[Layers]) -> int:
-    def size(layer: Layer) -> int:
-        extra = sum(x.size for x in (layer.down, layer.linear) if x is not None)
-        return layer.kernels.size + layer.biases.size + extra
+def _pruned(params: Any, stats: Stats, rule: Size, score: Score, refit: bool) -> Any:
+    known = frontier(params, stats)
+    own, prices = known.problems, known.prices(rule)
 
-    return sum(size(layer) for layers in chains for layer in normalise(layers))
+    def state(share: float) -> State:
+        units = tuple(max(1, round(share * p.width)) for p in own.problems)
+        return prices.start._replace(units=units)
 
+    def cost(share: float) -> float:
+        now = state(share)
+        return prices.cost(now) + (known.biases(rule.of, now) if refit else 0.0)
 
-def _share(params: Any, stats: Stats, rule: Size, shrink: Shrink) -> float:
-    """The share with which the chains just fit the rule."""
-    if stats.graph.branching:
-        raise LinjaxError(
-            "an activation is read by several maps of which some have units themselves; "
-            "the rivals don't know such networks"
-        )
-    own = pytree.foldable_paths(stats.graph)
-    fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
-    allowed = budget(rule, count(params)) - fixed
-    return _largest(lambda share: _stored(shrink(share)), allowed)
-
-
-def _pruned(
-    params: Any, stats: Stats, rule: Size, score: Callable[[Problem, int], Array], refit: bool
-) -> Any:
-    problems = chain_problems(params, stats)
-    ranks = [
-        [np.argsort(-score(p, i), kind="stable") for i in range(len(p.layers) - 1)]
-        for p in problems
-    ]
-
-    def shrink(share: float) -> tuple[Layers, ...]:
-        return tuple(
-            _narrowed(p.layers, [np.sort(r[: max(1, round(share * len(r)))]) for r in order])
-            for p, order in zip(problems, ranks, strict=True)
-        )
-
-    def shrink_and_refit(share: float) -> tuple[Layers, ...]:
-        return tuple(
-            _refitted(p, [layer.origin for layer in layers[:-1]])
-            for p, layers in zip(problems, shrink(share), strict=True)
-        )
-
-    share = _share(params, stats, rule, shrink)
-    return written(params, stats, shrink_and_refit(share) if refit else shrink(share))
-
-
-def _narrowed(layers: Layers, kept: list[Array]) -> Layers:
-    """Restricts layers to some units each, and their readers to these."""
-    result: list[Layer] = []
-    rows: Any = slice(None)
-    for i, layer in enumerate(layers):
-        columns = kept[i] if i < len(kept) else np.arange(layer.units)
-        narrow = layer.with_kernels(layer.kernels[rows], layer.biases)
-        result.append(keep_units(narrow, columns)._replace(origin=columns))
-        rows = columns
-    return tuple(result)
-
-
-def _refitted(problem: Problem, kept: list[Array]) -> Layers:
-    """Restricts layers and refits every kernel behind a narrowed layer."""
-    data, rows = frame(problem.moments, None, RIDGE), block_rows(problem.moments)
-    pre, layers = anatomy(problem).pre, list(_narrowed(problem.layers, kept))
-    for i in range(1, len(layers)):
-        v, columns = Features(rows[i][kept[i - 1]]), layers[i].origin
-        kernels = solve(data.within(v), data.between(v, pre[i]))
-        mean = data.mean_of(pre[i]) + problem.layers[i].biases
-        whole = problem.layers[i].with_kernels(kernels, mean - data.mean_of(v) @ kernels)
-        layers[i] = keep_units(whole, columns)._replace(origin=columns)
-    return tuple(layers)
+    units = state(_largest(cost, rule.fraction * prices.cost(prices.start), rule)).units
+    flat = pytree.flatten(params)
+    now = begun(stats.network, flat)
+    for index, (site, problem, points) in enumerate(
+        zip(own.sites, own.problems, own.points, strict=True)
+    ):
+        if units[index] < problem.width:
+            order = np.argsort(-score(known, flat, index), axis=-1, kind="stable")
+            choice = keeping(problem, np.sort(order[:, : units[index]], axis=-1), RIDGE, refit)
+            now = write(stats.network, now, site, choice.by_site(points))
+    return finished(now.flat, params)
 
 
 def _low_rank(
-    params: Any, stats: Stats, rule: Size, ranked: list[list[tuple[Array, Layer]]], by_energy: bool
-) -> Any:
-    factors = [
-        [
-            (root, layer, np.linalg.svd(root @ layer.kernel, full_matrices=False))
-            for root, layer in c
-        ]
-        for c in ranked
-    ]
+    params: Any, stats: Stats, rule: Size, seen: Callable[[Kernel], Kernel],
+    rank: Callable[[Kernel, float], int],
+) -> Any:  # fmt: skip
+    known = frontier(params, stats)
+    prices, kernels = known.prices(rule), tuple(map(seen, known.problems.kernels))
 
-    def rank(values: Array, share: float) -> int:
-        if not by_energy:
-            return max(1, round(share * len(values)))
-        energy = np.cumsum(values**2) / max(np.sum(values**2), np.finfo(np.float64).tiny)
-        return min(len(values), 1 + int(np.searchsorted(energy, share)))
-
-    def shrink(share: float) -> tuple[Layers, ...]:
-        return tuple(
-            tuple(_factored(root, layer, svd, rank(svd[1], share)) for root, layer, svd in chain)
-            for chain in factors
+    def state(share: float) -> State:
+        ranks = tuple(rank(kernel, share) for kernel in kernels)
+        worth = tuple(
+            r if r * sum(k.matrix.shape) < k.matrix.size else 0
+            for r, k in zip(ranks, kernels, strict=True)
         )
+        return prices.start._replace(ranks=worth)
 
-    return written(params, stats, shrink(_share(params, stats, rule, shrink)))
+    def cost(share: float) -> float:
+        return prices.cost(state(share)) + known.biases(rule.of, state(share))
 
-
-def _factored(root: Array, layer: Layer, svd: tuple[Array, Array, Array], rank: int) -> Layer:
-    """A kernel as a product of two, through a few singular directions."""
-    left, values, right = svd
-    if rank >= len(values) or layer.mates:
-        return layer
-    down = np.linalg.solve(root, left[:, :rank] * values[:rank])
-    return layer._replace(kernel=right[:rank], down=down)
+    ranks = state(_largest(cost, rule.fraction * prices.cost(prices.start), rule)).ranks
+    now = begun(stats.network, pytree.flatten(params))
+    for kernel, s in zip(kernels, ranks, strict=True):
+        if s:
+            data = frame(kernel.moments)
+            covariance, mean = data.covariance[0], data.mean[0]
+            down, up, lacking = factor(covariance, mean, kernel.matrix, kernel.metric, s)
+            flat, change = split_in_two(stats.network, now.flat, kernel, (down, up), lacking)
+            now = shifted_result(stats.network, now._replace(flat=flat), kernel.read.op, change)
+    return finished(now.flat, params)
