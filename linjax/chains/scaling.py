@@ -7,7 +7,7 @@ from linjax.chains.products import Map, Program
 from linjax.dims.rules import elementwise
 from linjax.exact.casts import cast_keeps
 from linjax.graph.maps import Part, Rescaling, Scaling, Term
-from linjax.graph.spreads import EVALUATED
+from linjax.graph.scaling import EVALUATED
 from linjax.program.flat import Op, Operand, Ref
 
 
