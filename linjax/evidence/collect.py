@@ -238,6 +238,21 @@ def _weight(gram: Array, examples: float, places: float) -> tuple[Array, Array]:
     return gram / (examples * max(places, 1e-30)), np.asarray(places)
 
 
+def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
+    """Whether the network takes some of a batch's rows: its function may be bound to their number.
+
+    Where it doesn't take all of them either, that is for the error to say.
+    """
+    if not any(part.rows):
+        return True
+    try:
+        net.network_for(flat, part.taken(slice(0, None, 2)).inputs)
+    except StructureError:
+        net.network_for(flat, part.inputs)
+        return False
+    return True
+
+
 def _dealt(part: _Part, folds: int) -> list[_Part]:
     """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
     if not any(part.rows):
@@ -294,11 +309,13 @@ def _part(
     leaves, tree = jax.tree.flatten(inputs)
     if not leaves:
         raise EvidenceError(f"batch {index}: expected arrays, got none")
-    alone = len(leaves) == 1 and jnp.ndim(leaves[0])
-    if said is not None or alone:
-        rows = told(True if said is None else said, inputs)
+    if said is not None:
+        rows = told(said, inputs)
     else:
-        rows = by_row_of(net.network_for(flat, inputs), leaves)
+        alone = len(leaves) == 1 and jnp.ndim(leaves[0]) > 0
+        rows = (True,) if alone else by_row_of(net.network_for(flat, inputs), leaves)
+        if not _divides(net, flat, _Part(leaves, tree, rows, None)):
+            rows = (False,) * len(rows)
     count = length(leaves, rows, index)
     if given is not None and not any(rows):
         raise EvidenceError(

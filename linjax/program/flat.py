@@ -77,7 +77,8 @@ class Scan(NamedTuple):
 class Op(NamedTuple):
     """One primitive applied to operands.
 
-    ``custom`` says that the operation stood inside a function with its own derivative.
+    ``custom`` says that the operation stood inside a function with its own derivative, ``context``
+    in which mesh, where there was one.
     """
 
     primitive: Any
@@ -86,6 +87,7 @@ class Op(NamedTuple):
     outputs: tuple[Ref, ...]
     custom: bool = False
     scan: Scan | None = None
+    context: Any = None
 
     @property
     def name(self) -> str:
@@ -94,7 +96,7 @@ class Op(NamedTuple):
 
     def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
         """Applies the primitive to values, with some of its parameters changed."""
-        return compat.bind(self.primitive, {**self.params, **changed}, values)
+        return compat.bind(self.primitive, {**self.params, **changed}, values, self.context)
 
 
 class Program(NamedTuple):
@@ -184,7 +186,8 @@ class _Recorder:
             length, reverse = eqn.params["length"], eqn.params["reverse"]
             scan = Scan(inner, consts, carry, length, reverse)
         outputs = tuple(self.fresh(var) for var in eqn.outvars)
-        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan))
+        mesh = compat.context(eqn)
+        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan, mesh))
         return outputs
 
 
