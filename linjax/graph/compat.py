@@ -1,6 +1,6 @@
 """Every name of JAX that isn't part of its stable public interface, in one place."""
 
-import contextlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
@@ -16,6 +16,7 @@ __all__ = [
     "jaxpr_as_fun",
     "key_name",
     "scan_counts",
+    "within",
 ]
 
 
@@ -29,23 +30,13 @@ def key_name(key: object) -> str:
     return str(key)
 
 
-def bind(
-    primitive: Any, params: dict[str, Any], values: tuple[Any, ...], where: Any = None
-) -> tuple[Any, ...]:
-    """Applies a primitive as an equation of a jaxpr does; always returns a tuple.
-
-    Args:
-      primitive: the primitive.
-      params: its parameters.
-      values: its operands.
-      where: the mesh context to do so in, of :func:`context`.
-    """
+def bind(primitive: Any, params: dict[str, Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Applies a primitive as an equation of a jaxpr does; always returns a tuple."""
     prepared = primitive.get_bind_params(params)
     if isinstance(prepared, tuple):  # up to jax 0.9: functions apart from parameters
         functions, prepared = prepared
         values = (*functions, *values)
-    with contextlib.nullcontext() if where is None else where.manager:
-        out = primitive.bind(*values, **prepared)
+    out = primitive.bind(*values, **prepared)
     return tuple(out) if primitive.multiple_results else (out,)
 
 
@@ -54,6 +45,12 @@ def context(eqn: Any) -> Any:
     found = getattr(eqn, "ctx", None)
     mesh = getattr(found, "cur_abstract_mesh", None)
     return None if mesh is None or mesh.empty else found
+
+
+def within(context: Any) -> AbstractContextManager[Any]:
+    """Runs what follows in a context of :func:`context`."""
+    manager: AbstractContextManager[Any] = nullcontext() if context is None else context.manager
+    return manager
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

@@ -111,7 +111,9 @@ def record(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -
             else:
                 outputs = tuple(fresh(var) for var in eqn.outvars)
                 env.update(zip(eqn.outvars, outputs, strict=True))
-                ops.append(Op(eqn.primitive, eqn.params, tuple(operands), outputs, custom))
+                own_mesh = compat.context(eqn)
+                ops.append(Op(eqn.primitive, eqn.params, tuple(operands), outputs, custom,
+                              None, own_mesh))  # fmt: skip
         return [read(atom) for atom in jaxpr.outvars]
 
     arguments = [fresh(var) for var in closed.jaxpr.invars]

@@ -9,6 +9,7 @@ single opaque operations.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -96,7 +97,12 @@ class Op(NamedTuple):
 
     def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
         """Applies the primitive to values, with some of its parameters changed."""
-        return compat.bind(self.primitive, {**self.params, **changed}, values, self.context)
+        with self.within():
+            return compat.bind(self.primitive, {**self.params, **changed}, values)
+
+    def within(self) -> AbstractContextManager[Any]:
+        """The mesh that the operation was traced in, for what is done in its place."""
+        return compat.within(self.context)
 
 
 class Program(NamedTuple):
