@@ -13,7 +13,7 @@ from experiments.results import Row
 from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold.prune import narrowed
+from linjax.fold.prune import selected
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 
@@ -121,7 +121,11 @@ def rate_stats(network: Network) -> Stats:
         )
         for active in network.active
     )
-    return Stats(units, None, network.net.graph, pytree.leaves_of(network.params))
+    net, leaves = network.net, pytree.leaves_of(network.params)
+    return Stats(
+        seen=units, points=(), kernels=(), variation=np.zeros(()), sketch=np.zeros((0, 0)),
+        network=net.network, graph=net.graph, leaves=leaves, metric="softmax",
+    )  # fmt: skip
 
 
 def _calibration(network: Network) -> np.ndarray:
@@ -139,7 +143,9 @@ def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float
 
 def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:
     """Removes the units that training has pruned."""
-    return params if all(k.all() for k in kept) else narrowed(params, net.graph, kept)
+    if all(k.all() for k in kept):
+        return params
+    return selected(params, net.network, [np.flatnonzero(k)[None] for k in kept])
 
 
 def predictor(network: Network) -> Callable[[Params], np.ndarray]:

@@ -157,13 +157,13 @@ class _Pass:
         self.device: list[Any] = [None] * folds
         self.host: list[Any] = [None] * folds
         self.metrics: Any = None
-        self.weighed, self.batches = 0, 0
+        self.batches = 0
 
     def add(self, part: _Part, index: int) -> None:
         """Takes the moments of a batch; its rows are dealt to the folds by turns."""
         folds = len(self.device)
         for fold, own in enumerate(_dealt(part, folds)):
-            network = self.net.network_for(self.flat, own.inputs)
+            network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
             self.device[fold] = moments.batch_sums(
                 network, self.wide, own.leaves, own.weights, self.device[fold], self.whole, turn
@@ -171,6 +171,13 @@ class _Pass:
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
+
+    def _network(self, part: Any, batch: Any) -> Network:
+        try:
+            return self.net.network_for(self.flat, part)
+        except StructureError:
+            self.net.network_for(self.flat, batch)  # its shapes are known to whoever gave it
+            raise
 
     def flush(self, index: int) -> None:
         """Moves what is on the device to float64 on the host."""
@@ -192,7 +199,6 @@ class _Pass:
         found = metric_sums(network, self.flat, some.leaves, key, metric, weights)
         now = jax.tree.map(lambda x: np.asarray(x, np.float64), placement.fetch(found, self.mesh))
         self.metrics = now if self.metrics is None else jax.tree.map(np.add, self.metrics, now)
-        self.weighed += 1
 
     def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
         """The evidence."""
@@ -202,12 +208,12 @@ class _Pass:
             unit_stats(functools.reduce(moments.merge_units, own))
             for own in zip(*(fold.units for fold in folds), strict=True)
         )
-        second = _second(net.network, [fold.places for fold in folds], self.metrics, self.weighed)
+        second = _second(net.network, [fold.places for fold in folds], self.metrics)
         return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
 
 
 def _second(
-    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any, batches: int
+    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any
 ) -> tuple[Any, Any, Array]:
     """Second moments and metrics by site and point, and by kernel; the outputs' variation."""
     if metrics is None:
@@ -216,7 +222,7 @@ def _second(
     examples = max(float(examples), 1e-30)
     by_place = zip(*folds, strict=True)
     stacked = iter([moments.Sums(*map(np.stack, zip(*own, strict=True))) for own in by_place])
-    weights = iter([_weight(gram, examples, float(each) / batches) for gram, each in grams])
+    weights = iter([_weight(gram, examples, float(samples)) for gram, samples in grams])
     points = [
         tuple(moments.PointMoments(*next(stacked), *next(weights)) for _ in site.points)
         for site in network.foldable
@@ -233,9 +239,9 @@ def _second(
     return tuple(points), tuple(kernels), np.asarray(float(variation) / examples)
 
 
-def _weight(gram: Array, examples: float, places: float) -> tuple[Array, Array]:
+def _weight(gram: Array, examples: float, samples: float) -> tuple[Array, Array]:
     """The metric at a place, and the number of places of an example."""
-    return gram / (examples * max(places, 1e-30)), np.asarray(places)
+    return gram / max(samples, 1e-30), np.asarray(samples / examples)
 
 
 def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
@@ -283,7 +289,9 @@ def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
     if not net.network.foldable:
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.network.refusals)
-        raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
+        raise StructureError(
+            f"the network has no foldable site ({reasons or 'parameters make and read no dimension of two or more'})"
+        )
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
 

@@ -108,9 +108,9 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
 def _sums(own: Samples) -> Sums:
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
     mean, centred = _centred(x, own.weights)
-    count = jnp.float32(x.shape[1])
+    count = jnp.asarray(x.shape[1], x.dtype)
     if own.weights is not None:
-        count = jnp.sum(own.weights, dtype=jnp.float32)
+        count = jnp.sum(own.weights, dtype=x.dtype)
     scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
     return Sums(count, mean, scatter)
 
@@ -215,4 +215,5 @@ def merge_points(a: PointMoments, b: PointMoments) -> PointMoments:
     share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
     metric = (1 - share) * a.metric + share * b.metric
     places = (1 - share) * a.places + share * b.places
-    return PointMoments(*map(np.stack, zip(*folds, strict=True)), metric, places)
+    count, mean, scatter = map(np.stack, zip(*folds, strict=True))
+    return PointMoments(count, mean, scatter, metric, places)

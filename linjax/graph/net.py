@@ -15,9 +15,7 @@ from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
-from linjax.graph import analysis, program, pytree, runner
-from linjax.graph.dense_run import Tap
-from linjax.graph.flow import all_flows
+from linjax.graph import analysis, program, pytree
 from linjax.graph.pytree import Flat, is_floating
 from linjax.graph.structure import Graph, Leaf
 
@@ -68,8 +66,6 @@ class Net:
         original = pytree.is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
-        if self._chainwise(flat):
-            return self.run(params, *inputs)[0]
         return self.execute(params, *inputs).outputs
 
     def check(self, params: Any) -> None:
@@ -79,12 +75,8 @@ class Net:
           StructureError: naming the first leaf that doesn't fit.
         """
         flat = pytree.flatten(params)
-        if self._chainwise(flat):
-            pytree.check_leaves(self.graph, flat)
-            all_flows(self.graph, flat)
-        else:
-            pytree.check_known(self.network, flat)
-            check_dimensions(self.network, flat)
+        pytree.check_known(self.network, flat)
+        check_dimensions(self.network, flat)
 
     @functools.cached_property
     def chained(self) -> bool:
@@ -95,17 +87,6 @@ class Net:
             if not made & own:
                 return False
         return bool(self.graph.chains)
-
-    def _chainwise(self, flat: Flat) -> bool:
-        """Whether a pytree is one that rewriting chains gives: only these have residual paths."""
-        if not self.graph.chains:
-            return False
-        try:
-            pytree.check_leaves(self.graph, flat)
-            all_flows(self.graph, flat)
-        except StructureError:
-            return False
-        return True
 
     def execute(
         self,
@@ -150,25 +131,6 @@ class Net:
                 )
             self._networks[key] = found
         return self._networks[key]
-
-    def run(
-        self, params: Any, *inputs: Any, probes: dict[str, Array] | None = None
-    ) -> tuple[Any, dict[str, Tap], dict[str, Array]]:
-        """Runs a network of dense chains and returns what passes every site, too.
-
-        Args:
-          params: original or folded parameters.
-          *inputs: as for :meth:`apply`.
-          probes: arrays (samples, outputs) to add to the affine maps' results by name,
-            for derivatives by pre-activations.
-
-        Returns:
-          Outputs, a tap by site name, and affine results (samples, outputs) by name.
-        """
-        flat = pytree.flatten(params)
-        pytree.check_leaves(self.graph, flat)
-        found = self._analysis(flat, inputs)
-        return runner.execute(found, flat, jax.tree.leaves(inputs), probes)
 
     def flops(self, params: Any, *inputs: Any) -> float:
         """Returns the floating point operations of one call, as XLA counts them.

@@ -305,7 +305,8 @@ def test_a_rounded_kernel_is_refused_by_name():
     (reason,) = [refusal.reason for refusal in net.graph.refusals if refusal.name == "w"]
     assert "to fewer bits and back" in reason
     np.testing.assert_array_equal(
-        net.run(params, FRAME)[0], apply(params | {"w": back(params["w"], jnp.bfloat16)}, FRAME)
+        net.execute(params, FRAME).outputs,
+        apply(params | {"w": back(params["w"], jnp.bfloat16)}, FRAME),
     )
 
 

@@ -103,7 +103,7 @@ def test_found_however_the_halves_are_taken(form, rows):
     ]
     assert chain.sites[1].name == ("both[1]" if swapped else "both[0]")
     want = of_two(apart(), x)
-    np.testing.assert_allclose(net.run(params, x)[0], want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.execute(params, x).outputs, want, rtol=1e-4, atol=1e-5)
     keep = [np.arange(12) != 7, np.arange(UNITS) % 2 == 0]
     narrow = {
         "a": jax.tree.map(lambda w: w[..., keep[0]], params["a"]),
@@ -131,7 +131,9 @@ def test_a_kernel_that_is_cut_itself_and_glu_without_bias():
         assert small["both"].shape[1] < 2 * UNITS and linjax.count(small) < 0.55 * linjax.count(
             params
         )
-        np.testing.assert_allclose(net.run(params, X)[0], apply(params, X), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            net.execute(params, X).outputs, apply(params, X), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,9 @@ def test_modules(kind):
 def refused(apply, **params):
     net = linjax.trace(apply, params, X[:1])
     assert all(affine.part == Part() for affine in net.graph.affines)
-    np.testing.assert_allclose(net.run(params, X)[0], apply(params, X), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        net.execute(params, X).outputs, apply(params, X), rtol=1e-4, atol=1e-5
+    )
     return {refusal.name: refusal.reason for refusal in net.graph.refusals}
 
 

@@ -69,7 +69,9 @@ def test_gated_layers_are_found_whatever_the_gate(act, name):
     assert [(s.activation.name, s.width) for s in chain.sites] == [("relu", 16), (name, 40)]
     assert {chain.sites[1].producer, *chain.sites[1].mates} == {"gate", "up"}
     assert not net.graph.refusals
-    np.testing.assert_allclose(net.run(parameters(), X)[0], net.apply(parameters(), X), rtol=1e-5)
+    np.testing.assert_allclose(
+        net.execute(parameters(), X).outputs, net.apply(parameters(), X), rtol=1e-5
+    )
 
 
 def test_units_of_the_product_are_the_moments(known):

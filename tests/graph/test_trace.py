@@ -81,7 +81,7 @@ def test_nnx_in_mixed_precision():
     params = nnx.to_pure_dict(state)
     net = linjax.trace(apply, params, X)
     assert outline(net) == [("z", 6, "relu", ("a",))]
-    np.testing.assert_array_equal(net.run(params, X)[0], apply(params, X))
+    np.testing.assert_array_equal(net.execute(params, X).outputs, apply(params, X))
 
 
 def test_equinox_under_vmap():
@@ -90,7 +90,9 @@ def test_equinox_under_vmap():
     net = linjax.trace(lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, X)
     assert [(w, a) for _, w, a, _ in outline(net)] == [(8, "relu"), (8, "relu")]
     assert net.graph.affines[0].layout == (1, 0)
-    np.testing.assert_allclose(net.run(params, X)[0], net.apply(params, X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        net.execute(params, X).outputs, net.apply(params, X), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_bare_lists_custom_activation_and_several_consumers():
