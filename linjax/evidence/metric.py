@@ -1,11 +1,15 @@
 """The output metric: how errors of the outputs are weighed against each other."""
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from linjax.errors import EvidenceError
+from linjax.dims.layout import Layout
+from linjax.dims.values import Source
+from linjax.errors import EvidenceError, FoldWarning
+from linjax.program.flat import Ref
 
 Array = Any
 METRICS = ("softmax", "identity")
@@ -42,8 +46,69 @@ def chosen(metric: str | None, outputs: Any) -> str:
     return "softmax" if alike and is_logits(floats[0], "softmax") else "identity"
 
 
-def settled(metric: str | None, net: Any) -> str:
-    """Returns the metric for a network, as :func:`chosen`."""
+def settled(metric: str | None, net: Any, stacklevel: int = 3) -> str:
+    """Returns the metric for a network: that asked for, else what its outputs suggest.
+
+    Nothing tells the logits of a classification from a regression's columns for certain. By shape
+    as :func:`chosen`; but the identity for what a last nonlinear function bounds (tanh, a
+    sigmoid, a softmax: no logits are such) and for outputs that an input is added to (they live
+    where inputs do). Where outputs are taken for logits a warning says so.
+
+    Args:
+      metric: what was asked for, or None.
+      net: the traced network.
+      stacklevel: of the warning.
+    """
     if metric is not None:
         return chosen(metric, None)
-    return chosen(None, jax.eval_shape(net.apply_fn, net.template, *net.example))
+    outputs = jax.eval_shape(net.apply_fn, net.template, *net.example)
+    if chosen(None, outputs) == "identity" or _no_logits(net.network.layout):
+        return "identity"
+    shapes = sorted({f"(rows, {', '.join(map(str, y.shape[1:]))})" for y in jax.tree.leaves(outputs)
+                     if jnp.issubdtype(y.dtype, jnp.floating)})  # fmt: skip
+    warnings.warn(
+        f"outputs of shape {', '.join(shapes)} are taken for logits: errors are measured by the "
+        "softmax's metric; say metric='softmax' or, for a regression, metric='identity'",
+        FoldWarning,
+        stacklevel=stacklevel,
+    )
+    return "softmax"
+
+
+_SHOWN = frozenset((
+    "reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy",
+    "broadcast_in_dim", "sharding_constraint", "stop_gradient", "name", "slice",
+))  # fmt: skip
+_BOUNDING = frozenset((
+    "tanh", "logistic", "exp", "erf", "sin", "cos", "max", "min", "clamp", "sqrt", "abs",
+    "square", "integer_pow", "sign", "round",
+))  # fmt: skip
+
+
+def _no_logits(layout: Layout) -> bool:
+    """Whether some output is bounded, or an input with something added to it."""
+    return any(_bounded(layout, o) for o in layout.program.outputs)
+
+
+def _bounded(layout: Layout, value: Any) -> bool:
+    inputs = set(layout.inputs)
+    while isinstance(value, Ref) and value.id in layout.makers:
+        op = layout.makers[value.id]
+        if op.name in ("add", "sub", "add_any"):
+            return any(_is_input(layout, o, inputs) for o in op.inputs)
+        if op.name == "div":
+            return layout.operand(op, 1).source is Source.DATA  # else a temperature
+        if op.name not in _SHOWN:
+            return op.name in _BOUNDING
+        value = op.inputs[0]
+    return False
+
+
+def _is_input(layout: Layout, value: Any, inputs: set[Ref]) -> bool:
+    """Whether a value is one of the network's inputs, laid out otherwise."""
+    while isinstance(value, Ref) and value not in inputs and value.id in layout.makers:
+        op = layout.makers[value.id]
+        if op.name not in _SHOWN:
+            return False
+        value = op.inputs[0]
+    return isinstance(value, Ref) and value in inputs
