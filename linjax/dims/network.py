@@ -162,7 +162,7 @@ def analyse(
         kernels=kernels,
         ways=ways,
         merges={key: tuple(own) for key, own in merges.items()},
-        repeats=frozenset(d for site in sites for d in site.beside),
+        repeats=frozenset(d for s in sites if s.form is not Form.BLOCKS for d in s.beside),
         varying=_varying(layout, dims),
         biases=biases,
         scalings=find_scalings(layout, kernels, added),

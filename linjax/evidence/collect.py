@@ -67,8 +67,9 @@ def collect(
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
         classification, ``"identity"`` for a regression. By default as the outputs suggest:
-        the softmax's for a single output of rows and two or more columns (or several of that
-        shape), else the identity. The evidence says which (``stats.metric``).
+        the softmax's, with a warning, for a single output of rows and two or more columns (or
+        several of that shape), unless a last function bounds it (tanh, a softmax) or an input is
+        added to it; else the identity. The evidence says which (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of
@@ -244,6 +245,21 @@ def _weight(gram: Array, examples: float, samples: float) -> tuple[Array, Array]
     return gram / max(samples, 1e-30), np.asarray(samples / examples)
 
 
+def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
+    """Whether the network takes some of a batch's rows: its function may be bound to their number.
+
+    Where it doesn't take all of them either, that is for the error to say.
+    """
+    if not any(part.rows):
+        return True
+    try:
+        net.network_for(flat, part.taken(slice(0, None, 2)).inputs)
+    except StructureError:
+        net.network_for(flat, part.inputs)
+        return False
+    return True
+
+
 def _dealt(part: _Part, folds: int) -> list[_Part]:
     """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
     if not any(part.rows):
@@ -301,11 +317,13 @@ def _part(
     leaves, tree = jax.tree.flatten(inputs)
     if not leaves:
         raise EvidenceError(f"batch {index}: expected arrays, got none")
-    alone = len(leaves) == 1 and jnp.ndim(leaves[0])
-    if said is not None or alone:
-        rows = told(True if said is None else said, inputs)
+    if said is not None:
+        rows = told(said, inputs)
     else:
-        rows = by_row_of(net.network_for(flat, inputs), leaves)
+        alone = len(leaves) == 1 and jnp.ndim(leaves[0]) > 0
+        rows = (True,) if alone else by_row_of(net.network_for(flat, inputs), leaves)
+        if not _divides(net, flat, _Part(leaves, tree, rows, None)):
+            rows = (False,) * len(rows)
     count = length(leaves, rows, index)
     if given is not None and not any(rows):
         raise EvidenceError(

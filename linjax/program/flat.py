@@ -9,6 +9,7 @@ single opaque operations.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -77,7 +78,8 @@ class Scan(NamedTuple):
 class Op(NamedTuple):
     """One primitive applied to operands.
 
-    ``custom`` says that the operation stood inside a function with its own derivative.
+    ``custom`` says that the operation stood inside a function with its own derivative, ``context``
+    in which mesh, where there was one.
     """
 
     primitive: Any
@@ -86,6 +88,7 @@ class Op(NamedTuple):
     outputs: tuple[Ref, ...]
     custom: bool = False
     scan: Scan | None = None
+    context: Any = None
 
     @property
     def name(self) -> str:
@@ -94,7 +97,12 @@ class Op(NamedTuple):
 
     def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
         """Applies the primitive to values, with some of its parameters changed."""
-        return compat.bind(self.primitive, {**self.params, **changed}, values)
+        with self.within():
+            return compat.bind(self.primitive, {**self.params, **changed}, values)
+
+    def within(self) -> AbstractContextManager[Any]:
+        """The mesh that the operation was traced in, for what is done in its place."""
+        return compat.within(self.context)
 
 
 class Program(NamedTuple):
@@ -184,7 +192,8 @@ class _Recorder:
             length, reverse = eqn.params["length"], eqn.params["reverse"]
             scan = Scan(inner, consts, carry, length, reverse)
         outputs = tuple(self.fresh(var) for var in eqn.outvars)
-        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan))
+        mesh = compat.context(eqn)
+        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan, mesh))
         return outputs
 
 
