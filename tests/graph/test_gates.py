@@ -79,7 +79,7 @@ def test_units_of_the_product_are_the_moments(known):
     h = jax.nn.relu(X @ params["a"]["w"] + params["a"]["b"])
     up = h @ params["up"]["w"] + params["up"]["b"]
     product = np.asarray(jax.nn.silu(h @ params["gate"]["w"]) * up, np.float64)
-    gate = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))["gate"]
+    gate = stats.units["gate"]
     np.testing.assert_allclose(gate.mean_h, product.mean(0), atol=1e-5)
     assert linjax.score(params, stats)["gate"].error.shape == (40,)
 
