@@ -162,7 +162,7 @@ def analyse(
         kernels=kernels,
         ways=ways,
         merges={key: tuple(own) for key, own in merges.items()},
-        repeats=frozenset(d for site in sites for d in site.beside),
+        repeats=frozenset(d for s in sites if s.form is not Form.BLOCKS for d in s.beside),
         varying=_varying(layout, dims),
         biases=biases,
         scalings=find_scalings(layout, kernels, added),
@@ -250,12 +250,14 @@ def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
 
     The leaf's folder, or its path where there are several kernels in that.
     """
-    common = {path[0] for path in paths if len(path) > 1}
-    skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    folders = [paths[leaf][:-1] for leaf in kernels]
+    own = [paths[leaf] for leaf in kernels]
+    inner = {path[0] for path in own if len(path) > 1} == {"params"}
+    skip = 1 if inner and all(len(p) > 2 or len(p) == 1 for p in own) else 0
+    folders = [path[:-1] for path in own]
     return tuple(
-        join(p[skip:-1])
-        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
-        else join(p[skip:] or p)
+        join(p[from_:-1])
+        if len(p) > from_ + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[from_:] or p)
         for n, p in enumerate(paths)
+        for from_ in (skip if p[0] == "params" else 0,)
     )

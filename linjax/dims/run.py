@@ -187,9 +187,10 @@ class Run:
         for ref, value in zip(program.inputs, arguments, strict=True):
             self.put(ref, value)
         for op in program.ops:
-            values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
-            for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
-                self.put(ref, result)
+            with op.within():
+                values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
+                for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
+                    self.put(ref, result)
         return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
 
     def put(self, ref: Ref, value: Array) -> None:
