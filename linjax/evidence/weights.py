@@ -5,7 +5,6 @@ A sample of weight zero leaves no trace, whatever its values are.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,12 +38,16 @@ def of_rows(weights: Array) -> Array:
     return jnp.max(weights.reshape(weights.shape[0], -1), axis=1)
 
 
-def first(tree: Any, weights: Array | None, rows: int) -> tuple[Any, Array | None]:
-    """Takes the first rows of a batch, of those that weigh anything as long as there are some."""
+def first(weights: Array | None, rows: int) -> tuple[Any, Array | None]:
+    """The first rows of a batch, of those that weigh anything as long as there are some.
+
+    Returns:
+      Where they are, and what they weigh.
+    """
     if weights is None:
-        return jax.tree.map(lambda x: x[:rows], tree), None
+        return slice(rows), None
     order = jnp.argsort(of_rows(weights) == 0, stable=True)[:rows]
-    return jax.tree.map(lambda x: x[order], tree), weights[order]
+    return order, weights[order]
 
 
 def of_outputs(weights: Array, leaf: Array) -> Array:

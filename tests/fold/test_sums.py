@@ -76,7 +76,7 @@ def test_a_sum_is_one_map(dtype, biases):
     assert set(site.maps) == {"join", "late", "other"} and site.width == 24
     assert site.producer == next((n for n in ("late", "join", "other") if "b" in params[n]), "late")
     close = 1e-12 if dtype is np.float64 else 2e-5
-    assert distance(net.run(params, x)[0], apply(params, x)) < close
+    assert distance(net.execute(params, x).outputs, apply(params, x)) < close
     units = linjax.collect(net, params, [x], second_moments=False).units
     h, g = (relu(dense(params[n], x)) for n in "hg")
     z = dense(params["join"], h) + dense(params["late"], x) + dense(params["other"], g)
