@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from linjax.dims.sites import Product, Site
-from linjax.dims.span import Cut, exposed
-from linjax.errors import LinjaxError
+from linjax.baselines.budget import budget_of, inner, largest, rows_of, widths_of
+from linjax.dims.sites import Form, Product, Site
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import keeping
-from linjax.fold.engine.cost import State
 from linjax.fold.landscape import Landscape, landscape
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
@@ -50,39 +48,28 @@ def energies(known: Landscape, flat: pytree.Flat, index: int) -> Array:
 def _squares(
     known: Landscape, flat: pytree.Flat, site: Site, products: tuple[Product, ...]
 ) -> Array:
-    """Squared norms of what kernels have for each coordinate."""
-    network, total = known.stats.network, np.zeros(())
-    cut = Cut(site.dim, site.beside, network.layout.traced.__getitem__, lambda x: x)
-    for leaf in {p.leaf for p in products if p.leaf is not None}:
-        value = np.asarray(flat[network.paths[leaf]], np.float64)
-        rows = np.asarray(exposed(value, network.layout.leaves[leaf], cut))
-        total = total + np.sum(rows.reshape(-1, *rows.shape[-2:]) ** 2, axis=1)
-    return total
+    """Squared norms of what kernels have for each coordinate; 1 where no kernel has anything."""
+    if not products:
+        return np.ones(1)
+    return np.sum(rows_of(known.stats.network, flat, site, products) ** 2, axis=1)
 
 
 def pruned(params: Any, stats: Stats, rule: Size, score: Score, refit: bool) -> Any:
-    """Keeps the same share of all sites, the coordinates with the highest scores.
+    """Keeps the same share of all sites but streams, the coordinates with the highest scores.
 
     Raises:
       LinjaxError: if one coordinate of each site is still too much.
     """
     known = landscape(params, stats)
-    prices = known.of(rule)[0].prices
-    widths = [problem.width for problem in known.problems.problems]
+    budget, widths = budget_of(stats.network, rule), widths_of(stats.network)
+    pairs = [site.form is Form.PAIRED for site in stats.network.foldable]  # no refit helps there
+    own = inner(stats.network) & ~np.array(pairs, bool)
 
-    def state(share: float) -> State:
-        units = tuple(max(1, round(share * width)) for width in widths)
-        return State(units, (0,) * len(units), ())
+    def units(share: float) -> Array:
+        return np.where(own, np.maximum(1, np.round(share * widths)), widths).astype(int)
 
-    allowed = rule.fraction * prices.cost(prices.start)
-    if prices.cost(state(0.0)) > allowed:
-        raise LinjaxError(f"{rule}: one coordinate of each site is already more")
-    low, high = 0.0, 1.0
-    for _ in range(30 if prices.cost(state(1.0)) > allowed else 0):
-        middle = (low + high) / 2
-        low, high = (middle, high) if prices.cost(state(middle)) <= allowed else (low, middle)
-    share = low if low else high
-    return _narrowed(params, known, score, state(share).units, refit)
+    share = largest(rule, budget, lambda share: budget.cost(units(share)))
+    return _narrowed(params, known, score, tuple(units(share)), refit)
 
 
 def removed(params: Any, stats: Stats, fraction: float, scope: str) -> Any:
