@@ -12,7 +12,7 @@ from experiments.models import Params
 from linjax import baselines
 from linjax.fold.frontier import reachable
 from linjax.graph.maps import Path
-from linjax.graph.pytree import flatten, foldable_paths
+from linjax.graph.pytree import flatten
 
 
 class Subject(NamedTuple):
@@ -71,13 +71,13 @@ def gather(
     fixed = linjax.count([x for path, x in flatten(params).items() if path not in own])
     known = linjax.frontier(params, stats)
     measure = "flops" if of == "flops" else "parameters"
-    return Subject(net, params, stats, known, rows, batch, fixed / linjax.count(params), measure, {})
+    return Subject(
+        net, params, stats, known, rows, batch, fixed / linjax.count(params), measure, {}
+    )
 
 
 def foldable(net: linjax.Net) -> Set[Path]:
     """Paths of the leaves that folding may make smaller."""
-    if net.chained:
-        return foldable_paths(net.graph)
     dims = {site.dim for site in net.network.foldable}
     leaves = zip(net.network.paths, net.network.layout.leaves, strict=True)
     return {path for path, spans in leaves if dims & {d for s in spans for d in s.dims()}}
@@ -110,24 +110,12 @@ def _sequential(subject: Subject, amount: float) -> Params:
 
 
 def _by_stats(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
-    return lambda subject, amount: method(subject.params, subject.stats, subject.size(amount))
-
-
-def _by_rows(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
-    return lambda subject, amount: method(
-        subject.net, subject.params, list(subject.batches()), subject.size(amount)
-    )
-
-
-def _whitened(subject: Subject, amount: float) -> Params:
-    if subject.net.chained:
-        return _by_stats(baselines.truncated_whitened)(subject, amount)
-    return _by_rows(baselines.whitened_svd)(subject, amount)
+    return lambda subject, amount: method(subject.params, subject.frontier, subject.size(amount))
 
 
 def _modular(subject: Subject, amount: float) -> Params:
     rows, rule = list(subject.batches()), subject.size(amount)
-    return baselines.modular(subject.net, subject.params, subject.stats, rows, rule)
+    return baselines.modular(subject.net, subject.params, subject.frontier, rows, rule)
 
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
@@ -139,9 +127,9 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "sequential": _sequential,
     "compress": _compress,
     "refit": _by_stats(baselines.pruned_and_refitted),
-    "balf": _by_rows(baselines.energy_budgeted),
-    "alds": _by_rows(baselines.error_bounded),
-    "whitened_svd": _whitened,
+    "balf": _by_stats(baselines.energy_budgeted),
+    "alds": _by_stats(baselines.error_bounded),
+    "whitened_svd": _by_stats(baselines.truncated_whitened),
     "svd": _by_stats(baselines.truncated),
     "model_folding": _by_stats(baselines.clustered),
     "modegpt": _modular,
@@ -166,7 +154,10 @@ BITS = {"int8": 8, "int4": 4}
 STEPS: dict[str, Callable[[Subject, Params], Params]] = {
     "recovered": _recover,
     "recalibrated": _recalibrate,
-    **{name: lambda _, small, bits=bits: baselines.rounded(small, bits) for name, bits in BITS.items()},
+    **{
+        name: lambda _, small, bits=bits: baselines.rounded(small, bits)
+        for name, bits in BITS.items()
+    },
 }
 """Behind a rule's name and an underscore: a short recovery on the same rows; batch norm's statistics
 taken anew on them; kernels rounded to eight or four bits."""
@@ -186,7 +177,9 @@ def parsed(name: str) -> tuple[str, tuple[str, ...]]:
         rule, _, step = rule.rpartition("_")
         if step not in STEPS:
             known = ", ".join(RULES)
-            raise ValueError(f"unknown rule {name!r}; known: {known}, each with _{', _'.join(STEPS)}")
+            raise ValueError(
+                f"unknown rule {name!r}; known: {known}, each with _{', _'.join(STEPS)}"
+            )
         steps.insert(0, step)
     return rule, tuple(steps)
 

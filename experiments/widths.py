@@ -7,9 +7,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
-from linjax.graph.chains import read_chain
 from linjax.graph.pytree import Flat, flatten
-from linjax.graph.structure import Graph
 
 BINS = 20  # of the histograms of activation rates
 
@@ -23,7 +21,7 @@ def describe(net: Any, params: Any) -> dict[str, list]:
       layer reads its input, 0 if it reads it directly.
     """
     flat = flatten(params)
-    found = _chains(net.graph, flat) if net.chained else _dimensions(net.network, flat)
+    found = _dimensions(net.network, flat)
     return {
         "layers": [name for name, *_ in found],
         "units": [units for _, units, _, _ in found],
@@ -33,14 +31,6 @@ def describe(net: Any, params: Any) -> dict[str, list]:
 
 
 Width = tuple[str, int, int, int]
-
-
-def _chains(graph: Graph, flat: Flat) -> list[Width]:
-    return [
-        (site.name, layer.units, layer.linears, 0 if layer.down is None else layer.down.shape[1])
-        for chain in graph.chains
-        for site, layer in zip(chain.sites, read_chain(graph, flat, chain), strict=False)
-    ]
 
 
 def _dimensions(network: Network, flat: Flat) -> list[Width]:

@@ -1,17 +1,16 @@
-"""What others do, to compare with; each takes what :func:`linjax.fold` takes, or rows beside it."""
+"""What others do, to compare with, at the sizes of :func:`linjax.fold` and on its evidence."""
 
-from linjax.baselines.factoring import energy_budgeted, error_bounded, whitened_svd
-from linjax.baselines.merging import clustered
-from linjax.baselines.modular import modular
-from linjax.baselines.repair import recalibrated
-from linjax.baselines.rounding import rounded, stored_bytes
-from linjax.fold.rivals import (
-    activity,
-    magnitude,
-    pruned_and_refitted,
+from linjax.baselines.factoring import (
+    energy_budgeted,
+    error_bounded,
     truncated,
     truncated_whitened,
 )
+from linjax.baselines.merging import clustered
+from linjax.baselines.modular import modular
+from linjax.baselines.pruning import activity, magnitude, pruned_and_refitted
+from linjax.baselines.repair import recalibrated
+from linjax.baselines.rounding import rounded, stored_bytes
 
 __all__ = [
     "activity",
@@ -26,5 +25,4 @@ __all__ = [
     "stored_bytes",
     "truncated",
     "truncated_whitened",
-    "whitened_svd",
 ]

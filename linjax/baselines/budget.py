@@ -1,7 +1,6 @@
-"""How much of a network a method may keep: its one number that a size settles."""
+"""How much of a network a method may keep: the one number that a size settles."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,44 +8,46 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Form, Product, Site
 from linjax.dims.span import Cut, exposed
 from linjax.errors import LinjaxError
-from linjax.fold.costs import terms_of
-from linjax.fold.engine.cost import State, total
+from linjax.evidence.stats import Stats
+from linjax.fold.frontier import Frontier
+from linjax.fold.pricing import Problems
 from linjax.fold.rules import Size
 from linjax.graph import pytree
 
 Array = np.ndarray
+Evidence = Stats | Frontier
 
 
-class Budget(NamedTuple):
-    """What a network may cost, and what it costs at other widths.
+def largest(cost: Callable[[float], float], allowed: float, rule: Size) -> float:
+    """Returns the largest share in [0, 1] whose network is within the budget.
 
-    Attributes:
-      allowed: the most that it may cost.
-      cost: of the widths of all foldable sites.
+    Args:
+      cost: of a share; it grows with it.
+      allowed: the budget.
+      rule: the size, for the message.
+
+    Raises:
+      LinjaxError: if even the smallest isn't.
     """
-
-    allowed: float
-    cost: Callable[[Any], float]
-
-
-def budget_of(network: Network, rule: Size) -> Budget:
-    """Returns the budget that a size leaves to a network."""
-    index = {site.dim: n for n, site in enumerate(network.foldable)}
-    terms, none = terms_of(network, index, {}, rule.of), (0,) * len(index)
-
-    def cost(widths: Any) -> float:
-        return total(terms, State(tuple(map(int, widths)), none, ()))
-
-    return Budget(rule.fraction * cost(widths_of(network)), cost)
+    low, high = 0.0, 1.0
+    if cost(low) > allowed:
+        raise LinjaxError(f"{rule}: the least that this method keeps is already more")
+    if cost(high) <= allowed:
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= allowed else (low, middle)
+    return low
 
 
-def widths_of(network: Network) -> Array:
-    """Widths of the foldable sites."""
-    return np.array([site.width for site in network.foldable], int)
+def same_share(own: Problems, narrow: Sequence[bool], share: float) -> tuple[int, ...]:
+    """Widths where some sites keep a share of their coordinates and the others all."""
+    pairs = zip(own.problems, narrow, strict=True)
+    return tuple(max(1, round(share * p.width)) if some else p.width for p, some in pairs)
 
 
-def inner(network: Network) -> Array:
-    """Which foldable sites others prune: what one value makes, for its own readers.
+def inner(network: Network) -> list[bool]:
+    """Which foldable sites others narrow: what one value makes, for its own readers.
 
     Not the width of a residual stream, which many products write, nor heads among those that
     share keys: their queries meet these by pairs of features, a site of their own.
@@ -59,29 +60,7 @@ def inner(network: Network) -> Array:
         sources = {getattr(makers[m.op].inputs[m.data], "id", -1) for m in site.makers}
         shared = site.form is not Form.PAIRED and paired & {m.op for m in site.makers}
         found.append(len(sources) == 1 and not shared)
-    return np.array(found, bool)
-
-
-def largest(rule: Size, budget: Budget, cost: Callable[[float], float]) -> float:
-    """Returns the largest share in [0, 1] whose cost is within a budget.
-
-    Args:
-      rule: the size, for the message.
-      budget: what it allows.
-      cost: of a share; it grows with it.
-
-    Raises:
-      LinjaxError: if none is.
-    """
-    low, high = 0.0, 1.0
-    if cost(low) > budget.allowed:
-        raise LinjaxError(f"{rule}: the least that this method keeps is already more")
-    if cost(high) <= budget.allowed:
-        return high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= budget.allowed else (low, middle)
-    return low
+    return found
 
 
 def rows_of(

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import budget_of, inner, largest, rows_of, widths_of
+from linjax.baselines.budget import Evidence, inner, largest, rows_of, same_share
 from linjax.dims.sites import Form
-from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice
+from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
 from linjax.graph import pytree
@@ -18,7 +18,7 @@ ROUNDS = 25
 RESTARTS = 3
 
 
-def clustered(params: Any, stats: Stats, rule: Size) -> Any:
+def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     """Puts units into clusters by the kernels that make them, and merges each cluster into one.
 
     What makes a cluster's units and what lies on their way is averaged, their readers' rows are
@@ -29,16 +29,22 @@ def clustered(params: Any, stats: Stats, rule: Size) -> Any:
     Reference: Wang et al., Forget the data and fine-tuning! Just fold the network to compress,
     ICLR 2025, arXiv 2502.10216.
     """
-    network, flat = stats.network, pytree.flatten(params)
-    bent = inner(network) & [site.form is Form.BENT for site in network.foldable]
-    budget, widths = budget_of(network, rule), widths_of(network)
+    known = known_or_made(params, stats)
+    network, flat, prices = known.stats.network, pytree.flatten(params), known.prices(rule)
+    sites = known.problems.sites
+    pairs = zip(inner(network), sites, strict=True)
+    narrow = [inside and site.form is Form.BENT for inside, site in pairs]
 
-    def units(share: float) -> Array:
-        return np.where(bent, np.maximum(1, np.round(share * widths)), widths).astype(int)
+    def units(share: float) -> tuple[int, ...]:
+        return same_share(known.problems, narrow, share)
 
-    share = largest(rule, budget, lambda share: budget.cost(units(share)))
+    share = largest(
+        lambda share: prices.cost(prices.start._replace(units=units(share))),
+        rule.fraction * prices.cost(prices.start),
+        rule,
+    )
     now = begun(network, flat)
-    for site, count in zip(network.foldable, units(share), strict=True):
+    for site, count in zip(sites, units(share), strict=True):
         if count < site.width:
             rows = rows_of(network, flat, site, site.makers).swapaxes(1, 2)
             labels = np.stack([k_means(own, count) for own in rows])

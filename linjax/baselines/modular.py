@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import budget_of, inner, largest, rows_of, widths_of
+from linjax.baselines.budget import Evidence, inner, largest, rows_of
 from linjax.baselines.streams import blocks_of, influence
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
-from linjax.evidence.points import PointMoments
-from linjax.evidence.stats import Stats
+from linjax.evidence.moments import PointMoments
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.linalg import solve
+from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
 from linjax.graph import pytree
@@ -29,9 +29,7 @@ MOST = 0.95
 """A block loses at most this share."""
 
 
-def modular(
-    net: Net, params: Any, stats: Stats, batches: Iterable[Any], rule: Size
-) -> Any:
+def modular(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rule: Size) -> Any:
     """Units by Nyström's approximation, queries and keys by CR's, values by singular values.
 
     Blocks are cut by the softmax of ``−s / ε``, s how far they turn the residual stream. Second
@@ -41,17 +39,22 @@ def modular(
     Reference: Lin et al., MoDeGPT: Modular decomposition for large language model compression,
     ICLR 2025, arXiv 2408.09632.
     """
-    network, flat = net.network, pytree.flatten(params)
-    budget, widths, own = budget_of(network, rule), widths_of(network), inner(network)
-    loss = _shares(network, flat, batches)
+    known = known_or_made(params, stats)
+    network, flat, prices = net.network, pytree.flatten(params), known.prices(rule)
+    widths = np.array([p.width for p in known.problems.problems])
+    own, loss = np.array(inner(network), bool), _shares(network, flat, batches)
 
     def units(share: float) -> Array:
         kept = 1 - np.minimum((1 - share) * loss, MOST)
         return np.where(own, np.maximum(1, np.round(kept * widths)), widths).astype(int)
 
-    share = largest(rule, budget, lambda share: budget.cost(units(share)))
+    share = largest(
+        lambda share: prices.cost(prices.start._replace(units=tuple(units(share).tolist()))),
+        rule.fraction * prices.cost(prices.start),
+        rule,
+    )
     now = begun(network, flat)
-    every = zip(network.foldable, stats.points, units(share), strict=True)
+    every = zip(known.problems.sites, known.stats.points, units(share), strict=True)
     for site, points, count in every:
         if count < site.width:
             choice = _chosen(network, flat, site, points, int(count))

@@ -30,7 +30,9 @@ def stored_bytes(params: Any, bits: int | None = None) -> int:
     """Bytes of all leaves; of kernels where they are stored with so many bits, with scales."""
     flat = pytree.flatten(params)
     kernels = set() if bits is None else _kernels(flat)
-    whole = sum(np.size(x) * jnp.result_type(x).itemsize for p, x in flat.items() if p not in kernels)
+    whole = sum(
+        np.size(x) * jnp.result_type(x).itemsize for p, x in flat.items() if p not in kernels
+    )
     return whole + sum(
         -(-np.size(flat[p]) * bits // 8) + SCALE * np.shape(flat[p])[-1] for p in kernels
     )
@@ -38,9 +40,7 @@ def stored_bytes(params: Any, bits: int | None = None) -> int:
 
 def _kernels(flat: pytree.Flat) -> set[Any]:
     return {
-        p
-        for p, x in flat.items()
-        if np.ndim(x) > 1 and pytree.is_floating(str(jnp.result_type(x)))
+        p for p, x in flat.items() if np.ndim(x) > 1 and pytree.is_floating(str(jnp.result_type(x)))
     }
 
 

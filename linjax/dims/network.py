@@ -65,6 +65,11 @@ class Network:
         forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
         return tuple(site for site in self.sites if site.form in forms)
 
+    def twice(self, leaf: int) -> bool:
+        """Whether a leaf has some dimension on several axes, as a recurrent kernel has."""
+        dims = [d for span in self.layout.leaves[leaf] for d in span.dims()]
+        return len(set(dims)) < len(dims)
+
     def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
         """Constants whose entries differ along some of these dimensions."""
         return [key for key in self.varying if dims & self.layout.constants[key].dims()]
@@ -166,12 +171,12 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
                 users.setdefault(operand.id, []).append(op)
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
     leaves = collections.Counter(user.leaf for user in kernels.values())
-    uses = _uses(layout)
+    used = uses(layout)
     found: dict[int, tuple[Bias, ...]] = {}
     for number_, product in kernels.items():
         if leaves[product.leaf] > 1 or number_ in outputs:
             continue
-        bias = _bias(layout, number_, product, users, uses)
+        bias = _bias(layout, number_, product, users, used)
         if bias is not None:
             found[number_] = (bias,)
     return found
@@ -179,7 +184,7 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
 
 def _bias(
     layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]],
-    uses: collections.Counter[int],
+    used: collections.Counter[int],
 ) -> Bias | None:  # fmt: skip
     ref = product
     while len(users.get(ref, ())) == 1:
@@ -200,12 +205,12 @@ def _bias(
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None
-        once = uses[other.leaf] == 1
+        once = used[other.leaf] == 1
         return Bias(other.leaf, -1 if op.name == "sub" else 1) if once else None
     return None
 
 
-def _uses(layout: Layout) -> collections.Counter[int]:
+def uses(layout: Layout) -> collections.Counter[int]:
     """How many operations use each leaf, and don't merely show it otherwise."""
     found = collections.Counter[int]()
     for op in layout.program.all_ops():

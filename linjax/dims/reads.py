@@ -13,10 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from linjax.dims.network import Network
+from linjax.dims.network import Network, uses
 from linjax.program.flat import Op
 
 Array = Any
+
+
+LARGEST = 4608
+"""Features beyond which a kernel's second moments aren't worth their memory."""
 
 
 class Frame(NamedTuple):
@@ -33,6 +37,29 @@ class Frame(NamedTuple):
     data: int
     made: int
     loops: int
+
+
+def factorable(network: Network) -> tuple[int, ...]:
+    """Products whose kernels may become two factors: used once, as they are, the same everywhere.
+
+    In the order of execution.
+    """
+    layout, found = network.layout, []
+    used = uses(layout)
+    for op in layout.program.all_ops():
+        product = network.kernels.get(op.outputs[0].id)
+        if product is None or product.leaf is None or used[product.leaf] > 1:
+            continue
+        aval = layout.program.avals[network.ref(product.leaf)]
+        frame = frame_of(network, product.op)
+        if frame.loops or not jnp.issubdtype(aval.dtype, jnp.floating):
+            continue
+        index = matrix_index(network, frame, aval.shape)
+        if index is None or len(index) > 1 or index.shape[1] > LARGEST:
+            continue
+        if min(index.shape[1:]) > 1 and not network.twice(product.leaf):
+            found.append(product.op)
+    return tuple(found)
 
 
 def frame_of(network: Network, op: int) -> Frame:

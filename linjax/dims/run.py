@@ -5,12 +5,13 @@ leaf ``W`` a folded pytree may hold
 
     W_bias     a bias where the trace saw none
     W_linear   makes linear coordinates beside those that ``W`` makes
-    W_down     a first factor: what is read goes through it before ``W`` reads it
+    W_down     a first factor: what is read goes through it before ``W`` and ``W_linear`` read it
 
 in the layout of the kernel.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -217,18 +218,18 @@ class _Run:
     def product(self, op: Op, values: list[Array], data: int, extras: Extras) -> Array:
         """A product with a kernel that a fold has put something beside."""
         kernel, source = op.inputs[1 - data], values[data]
-        result = None
+        times = functools.partial(_times, op, source, data=data)
         if extras.down is not None:
-            down, up = self.viewed(kernel, extras.down), values[1 - data]
-            result = _factored(op, source, down, up, data)
-        elif 0 not in values[1 - data].shape or extras.linear is None:
-            result = _times(op, source, values[1 - data], data)
+            times = _behind(op, source, self.viewed(kernel, extras.down), data)
+        result = None
+        if 0 not in values[1 - data].shape or extras.linear is None:
+            result = times(kernel=values[1 - data])
         axes = self.network.made_axes(number(op))
         if result is not None and extras.bias is not None:
             shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
             result = result + extras.bias.astype(result.dtype).reshape(shape)
         if extras.linear is not None:
-            linear = _times(op, source, self.viewed(kernel, extras.linear), data)
+            linear = times(kernel=self.viewed(kernel, extras.linear))
             parts = [linear] if result is None else [result, linear]
             result = jnp.concatenate(parts, axis=self.network.linear_axis(number(op)))
         return result
@@ -284,33 +285,57 @@ def _times(op: Op, source: Array, kernel: Array, data: int) -> Array:
     return op.bind(*values, **changed)[0]
 
 
-def _factored(op: Op, source: Array, down: Array, up: Array, data: int) -> Array:
-    """A product with a kernel in two factors; one of them has a convolution's extent in space."""
-    if op.name == "dot_general":
-        (lc, rc), _ = op.params["dimension_numbers"]
-        contract = (lc, rc)[data], (rc, lc)[data]
-        inner = lax.dot_general(source, down, (contract, ((), ())), op.params["precision"])
-        last = ((inner.ndim - 1,), contract[1])
-        result = lax.dot_general(inner, up, (last, ((), ())), op.params["precision"])
-        made = up.ndim - len(contract[1])
-        return (
-            result
-            if data == 0
-            else jnp.moveaxis(result, range(result.ndim - made, result.ndim), range(made))
-        )
+def _behind(op: Op, source: Array, down: Array, data: int) -> Callable[..., Array]:
+    """Products with second factors of kernels, behind a first one.
+
+    Both have as many axes as the kernel. The first reads what it reads; its directions lie along
+    one of the axes that the kernel makes, and to the second along one of those that it reads.
+    All other axes of what is made, or read, have one entry. A convolution's first factor has its
+    extent in space.
+    """
+    if op.name == "conv_general_dilated":
+        return _behind_convolution(op, source, down)
+    contract, batch = op.params["dimension_numbers"]
+    own, other = (contract, batch) if data == 0 else (contract[::-1], batch[::-1])
+    product: Any = functools.partial(
+        lax.dot_general,
+        precision=op.params["precision"],
+        preferred_element_type=op.params["preferred_element_type"],
+    )
+    inner = product(source, down, (own, other))
+    repeats, read = len(other[0]), len(own[1])
+    made = down.ndim - repeats - read
+    outer = inner.shape[: inner.ndim - made]
+    last = tuple(range(len(outer), len(outer) + read))
+    front = tuple(range(repeats))
+
+    def times(kernel: Array) -> Array:
+        rows = inner.reshape(*outer, *(kernel.shape[n] for n in own[1]))
+        if data == 0:
+            return product(rows, kernel, ((last, own[1]), (front, other[1])))
+        return product(kernel, rows, ((own[1], last), (other[1], front)))
+
+    return times
+
+
+def _behind_convolution(op: Op, source: Array, down: Array) -> Callable[..., Array]:
     numbers = op.params["dimension_numbers"]
     rank = len(numbers.lhs_spec) - 2
-    plain = {
-        "window_strides": (1,) * rank, "padding": ((0, 0),) * rank,
-        "lhs_dilation": (1,) * rank, "rhs_dilation": (1,) * rank,
-    }  # fmt: skip
-    first = all(up.shape[n] == 1 for n in numbers.rhs_spec[2:])
-    inner = op.bind(source, down, **({} if first else plain))[0]
+    inner = op.bind(source, down)[0]
     # The result of the first is laid out as results are, the second reads it as inputs are.
     order = [0] * inner.ndim
     for out, own in zip(numbers.out_spec, numbers.lhs_spec, strict=True):
         order[own] = out
-    return op.bind(inner.transpose(order), up, **(plain if first else {}))[0]
+    inner = inner.transpose(order)
+    plain = {
+        "window_strides": (1,) * rank, "padding": ((0, 0),) * rank,
+        "lhs_dilation": (1,) * rank, "rhs_dilation": (1,) * rank,
+    }  # fmt: skip
+
+    def times(kernel: Array) -> Array:
+        return op.bind(inner, kernel, **plain)[0]
+
+    return times
 
 
 def is_relu(op: Op) -> bool:

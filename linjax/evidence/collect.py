@@ -1,7 +1,6 @@
 """One streaming pass over a calibration set."""
 
-import dataclasses
-import itertools
+import functools
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
@@ -12,16 +11,17 @@ from jax.sharding import Mesh
 
 from linjax.dims.network import Network
 from linjax.errors import EvidenceError, StructureError
-from linjax.evidence import placement, points, sensitivity, sums
+from linjax.evidence import moments, placement
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
-from linjax.evidence.moments import Moments
 from linjax.evidence.moved import sketch
-from linjax.evidence.stats import Stats, UnitStats
-from linjax.evidence.streaming import State, empty, step
-from linjax.evidence.weights import checked, first
+from linjax.evidence.points import reads
+from linjax.evidence.sensitivity import metric_sums
+from linjax.evidence.stats import Stats, unit_stats
+from linjax.evidence.weights import checked, first, of_rows
 from linjax.graph import pytree
 from linjax.graph.net import Net
+from linjax.graph.structure import Leaf
 from linjax.report.progress import track
 
 Array = Any
@@ -31,7 +31,7 @@ Weights = Callable[..., Array] | Iterable[Array]
 FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
 SENSITIVITY_BATCHES = 12  # batches that they are taken from
-CHANNEL_ROWS = 24  # rows of each of them for feature maps, whose every place counts
+SENSITIVITY_IMAGES = 288  # likewise for feature maps, whose every place counts
 
 
 def collect(
@@ -49,13 +49,11 @@ def collect(
     """Gathers statistics of every unit in one streaming pass over a calibration set.
 
     Per unit: the exact number of samples with ``z > 0``, means, variances and covariance
-    of pre-activation z and activation h. Per chain, on request: second moments of all
-    features ``a = [v_0, h_1, …, h_n]`` and the output sensitivity ``G = E[Jᵀ F J]`` of
-    every layer, which the least-squares folds need. A chain of D features takes
-    ``4 folds D²`` bytes on the device and ``16 folds D²`` on the host.
-
-    Elsewhere (convolutions, attention): by site, second moments of its coordinates where they
-    are read, every place of every example being a sample, and how much the outputs mind.
+    of pre-activation z and activation h. On request, for the least-squares folds: by site, second
+    moments of its coordinates where they are read, with and without activation, every place of
+    every example being a sample; by kernel, those of what it reads; and how much the outputs mind
+    errors there, ``Q = E[Jᵀ F J]``. A site of m units takes ``16 folds m²`` bytes on the device
+    and twice that on the host.
 
     Args:
       net: the traced network.
@@ -101,92 +99,142 @@ def collect(
     """
     _check(net, params, folds)
     metric = settled(metric, net)
-    before = sketch(params)
-    params = placement.place(params, mesh)
-    state: State | None = None
-    host: Any = None
-    outputs: list[Any] = []
-    key = jax.random.key(0)
+    own = placement.place(params, mesh)
+    flat = pytree.flatten(own)
+    pass_ = _Pass(net, flat, folds, second_moments, mesh)
     expected = SENSITIVITY_BATCHES
     if isinstance(batches, Sized):
         expected = len(batches)
         placement.agree(expected, mesh)
-    quota = -(-SENSITIVITY_ROWS // max(1, min(expected, SENSITIVITY_BATCHES)))
-    last = 0
+    rows = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
+    quota = -(-rows // max(1, min(expected, SENSITIVITY_BATCHES)))
     beside = None if weights is None or callable(weights) else iter(weights)
-    general = None if net.chained else points.Gathering(folds)
-    wide = None if net.chained else expanded(net.network, pytree.flatten(params))
     for index, batch in enumerate(track(batches, "collect", progress)):
-        given = _given(weights, beside, batch, index)
-        inputs, each = _inputs(batch, given, index, mesh)
-        last = index
-        if general is not None:
-            _gather(general, net, params, wide, inputs, each, index, metric, quota, mesh)
-            continue
-        if state is None:
-            state = empty(net, params, inputs, each, second_moments, folds)
-        state = step(net, params, inputs, each, state, folds)
+        inputs, each = _inputs(batch, _given(weights, beside, batch, index), index, mesh)
+        pass_.add(inputs, each, index)
         if second_moments and index < SENSITIVITY_BATCHES:
-            some, some_of = first(inputs, each, quota)
-            draw = jax.random.fold_in(key, index)
-            outputs.append(sensitivity.sensitivity_sums(net, params, some, draw, metric, some_of))
-        if (index + 1) % FLUSH == 0:
-            host, state = _flush(host, state, mesh)
-    if general is not None and general.turn:
-        found, variation = general.points()
-        leaves = pytree.leaves_of(params)
-        graph = net.graph._replace(chains=())
-        return Stats(
-            (), (), graph, leaves, found, np.asarray(variation), net.network, metric, before
-        )
-    if state is None:
+            pass_.weigh(*first(inputs, each, quota), index, metric)
+    if not pass_.batches:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
-    host, state = _flush(host, state, mesh)
-    state, outputs = placement.fetch((state, outputs), mesh)
-    _finite(net, np.asarray(state.bad), last)
-    return dataclasses.replace(_finish(net, params, host, state, outputs, metric), sketch=before)
+    return pass_.stats(sketch(params), pytree.leaves_of(params), metric)
 
 
-def _gather(
-    general: points.Gathering, net: Net, params: Any, wide: Any, inputs: Any, weights: Any,
-    index: int, metric: str, quota: int, mesh: Mesh | None,
-) -> None:  # fmt: skip
-    """Adds a batch to the moments of sites that aren't units of chains."""
-    flat = pytree.flatten(params)
-    leaves, folds = jax.tree.leaves(inputs), general.folds
+class _Pass:
+    """What has been gathered so far: on the device, and on the host."""
+
+    def __init__(
+        self, net: Net, flat: pytree.Flat, folds: int, whole: bool, mesh: Mesh | None
+    ) -> None:
+        self.net, self.flat, self.whole, self.mesh = net, flat, whole, mesh
+        self.wide = expanded(net.network, flat) if whole else flat
+        self.device: list[Any] = [None] * folds
+        self.host: list[Any] = [None] * folds
+        self.metrics: Any = None
+        self.weighed, self.batches = 0, 0
+
+    def add(self, inputs: Any, weights: Any, index: int) -> None:
+        """Takes the moments of a batch; its rows are dealt to the folds by turns."""
+        leaves, tree = jax.tree.flatten(inputs)
+        for fold, (part, some) in enumerate(_dealt(leaves, weights, len(self.device))):
+            network = self.net.network_for(self.flat, jax.tree.unflatten(tree, part))
+            self.device[fold] = moments.batch_sums(
+                network, self.wide, part, some, self.device[fold], self.whole
+            )
+        self.batches += 1
+        if self.batches % FLUSH == 0:
+            self.flush(index)
+
+    def flush(self, index: int) -> None:
+        """Moves what is on the device to float64 on the host."""
+        for fold, own in enumerate(placement.fetch(self.device, self.mesh)):
+            if own is None:
+                continue
+            now = moments.on_host(own)
+            _check_finite(self.net.network, now, index)
+            old = self.host[fold]
+            self.host[fold] = now if old is None else moments.merge_batches(old, now)
+            self.device[fold] = None
+
+    def weigh(self, inputs: Any, weights: Any, index: int, metric: str) -> None:
+        """Measures on some rows what errors cost."""
+        key = jax.random.fold_in(jax.random.key(0), index)
+        network, leaves = self.net.network_for(self.flat, inputs), jax.tree.leaves(inputs)
+        found = metric_sums(network, self.flat, leaves, key, metric, weights)
+        now = jax.tree.map(lambda x: np.asarray(x, np.float64), placement.fetch(found, self.mesh))
+        self.metrics = now if self.metrics is None else jax.tree.map(np.add, self.metrics, now)
+        self.weighed += 1
+
+    def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
+        """The evidence."""
+        self.flush(self.batches - 1)
+        net, folds = self.net, [own for own in self.host if own is not None]
+        seen = tuple(
+            unit_stats(functools.reduce(moments.merge_units, own))
+            for own in zip(*(fold.units for fold in folds), strict=True)
+        )
+        second = _second(net.network, [fold.places for fold in folds], self.metrics, self.weighed)
+        return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
+
+
+def _second(
+    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any, batches: int
+) -> tuple[Any, Any, Array]:
+    """Second moments and metrics by site and point, and by kernel; the outputs' variation."""
+    if metrics is None:
+        return (), (), np.asarray(0.0)
+    grams, examples, variation = metrics
+    examples = max(float(examples), 1e-30)
+    by_place = zip(*folds, strict=True)
+    stacked = iter([moments.Sums(*map(np.stack, zip(*own, strict=True))) for own in by_place])
+    weights = iter([_weight(gram, examples, float(each) / batches) for gram, each in grams])
+    points = [
+        tuple(moments.PointMoments(*next(stacked), *next(weights)) for _ in site.points)
+        for site in network.foldable
+    ]
+    kernels = []
+    for read in reads(network):
+        if read.point is None:
+            own = next(stacked)
+        else:
+            count, mean, scatter, metric, _ = points[read.point[0]][read.point[1]]
+            m = metric.shape[-1]
+            own = moments.Sums(count, mean[..., :m], scatter[..., :m, :m])
+        kernels.append(moments.PointMoments(*own, *next(weights)))
+    return tuple(points), tuple(kernels), np.asarray(float(variation) / examples)
+
+
+def _weight(gram: Array, examples: float, places: float) -> tuple[Array, Array]:
+    """The metric at a place, and the number of places of an example."""
+    return gram / (examples * max(places, 1e-30)), np.asarray(places)
+
+
+def _dealt(leaves: list[Array], weights: Any, folds: int) -> list[tuple[list[Array], Any]]:
+    """The rows of each fold, or all rows, of which those of the other folds weigh nothing."""
     rows = len(leaves[0])
-    for fold in range(folds if rows >= folds else 1):
-        part = [x[fold::folds] for x in leaves] if rows >= folds else leaves
-        some = weights if weights is None or rows < folds else weights[fold::folds]
-        own = jax.tree.unflatten(jax.tree.structure(inputs), part)
-        network = net.network_for(flat, own)
-        sums_ = placement.fetch(points.moment_sums(network, wide, part, some), mesh)
-        _check_finite(network, sums_, index)
-        general.add(jax.tree.map(lambda x: np.asarray(x, np.float64), sums_))
-    if index < SENSITIVITY_BATCHES:
-        quota = CHANNEL_ROWS if not net.network.dense else quota
-        some, some_of = first(inputs, weights, quota)
-        draw = jax.random.fold_in(jax.random.key(0), index)
-        network = net.network_for(flat, some)
-        found = points.metric_sums(network, flat, jax.tree.leaves(some), draw, metric, some_of)
-        found = placement.fetch(found, mesh)
-        general.weigh(jax.tree.map(lambda x: np.asarray(x, np.float64), found))
+    if weights is not None:
+        counts = of_rows(weights) > 0  # a row that weighs nothing is as if it weren't there
+        turn = (jnp.cumsum(counts) - 1) % folds
+        shape = (rows, *(1,) * (weights.ndim - 1))
+        return [(leaves, jnp.where((turn == f).reshape(shape), weights, 0)) for f in range(folds)]
+    return [([x[f::folds] for x in leaves], None) for f in range(min(folds, rows))]
 
 
-def _check_finite(network: Network, found: Any, index: int) -> None:
-    for site, own in zip(network.foldable, found, strict=True):
-        if not all(np.isfinite(x).all() for x in jax.tree.leaves(own)):
+def _check_finite(network: Network, found: moments.Batch, index: int) -> None:
+    names = [site.name for site in network.foldable for _ in site.points]
+    names += [network.names[network.kernels[r.op].leaf] for r in reads(network) if r.point is None]
+    units = zip((site.name for site in network.foldable), found.units, strict=True)
+    for name, own in (*units, *zip(names, found.places, strict=False)):
+        if not all(np.isfinite(x).all() for x in own):
             raise EvidenceError(
-                f"{site.name}: activations are not finite (NaN or infinite), first in batch "
-                f"{index}; check the inputs and the parameters"
+                f"{name}: activations are not finite (NaN or infinite), by batch {index}; check "
+                "the inputs and the parameters"
             )
 
 
 def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
-    if not net.chained and not net.network.foldable:
-        refusals = net.graph.refusals or net.network.refusals
-        reasons = "; ".join(f"{r.name}: {r.reason}" for r in refusals)
+    if not net.network.foldable:
+        reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.network.refusals)
         raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
@@ -219,74 +267,3 @@ def _inputs(batch: Batch, given: Any, index: int, mesh: Mesh | None) -> tuple[An
     if given is not None:
         given = checked(given, count, index)
     return placement.spread((inputs, given), count, index, mesh)
-
-
-def _flush(host: Any, state: State, mesh: Mesh | None) -> tuple[Any, State]:
-    """Moves the device's sums to the host: integers to int64, the rest to float64."""
-    sums_now = (state.units, state.chains)
-
-    def up(x: Array) -> np.ndarray:
-        wide = np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float64
-        return np.asarray(x).astype(wide)
-
-    moved = jax.tree.map(up, placement.fetch(sums_now, mesh))
-    host = moved if host is None else jax.tree.map(np.add, host, moved)
-    units, chains = jax.tree.map(jnp.zeros_like, sums_now)
-    return host, state._replace(units=units, chains=chains)
-
-
-def _finite(net: Net, bad: np.ndarray, last: int) -> None:
-    for name, index in zip((s.name for s in net.graph.sites), bad, strict=True):
-        if index >= 0:
-            raise EvidenceError(
-                f"{name}: activations are not finite (NaN or infinite), first in batch "
-                f"{int(index)} of {last + 1}; check the inputs and the parameters"
-            )
-
-
-def _finish(
-    net: Net, params: Any, host: Any, state: State, outputs: list[Any], metric: str
-) -> Stats:
-    """Turns sums about centres into means and centred sums."""
-    units = tuple(
-        _unit_stats(u, *(np.asarray(c, np.float64) for c in centres))
-        for u, centres in zip(host[0], state.unit_centres, strict=True)
-    )
-    moments = None
-    if outputs:
-        totals = jax.tree.map(
-            lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *outputs
-        )
-        moments = tuple(
-            _moments(c, [np.asarray(x, np.float64) for x in centres], count, grams)
-            for c, centres, count, grams in zip(host[1], state.chain_centres, *totals, strict=True)
-        )
-    return Stats(units, moments, net.graph, pytree.leaves_of(params), metric=metric)
-
-
-def _unit_stats(u: sums.UnitSums, centre_z: np.ndarray, centre_h: np.ndarray) -> UnitStats:
-    n = float(u.count) or 1.0
-    z, h, zz, hh, zh = u.sums
-    scatter = np.stack([zz - z * z / n, hh - h * h / n, zh - z * h / n])
-    scatter[:2] = np.maximum(scatter[:2], 0.0)
-    return UnitStats(u.count, u.active, centre_z + z / n, centre_h + h / n, scatter)
-
-
-def _moments(
-    c: sums.ChainSums, centres: list[np.ndarray], count: float, grams: tuple[np.ndarray, ...]
-) -> Moments:
-    n = np.where(c.count > 0, c.count, 1).astype(np.float64)
-    size = c.first.shape[1]
-    scatter = np.empty((len(n), size, size))
-    for end, rows in zip(itertools.accumulate(len(x) for x in centres), c.second, strict=True):
-        start = end - rows.shape[1]
-        scatter[:, start:end, :end] = rows
-        scatter[:, :end, start:end] = rows.swapaxes(1, 2)
-    scatter -= c.first[:, :, None] * (c.first / n[:, None])[:, None, :]
-    return Moments(
-        count=c.count.astype(np.float64),
-        mean=np.concatenate(centres) + c.first / n[:, None],
-        scatter=scatter,
-        sensitivity=tuple(g / (float(count) or 1.0) for g in grams),
-        blocks=tuple(len(x) for x in centres),
-    )

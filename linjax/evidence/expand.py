@@ -1,41 +1,40 @@
 """The same network with every coordinate a second time, as it would arrive without activation."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
 
 from linjax.dims.network import Network
-from linjax.dims.sites import Site
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.dims.span import Cut, transform
 
 Array = Any
 
 
-def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) -> dict[Any, Array]:
+def expanded(network: Network, flat: Flat) -> dict[Any, Array]:
     """Returns leaves of the same function in which linear coordinates come along.
 
-    What makes them is a copy of each kernel, and those that read them have zeros there.
+    What makes them is a copy of each kernel, and those that read them have zeros there. Sites
+    that have linear coordinates already keep these.
 
     Args:
       network: the traced network.
       flat: its parameters.
-      sites: those whose coordinates should come along; by default all that can. Those that have
-        linear coordinates already keep these.
     """
     now = read_sizes(network, flat)
-    every = network.sites if sites is None else sites
-    chosen = [s for s in every if s.linear and now.kept[s.dim] and s.dim not in now.beside]
+    own = (s for s in network.foldable if s.linear and now.kept[s.dim])
+    chosen = [s for s in own if s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:
         for leaf in {reader.leaf for reader in site.readers}:
             readers.setdefault(leaf, []).append(site.dim)
-    for leaf, dims in readers.items():
-        for path in (network.paths[leaf], network.extra(leaf, "linear")):
+    for leaf, read in readers.items():
+        first = network.extra(leaf, "down")  # what reads, where there is one
+        own = (first,) if first in flat else (network.paths[leaf], network.extra(leaf, "linear"))
+        for path in own:
             if path in flat:
-                result[path] = _doubled(network, flat[path], leaf, dims, now.all)
+                result[path] = _doubled(network, flat[path], leaf, read, now.all)
     for site in chosen:
         for leaf in {maker.leaf for maker in site.makers}:
             result[network.extra(leaf, "linear")] = result[network.paths[leaf]]

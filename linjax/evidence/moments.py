@@ -1,42 +1,150 @@
-"""Second moments of the features along a chain, what least squares folds by.
+"""First and second moments of samples, batch by batch: on the device, then on the host.
 
-For a chain with sites 1 … n the features of the *traced* network are stacked as
-``a = [v_0, h_1, …, h_n]``: the chain's input and every site's activations. Any layer's
-features are a linear map of ``a``, hence so are all pre-activations, and one pass over
-the data serves every fold.
+Batches are merged about their own means (Chan, Golub & LeVeque 1983), so that single precision
+does on the device; every few batches what has come together moves to float64 on the host.
 """
 
-import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from linjax.dims.network import Network
+from linjax.dims.run import execute
+from linjax.dims.sizes import Flat, read_sizes
+from linjax.errors import EvidenceError
+from linjax.evidence.points import Samples, samples, taps, unit_samples
 
 Array = Any
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    """Weighted first and second moments of ``a``, by folds of the rows, in float64.
+class Units(NamedTuple):
+    """Moments of single units: z before their activation, h where they are read.
 
     Attributes:
-      count: ``(F,)`` rows (samples) in each fold of the rows, or their weight.
-      mean: ``(F, D)`` means of ``a``.
-      scatter: ``(F, D, D)`` centred sums of outer products, ``Σ (a − mean)(a − mean)ᵀ``;
-        symmetric, divided by nothing.
-      sensitivity: one ``(q, q)`` matrix ``G = E[Jᵀ F J]`` per layer of the chain, for the
-        layer's pre-activation ``z`` (several consumers side by side); J is the Jacobian
-        of the network's outputs by z, F the output metric. Errors in z measured in G are
-        errors of the outputs to first order.
-      blocks: sizes of the blocks of ``a``: ``(p_0, m_1, …, m_n)``.
+      count: how many samples, or what they weigh; whole numbers stay such.
+      active: ``(n, m)`` in how many of them z is above zero.
+      mean: ``(n, 2, m)`` of z and h.
+      scatter: ``(n, 3, m)`` centred sums of z², of h², of z·h.
     """
+
+    count: Array
+    active: Array
+    mean: Array
+    scatter: Array
+
+
+class Sums(NamedTuple):
+    """Moments of rows ``(n, samples, w)``: how many, or what they weigh, ``(n, w)`` and
+    ``(n, w, w)`` means and centred sums of outer products."""
 
     count: Array
     mean: Array
     scatter: Array
-    sensitivity: tuple[Array, ...]
-    blocks: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+
+class Batch(NamedTuple):
+    """Moments of some rows of the calibration set: of units by site, and at all places."""
+
+    units: tuple[Units, ...]
+    places: tuple[Sums, ...]
+
+
+@functools.partial(jax.jit, static_argnames=("network", "whole"))
+def batch_sums(
+    network: Network, flat: Flat, inputs: list[Array], weights: Array | None,
+    before: Batch | None, whole: bool,
+) -> Batch:  # fmt: skip
+    """Adds some rows to the moments at all places of evidence.
+
+    Args:
+      network: the traced network.
+      flat: its parameters, linear coordinates expanded.
+      inputs: the leaves of the rows.
+      weights: of the rows, or of their positions.
+      before: moments so far.
+      whole: whether second moments of all coordinates, and of kernels, are wanted.
+    """
+    values = execute(network, flat, inputs, taps(network)).values
+    sizes = read_sizes(network, flat, inputs)
+    now = Batch(
+        tuple(_units(*own) for own in unit_samples(network, values, sizes, weights)),
+        tuple(map(_sums, samples(network, values, sizes, weights))) if whole else (),
+    )
+    return now if before is None else merge_batches(before, now)
+
+
+def _units(z: Array, h: Array, weights: Array | None) -> Units:
+    dtype = jnp.promote_types(h.dtype, jnp.float32)
+    positive, pair = z > 0, jnp.stack([z, h], axis=2).astype(dtype)
+    if weights is None:
+        count, active = jnp.int32(h.shape[1]), jnp.sum(positive, axis=1, dtype=jnp.int32)
+    else:
+        kind = jnp.int32 if jnp.issubdtype(weights.dtype, jnp.integer) else weights.dtype
+        count = jnp.sum(weights, dtype=kind)
+        active = jnp.sum(jnp.where(positive, weights[:, None], 0), axis=1, dtype=kind)
+    mean, centred = _centred(pair.reshape(*pair.shape[:2], -1), weights)
+    centred = centred.reshape(pair.shape)
+    mean = mean.reshape(mean.shape[0], 2, -1)
+    return Units(count, active, mean, jnp.sum(_pairs(jnp, centred), axis=1))
+
+
+def _sums(own: Samples) -> Sums:
+    x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
+    mean, centred = _centred(x, own.weights)
+    count = jnp.float32(x.shape[1])
+    if own.weights is not None:
+        count = jnp.sum(own.weights, dtype=jnp.float32)
+    scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
+    return Sums(count, mean, scatter)
+
+
+def _centred(x: Array, weights: Array | None) -> tuple[Array, Array]:
+    """Means of ``(n, samples, w)``, and what is apart from them, times the weights' roots."""
+    if weights is None:
+        mean = jnp.sum(x, axis=1) / max(x.shape[1], 1)  # no places are left in some networks
+        return mean, x - mean[:, None]
+    weights = weights.astype(x.dtype)[:, None]
+    x = jnp.where(weights > 0, x, 0)
+    mean = jnp.sum(weights * x, axis=1) / jnp.maximum(jnp.sum(weights), 1e-30)
+    return mean, (x - mean[:, None]) * jnp.sqrt(weights)
+
+
+def _pairs(xp: Any, pair: Array) -> Array:
+    """Products z², h² and z·h of ``(…, 2, m)``: ``(…, 3, m)``."""
+    z, h = pair[..., 0, :], pair[..., 1, :]
+    return xp.stack([z * z, h * h, z * h], axis=-2)
+
+
+def merge_batches(a: Batch, b: Batch) -> Batch:
+    """Moments of two disjoint sets of rows as those of one, on the device or the host."""
+    return Batch(
+        tuple(map(merge_units, a.units, b.units)), tuple(map(merge_sums, a.places, b.places))
+    )
+
+
+def merge_units(a: Units, b: Units) -> Units:
+    """Moments of single units of two disjoint sets of samples as those of one."""
+    xp: Any = np if isinstance(a.mean, np.ndarray) else jnp
+    count, share, apart = _apart(a, b)
+    between = xp.asarray(a.count * share, a.mean.dtype) * _pairs(xp, apart)
+    scatter = a.scatter + b.scatter + between
+    return Units(count, a.active + b.active, a.mean + share * apart, scatter)
+
+
+def merge_sums(a: Sums, b: Sums) -> Sums:
+    """Second moments of two disjoint sets of samples as those of one."""
+    count, share, apart = _apart(a, b)
+    outer = apart[..., :, None] * apart[..., None, :]
+    return Sums(count, a.mean + share * apart, a.scatter + b.scatter + a.count * share * outer)
+
+
+def _apart(a: Any, b: Any) -> tuple[Array, Array, Array]:
+    xp: Any = np if isinstance(a.mean, np.ndarray) else jnp
+    count = a.count + b.count
+    return count, (b.count / xp.maximum(count, 1e-30)).astype(a.mean.dtype), b.mean - a.mean
 
 
 def merge_scatter(
@@ -52,17 +160,45 @@ def merge_scatter(
     return count, mean, scatter
 
 
-def pooled(moments: Moments, folds: Array | None = None) -> tuple[float, Array, Array]:
-    """Returns (count, mean, covariance) of the rows in the given folds (all by default)."""
-    chosen = range(len(moments.count)) if folds is None else list(folds)
-    count, mean, scatter = (
-        0.0,
-        np.zeros(moments.mean.shape[1:]),
-        np.zeros(moments.scatter.shape[1:]),
-    )
-    for f in chosen:
-        count, mean, scatter = merge_scatter(
-            np.asarray(count), mean, scatter,
-            moments.count[f], moments.mean[f], moments.scatter[f],
-        )  # fmt: skip
-    return float(count), mean, scatter / max(float(count), 1.0)
+def on_host(moments: Batch) -> Batch:
+    """Moments in float64, and whole numbers in int64."""
+
+    def wide(x: Array) -> np.ndarray:
+        whole = jnp.issubdtype(x.dtype, jnp.integer)
+        return np.asarray(x).astype(np.int64 if whole else np.float64)
+
+    found: Batch = jax.tree.map(wide, moments)
+    return found
+
+
+class PointMoments(NamedTuple):
+    """Moments at a place of evidence, and what errors there cost.
+
+    Attributes:
+      count: ``(F,)`` samples (rows times places) by fold of the rows, or their weight.
+      mean: ``(F, n, w)`` for n repeats; w is the width m, twice that with linear coordinates.
+      scatter: ``(F, n, w, w)`` centred sums of outer products.
+      metric: ``(n, q, q)`` Q: what an error at a place costs, on average. Of a site's point
+        errors of its coordinates, of a kernel those of its result.
+      places: number of samples of an example, on average.
+    """
+
+    count: Array
+    mean: Array
+    scatter: Array
+    metric: Array
+    places: Array
+
+
+def merge_points(a: PointMoments, b: PointMoments) -> PointMoments:
+    """Moments of two disjoint sets of rows as one."""
+    if len(a.count) != len(b.count):
+        raise EvidenceError("the second moments were collected in different folds")
+    folds = [
+        merge_sums(Sums(*(x[f] for x in a[:3])), Sums(*(x[f] for x in b[:3])))
+        for f in range(len(a.count))
+    ]
+    share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
+    metric = (1 - share) * a.metric + share * b.metric
+    places = (1 - share) * a.places + share * b.places
+    return PointMoments(*map(np.stack, zip(*folds, strict=True)), metric, places)

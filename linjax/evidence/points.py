@@ -1,68 +1,145 @@
-"""Second moments of what the sites' readers see, and how much the outputs mind.
+"""Where evidence is taken: what the readers of sites see, and what single kernels read.
 
-A site is read at one or more values of the network, its points. At each of them are gathered
-
-    C = Cov([h | z])    h the coordinates, z the same without their activation where these could
-                        come along; for every repeat, by folds of the rows
-    Q = E[Jᵀ F J]       J the outputs' Jacobian by the coordinates at a place, F the output metric
-
-so that an error ĥ − h costs tr(Q Cov(ĥ − h)) at a place, to first order.
+A site is read at one or more values of the network, its points; every place of every example is
+a sample there. A kernel that could be factored reads its features, a convolution's at all of its
+taps; where these are a site's coordinates, the site's point serves for both.
 """
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
-from linjax.dims.run import execute
+from linjax.dims.reads import Frame, factorable, features, frame_of
 from linjax.dims.sites import Site
-from linjax.dims.sizes import Flat, Sizes, read_sizes
+from linjax.dims.sizes import Sizes
 from linjax.dims.span import Cut, Span, exposed
+from linjax.dims.values import Role
 from linjax.errors import EvidenceError
-from linjax.evidence.moments import merge_scatter
-from linjax.evidence.sensitivity import cotangents, weighted
-from linjax.evidence.weights import of_rows
-from linjax.fold.objective import curvature
 
 Array = Any
 
+_AFFINE = (Role.LINEAR, Role.SHIFTED, Role.SCALED, None)
 
-class PointMoments(NamedTuple):
-    """Moments at a point of a site.
+PLACES = 64
+"""Places of an example that a convolution's features are taken at: they are many, and alike."""
+
+
+class Read(NamedTuple):
+    """A kernel that could be factored.
 
     Attributes:
-      count: ``(F,)`` samples (rows times places) by fold of the rows, or their weight.
-      active: ``(F, n, m)`` how many of them a coordinate is above zero in.
-      mean: ``(F, n, w)`` for n repeats; w is the width m, twice that with linear coordinates.
-      scatter: ``(F, n, w, w)`` centred sums of outer products.
-      metric: ``(n, m, m)`` what an error at a place costs, on average.
-      places: number of samples of an example.
+      op: its product.
+      frame: how that is laid out.
+      value: number of what it reads.
+      point: the site and its point, by their places, that are this; None where none is.
     """
 
-    count: Array
-    active: Array
-    mean: Array
-    scatter: Array
-    metric: Array
-    places: Array
+    op: int
+    frame: Frame
+    value: int
+    point: tuple[int, int] | None
 
 
-Points = tuple[tuple[PointMoments, ...], ...]
+class Samples(NamedTuple):
+    """What a place of evidence saw.
+
+    Attributes:
+      rows: ``(n, samples, w)`` for n repeats.
+      weights: ``(samples,)``, None where all count alike.
+    """
+
+    rows: Array
+    weights: Array | None
 
 
-class Sums(NamedTuple):
-    """What a batch says of a point: weight of its samples, active ones, mean, centred sums."""
+@functools.cache
+def reads(network: Network) -> tuple[Read, ...]:
+    """The kernels that could be factored, in the order of execution."""
+    points = {
+        (site.points[j], site.dim): (i, j)
+        for i, site in enumerate(network.foldable)
+        for j in range(len(site.points))
+        if not site.beside
+    }
+    found = []
+    for op in factorable(network):
+        frame = frame_of(network, op)
+        operand: Any = frame.op.inputs[frame.data]
+        point = None
+        if frame.op.name == "dot_general":
+            (contract, _) = frame.op.params["dimension_numbers"]
+            spans = network.layout.values[operand.id].spans
+            own = [spans[n].dim for n in contract[frame.data]]
+            point = points.get((operand.id, own[0])) if len(own) == 1 else None
+        found.append(Read(op, frame, operand.id, point))
+    return tuple(found)
 
-    count: Array
-    active: Array
-    mean: Array
-    scatter: Array
+
+def taps(network: Network) -> frozenset[int]:
+    """Numbers of the values at which evidence is taken."""
+    sites = (p for site in network.foldable for p in (*site.points, before(network, site)))
+    return frozenset((*sites, *(r.value for r in reads(network) if r.point is None)))
+
+
+@functools.cache
+def before(network: Network, site: Site) -> int:
+    """Number of a site's pre-activations: what its makers make, biases and scales included.
+
+    Where several meet before anything is bent (a gate, a normalised stream), what is read.
+    """
+    roots = {r for own in network.merges.values() for d, r in own if d == site.dim}
+    value = next(iter(roots)) if len(roots) == 1 else site.points[0]
+    own = {mark.op: mark.role for mark in network.layout.marks[site.dim] if mark.operand < 0}
+    users = network.layout.users[site.dim]
+    while value not in site.points:
+        onward = [op for op in users if any(getattr(o, "id", None) == value for o in op.inputs)]
+        if len(onward) != 1 or own.get(number(onward[0])) not in _AFFINE:
+            return value
+        value = number(onward[0])
+    return value
+
+
+def unit_samples(
+    network: Network, values: dict[int, Array], sizes: Sizes, weights: Array | None
+) -> list[tuple[Array, Array, Array | None]]:  # fmt: skip
+    """By site its units before their activation and as they are read, and samples' weights.
+
+    Args:
+      network: the traced network.
+      values: at its taps.
+      sizes: of its dimensions.
+      weights: of the rows, or of their positions.
+    """
+    found = []
+    for site in network.foldable:
+        point, root, k = site.points[0], before(network, site), sizes.kept[site.dim]
+        h = at_point(network, site, point, values[point], sizes)[..., :k]
+        z = at_point(network, site, root, values[root], sizes)[..., :k]
+        if z.shape != h.shape:  # pooled on the way
+            z = h
+        found.append((z, h, _weights_at(network, site, point, values[point], sizes, weights)))
+    return found
+
+
+def samples(
+    network: Network, values: dict[int, Array], sizes: Sizes, weights: Array | None
+) -> list[Samples]:
+    """What every point of every site saw, and every kernel that reads none of these."""
+    found = []
+    for site in network.foldable:
+        for point in site.points:
+            rows = at_point(network, site, point, values[point], sizes)
+            own = _weights_at(network, site, point, values[point], sizes, weights)
+            found.append(Samples(rows, own))
+    for read in reads(network):
+        if read.point is None:
+            found.append(Samples(*_features(network, read, values[read.value], weights)))
+    return found
 
 
 def point_spans(layout: Layout, value: int) -> tuple[Span, ...]:
@@ -88,41 +165,46 @@ def at_point(network: Network, site: Site, value: int, array: Array, sizes: Size
     return found.reshape(math.prod(found.shape[:-2]), *found.shape[-2:])
 
 
-def _taps(sites: tuple[Site, ...]) -> frozenset[int]:
-    return frozenset(p for s in sites for p in s.points)
+def _features(
+    network: Network, read: Read, value: Array, weights: Array | None
+) -> tuple[Array, Array | None]:
+    """What a kernel reads at some places of every example, and what these weigh."""
+    window = network.layout.leaves[network.kernels[read.op].leaf]
+    shape = tuple(span.size for span in window)
+    own = None
+    if read.frame.op.name != "dot_general":  # without linear coordinates, that stand behind
+        numbers = read.frame.op.params["dimension_numbers"]
+        channels = shape[numbers.rhs_spec[1]]
+        value = jnp.moveaxis(value, numbers.lhs_spec[1], 0)[:channels]
+        value = jnp.moveaxis(value, 0, numbers.lhs_spec[1])
+    if weights is not None:
+        spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
+        own = features(read.frame, spread, shape)[0]
+        own = jnp.max(own, axis=-1)  # padding weighs nothing
+    rows = features(read.frame, value, shape)
+    index = _places(read.frame, value, rows.shape[1])
+    if index is not None:
+        rows, own = rows[:, index], None if own is None else own[index]
+    return rows, own
 
 
-@functools.partial(jax.jit, static_argnames=("network",))
-def moment_sums(network: Network, flat: Flat, inputs: list[Array], weights: Array | None) -> Any:
-    """Counts, means and centred sums at every point, for a batch; by site and point."""
-    sites = network.foldable
-    values = execute(network, flat, inputs, _taps(sites)).values
-    sizes = read_sizes(network, flat, inputs)
-    found = []
-    for site in sites:
-        own = []
-        for point in site.points:
-            x = at_point(network, site, point, values[point], sizes).astype(jnp.float32)
-            own.append(_sums(x, _weights_at(network, site, point, values[point], sizes, weights)))
-        found.append(tuple(own))
-    return tuple(found)
+def _places(frame: Frame, value: Array, count: int) -> Array | None:
+    """Some places of every example, others in each; None where all are few."""
+    if frame.op.name == "dot_general":
+        return None
+    examples = value.shape[frame.op.params["dimension_numbers"].lhs_spec[0]]
+    each = count // max(examples, 1)
+    if each <= PLACES:
+        return None
+    rng = np.random.default_rng(0)
+    own = np.argsort(rng.random((examples, each)), axis=1)[:, :PLACES]
+    return np.sort(own + np.arange(examples)[:, None] * each, axis=1).reshape(-1)
 
 
-def _sums(x: Array, weights: Array | None) -> Sums:
-    if weights is None:
-        count = jnp.asarray(x.shape[1], jnp.float32)
-        mean = jnp.sum(x, axis=1) / max(x.shape[1], 1)  # no places are left in some networks
-        centred = x - mean[:, None]
-        active = jnp.sum(x > 0, axis=1).astype(jnp.float32)
-    else:
-        weights = weights.astype(jnp.float32)
-        count = jnp.sum(weights)
-        x = jnp.where(weights[:, None] > 0, x, 0)
-        mean = jnp.einsum("s,nsi->ni", weights, x) / jnp.maximum(count, 1e-30)
-        centred = (x - mean[:, None]) * jnp.sqrt(weights)[:, None]
-        active = jnp.einsum("s,nsi->ni", weights, (x > 0).astype(jnp.float32))
-    scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
-    return Sums(count, active, mean, scatter)
+def _by_row(network: Network, read: Read, value: Array, weights: Array) -> Array:
+    """Weights along the axes of a value that are the first input's."""
+    spans = network.layout.values[read.value].spans
+    return _placed(network, spans, value, weights, network.names[network.kernels[read.op].leaf])
 
 
 def _weights_at(
@@ -131,150 +213,25 @@ def _weights_at(
     """One weight for each sample at a point; positions that it lacks count as their heaviest."""
     if weights is None:
         return None
+    spans = point_spans(network.layout, point)
+    full = jnp.broadcast_to(_placed(network, spans, value, weights, site.name), value.shape)
+    return at_point(network, site, point, full, sizes)[0, :, 0]
+
+
+def _placed(
+    network: Network, spans: tuple[Span, ...], value: Array, weights: Array, name: str
+) -> Array:
+    """Weights laid out to be spread over a value."""
     layout = network.layout
-    spans = point_spans(layout, point)
     inputs = layout.values[layout.inputs[0].id].spans
     if weights.shape != tuple(span.size for span in inputs[: weights.ndim]):
-        raise EvidenceError(f"{site.name}: weights of shape {weights.shape} don't fit its samples")
+        raise EvidenceError(f"{name}: weights of shape {weights.shape} don't fit its samples")
     wanted = [span.dim for span in inputs[: weights.ndim]]
     at = [n for n, span in enumerate(spans) if span.dim in wanted]
     if not at or spans[at[0]].dim != wanted[0]:
         raise EvidenceError(
-            f"{site.name}: its samples aren't told by rows, so weights can't be followed to it"
+            f"{name}: its samples aren't told by rows, so weights can't be followed to it"
         )
     missing = [n for n, dim in enumerate(wanted) if dim not in {spans[k].dim for k in at}]
     own = jnp.max(weights, axis=tuple(missing)) if missing else weights
-    shape = [value.shape[n] if n in at else 1 for n in range(value.ndim)]
-    full = jnp.broadcast_to(own.reshape(shape), value.shape)
-    return at_point(network, site, point, full, sizes)[0, :, 0]
-
-
-@functools.partial(jax.jit, static_argnames=("network", "metric"))
-def metric_sums(
-    network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
-    weights: Array | None,
-) -> Any:  # fmt: skip
-    """Sums of outer products of the outputs' derivatives by the coordinates, and of samples.
-
-    Returns:
-      By site and point ``(n, m, m)`` sums and their number of samples in an example; the number
-      of examples; and the outputs' variation, summed over these.
-    """
-    sites = network.foldable
-    sizes = read_sizes(network, flat, inputs)
-    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, _taps(sites)).values)
-    probes = {p: jnp.zeros(v.shape, jnp.float32) for p, v in shapes.items()}
-
-    def run(probe: dict[int, Array]) -> Any:
-        return execute(network, flat, inputs, probes=probe).outputs
-
-    outputs, pull = jax.vjp(run, probes)
-    (gradients,) = jax.vmap(pull)(weighted(cotangents(outputs, key, metric), outputs, weights))
-    rows = jnp.asarray(_rows(inputs), jnp.float32)
-    if weights is not None:
-        rows = jnp.sum(of_rows(weights)).astype(jnp.float32)
-    found = []
-    for site in sites:
-        own = []
-        for point in site.points:
-            pick = functools.partial(_picked, network, site, point, sizes)
-            g = jax.vmap(pick)(gradients[point])
-            gram = jnp.einsum("cnsi,cnsj->nij", g, g, precision="highest")
-            own.append((gram, jnp.asarray(g.shape[2] / _rows(inputs), jnp.float32)))
-        found.append(tuple(own))
-    return tuple(found), rows, _variation(outputs, metric, weights)
-
-
-def _picked(network: Network, site: Site, point: int, sizes: Sizes, value: Array) -> Array:
-    return at_point(network, site, point, value, sizes)
-
-
-def _rows(inputs: Sequence[Array]) -> int:
-    return inputs[0].shape[0] if inputs and inputs[0].ndim else 1
-
-
-def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
-    """Squares of the outputs about their mean in the output metric, summed."""
-    floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
-    total = jnp.zeros(())
-    for y in floats:
-        rows = y.shape[0] if y.ndim else 1
-        each = jnp.ones(rows, y.dtype) if weights is None else of_rows(weights).astype(y.dtype)
-        own = each.reshape(rows, *(1,) * (y.ndim - 1)) if y.ndim else each[0]
-        y = jnp.where(own > 0, y, 0)
-        centred = (y - jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own), 1e-30)) * jnp.sqrt(own)
-        total += jnp.sum(centred * curvature([y], [centred], metric)[0])
-    return total
-
-
-class Gathering:
-    """Sums of all batches so far, on the host in float64."""
-
-    def __init__(self, folds: int) -> None:
-        self.folds = folds
-        self.sums: list[Any] = [None] * folds
-        self.metrics: Any = None
-        self.turn = 0
-
-    def add(self, found: Any) -> None:
-        """Takes the sums of some rows, which are the next fold's."""
-        fold, self.turn = self.turn % self.folds, self.turn + 1
-        old = self.sums[fold]
-        self.sums[fold] = (
-            found
-            if old is None
-            else jax.tree.map(_merged, old, found, is_leaf=lambda x: isinstance(x, Sums))
-        )
-
-    def weigh(self, found: Any) -> None:
-        """Takes the metrics of some rows."""
-        self.metrics = found if self.metrics is None else jax.tree.map(np.add, self.metrics, found)
-        self.batches = getattr(self, "batches", 0) + 1
-
-    def points(self) -> tuple[Points, float]:
-        """Moments and metrics by site and point, and the outputs' variation of an example."""
-        parts = [own for own in self.sums if own is not None]
-        grams, rows, variation = self.metrics
-        examples = max(float(rows), 1e-30)
-        found = []
-        for i, site in enumerate(grams):
-            own = []
-            for j, (gram, places) in enumerate(site):
-                each = float(places) / self.batches
-                stacked = Sums(*(np.stack(x) for x in zip(*(p[i][j] for p in parts), strict=True)))
-                metric = np.asarray(gram, np.float64) / (examples * max(each, 1e-30))
-                active = stacked.active[..., : metric.shape[-1]]
-                own.append(
-                    PointMoments(stacked.count, active, *stacked[2:], metric, np.asarray(each))
-                )
-            found.append(tuple(own))
-        return tuple(found), float(variation) / examples
-
-
-def _merged(a: Sums, b: Sums) -> Sums:
-    count, mean, scatter = merge_scatter(
-        np.asarray([a.count]), a.mean, a.scatter, np.asarray([b.count]), b.mean, b.scatter
-    )
-    return Sums(count[0], a.active + b.active, mean, scatter)
-
-
-def merge_points(a: Points, b: Points) -> Points:
-    """Points of two disjoint sets of rows as one."""
-    return tuple(
-        tuple(_merge_point(x, y) for x, y in zip(own, other, strict=True))
-        for own, other in zip(a, b, strict=True)
-    )
-
-
-def _merge_point(a: PointMoments, b: PointMoments) -> PointMoments:
-    if len(a.count) != len(b.count):
-        raise EvidenceError("the second moments were collected in different folds")
-    folds = [
-        _merged(Sums(*(x[f] for x in a[:4])), Sums(*(x[f] for x in b[:4])))
-        for f in range(len(a.count))
-    ]
-    share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
-    metric = (1 - share) * a.metric + share * b.metric
-    places = (1 - share) * a.places + share * b.places
-    count, active, mean, scatter = (np.stack(x) for x in zip(*folds, strict=True))
-    return PointMoments(count, active, mean, scatter, metric, places)
+    return own.reshape([value.shape[n] if n in at else 1 for n in range(value.ndim)])

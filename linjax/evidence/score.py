@@ -4,18 +4,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.network import Network
+from linjax.dims.sites import Product, Site
+from linjax.dims.sizes import read_sizes
+from linjax.dims.span import Cut, exposed
 from linjax.errors import EvidenceError
-from linjax.evidence.points import PointMoments
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold.engine.problem import Moments, frame
 from linjax.graph import pytree, table
-from linjax.graph.chains import read_chain
 
 Array = Any
 
 
 class UnitScores(NamedTuple):
-    """Scores of one site's units, ``(k,)`` float64 arrays.
+    """Scores of one site's units, ``(k,)`` float64 arrays; ``(n, k)`` where it has n repeats.
+
+    Where units have no pre-activation of their own (products of several) the line is the identity.
 
     Attributes:
       rate: activation rate ``P(z > 0)``.
@@ -23,9 +26,9 @@ class UnitScores(NamedTuple):
         constant pre-activation.
       intercept: ``c = E h − a E z``.
       r2: share of the activation's variance that the line explains; 1 for a constant one.
-      error: mean squared error in the consumers' outputs if the unit is replaced by its
-        line: ``(1 − R²) Var(h) ‖W'_i‖²``, in the output metric G where second moments
-        are known, ``w'_iᵀ G w'_i`` instead of the norm.
+      error: mean squared error in the readers' results if the unit is replaced by its line:
+        ``(1 − R²) Var(h) ‖W'_i‖²``; where second moments are known that of the outputs, in the
+        output metric: ``(1 − R²) Var(h) Q_ii``.
     """
 
     rate: Array
@@ -48,10 +51,10 @@ class Scores(NamedTuple):
         rows = [
             (
                 name,
-                len(s.rate),
+                np.size(s.rate),
                 int(np.sum(s.rate >= 0.95)),
                 int(np.sum(s.rate == 0)),
-                f"{np.median(s.r2):.3f}" if len(s.r2) else "–",
+                f"{np.median(s.r2):.3f}" if np.size(s.r2) else "–",
                 int(np.sum(s.r2 >= 0.99)),
                 f"{np.sum(s.error):.3g}",
             )
@@ -86,64 +89,52 @@ def score(params: Any, stats: Stats) -> Scores:
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     flat = pytree.flatten(params)
-    if stats.network is not None:
-        pytree.check_known(stats.network, flat)
-        pairs = zip(stats.sites, stats.points, strict=True)
-        return Scores({site.name: _score_point(own[0], site.width) for site, own in pairs})
-    pytree.check_leaves(stats.graph, flat)
-    units = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))
+    pytree.check_known(stats.network, flat)
+    kept = read_sizes(stats.network, flat).kept
     result = {}
-    for position, chain in enumerate(stats.graph.chains):
-        layers = read_chain(stats.graph, flat, chain)
-        for depth, site in enumerate(chain.sites):
-            k = layers[depth].units
-            if k != len(units[site.name].active):
-                raise EvidenceError(
-                    f"{site.name}: {k} units, but the evidence is about "
-                    f"{len(units[site.name].active)}; collect on these parameters"
-                )
-            follower = layers[depth + 1]
-            down = np.eye(follower.reads) if follower.down is None else follower.down
-            outgoing = down[:k] @ follower.kernels
-            metric = None
-            if stats.moments is not None:
-                metric = stats.moments[position].sensitivity[depth + 1]
-            result[site.name] = _score(units[site.name], outgoing, metric)
+    for index, (site, units) in enumerate(zip(stats.sites, stats.seen, strict=True)):
+        wanted, k = units.active.shape[-1], kept[site.dim]
+        if k != wanted:
+            raise EvidenceError(
+                f"{site.name}: {k} units, but the evidence is about {wanted}; collect on these "
+                "parameters"
+            )
+        if stats.points:
+            worth = sum(np.einsum("nii->ni", p.metric) * p.places for p in stats.points[index])
+        else:
+            worth = outgoing(stats.network, flat, site)
+        result[site.name] = _score(units, worth[:, :k].reshape(units.active.shape))
     return Scores(result)
 
 
-def _score_point(point: PointMoments, width: int) -> UnitScores:
-    """Scores coordinates where they are read; without linear ones nothing is known of lines."""
-    count = max(float(point.count.sum()), 1e-30)
-    seen = frame(Moments(point.count, point.mean, point.scatter / point.count[:, None, None, None]))
-    n, wide = point.mean.shape[1], point.mean.shape[2] > width
-    hh = np.einsum("nii->ni", seen.covariance)[:, :width]
-    zz = np.einsum("nii->ni", seen.covariance)[:, width:] if wide else np.zeros((n, width))
-    zh = np.einsum("nii->ni", seen.covariance[:, width:, :width]) if wide else zz
+def outgoing(network: Network, flat: pytree.Flat, site: Site) -> Array:
+    """Squared norms of what the readers' kernels have for each coordinate: ``(n, m)``."""
+    return norms(network, flat, site, site.readers)
+
+
+def norms(network: Network, flat: pytree.Flat, site: Site, products: tuple[Product, ...]) -> Array:
+    """Squared norms of what some products' kernels have for each of a site's coordinates."""
+    sizes, total = read_sizes(network, flat), np.zeros(())
+    for leaf in {p.leaf for p in products if p.leaf is not None}:
+        if network.paths[leaf] not in flat:
+            continue
+        held = network.layout.values[network.ref(leaf)]
+        cut = Cut(site.dim, site.beside, sizes.of(held), lambda x: x)
+        value = np.asarray(flat[network.paths[leaf]], np.float64)
+        rows = np.asarray(exposed(value, held.spans, cut))
+        total = total + np.sum(rows.reshape(-1, *rows.shape[-2:]) ** 2, axis=1)
+    return total
+
+
+def _score(u: UnitStats, worth: Array) -> UnitScores:
+    zz, hh, zh = u.scatter
     slope = np.divide(zh, zz, out=np.zeros_like(zh), where=zz > 0)
     left = np.maximum(hh - slope * zh, 0.0)
-    mean_z = seen.mean[:, width:] if wide else 0.0
-    return UnitScores(
-        rate=(point.active.sum(0) / count).reshape(-1),
-        slope=slope.reshape(-1),
-        intercept=(seen.mean[:, :width] - slope * mean_z).reshape(-1),
-        r2=(1.0 - np.divide(left, hh, out=np.zeros_like(hh), where=hh > 0)).reshape(-1),
-        error=(left * np.einsum("nii->ni", point.metric) * float(point.places)).reshape(-1),
-    )
-
-
-def _score(u: UnitStats, outgoing: Array, metric: Array | None) -> UnitScores:
-    zz, hh, zh = u.scatter
-    varies = zz > 0
-    slope = np.divide(zh, zz, out=np.zeros_like(zh), where=varies)
-    left = np.maximum(hh - slope * zh, 0.0)
     r2 = 1.0 - np.divide(left, hh, out=np.zeros_like(hh), where=hh > 0)
-    weighted = outgoing if metric is None else outgoing @ metric
-    norms = np.maximum(np.einsum("iq,iq->i", weighted, outgoing), 0.0)
     return UnitScores(
         rate=u.rate,
         slope=slope,
         intercept=u.mean_h - slope * u.mean_z,
         r2=r2,
-        error=left / (float(u.count) or 1.0) * norms,
+        error=left / (float(u.count) or 1.0) * worth,
     )

@@ -1,9 +1,9 @@
-"""How much the network's outputs move when a pre-activation does.
+"""How much the network's outputs move when what happens on the way to them does.
 
-For a layer's pre-activation z with Jacobian ``J = ∂ outputs / ∂z`` the matrix
-``G = E[Jᵀ F J]`` measures errors of z as errors of the outputs, to first order. F is the
-output metric: the identity, or for logits ``diag(p) − p pᵀ``, the metric of the
-Kullback–Leibler divergence of the softmax.
+With J the Jacobian of the outputs by a site's coordinates, or by a kernel's result, at a place,
+``Q = E[Jᵀ F J]`` measures errors there as errors of the outputs, to first order: an error δ
+costs ``tr(Q Cov δ)``. F is the output metric: the identity, or for logits ``diag(p) − p pᵀ``,
+the metric of the Kullback–Leibler divergence of the softmax.
 """
 
 import functools
@@ -13,53 +13,79 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.dims.network import Network
+from linjax.dims.reads import results
+from linjax.dims.run import execute
+from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
-from linjax.evidence import sums
 from linjax.evidence.metric import is_logits
-from linjax.evidence.weights import live, number, of_outputs, of_samples
-from linjax.graph.net import Net
+from linjax.evidence.points import at_point, reads
+from linjax.evidence.weights import of_outputs, of_rows
+from linjax.fold.objective import curvature
 
 Array = Any
 EXACT_CLASSES = 8
 PROBES = 8
 
 
-@functools.partial(jax.jit, static_argnames=("net", "metric"))
-def sensitivity_sums(
-    net: Net, params: Any, inputs: tuple[Any, ...], key: Array, metric: str,
-    weights: Array | None = None,
-) -> tuple[Array, tuple[tuple[Array, ...], ...]]:  # fmt: skip
-    """Sums ``Jᵀ F J`` over the samples of a batch for every layer of every chain.
+@functools.partial(jax.jit, static_argnames=("network", "metric"))
+def metric_sums(
+    network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
+    weights: Array | None,
+) -> Any:  # fmt: skip
+    """Sums of outer products of the outputs' derivatives at all places of evidence.
 
-    Uses one vector-Jacobian product per class up to eight classes, else eight random
-    signs (an unbiased estimate, Hutchinson 1990); where an example has several output
-    vectors, random signs tell these apart.
+    One vector–Jacobian product per class up to eight classes, else eight random signs (an
+    unbiased estimate, Hutchinson 1990); where an example has several output vectors, random signs
+    tell these apart.
 
     Returns:
-      The number of samples by chain, or their weight, and by chain and depth a ``(q, q)`` sum.
+      By point of every site, then by kernel, ``(n, q, q)`` sums and their number of samples in an
+      example; the number of examples; and the outputs' variation, summed over these.
     """
-    chains = net.graph.chains
-    names = [name for chain in chains for group in chain.groups for name in group]
-    taps, shapes = jax.eval_shape(lambda p, x: net.run(p, *x)[1:], params, inputs)
-    probes = {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names if n in shapes}
-    outputs, pull = jax.vjp(lambda probe: net.run(params, *inputs, probes=probe)[0], probes)
-    seeds = weighted(cotangents(outputs, key, metric), outputs, weights)
+    sizes = read_sizes(network, flat, inputs)
+    found = reads(network)
+    places = frozenset((*(p for s in network.foldable for p in s.points), *(r.op for r in found)))
+    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, places).values)
+    probes = {p: jnp.zeros(v.shape, jnp.float32) for p, v in shapes.items()}
 
-    (gradients,) = jax.vmap(pull)(seeds)  # every probe at once: one long product for each layer
+    def run(probe: dict[int, Array]) -> Any:
+        return execute(network, flat, inputs, probes=probe).outputs
 
-    def gram(group: tuple[str, ...]) -> Array:
-        present = [gradients[n] for n in group if n in gradients]
-        if not present:
-            return jnp.zeros((0, 0))
-        g = jnp.concatenate(present, axis=-1)
-        g = live(of_samples(weights, g.shape[-2], group[0]), g)
-        return sums.gram(g.reshape(-1, g.shape[-1]))
+    outputs, pull = jax.vjp(run, probes)
+    (gradients,) = jax.vmap(pull)(weighted(cotangents(outputs, key, metric), outputs, weights))
+    rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
 
-    grams = tuple(tuple(gram(group) for group in chain.groups) for chain in chains)
-    samples = [taps[c.sites[0].name].source.shape[0] for c in chains]
-    each = [of_samples(weights, n, c.sites[0].name) for n, c in zip(samples, chains, strict=True)]
-    counts = [number(own, n) for n, own in zip(samples, each, strict=True)]
-    return jnp.stack(counts) if counts else jnp.zeros(0), grams
+    def gram(g: Array) -> tuple[Array, Array]:
+        own = jnp.einsum("cnsi,cnsj->nij", g, g, precision="highest")
+        return own, jnp.asarray(g.shape[2] / rows, jnp.float32)
+
+    grams = [
+        gram(
+            jax.vmap(lambda g, s=site, p=point: at_point(network, s, p, g, sizes))(gradients[point])
+        )
+        for site in network.foldable
+        for point in site.points
+    ]
+    grams += [gram(jax.vmap(functools.partial(results, r.frame))(gradients[r.op])) for r in found]
+    examples = jnp.asarray(rows, jnp.float32)
+    if weights is not None:
+        examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
+    return tuple(grams), examples, _variation(outputs, metric, weights)
+
+
+def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
+    """Squares of the outputs about their mean in the output metric, summed."""
+    floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
+    total = jnp.zeros(())
+    for y in floats:
+        rows = y.shape[0] if y.ndim else 1
+        each = jnp.ones(rows, y.dtype) if weights is None else of_rows(weights).astype(y.dtype)
+        own = each.reshape(rows, *(1,) * (y.ndim - 1)) if y.ndim else each[0]
+        y = jnp.where(own > 0, y, 0)
+        centred = (y - jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own), 1e-30)) * jnp.sqrt(own)
+        total += jnp.sum(centred * curvature([y], [centred], metric)[0])
+    return total
 
 
 def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:

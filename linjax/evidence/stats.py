@@ -9,8 +9,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
-from linjax.evidence.moments import Moments, merge_scatter
-from linjax.evidence.points import PointMoments, Points, merge_points
+from linjax.evidence.moments import PointMoments, Units, merge_points, merge_units
 from linjax.graph.structure import Graph, Leaf
 
 Array = Any
@@ -21,10 +20,12 @@ Array = Any
 class UnitStats:
     """Statistics of one site's units over the samples seen, in float64.
 
-    A sample is whatever the affine map runs over: a row, a position of a sequence.
+    A sample is whatever reads them: a row, a position of a sequence, a place of an image. Where a
+    site has n repeats all arrays have these in front of the units. Where nothing is known of
+    pre-activations (units that are products of several), those are the activations.
 
     Attributes:
-      count: number n of samples, int64; with weights their sum, floating unless they are whole.
+      count: number of samples, int64; with weights their sum, floating unless they are whole.
       active: ``(k,)``, likewise, exact number of samples with ``z > 0``.
       mean_z: ``(k,)`` mean pre-activation.
       mean_h: ``(k,)`` mean activation.
@@ -49,54 +50,57 @@ class Stats:
     """Evidence from a calibration set, made by :func:`collect`; a pytree of NumPy arrays.
 
     Attributes:
-      units: statistics by site, in the order of ``graph.sites``.
-      moments: second moments by chain, None where they weren't asked for.
-      graph: the network that the evidence is about.
-      leaves: the parameter pytree that it was collected on.
-      points: moments by site and point, where the network isn't one of dense chains.
+      seen: statistics of single units, by site of ``sites``.
+      points: second moments by site and point, empty where they weren't asked for.
+      kernels: those of what kernels read that could be factored, in the order of
+        :func:`linjax.evidence.points.reads`.
       variation: mean square of the outputs about their mean, in the output metric, for an
-        example; measured where there are points, else zero.
-      network: the dimensions that the points are about.
-      metric: the output metric that errors are measured in.
+        example; measured where there are second moments, else zero.
       sketch: of the parameters, to tell how far they have moved since.
+      network: the dimensions that the evidence is about.
+      graph: its chains of dense layers.
+      leaves: the parameter pytree that it was collected on.
+      metric: the output metric that errors are measured in.
     """
 
-    units: tuple[UnitStats, ...]
-    moments: tuple[Moments, ...] | None
+    seen: tuple[UnitStats, ...]
+    points: tuple[tuple[PointMoments, ...], ...]
+    kernels: tuple[PointMoments, ...]
+    variation: Array
+    sketch: Array
+    network: Network = dataclasses.field(metadata={"static": True})
     graph: Graph = dataclasses.field(metadata={"static": True})
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
-    points: Points = ()
-    variation: Array = 0.0
-    network: Network | None = dataclasses.field(default=None, metadata={"static": True})
-    metric: str = dataclasses.field(default="softmax", metadata={"static": True})
-    sketch: Array = ()
+    metric: str = dataclasses.field(metadata={"static": True})
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The sites that ``points`` are of, in their order."""
-        return () if self.network is None else self.network.foldable
+        """The sites that the evidence is about."""
+        return self.network.foldable
+
+    @property
+    def units(self) -> dict[str, UnitStats]:
+        """Statistics of units by site."""
+        return {site.name: own for site, own in zip(self.sites, self.seen, strict=True)}
 
     @property
     def rates(self) -> dict[str, Array]:
-        """Activation rates by site; where these aren't units of a chain, of values above zero."""
-        others = {s.name: _rate(own[0]) for s, own in zip(self.sites, self.points, strict=False)}
-        dense = zip(self.graph.sites, self.units, strict=True)
-        return others | {site.name: u.rate for site, u in dense}
+        """Activation rates by site."""
+        return {name: own.rate for name, own in self.units.items()}
 
     def __repr__(self) -> str:
-        counts = [(s.name, u.count) for s, u in zip(self.graph.sites, self.units, strict=True)]
-        counts += [
-            (s.name, own[0].count.sum()) for s, own in zip(self.sites, self.points, strict=False)
-        ]
-        samples = ", ".join(f"{name}: {int(count):,}" for name, count in counts)
-        kind = "without" if self.moments is None else "with"
-        return f"Stats({kind} second moments; metric {self.metric}; samples by site: {samples})"
+        counts = ", ".join(f"{name}: {int(own.count):,}" for name, own in self.units.items())
+        kind = "with" if self.points else "without"
+        return f"Stats({kind} second moments; metric {self.metric}; samples by site: {counts})"
 
 
-def _rate(point: PointMoments) -> Array:
-    """Share of the samples in which coordinates are above zero: ``(m,)``, or ``(n, m)``."""
-    rate = point.active.sum(0) / max(float(point.count.sum()), 1e-30)
-    return rate[0] if len(rate) == 1 else rate
+def unit_stats(own: Units) -> UnitStats:
+    """Statistics of a site's units; without a front axis where it isn't repeated."""
+    one = len(own.mean) == 1
+    active, mean, scatter = (x[0] if one else x for x in own[1:])
+    return UnitStats(
+        own.count, active, mean[..., 0, :], mean[..., 1, :], np.moveaxis(scatter, -2, 0)
+    )
 
 
 def merge(a: Stats, b: Stats) -> Stats:
@@ -122,50 +126,37 @@ def merge(a: Stats, b: Stats) -> Stats:
       >>> x = jnp.arange(12.0).reshape(4, 3) - 5
       >>> net = linjax.trace(apply, params, x)
       >>> both = linjax.merge(*(linjax.collect(net, params, [x[i : i + 2]]) for i in (0, 2)))
-      >>> both.units[0].active.tolist()
+      >>> both.units["in"].active.tolist()
       [2, 2, 2]
     """
-    if a.graph != b.graph or a.leaves != b.leaves:
+    if a.graph != b.graph or a.leaves != b.leaves or a.sites != b.sites:
         raise EvidenceError("the evidence is about different networks or differently folded ones")
-    if (a.moments is None) != (b.moments is None):
+    if len(a.points) != len(b.points):
         raise EvidenceError("only one of the two holds second moments")
     if a.metric != b.metric:
         raise EvidenceError(f"one measures errors by the {a.metric} metric, one by {b.metric}")
-    units = tuple(map(_merge_units, a.units, b.units))
     rows = [sum(float(own[0].count.sum()) for own in s.points) for s in (a, b)]
     share = rows[1] / max(sum(rows), 1.0)
-    variation = (1 - share) * a.variation + share * b.variation
-    points = merge_points(a.points, b.points)
-    moments = None
-    if a.moments is not None and b.moments is not None:
-        moments = tuple(map(_merge_moments, a.moments, b.moments))
-    return Stats(
-        units, moments, a.graph, a.leaves, points, variation, a.network, a.metric, a.sketch
+    return dataclasses.replace(
+        a,
+        seen=tuple(map(_merge_units, a.seen, b.seen)),
+        points=tuple(
+            tuple(map(merge_points, own, other))
+            for own, other in zip(a.points, b.points, strict=True)
+        ),
+        kernels=tuple(map(merge_points, a.kernels, b.kernels)),
+        variation=(1 - share) * a.variation + share * b.variation,
     )
 
 
 def _merge_units(a: UnitStats, b: UnitStats) -> UnitStats:
-    count = a.count + b.count
-    share = b.count / (float(count) or 1.0)
-    dz, dh = b.mean_z - a.mean_z, b.mean_h - a.mean_h
-    between = np.stack([dz * dz, dh * dh, dz * dh]) * (a.count * share)
+    merged = merge_units(*(_packed(own) for own in (a, b)))
     return UnitStats(
-        count=count,
-        active=a.active + b.active,
-        mean_z=a.mean_z + share * dz,
-        mean_h=a.mean_h + share * dh,
-        scatter=a.scatter + b.scatter + between,
-    )
-
-
-def _merge_moments(a: Moments, b: Moments) -> Moments:
-    if a.blocks != b.blocks or len(a.count) != len(b.count):
-        raise EvidenceError("the second moments were collected in different blocks or folds")
-    count, mean, scatter = merge_scatter(
-        a.count, a.mean, a.scatter, b.count, b.mean, b.scatter
+        merged.count, merged.active, merged.mean[..., 0, :], merged.mean[..., 1, :],
+        np.moveaxis(merged.scatter, -2, 0),
     )  # fmt: skip
-    share = float(b.count.sum() / (float(count.sum()) or 1.0))
-    sensitivity = tuple(
-        (1 - share) * g + share * h for g, h in zip(a.sensitivity, b.sensitivity, strict=True)
-    )
-    return Moments(count, mean, scatter, sensitivity, a.blocks)
+
+
+def _packed(own: UnitStats) -> Units:
+    mean = np.stack([own.mean_z, own.mean_h], axis=-2)
+    return Units(own.count, own.active, mean, np.moveaxis(own.scatter, 0, -2))

@@ -1,29 +1,21 @@
 """The networks that ``compress`` chooses among, and the smallest of a measured error."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from linjax.fold.compare import compare
-from linjax.fold.engine.plan import Plan
-from linjax.fold.frontier import Frontier, written
+from linjax.fold.frontier import Frontier
 from linjax.fold.in_order import refit_in_order
-from linjax.fold.landscape import Landscape
-from linjax.fold.least_squares.measure import Data
-from linjax.fold.least_squares.sequential import fold_sequentially
 from linjax.fold.rewrite import finished
 from linjax.fold.rows import (
-    ROWS,
     Batch,
     Rows,
     cut,
-    enriched_once,
     even,
     mean_divergence,
-    size_of,
-    without_held,
 )
 from linjax.fold.rules import Size, Tolerance
 from linjax.graph import pytree
@@ -52,7 +44,7 @@ class Work(NamedTuple):
 
     net: Net
     params: Any
-    known: Frontier | Landscape
+    known: Frontier
     train: Batch
     held: Batch
     again: Callable[[], Iterator[Batch]]
@@ -60,40 +52,17 @@ class Work(NamedTuple):
 
     def one_shot(self, rule: Size) -> Any:
         """Folds by the original's moments."""
-        known = self.known
-        if isinstance(known, Landscape):
-            return known.fold(self.params, known.plan(rule))[0]
-        return written(self.params, known.stats, known.fold(known.plan(rule)))
+        return self.known.fold(self.params, self.known.plan(rule))[0]
 
     def refitted(self, rule: Size) -> list[Any]:
-        """Returns the network folded in one shot, and refitted layer by layer.
-
-        Chains that branch are folded in one shot alone.
-        """
-        known = self.known
-        if isinstance(known, Landscape):
-            return self._in_order(known, known.plan(rule))
-        if self.net.graph.branching:
-            return [self.one_shot(rule)]
-        data = Data(self.net, self.params, lambda: map(enriched_once, self._passes()), self.metric)
-        plan = known.plan(rule)
-        sequential = fold_sequentially(data, known.problems, plan)
-        return [self.one_shot(rule), pytree.unflatten(sequential, like=self.params)]
-
-    def _in_order(self, known: Landscape, plan: Plan) -> list[Any]:
-        """The network folded in one shot, and refitted kernel by kernel."""
-        now, choices = known.write(self.params, plan)
+        """Returns the network folded in one shot, and refitted in the order of execution."""
+        now, choices = self.known.write(self.params, self.known.plan(rule))
         flat = pytree.flatten(self.params)
-        chunks = [jax.tree.leaves(c) for c in cut(self.net, even(self.net, self.train))]
-        network = self.net.network_for(flat, cut(self.net, even(self.net, self.train))[0])
-        refitted = refit_in_order(network, flat, now, known.folded(choices), chunks)
+        parts = cut(self.net, even(self.net, self.train))
+        network = self.net.network_for(flat, parts[0])
+        chunks = [jax.tree.leaves(part) for part in parts]
+        refitted = refit_in_order(network, flat, now, self.known.folded(choices), chunks)
         return [finished(each, self.params) for each in (now.flat, refitted)]
-
-    def _passes(self) -> Iterable[Batch]:
-        """The rows to fit on: those in memory where they are all, that fewer programs compile."""
-        if size_of(self.train) + size_of(self.held) < ROWS:
-            return cut(self.net, even(self.net, self.train))
-        return without_held(self.again())
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""
@@ -121,7 +90,7 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
       make: makes the best network of a size.
     """
     plan = work.known.plan(rule)
-    predicted = (plan.cost if isinstance(plan, Plan) else plan.parameters) / work.known.before
+    predicted = plan.cost / work.known.before
     best, low, high = work.params, 0.0, 1.0
     share, least = min(max(predicted, 1e-6), 1.0), work.known.least(Size(1.0, rule.round_to))
 

@@ -14,7 +14,6 @@ from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
-from linjax.fold.landscape import Landscape
 from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
@@ -33,16 +32,15 @@ def compress(
     rule: Size | Tolerance,
     *,
     metric: str | None = None,
-    evidence: Stats | Frontier | Landscape | None = None,
+    evidence: Stats | Frontier | None = None,
     joint: bool = True,
     progress: bool | None = None,
 ) -> Any:
     """Makes a network smaller without training, refitting on its own folded activations.
 
-    Widths are planned as by :func:`fold`. Then, layer by layer, units are chosen and kernels
-    refitted by least squares so that the original's pre-activations are reproduced from what
-    the folded network itself computes. In networks other than chains of dense layers coordinates
-    are chosen in one shot, and kernels are refitted that way. At last all layers are refitted
+    Widths are planned as by :func:`fold`. Then, in the order of execution, coordinates are chosen
+    and kernels refitted by least squares so that what the original computes is reproduced from
+    what the folded network itself does. At last all layers are refitted
     together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
     floating point inputs, on others between pairs of them; fewer rows and rounds where a network is
     large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest

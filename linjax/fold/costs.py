@@ -44,8 +44,8 @@ def _leaf(
     """A leaf's entries; those of a kernel with linear coordinates are made and read by all."""
     held = network.layout.values[network.ref(leaf)]
     kernel = any(p.leaf == leaf for p in network.kernels.values())
-    read = [s for s in held.spans if held.read & set(s.dims())]
-    made = [s for s in held.spans if not held.read & set(s.dims())]
+    read = [s for s in held.spans if kernel and not _makes(network, held.read, s)]
+    made = [s for s in held.spans if not kernel or _makes(network, held.read, s)]
     weight = 1.0
     if of == "bytes":
         weight = float(network.layout.program.avals[network.ref(leaf)].dtype.itemsize)
@@ -109,10 +109,10 @@ def _operations(network: Network, index: dict[int, int], ranks: dict[int, int]) 
             )
             continue
         kernel = network.layout.operand(op, 1 - product.data)
-        made = [s for s in kernel.spans if not kernel.read & set(s.dims())]
-        read = [s for s in kernel.spans if kernel.read & set(s.dims())]
+        made = [s for s in kernel.spans if _makes(network, kernel.read, s)]
+        read = [s for s in kernel.spans if not _makes(network, kernel.read, s)]
         entries = math.prod(s.size for s in out.spans)
-        own = math.prod(s.size for s in made if _made(network, s))
+        own = math.prod(s.size for s in made)
         found.append(
             Term(
                 _monomials(read, index, False),
@@ -124,5 +124,7 @@ def _operations(network: Network, index: dict[int, int], ranks: dict[int, int]) 
     return tuple(found)
 
 
-def _made(network: Network, span: Span) -> bool:
-    return any(d in network.layout.marks for d in span.dims())
+def _makes(network: Network, read: frozenset[int], span: Span) -> bool:
+    """Whether an axis of a kernel is of what it makes; its extent in space isn't."""
+    dims = set(span.dims())
+    return not read & dims and any(d in network.layout.marks for d in dims)

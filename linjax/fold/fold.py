@@ -12,10 +12,9 @@ from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
-from linjax.evidence.stats import Stats
+from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold import exact
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.landscape import Landscape
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
@@ -25,7 +24,7 @@ from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
 from linjax.graph.flow import all_flows, settled
 from linjax.graph.layers import Layers
-from linjax.graph.structure import Chain, Graph
+from linjax.graph.structure import Chain, Graph, Site
 
 DEFAULT = Tolerance(0.01)
 RUIN = 0.5
@@ -33,7 +32,7 @@ RUIN = 0.5
 ENOUGH = 0.1
 """Relative output error that is named as a way out."""
 
-Evidence = Stats | Frontier | Landscape | Bounds
+Evidence = Stats | Frontier | Bounds
 
 
 def fold(
@@ -100,9 +99,9 @@ def fold(
     if isinstance(evidence, Bounds):
         if rule is not None:
             raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
-    elif not isinstance(evidence, Stats | Frontier | Landscape):
+    elif not isinstance(evidence, Stats | Frontier):
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
-    about = evidence.stats if isinstance(evidence, Frontier | Landscape) else evidence
+    about = evidence.stats if isinstance(evidence, Frontier) else evidence
     graph = about.graph
     if not matching(params, about):
         return (params, unchanged(params, graph)) if details else params
@@ -123,9 +122,7 @@ def _narrower(folded: Any, params: Any) -> bool:
     return shapes[0] != shapes[1]
 
 
-def _named(
-    evidence: Stats | Frontier | Landscape | Bounds, rule: Rule | None, rules: tuple[str, ...]
-) -> str:
+def _named(evidence: Stats | Frontier | Bounds, rule: Rule | None, rules: tuple[str, ...]) -> str:
     if isinstance(evidence, Bounds):
         return f"exact: {', '.join(rules)}"
     return str(DEFAULT if rule is None else rule)
@@ -136,8 +133,7 @@ def _told(evidence: Stats | Bounds) -> str:
     if isinstance(evidence, Bounds):
         low, high = np.min(evidence.lower), np.max(evidence.upper)
         return f"certificate for a box of {len(evidence.lower)} inputs in [{low:g}, {high:g}]"
-    counts = [u.count for u in evidence.units]
-    counts += [own[0].count.sum() for own in evidence.points]
+    counts = [u.count for u in evidence.seen]
     samples = max(map(int, counts), default=0)
     return f"statistics of {samples:,} samples"
 
@@ -145,7 +141,7 @@ def _told(evidence: Stats | Bounds) -> str:
 @one_thread()
 def _dispatch(
     params: Any,
-    evidence: Stats | Frontier | Landscape | Bounds,
+    evidence: Stats | Frontier | Bounds,
     rule: Rule,
     rules: tuple[str, ...],
 ) -> tuple[Any, Report]:
@@ -156,7 +152,7 @@ def _dispatch(
             )
         return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
-        stats = evidence.stats if isinstance(evidence, Frontier | Landscape) else evidence
+        stats = evidence.stats if isinstance(evidence, Frontier) else evidence
         return _published(params, stats, rule)
     if isinstance(rule, Size | Tolerance):
         return _least_squares(params, evidence, rule)
@@ -164,30 +160,24 @@ def _dispatch(
 
 
 def _least_squares(
-    params: Any, evidence: Stats | Frontier | Landscape, rule: Size | Tolerance
+    params: Any, evidence: Stats | Frontier, rule: Size | Tolerance
 ) -> tuple[Any, Report]:
-    """Folds all chains together: they share the budget."""
+    """Folds all sites together: they share the budget."""
     known = known_or_made(params, evidence)
-    if isinstance(known, Landscape):
-        widths = known.plan(rule)
-        _warn_of_ruin(known, rule, widths.error)
-        small, changes = known.fold(params, widths)
-        report = Report(known.stats.graph, changes, count(params), count(small), widths.error)
-        return small, report._replace(network=known.stats.network)
     plan = known.plan(rule)
     _warn_of_ruin(known, rule, plan.error)
-    after = iter(known.fold(plan))
-    small, report = transform(params, known.stats.graph, lambda *_: next(after))
-    return small, report._replace(predicted=plan.error, after=count(small))
+    small, changes = known.fold(params, plan)
+    report = Report(known.stats.graph, changes, count(params), count(small), plan.error)
+    return small, report._replace(network=known.stats.network)
 
 
-def _warn_of_ruin(known: Frontier | Landscape, rule: Size | Tolerance, error: float) -> None:
+def _warn_of_ruin(known: Frontier, rule: Size | Tolerance, error: float) -> None:
     if isinstance(rule, Size) and error >= RUIN:
         warnings.warn(ruin(known, rule, f"predicted relative output error {error:.2g}"),
                       FoldWarning, stacklevel=7)  # fmt: skip
 
 
-def ruin(known: Frontier | Landscape, rule: Size, error: str) -> str:
+def ruin(known: Frontier, rule: Size, error: str) -> str:
     """Says that little is left of a network, and at which size more would be."""
     asked = above(known.enough(rule, ENOUGH))
     asked += f', of="{rule.of}"' if rule.of != "parameters" else ""
@@ -209,13 +199,14 @@ def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tu
 def _foldable_rates(stats: Stats) -> dict[str, Any]:
     """Activation rates where ``σ(z) = z`` for ``z > 0``; elsewhere no unit may fold by rate."""
     rates, other = {}, []
-    for site, units in zip(stats.graph.sites, stats.units, strict=True):
+    for site in stats.graph.sites:
+        units = units_of(stats, site)
         if site.activation.identity_above:
             rates[site.name] = units.rate
         else:
             rates[site.name] = np.full(len(units.active), -1.0)
             other.append(f"{site.name} ({site.activation.name})")
-    if stats.network is not None:
+    if not rates:
         warnings.warn(
             "left alone: the published rule folds chains of dense layers; fold this network by "
             "linjax.size or linjax.tolerance",
@@ -230,6 +221,14 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
             stacklevel=4,
         )
     return rates
+
+
+def units_of(stats: Stats, site: Site) -> UnitStats:
+    """Statistics of the units of a chain's site."""
+    kernel = stats.graph.affine(site.producer).kernel
+    leaf = stats.network.paths.index(kernel)
+    own = next(s for s in stats.sites if any(m.leaf == leaf for m in s.makers))
+    return stats.units[own.name]
 
 
 def transform(
@@ -275,10 +274,9 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       EvidenceError: if the evidence was collected on parameters folded further.
     """
     flat = pytree.flatten(params)
-    network = evidence.network if isinstance(evidence, Stats) else None
-    if network is not None:
-        pytree.check_known(network, flat)
-        read_sizes(network, flat)
+    if isinstance(evidence, Stats) and not any(p[-1].endswith("_residual") for p in flat):
+        pytree.check_known(evidence.network, flat)
+        read_sizes(evidence.network, flat)
     else:
         pytree.check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)

@@ -1,31 +1,32 @@
 """The frontier of a network: what every size costs, priced once for all budgets."""
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.run import check_leaves
+from linjax.dims.sites import Site
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
-from linjax.fold.landscape import Landscape, error_at, landscape
-from linjax.fold.least_squares.branches import joined
-from linjax.fold.least_squares.budget import Link
-from linjax.fold.least_squares.one_shot import fold_moments
-from linjax.fold.least_squares.plan import Curve, Plan, curves, within_budget, within_error
-from linjax.fold.least_squares.prices import Problem
+from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.cost import State
+from linjax.fold.engine.path import Prices
+from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
+from linjax.fold.factored import factored
+from linjax.fold.pricing import Problems, chosen, priced, problems_of
+from linjax.fold.report import SiteChange
+from linjax.fold.rewrite import Written, begun, finished, shifted_result, write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
-from linjax.graph.chains import read_chain, write_chain
 from linjax.graph.count import count
-from linjax.graph.flow import entry, settled
-from linjax.graph.layers import Layers
-from linjax.graph.parts import parts_of, units_of
-from linjax.graph.structure import Chain, Graph
 
 Array = np.ndarray
 
-SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005)
+SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
 
 
 class Frontier(NamedTuple):
@@ -33,53 +34,140 @@ class Frontier(NamedTuple):
 
     Attributes:
       stats: the evidence that it was made of.
-      problems: the network's chains with their moments.
-      curves: what every size costs, by shrinkage.
+      problems: the sites with their moments.
+      curves: what every size costs, by what is counted and by the multiple of widths.
       before: parameters of the network.
       fingerprint: digest of its parameters.
     """
 
     stats: Stats
-    problems: tuple[Problem, ...]
-    curves: tuple[Curve, ...]
+    problems: Problems
+    curves: dict[tuple[str, int], tuple[Curve, ...]]
     before: int
     fingerprint: str
+
+    def of(self, rule: Size | Tolerance) -> tuple[Curve, ...]:
+        """What every size costs by a rule's measure; worked out once."""
+        measure = rule.of if isinstance(rule, Size) else "parameters"
+        key = (measure, rule.round_to)
+        if key not in self.curves:
+            self.curves[key] = priced(self.stats, self.problems, *key)
+        return self.curves[key]
+
+    def prices(self, rule: Size | Tolerance) -> Prices:
+        """What widths cost by a rule's measure."""
+        return self.of(rule)[0].prices
 
     def plan(self, rule: Size | Tolerance) -> Plan:
         """Returns the widths that a rule asks for.
 
         Raises:
-          LinjaxError: if the smallest network that there is is larger, or operations or bytes
-            are asked for.
+          LinjaxError: if the smallest network that there is costs more.
         """
-        if isinstance(rule, Size):
-            if rule.of != "parameters":
-                raise LinjaxError(
-                    f"{rule}: chains of dense layers are planned by parameters; their operations "
-                    "are nearly proportional to these"
-                )
-            plan = within_budget(self.curves, budget(rule, self.before), rule.round_to)
-            if plan.parameters > budget(rule, self.before):
-                raise unmet(rule, self.least(rule))
-            return plan
-        return within_error(self.curves, rule.error, rule.round_to)
+        curves = self.of(rule)
+        if isinstance(rule, Tolerance):
+            return within_error(curves, rule.error)
+        prices = curves[0].prices
+        before = prices.cost(prices.start)
+        plan = within_budget(curves, rule.fraction * before)
+        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
+            plan = within_budget(curves, rule.fraction * before - self.biases(rule.of))
+        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
+            raise unmet(rule, self.least(rule))
+        return plan
 
     def least(self, rule: Size) -> float:
-        """The share of the parameters that the smallest network has."""
-        plans = [own.plan(own.steps[-1], rule.round_to) for own in self.curves]
-        return self._share(min(plan.parameters for plan in plans))
+        """The share that the smallest network has, of what a rule counts."""
+        curves = self.of(rule)
+        steps = [own.smallest for own in curves]
+        cost = min(step.cost + self.biases(rule.of, step.state) for step in steps)
+        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
 
     def enough(self, rule: Size, error: float) -> float:
-        """The share of the parameters from which on the predicted error is at most this."""
-        return self._share(within_error(self.curves, error, rule.round_to).parameters)
+        """The share, of what a rule counts, from which on the predicted error is at most this."""
+        curves = self.of(rule)
+        plan = within_error(curves, error)
+        cost = plan.cost + self.biases(rule.of, plan.state)
+        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
 
-    def _share(self, parameters: int) -> float:
-        """A share of the parameters that isn't rounded to one fewer."""
-        return min((parameters + 0.5) / max(self.before, 1), 1.0)
+    def biases(self, of: str, state: State | None = None) -> float:
+        """What a fold may put beside: biases where there were none, constants that moved."""
+        network = self.stats.network
+        folded = [
+            site
+            for n, (site, problem) in enumerate(
+                zip(self.problems.sites, self.problems.problems, strict=True)
+            )
+            if state is None or state.linears[n] or state.units[n] < problem.width
+        ]
+        made = {
+            kernel.leaf: kernel.read.op
+            for n, kernel in enumerate(self.problems.kernels)
+            if (state is None or state.ranks[n]) and kernel.read.op not in network.biases
+        }
+        made |= {
+            reader.leaf: reader.op
+            for site in folded
+            for reader in site.readers
+            if reader.leaf is not None and reader.op not in network.biases
+        }
+        if of == "flops":
+            return 0.0
+        total = 0.0
+        for leaf in made:
+            spans = network.layout.leaves[leaf]
+            entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
+            kernel = network.layout.program.avals[network.ref(leaf)]
+            total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
+        for op, place in network.varying_along({site.dim for site in folded}):
+            moved: Any = network.layout.makers[op].inputs[place]
+            total += np.size(moved.value) * (4 if of == "bytes" else 1)
+        return total
 
-    def fold(self, plan: Plan) -> tuple[Layers, ...]:
-        """Returns the chains folded to a plan in one shot."""
-        return joined(self.problems, plan, fold_moments(self.problems, plan))
+    def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
+        """Returns the network folded to a plan in one shot, and what every site keeps."""
+        network, choices = self.stats.network, chosen(self.problems, plan)
+        now = begun(network, pytree.flatten(params))
+        for kernel, rank in zip(self.problems.kernels, plan.state.ranks, strict=True):
+            if rank:
+                own = self.problems
+                flat, lacking = factored(
+                    network, now.flat, kernel, rank, own.problems, choices, own.points
+                )
+                now = shifted_result(network, now._replace(flat=flat), kernel.read.op, lacking)
+        by_site = [c.by_site(p) for c, p in zip(choices, self.problems.points, strict=True)]
+        for site, choice in self.folded(by_site):
+            now = write(network, now, site, choice)
+        return now, by_site
+
+    def folded(self, choices: list[Choice]) -> list[tuple[Site, Choice]]:
+        """The sites that become something else, with what they keep."""
+        every = zip(self.problems.sites, self.problems.problems, choices, strict=True)
+        return [
+            (site, own)
+            for site, problem, own in every
+            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
+        ]
+
+    def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
+        """Returns the pytree folded to a plan in one shot, and what became of every site."""
+        now, choices = self.write(params, plan)
+        return finished(now.flat, params), self.told(choices)
+
+    def told(self, choices: list[Choice]) -> dict[str, SiteChange]:
+        """What became of every site."""
+        return {
+            site.name: SiteChange(
+                problem.width,
+                own.kept[0] if len(own.kept) == 1 else own.kept,
+                own.linear.shape[-1],
+                False,
+                own.basis is not None and own.kept.shape[-1] < problem.width,
+            )
+            for site, problem, own in zip(
+                self.problems.sites, self.problems.problems, choices, strict=True
+            )
+        }
 
     def errors(self, sizes: Any) -> Array:
         """Returns the predicted relative output error at shares of the parameters.
@@ -89,18 +177,26 @@ class Frontier(NamedTuple):
         return np.array([error_at(self.plan, float(share)) for share in np.ravel(sizes)])
 
     def __repr__(self) -> str:
-        least = self.least(Size(1.0))
-        plans = [self.plan(Size(share)) for share in SHOWN if share >= least]
-        rows = [
-            (f"{share:.1%}", f"{plan.parameters:,}", f"{plan.error:.3g}")
-            for share, plan in zip(SHOWN, plans, strict=False)
-        ]
+        rows = []
+        least = min(own.smallest.cost for own in self.of(Size(1.0)))
+        for share in SHOWN:
+            if share * self.before > least + self.biases("parameters"):
+                plan = self.plan(Size(share))
+                rows.append((f"{share:.1%}", f"{plan.cost:,.0f}", f"{plan.error:.3g}"))
         text = table.grid(("size", "parameters", "predicted relative output error"), rows)
         return f"{text}\n{self.before:,} parameters before"
 
 
+def error_at(plan: Callable[[Size], Any], share: float) -> float:
+    """The predicted error at a share of the parameters, infinite where there is no such network."""
+    try:
+        return float(plan(Size(share)).error)
+    except LinjaxError:
+        return math.inf
+
+
 @one_thread()
-def frontier(params: Any, stats: Stats) -> Frontier | Landscape:
+def frontier(params: Any, stats: Stats) -> Frontier:
     """Prices all sizes of a network at once.
 
     Errors of parts are measured on rows of the calibration set that nothing was fitted to, in
@@ -132,24 +228,21 @@ def frontier(params: Any, stats: Stats) -> Frontier | Landscape:
       >>> linjax.count(linjax.fold(params, known, linjax.size(0.1))) <= 25
       True
     """
-    if stats.moments is None:
+    if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
-    if stats.network is not None:
-        return landscape(params, stats)
-    pytree.check_leaves(stats.graph, pytree.flatten(params))
-    problems = chain_problems(params, stats)
-    own = pytree.foldable_paths(stats.graph)
-    fixed = count([x for path, x in pytree.flatten(params).items() if path not in own])
-    return Frontier(stats, problems, curves(problems, fixed), count(params), fingerprint(params))
+    flat = pytree.flatten(params)
+    pytree.check_known(stats.network, flat)
+    check_leaves(stats.network, flat)
+    return Frontier(stats, problems_of(flat, stats), {}, count(params), fingerprint(params))
 
 
-def known_or_made(params: Any, evidence: Stats | Frontier | Landscape) -> Frontier | Landscape:
+def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:
     """Returns the frontier of these parameters, made if evidence isn't one.
 
     Raises:
       StructureError: if the frontier is of other parameters.
     """
-    if not isinstance(evidence, Frontier | Landscape):
+    if not isinstance(evidence, Frontier):
         return frontier(params, evidence)
     if fingerprint(params) != evidence.fingerprint:
         raise StructureError(
@@ -158,50 +251,6 @@ def known_or_made(params: Any, evidence: Stats | Frontier | Landscape) -> Fronti
     return evidence
 
 
-def reachable(known: Frontier | Landscape, rule: Size) -> Size:
+def reachable(known: Frontier, rule: Size) -> Size:
     """Returns a rule, with the smallest size that there is in place of one below that."""
     return rule._replace(fraction=max(rule.fraction, known.least(rule)))
-
-
-def chain_problems(params: Any, stats: Stats) -> tuple[Problem, ...]:
-    """Returns the network's chains, each with its moments."""
-    graph, flat = stats.graph, pytree.flatten(params)
-    return tuple(
-        Problem(
-            read_chain(graph, flat, chain),
-            moments,
-            graph.single(chain),
-            link_of(graph, flat, chain),
-        )
-        for chain, moments in zip(graph.chains, stats.moments, strict=True)
-    )
-
-
-def link_of(graph: Graph, flat: pytree.Flat, chain: Chain) -> Link:
-    """Returns how a chain hangs together with others."""
-    trunks = graph.trunks(chain)
-    open_ended = graph.open_ended(chain)
-    return Link(
-        trunks=tuple(-1 if t is None else graph.chains.index(t) for t in trunks),
-        widths=tuple(map(sum, entry(graph, chain, flat))),
-        elsewhere=sum(
-            units_of(parts_of(graph.affine(name), flat))
-            for name in chain.layers[-1]
-            if name in open_ended
-        ),
-        settled=settled(graph, chain, flat),
-    )
-
-
-def budget(rule: Size, before: int) -> int:
-    """Returns the largest number of parameters that a rule allows."""
-    return int(rule.fraction * before)
-
-
-def written(params: Any, stats: Stats, chains: tuple[Layers, ...]) -> Any:
-    """Returns the pytree with its chains replaced."""
-    flat = pytree.flatten(params)
-    for chain, layers in zip(stats.graph.chains, chains, strict=True):
-        if not settled(stats.graph, chain, flat):
-            flat = write_chain(stats.graph, flat, chain, layers)
-    return pytree.unflatten(flat, like=params)

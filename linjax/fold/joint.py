@@ -67,12 +67,13 @@ class _Parts(NamedTuple):
         return pytree.unflatten({**self.fixed, **moving})
 
 
-def _parts(net: Net, params: Any) -> _Parts:
+def _parts(params: Any) -> _Parts:
     flat = pytree.flatten(params)
-    free = pytree.foldable_paths(net.graph)
-    if not net.chained:
-        free = frozenset(path for path in flat if path[0] != CONSTANTS)
-    moving = {p: x for p, x in flat.items() if p in free and jnp.issubdtype(x.dtype, jnp.floating)}
+    moving = {
+        path: x
+        for path, x in flat.items()
+        if path[0] != CONSTANTS and jnp.issubdtype(x.dtype, jnp.floating)
+    }
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in leaves]))
     shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
@@ -105,7 +106,7 @@ def joint_refit(
     """
     train, affordable = _affordable(net, params, train)
     rounds = min(rounds, affordable)
-    parts = _parts(net, params)
+    parts = _parts(params)
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)

@@ -1,4 +1,4 @@
-"""What every width of every site costs in predicted output error."""
+"""What every width of every site, and every rank of a kernel, costs in predicted output error."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from linjax.dims.borders import border
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
-from linjax.evidence.points import PointMoments
+from linjax.evidence.moments import PointMoments
 from linjax.evidence.stats import Stats
 from linjax.fold.costs import terms_of
 from linjax.fold.engine.choose import Choice, choose
@@ -17,6 +17,8 @@ from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import surface
+from linjax.fold.factored import Kernel, error_curve, kernels_of
+from linjax.graph import pytree
 
 Array = np.ndarray
 
@@ -31,19 +33,22 @@ class Problems(NamedTuple):
       sites: the sites.
       problems: by site.
       points: by site, which of the problem's points each point of the site is.
+      kernels: those that may be factored.
     """
 
     sites: tuple[Site, ...]
     problems: tuple[Problem, ...]
     points: tuple[tuple[int, ...], ...]
+    kernels: tuple[Kernel, ...]
 
 
-def problems_of(stats: Stats) -> Problems:
+def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     """Turns evidence into problems."""
     network, sites = stats.network, stats.network.foldable
     pairs = zip(sites, stats.points, strict=True)
     made = [_problem(network, site, own) for site, own in pairs]
-    return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made))
+    kernels = kernels_of(network, flat, stats.kernels)
+    return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made), kernels)
 
 
 def _problem(
@@ -130,9 +135,11 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
       EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
     """
     index = {site.dim: n for n, site in enumerate(found.sites)}
-    terms = terms_of(stats.network, index, {}, of)
+    ranks = {kernel.leaf: n for n, kernel in enumerate(found.kernels)}
+    terms = terms_of(stats.network, index, ranks, of)
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
+    ranked = tuple(map(error_curve, found.kernels))
     curves = []  # repeats that have linear coordinates already would keep unlike numbers of them
     for ridge in ridges(found.problems):
         rooms = tuple(
@@ -143,22 +150,12 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
             )
             for site, p in zip(found.sites, found.problems, strict=True)
         )
-        prices = Prices(rooms, (), terms, multiple=round_to, caution=CAUTION)
+        prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
     return tuple(curves)
 
 
 def chosen(found: Problems, plan: Plan) -> list[Choice]:
-    """What every site keeps under a plan, by point of the site."""
-    choices = []
-    for problem, points, k, r in zip(
-        found.problems, found.points, plan.state.units, plan.state.linears, strict=True
-    ):
-        choice = choose(problem, k, r, plan.ridge)
-        choices.append(
-            choice._replace(
-                decode=tuple(choice.decode[p] for p in points),
-                offset=tuple(choice.offset[p] for p in points),
-            )
-        )
-    return choices
+    """What every site keeps under a plan, by points of the problem."""
+    widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
+    return [choose(problem, k, r, plan.ridge) for problem, k, r in widths]

@@ -1,17 +1,17 @@
 """Activation-based pruning, the published baseline: units that fire least go first."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
-from linjax.fold import uniform
-from linjax.fold.fold import matching, transform
-from linjax.graph.layers import Array, Layers, replaced
-from linjax.graph.structure import Graph
-from linjax.graph.substitute import keep_units, substitute
+from linjax.fold.engine.choose import Choice
+from linjax.fold.fold import matching
+from linjax.fold.rewrite import begun, finished, write
+from linjax.graph import pytree
+
+Array = np.ndarray
 
 
 def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network") -> Any:
@@ -56,46 +56,37 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     if not matching(params, stats):
         return params
-    if stats.network is not None:
-        return uniform.removed(params, stats, fraction, scope)
-    return narrowed(params, stats.graph, _kept([u.rate for u in stats.units], fraction, scope))
+    network, flat = stats.network, pytree.flatten(params)
+    now = begun(network, flat)
+    for site, kept, units in zip(
+        stats.sites, _kept(stats, fraction, scope), stats.seen, strict=True
+    ):
+        width, total = units.active.shape[-1], now.sizes[site.dim]
+        if kept.shape[-1] < width:
+            beside = np.broadcast_to(np.arange(width, total), (len(kept), total - width))
+            stays = np.concatenate([kept, beside], axis=-1)
+            now = write(network, now, site, _selecting(stays, total, len(site.points)))
+    return finished(now.flat, params)
 
 
-def narrowed(params: Any, graph: Graph, kept: Sequence[Array]) -> Any:
-    """Removes the units that masks, one a site, leave out; their activation counts as zero."""
-    masks = iter(kept)
-
-    def narrow(layers: Layers) -> Layers:
-        for index in range(len(layers) - 1):
-            layers = _remove(layers, index, next(masks))
-        return layers
-
-    return transform(params, graph, lambda _, layers: narrow(layers))[0]
-
-
-def _kept(rates: list[Array], fraction: float, scope: str) -> list[Array]:
-    """Masks of the units that stay."""
+def _kept(stats: Stats, fraction: float, scope: str) -> list[Array]:
+    """The units that stay, ascending: ``(n, k)`` by site, n repeats keeping as many each."""
+    rates = [np.atleast_2d(own.rate) for own in stats.seen]
     if scope == "layer":
-        limits = [_rank(r, fraction) for r in rates]
+        units = [r.shape[-1] - round(fraction * r.shape[-1]) for r in rates]
     else:
-        everything = np.concatenate(rates)
-        order = _rank(everything, fraction)
-        limits = np.split(order, np.cumsum([len(r) for r in rates])[:-1])
-    for keep, r in zip(limits, rates, strict=True):
-        if len(r) and not keep.any():
-            keep[int(np.argmax(r))] = True
-    return limits
+        pooled = np.concatenate([r.ravel() for r in rates])
+        stays = np.ones(len(pooled), bool)
+        stays[np.argsort(pooled, kind="stable")[: round(fraction * len(pooled))]] = False
+        parts = np.split(stays, np.cumsum([r.size for r in rates])[:-1])
+        units = [round(own.sum() / len(r)) for own, r in zip(parts, rates, strict=True)]
+    order = [np.argsort(r, axis=-1, kind="stable") for r in rates]  # ties go in order
+    found = zip(order, rates, units, strict=True)
+    return [np.sort(o[:, r.shape[-1] - max(1, k) :], axis=-1) for o, r, k in found]
 
 
-def _rank(values: Array, fraction: float) -> Array:
-    """Mask without the lowest share of the values; ties go in order."""
-    keep = np.ones(len(values), bool)
-    keep[np.argsort(values, kind="stable")[: round(fraction * len(values))]] = False
-    return keep
-
-
-def _remove(layers: Layers, index: int, keep: Array) -> Layers:
-    layer = layers[index]
-    stay = np.concatenate([keep, np.ones(layer.features - layer.units, bool)])
-    layers = replaced(layers, index, keep_units(layer, keep))
-    return substitute(layers, index + 1, lambda rows: rows[stay], np.zeros(len(stay)))
+def _selecting(kept: Array, width: int, points: int) -> Choice:
+    """Keeps some coordinates; the others count as zero."""
+    decode = np.stack([np.eye(width)[own] for own in kept])
+    nothing, none = np.zeros((len(kept), width)), np.zeros((len(kept), width, 0))
+    return Choice(kept, none, None, (decode,) * points, (nothing,) * points, 0.0)

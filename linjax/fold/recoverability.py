@@ -4,12 +4,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.network import Network
+from linjax.dims.sites import Product, Site
+from linjax.dims.sizes import read_sizes
+from linjax.dims.span import Cut, exposed
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats
-from linjax.fold.engine.linalg import metric_root, solve
-from linjax.fold.frontier import chain_problems
-from linjax.fold.least_squares.features import Features, Frame, onward
-from linjax.fold.least_squares.prices import Problem, anatomy, halves, spread
+from linjax.fold.engine.linalg import axes, root, solve
+from linjax.fold.engine.problem import Point, frame, splits
+from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.pricing import problems_of
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
 
@@ -59,10 +63,11 @@ class Recoverability(NamedTuple):
 def recoverability(params: Any, stats: Stats) -> Recoverability:
     """Measures how well every site's block, activation and all, is an affine map.
 
-    For a site ``t = σ(v W + b) W' + b'`` the map ``t ≈ v B + c`` is fitted by least squares on
-    some folds of the calibration rows, and ``R² = 1 − E‖t − v B − c‖² / E‖t − E t‖²`` is
-    measured on the others. Near 1, a fold to a small size keeps no unit of the block and
-    replaces it by B, or by two factors of low rank.
+    For a site ``h = σ(z)``, ``z = v W + b``, read as ``t = h W' + b'``, the map
+    ``t ≈ z M W' + c`` is fitted by least squares on some folds of the calibration rows, and
+    ``R² = 1 − E‖t − z M W' − c‖² / E‖t − E t‖²`` is measured on the others. Near 1, a fold to
+    a small size keeps no unit of the block and replaces it by ``W M W'``, or by two factors of
+    low rank.
 
     Args:
       params: the pytree that the evidence was collected on.
@@ -87,41 +92,71 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
       >>> round(linjax.recoverability(params, stats)["in"].r2, 4)
       1.0
     """
-    if stats.moments is None:
+    if not stats.points:
         raise EvidenceError("recoverability needs second moments; second_moments=True")
-    pytree.check_leaves(stats.graph, pytree.flatten(params))
-    found = {}
-    for chain, problem in zip(stats.graph.chains, chain_problems(params, stats), strict=True):
-        for depth, site in enumerate(chain.sites):
-            found[site.name] = _site(problem, depth)
-    return Recoverability(found)
-
-
-def _site(problem: Problem, depth: int) -> SiteRecoverability:
-    parts = anatomy(problem)
-    metrics, layers = problem.moments.sensitivity, problem.layers
-    v, after = parts.features[depth], parts.features[depth + 1]
-    t = after @ onward(layers, depth + 1, [np.eye(len(metric)) for metric in metrics])
-    weighted = after @ onward(layers, depth + 1, [metric_root(metric) for metric in metrics])
-    folds = halves(problem, RIDGE * spread(problem))
-    layer, reader = layers[depth], layers[depth + 1]
-    return SiteRecoverability(
-        r2=float(np.mean([_r2(*pair, v, t)[0] for pair in folds])),
-        weighted=float(np.mean([_r2(*pair, v, weighted)[0] for pair in folds])),
-        before=layer.kernels.size + layer.biases.size + reader.kernels.size + reader.biases.size,
-        after=v.width * t.width + t.width,
-        rank=int(max(_r2(*pair, v, weighted)[1] for pair in folds)),
+    found = problems_of(pytree.flatten(params), stats)
+    return Recoverability(
+        {
+            site.name: _site(stats.network, pytree.flatten(params), site, problem)
+            for site, problem in zip(found.sites, found.problems, strict=True)
+            if problem.sources and problem.repeats == 1
+        }
     )
 
 
-def _r2(train: Frame, test: Frame, v: Features, t: Features) -> tuple[float, int]:
+def _site(network: Network, flat: pytree.Flat, site: Site, problem: Problem) -> SiteRecoverability:
+    own, plain = problem.points, _readers(network, flat, site)
+    worth = sum(point.metric[0] for point in own)
+    pairs = splits(problem)
+    products = (*site.makers, *site.readers)
+    leaves = {p.leaf for p in products} | {
+        b.leaf for p in products for b in network.biases.get(p.op, ())
+    }
+    before = sum(np.size(flat[network.paths[leaf]]) for leaf in leaves - {None})
+
+    def across(products: tuple[Product, ...]) -> int:
+        """What kernels have for each coordinate."""
+        sizes = [np.size(flat[network.paths[leaf]]) for leaf in {p.leaf for p in products} - {None}]
+        return sum(sizes) // problem.width
+
+    inputs, outputs = across(site.makers), across(site.readers)
+    found = [_r2(own[0], *pair, plain) for pair in pairs]
+    seen = [_r2(own[0], *pair, worth) for pair in pairs]
+    return SiteRecoverability(
+        r2=float(np.mean([r2 for r2, _ in found])),
+        weighted=float(np.mean([r2 for r2, _ in seen])),
+        before=before,
+        after=inputs * outputs + outputs,
+        rank=max(rank for _, rank in seen),
+    )
+
+
+def _readers(network: Network, flat: pytree.Flat, site: Site) -> Array:
+    """``W' W'ᵀ`` of the kernels that read a site's coordinates: ``(m, m)``."""
+    sizes, total = read_sizes(network, flat), np.zeros(())
+    for leaf in {p.leaf for p in site.readers if p.leaf is not None}:
+        held = network.layout.values[network.ref(leaf)]
+        value = np.asarray(flat[network.paths[leaf]], np.float64)
+        rows = np.asarray(exposed(value, held.spans, Cut(site.dim, (), sizes.of(held), _as_it_is)))
+        total = total + rows.T @ rows
+    return total
+
+
+def _as_it_is(x: Array) -> Array:
+    return x
+
+
+def _r2(point: Point, train: list[int], test: list[int], metric: Array) -> tuple[float, int]:
     """R² on other rows, and the rank from which on it grows by less than a hundredth."""
-    kernel = solve(train.within(v), train.between(v, t))
-    total = float(np.trace(test.within(t)))
+    m = len(metric)
+    first, second = (frame(point.moments, folds).covariance[0] for folds in (train, test))
+    lifted = first[m:, m:] + RIDGE * np.diag(np.diag(first[m:, m:]))
+    mix = solve(lifted, first[m:, :m])
+    total = float(np.sum(metric * second[:m, :m]))
     if total <= 0.0:
         return 1.0, 0
-    cross, inside = test.between(v, t), test.within(v)
-    explained = 2.0 * np.sum(kernel * cross) - np.sum(kernel * (inside @ kernel))
-    values = np.linalg.eigvalsh(kernel.T @ inside @ kernel)[::-1]
+    passed = mix.T @ second[m:, m:] @ mix
+    explained = 2.0 * np.sum(metric * (mix.T @ second[m:, :m])) - np.sum(metric * passed)
+    values = axes(root(passed).root, metric).values
     rank = int(np.searchsorted(np.cumsum(values), 0.99 * values.sum())) + 1
-    return float(explained / total), min(rank, v.width)
+    return float(explained / total), min(rank, m)

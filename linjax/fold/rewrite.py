@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.network import Network
+from linjax.dims.reads import frame_of
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.fold.engine.choose import Choice
+from linjax.fold.factored import effective
 from linjax.graph import pytree
 
 Array = np.ndarray
@@ -72,6 +74,8 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         if not any(site.dim in s.dims() for s in spans):
             continue
         if site.dim in network.layout.values[network.ref(leaf)].read and leaf in readers:
+            if network.extra(leaf, "down") in flat:  # the factor that reads
+                path = linear = network.extra(leaf, "down")
             point = _point(network, site, leaf)
             decode = choice.decode[point]
             if path in flat:
@@ -83,7 +87,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
             change = taking(bent.kept, len(site.beside))
         if path in flat:
             flat[path] = _along(network, now, site, leaf, flat[path], change)
-        if linear in flat and leaf in readers:
+        if linear in flat and leaf in readers and linear != path:
             flat[linear] = _along(network, now, site, leaf, flat[linear], change)
         elif linear in flat and leaf in makers and straight is not None:
             change = taking(straight, len(site.beside))
@@ -205,11 +209,22 @@ def _shift_reader(
     """Adds what a kernel makes of an offset of its features to its result."""
     if not np.any(offset):
         return
-    change = shifted(network, now, site, leaf, offset, flat[network.paths[leaf]])
     ops = [reader.op for reader in site.readers if reader.leaf == leaf]
+    kernel = flat[network.paths[leaf]]
+    if network.extra(leaf, "down") in flat:
+        kernel = effective(network, flat, ops[0], frame_of(network, ops[0]))
+    change = shifted(network, now, site, leaf, offset, kernel)
     for op in ops:
         shifts[op] = shifts.get(op, 0.0) + change
     add_to_bias(network, flat, ops[0], change)  # a kernel that is used twice has one bias
+
+
+def shifted_result(network: Network, now: Written, op: int, change: Array) -> Written:
+    """Adds to a product's result, along the axes that its kernel makes."""
+    flat, shifts = dict(now.flat), dict(now.shifts)
+    shifts[op] = shifts.get(op, 0.0) + change
+    add_to_bias(network, flat, op, change)
+    return now._replace(flat=flat, shifts=shifts)
 
 
 def shifted(

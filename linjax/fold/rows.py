@@ -177,7 +177,7 @@ def even(net: Net, inputs: Batch) -> Batch:
 
 
 def _chunks(net: Net, count: int) -> int:
-    return -(-count // (CHUNK if net.chained else IMAGES))
+    return -(-count // (CHUNK if net.network.dense else IMAGES))
 
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:

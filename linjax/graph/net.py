@@ -15,7 +15,7 @@ from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
-from linjax.graph import analysis, program, pytree, runner, table
+from linjax.graph import analysis, program, pytree, runner
 from linjax.graph.dense_run import Tap
 from linjax.graph.flow import all_flows
 from linjax.graph.pytree import Flat, is_floating
@@ -97,8 +97,15 @@ class Net:
         return bool(self.graph.chains)
 
     def _chainwise(self, flat: Flat) -> bool:
-        """Whether a pytree is one that a fold of chains made: only these have residual paths."""
-        return self.chained or any(path[-1].endswith("_residual") for path in flat)
+        """Whether a pytree is one that rewriting chains gives: only these have residual paths."""
+        if not self.graph.chains:
+            return False
+        try:
+            pytree.check_leaves(self.graph, flat)
+            all_flows(self.graph, flat)
+        except StructureError:
+            return False
+        return True
 
     def execute(
         self,
@@ -242,7 +249,7 @@ class Net:
             ) from error
 
     def __repr__(self) -> str:
-        return table.describe(self.graph) if self.chained else describe(self.network)
+        return describe(self.network)
 
 
 def _outline(network: Network) -> Any:

@@ -127,7 +127,7 @@ def _moved(
 
 def _narrow(old: Flat, new: Flat, report: Report) -> Flat:
     if report.network is not None:
-        return {path: _kept_entries(report, old, path, leaf) for path, leaf in new.items()}
+        return {path: _kept_entries(report, old, new, path) for path in new}
     affines = {affine.kernel: affine for affine in report.graph.affines}
     vectors = {
         path: (site.name, Part()) for site in report.graph.sites for path in site.unit_leaves
@@ -162,13 +162,15 @@ def _kept(report: Report, site: str, part: Part) -> Array:
     return (starts[:, None] + report.sites[site].kept).reshape(-1)
 
 
-def _kept_entries(report: Report, old: Flat, path: Path, leaf: Array) -> Array:
+def _kept_entries(report: Report, old: Flat, new: Flat, path: Path) -> Array:
     """What is left of a leaf of the state; entries of linear coordinates start fresh.
 
-    Where coordinates became combinations of others, all entries do.
+    Where coordinates became combinations of others, or a kernel two factors, all entries do.
     """
-    network, was = report.network, old.get(path)
+    network, was, leaf = report.network, old.get(path), new[path]
     if was is None or path not in network.paths:
+        return leaf
+    if network.extra(network.paths.index(path), "down") in new:
         return leaf
     spans = network.layout.leaves[network.paths.index(path)]
     sizes, value = dict(network.layout.traced), np.asarray(was)

@@ -10,7 +10,7 @@ import pytest
 
 import linjax
 from linjax.fold.least_squares.budget import Link, Prices, Shape, stored_together
-from linjax.fold.rivals import magnitude
+from linjax.baselines import magnitude
 from tests.fold.affine import dense, distance, layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

@@ -1,5 +1,6 @@
 """Which coordinates a site keeps, what stays linear beside them, and how the rest is rebuilt."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Choice(NamedTuple):
     decode: tuple[Array, ...]
     offset: tuple[Array, ...]
     error: float
+
+    def by_site(self, points: Sequence[int]) -> "Choice":
+        """The choice by points of the network's site; several may be one of the problem's."""
+        decode, offset = (tuple(own[p] for p in points) for own in (self.decode, self.offset))
+        return self._replace(decode=decode, offset=offset)
 
 
 class _Part(NamedTuple):

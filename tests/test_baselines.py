@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold import rivals
+from linjax import baselines
 from tests.fold.networks import rows, traced
 
 ALL = [
-    rivals.magnitude,
-    rivals.activity,
-    rivals.pruned_and_refitted,
-    rivals.truncated,
-    rivals.truncated_whitened,
+    baselines.magnitude,
+    baselines.activity,
+    baselines.pruned_and_refitted,
+    baselines.truncated,
+    baselines.truncated_whitened,
 ]
 
 
@@ -47,7 +47,7 @@ def test_folding_is_nearer_to_the_original(network, rival):
 
 def test_refit_changes_nothing_at_full_width(network):
     net, params, batches, stats = network
-    small = rivals.pruned_and_refitted(params, stats, linjax.size(1.0))
+    small = baselines.pruned_and_refitted(params, stats, linjax.size(1.0))
     np.testing.assert_allclose(
         net.apply(small, batches[0]), net.apply(params, batches[0]), rtol=1e-3, atol=1e-3
     )

@@ -1,1 +1,0 @@
-"""Folding by least squares: selection, linear units, refits and budgets."""
