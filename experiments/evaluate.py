@@ -1,10 +1,12 @@
 """How good a network is, and how far from the one it was made of."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
+from experiments.benchmarks.reference import medians
 from experiments.data import batches
 from experiments.models import Params
 
@@ -30,21 +32,47 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
 
     Returns:
       ``accuracy``; ``balanced_accuracy``, the mean over classes of the share of each that
-      is recognised; ``agreement``, the share of rows with the original's class; and
-      ``cross_entropy`` in nats.
+      is recognised; ``agreement``, the share of rows with the original's class;
+      ``cross_entropy`` and ``divergence``, the original's from these logits, in nats; for text
+      ``perplexity``.
 
     >>> logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     >>> measure(logits, logits, np.array([0, 1, 1]))["balanced_accuracy"]
     0.75
     """
+    text = logits.ndim > 2
     logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original))
     y = y.reshape(-1)
     classes = logits.argmax(-1)
     right = classes == y
-    log_probability = jax.nn.log_softmax(logits)[np.arange(len(y)), y]
-    return {
+    logs, wanted = (np.asarray(jax.nn.log_softmax(x)) for x in (logits, original))
+    cross_entropy = float(-logs[np.arange(len(y)), y].mean())
+    perplexity = {"perplexity": float(np.exp(cross_entropy))} if text else {}
+    return perplexity | {
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[y == c].mean() for c in np.unique(y)])),
         "agreement": float((classes == original.argmax(-1)).mean()),
-        "cross_entropy": float(-log_probability.mean()),
+        "cross_entropy": cross_entropy,
+        "divergence": float(np.sum(np.exp(wanted) * (wanted - logs), axis=-1).mean()),
     }
+
+
+def latencies(
+    run: Callable, params: Params, small: Params, x: np.ndarray, sizes: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """Returns milliseconds that a call takes, of a network and of the one it was made of.
+
+    Args:
+      run: the compiled function of parameters and inputs.
+      params: the original's parameters.
+      small: the network's.
+      x: rows.
+      sizes: batch sizes.
+    """
+    found = {}
+    for size in sizes:
+        rows = jax.device_put(x[:size])
+        calls = [functools.partial(run, p, rows) for p in (small, params)]
+        small_ms, ms = (1e3 * seconds for seconds in medians(*calls, runs=25))
+        found[str(size)] = (small_ms, ms)
+    return found

@@ -23,14 +23,12 @@ class Network(NamedTuple):
       title: its shape in words.
       learn: ``logits, params = learn(params, x, key)`` for training, the parameters with new
         running statistics; None where training is as inference.
-      trained: whether the parameters are those of a trained network.
     """
 
     apply: Callable[..., Any]
     params: Params
     title: str
     learn: Callable[..., Any] | None = None
-    trained: bool = False
 
 
 class MLP(nnx.Module):

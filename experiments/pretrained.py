@@ -43,7 +43,7 @@ def build(kind: str, weights: str) -> Network:
       MissingData: if neither is there; the message says what to do.
     """
     apply, read, title = NETWORKS[kind]
-    return Network(apply, read(_found(kind, weights)), title, trained=True)
+    return Network(apply, read(_found(kind, weights)), title)
 
 
 def _found(kind: str, weights: str) -> pathlib.Path:

@@ -159,8 +159,8 @@ STEPS: dict[str, Callable[[Subject, Params], Params]] = {
         for name, bits in BITS.items()
     },
 }
-"""Behind a rule's name and an underscore: a short recovery on the same rows; batch norm's statistics
-taken anew on them; kernels rounded to eight or four bits."""
+"""Behind a rule's name and an underscore: a short recovery on the same rows; batch norm's
+statistics taken anew on them; kernels rounded to eight or four bits."""
 
 
 def parsed(name: str) -> tuple[str, tuple[str, ...]]:

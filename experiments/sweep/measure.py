@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import linjax
@@ -12,6 +13,7 @@ from experiments.data import Dataset
 from experiments.results import Row
 from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
+from linjax import baselines
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.prune import narrowed
 from linjax.graph import pytree
@@ -60,6 +62,8 @@ def rows(
         return
     predict = predictor(network)
     original = predict(network.params)
+    y = test.y if network.config.dataset.get("labels", True) else original.argmax(-1)
+    timed, run = network.config.get("latency", ()), jax.jit(network.net.apply)
     subject: rules.Subject | None = None
     for rule, amount in missing:
         row: Row = {"task": network.task, "rule": rule, "amount": amount}
@@ -81,7 +85,8 @@ def rows(
             "classes": network.dataset.classes,
             "predicted": _predicted(subject, rule, amount),
             "error": relative_error(logits, original),
-            **evaluate.measure(logits, original, test.y),
+            "bytes": baselines.stored_bytes(small, rules.bits_of(rule)),
+            **evaluate.measure(logits, original, y),
             **widths.describe(network.net, small),
         }
         if rule == "original":
@@ -92,6 +97,7 @@ def rows(
                 row["proven"] = proofs.counts(network.net, network.params, x, seconds)
         if network.active is None:
             row["flops"] = network.net.flops(small, test.x[:1])
+            row["latency"] = evaluate.latencies(run, network.params, small, test.x, timed)
         yield row
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments import files, results, rules, versions
+from experiments import files, plots, results, rules, versions
 from experiments.results import Row
 from experiments.run import claim
 from experiments.sweep import axes, groups, journal, summary
@@ -67,7 +67,20 @@ def run(
     if complete(job, everything):  # in several processes: the last one to finish
         files.write(folder / "summary.md", summary.markdown(found).encode())
         print(f"summary: {folder / 'summary.md'}")
+        for picture in _pictures(folder, found):
+            print(f"picture: {picture}")
     return found
+
+
+def _pictures(folder: pathlib.Path, rows: list[Row]) -> list[pathlib.Path]:
+    """Draws means over networks whose operations were counted, and returns the files."""
+    found = [one for one in summary.summarise(rows) if one.flops is not None and not one.pruned]
+    most = max((one.rows for one in found), default=0)
+    means = [one._asdict() for one in found if one.rows == most]
+    if len(means) < 2 or means[0]["rule"] != "original":
+        return []
+    heading = f"{means[0]['networks']} runs"
+    return plots.write_means(folder, means, heading)
 
 
 def complete(job: Job, everything: list[Group]) -> bool:
