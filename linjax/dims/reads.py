@@ -72,43 +72,68 @@ def frame_of(network: Network, op: int) -> Frame:
     return Frame(own, data, made, len(network.layout.loops[op]))
 
 
-def features(frame: Frame, source: Array, window: tuple[int, ...]) -> Array:
+def features(
+    frame: Frame, source: Array, window: tuple[int, ...], most: int | None = None
+) -> Array:
     """What a product reads: ``(repeats, samples, features)``.
 
     Args:
       frame: the product.
       source: its operand, steps of scans first.
       window: shape of its kernel.
+      most: the largest number of samples, spread evenly; all by default.
     """
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
-        found = jax.vmap(lambda x: features(inner, x, window))(source)
+        found = jax.vmap(lambda x: features(inner, x, window, most))(source)
         return found.reshape(-1, *found.shape[2:])
     if frame.op.name == "dot_general":
         contract, batch = _dot_axes(frame.op, frame.data)
         free = [n for n in range(source.ndim) if n not in (*contract, *batch)]
         x = source.transpose(*batch, *free, *contract)
-        return x.reshape(math.prod(_all(source, batch)), math.prod(_all(source, free)), -1)
-    return _patches(frame.op, source, window)
+        x = x.reshape(math.prod(_all(source, batch)), math.prod(_all(source, free)), -1)
+        return thinned(x, most)
+    return _patches(frame.op, source, window, most)
 
 
-def _patches(op: Op, source: Array, window: tuple[int, ...]) -> Array:
+def thinned(rows: Array, most: int | None) -> Array:
+    """Some of ``(n, samples, w)`` rows, spread evenly."""
+    return rows[:, :: _step(rows.shape[1], most)]
+
+
+def _step(samples: int, most: int | None) -> int:
+    step = 1 if most is None else max(-(-samples // most), 1)
+    return step + (step > 1 and step % 2 == 0)  # not in step with the places of an image
+
+
+def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -> Array:
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
-    space = tuple(window[n] for n in numbers.rhs_spec[2:])
-    kept = {k: op.params[k] for k in ("window_strides", "padding", "lhs_dilation", "rhs_dilation")}
-    order = (numbers.lhs_spec[0], numbers.lhs_spec[1], *numbers.lhs_spec[2:])
-    x = lax.conv_general_dilated_patches(
-        source.transpose(order), space, **{**kept, "padding": list(kept["padding"])}
-    )  # rows, channels times taps, space
-    x = jnp.moveaxis(x, 1, -1).reshape(-1, groups, x.shape[1] // groups)
-    return jnp.moveaxis(x, 1, 0)
+    space = np.array([window[n] for n in numbers.rhs_spec[2:]])
+    order = (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
+    around = zip(op.params["padding"], op.params["lhs_dilation"], strict=True)
+    padding = [(low, high, holes - 1) for (low, high), holes in around]
+    x = source.transpose(order)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+    apart, strides = np.array(op.params["rhs_dilation"]), op.params["window_strides"]
+    wide = np.array(x.shape[1:-1])
+    places = [max(int(n), 0) for n in (wide - (space - 1) * apart - 1) // strides + 1]
+    samples = x.shape[0] * math.prod(places)
+    at = np.unravel_index(np.arange(0, samples, _step(samples, most)), (x.shape[0], *places))
+    taps = np.indices(space).reshape(len(space), -1)
+    index, offset = at[0], np.zeros(taps.shape[1], int)
+    for n, size in enumerate(wide):
+        index = index * size + at[n + 1] * strides[n]
+        offset = offset * size + taps[n] * apart[n]
+    found = jnp.take(x.reshape(-1, x.shape[-1]), index[:, None] + offset, axis=0)
+    found = found.swapaxes(1, 2).reshape(len(index), groups, -1)  # samples, channels times taps
+    return jnp.moveaxis(found, 1, 0)
 
 
-def results(frame: Frame, result: Array) -> Array:
-    """What a product makes: ``(repeats, samples, made)``."""
+def results(frame: Frame, result: Array, most: int | None = None) -> Array:
+    """What a product makes: ``(repeats, samples, made)``; some samples, as of its features."""
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
-        found = jax.vmap(lambda x: results(inner, x))(result)
+        found = jax.vmap(lambda x: results(inner, x, most))(result)
         return found.reshape(-1, *found.shape[2:])
     op = frame.op
     if op.name == "dot_general":
@@ -117,10 +142,11 @@ def results(frame: Frame, result: Array) -> Array:
             order = [*range(b), *range(b + frame.made, result.ndim), *range(b, b + frame.made)]
             result = result.transpose(order)
         shape = result.shape
-        return result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1)
+        return thinned(result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1), most)
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
-    x = jnp.moveaxis(result, numbers.out_spec[1], -1)
-    return jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
+    x = result.transpose(numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
+    x = jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
+    return thinned(x, most)
 
 
 def matrix(frame: Frame, kernel: Array) -> Array:
@@ -154,7 +180,9 @@ def matrix_index(network: Network, frame: Frame, shape: tuple[int, ...]) -> np.n
             return None
         way.append(op)
         operand = op.inputs[0]
-    if frame.loops and way:
+    steps = set(network.layout.loops[frame.op.outputs[0].id])
+    own = network.layout.leaves[network.kernels[frame.op.outputs[0].id].leaf]
+    if frame.loops and (way or not steps <= {d for span in own for d in span.dims()}):
         return None
     for op in reversed(way):
         if op.name == "transpose":

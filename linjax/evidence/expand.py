@@ -1,17 +1,21 @@
 """The same network with every coordinate a second time, as it would arrive without activation."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
 
 from linjax.dims.network import Network
+from linjax.dims.sites import Site
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.dims.span import Cut, transform
 
 Array = Any
 
 
-def expanded(network: Network, flat: Flat) -> dict[Any, Array]:
+def expanded(
+    network: Network, flat: Flat, sites: Iterable[Site] | None = None
+) -> dict[Any, Array]:
     """Returns leaves of the same function in which linear coordinates come along.
 
     What makes them is a copy of each kernel, and those that read them have zeros there. Sites
@@ -20,9 +24,11 @@ def expanded(network: Network, flat: Flat) -> dict[Any, Array]:
     Args:
       network: the traced network.
       flat: its parameters.
+      sites: those whose coordinates should come along; by default all that can.
     """
     now = read_sizes(network, flat)
-    own = (s for s in network.foldable if s.linear and now.kept[s.dim])
+    every = network.foldable if sites is None else sites
+    own = (s for s in every if s.linear and now.kept[s.dim])
     chosen = [s for s in own if s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from linjax.fold.compare import compare
 from linjax.fold.frontier import Frontier
-from linjax.fold.in_order import refit_in_order
+from linjax.fold.in_order import Task, fold_in_order
 from linjax.fold.rewrite import finished
 from linjax.fold.rows import (
     Batch,
@@ -56,13 +56,13 @@ class Work(NamedTuple):
 
     def refitted(self, rule: Size) -> list[Any]:
         """Returns the network folded in one shot, and refitted in the order of execution."""
-        now, choices = self.known.write(self.params, self.known.plan(rule))
-        flat = pytree.flatten(self.params)
-        parts = cut(self.net, even(self.net, self.train))
-        network = self.net.network_for(flat, parts[0])
-        chunks = [jax.tree.leaves(part) for part in parts]
-        refitted = refit_in_order(network, flat, now, self.known.folded(choices), chunks)
-        return [finished(each, self.params) for each in (now.flat, refitted)]
+        plan = self.known.plan(rule)
+        now, choices = self.known.write(self.params, plan)
+        flat, rows = pytree.flatten(self.params), even(self.net, self.train)
+        network = self.net.network_for(flat, cut(self.net, rows)[0])
+        task = Task(network, flat, self.known.problems, plan, choices)
+        ordered = fold_in_order(task, jax.tree.leaves(rows))
+        return [finished(each, self.params) for each in (now.flat, ordered)]
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""

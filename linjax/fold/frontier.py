@@ -26,6 +26,8 @@ from linjax.graph.count import count
 
 Array = np.ndarray
 
+TRIES = 8
+"""Plans that are made until one fits with what it puts beside."""
 SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
 
 
@@ -68,11 +70,16 @@ class Frontier(NamedTuple):
         if isinstance(rule, Tolerance):
             return within_error(curves, rule.error)
         prices = curves[0].prices
-        before = prices.cost(prices.start)
-        plan = within_budget(curves, rule.fraction * before)
-        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
-            plan = within_budget(curves, rule.fraction * before - self.biases(rule.of))
-        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
+        allowed = rule.fraction * prices.cost(prices.start)
+        budget = allowed
+        for _ in range(TRIES):  # what a plan puts beside isn't known before it is made
+            plan = within_budget(curves, budget)
+            over = plan.cost + self.biases(rule.of, plan.state) - allowed
+            if over <= 0:
+                return plan
+            budget -= over
+        plan = within_budget(curves, allowed - self.biases(rule.of))
+        if plan.cost + self.biases(rule.of, plan.state) > allowed:
             raise unmet(rule, self.least(rule))
         return plan
 

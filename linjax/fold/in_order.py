@@ -1,282 +1,264 @@
-"""Refitting a folded network's kernels one after another, on what it computes itself.
+"""Folding in the order of execution, on what the folded network computes itself.
 
-Widths and coordinates are those of the one-shot fold. In the order of execution every kernel that
-reads or makes folded coordinates is fitted by least squares: from what the folded network feeds
-it to what the original's product made, so that it also corrects the errors made before it. One
-pass over the rows a kernel.
+Widths are those of a plan. Before a site is first read its choice is made anew, aiming at the
+original's coordinates; every kernel is fitted by least squares, from what the folded network
+feeds it to what the original's product made. So both correct the errors made before them.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.layout import Mark, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, features, frame_of, matrix_index, results
-from linjax.dims.run import execute
-from linjax.dims.sites import Site
-from linjax.dims.sizes import read_sizes
+from linjax.dims.reads import LARGEST, Frame, features, frame_of, matrix_index, results
+from linjax.dims.replay import Replay, behind, wiring
+from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, transform
-from linjax.evidence.moments import merge_scatter
+from linjax.dims.values import Role
+from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
+from linjax.fold import necks, regress
 from linjax.fold.engine.choose import Choice
-from linjax.fold.engine.linalg import solve
-from linjax.fold.hasty import jit_hastily
-from linjax.fold.rewrite import Written, add_to_bias, narrowing
+from linjax.fold.engine.plan import Plan
+from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.engine.problem import frame as problem_frame
+from linjax.fold.pricing import Problems
+from linjax.fold.resite import again
+from linjax.fold.rewrite import Written, add_to_bias, begun, narrowing, write
 from linjax.graph import pytree
 
 Array = Any
 
-RIDGES = (1e-6, 1e-4, 1e-2, 0.3)
-"""Weights of the diagonal that are compared on held-out rows."""
 FOLDS = 2
 """Folds of the rows, for the choice of the shrinkage."""
-LARGEST = 4608
-"""Features beyond which a kernel stays as the one-shot fold made it."""
+SAMPLES = 1 << 15
+"""Samples of a fold that a kernel is fitted on, if it has few features."""
+MANY = 16
+"""Samples of a fold for every feature, if it has many."""
 
 
-class Seen(NamedTuple):
-    """Moments of [features, target] in one fold of the rows: weight, means, centred sums."""
-
-    count: Array
-    mean: Array
-    scatter: Array
-
-
-class Job(NamedTuple):
-    """A kernel to refit.
+class Task(NamedTuple):
+    """A network to fold.
 
     Attributes:
-      op: its product.
-      frame: how that is laid out.
-      places: places in the leaf of the entries of its matrix.
-      window: the leaf's shape.
-      folded: sites that were folded among what it makes, with their choices.
+      network: the traced network.
+      original: its leaves.
+      problems: its sites.
+      plan: what they are folded to.
+      choices: by site, what it keeps by the original's moments.
     """
 
-    op: int
-    frame: Frame
-    places: np.ndarray
-    window: tuple[int, ...]
-    folded: tuple[tuple[Site, Choice], ...]
+    network: Network
+    original: pytree.Flat
+    problems: Problems
+    plan: Plan
+    choices: Sequence[Choice]
+
+    @property
+    def folded(self) -> dict[int, int]:
+        """By dimension, the numbers of the sites that become something else."""
+        every = zip(self.problems.sites, self.problems.problems, self.choices, strict=True)
+        return {
+            site.dim: n
+            for n, (site, problem, own) in enumerate(every)
+            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
+        }
 
 
-def refit_in_order(
-    network: Network, original: pytree.Flat, now: Written, folded: Sequence[tuple[Site, Choice]],
-    chunks: Sequence[Sequence[Array]],
-) -> pytree.Flat:  # fmt: skip
-    """Returns the leaves with all kernels refitted that a fold has to do with.
+def fold_in_order(task: Task, rows: Sequence[Array]) -> pytree.Flat:
+    """Returns the leaves folded to a plan, every choice and kernel fitted in its turn.
 
     Args:
-      network: the traced network.
-      original: its parameters.
-      now: the network folded in one shot.
-      folded: the sites that were folded, with their choices.
-      chunks: calibration rows, the leaves of the inputs by batch.
+      task: the network and what it is folded to.
+      rows: calibration rows, the leaves of the inputs.
     """
-    ops = _affected(network, [site for site, _ in folded])
-    jobs = [job for op in ops if (job := _job(network, now, op, folded)) is not None]
-    halves = [part for chunk in chunks for part in _halved(chunk)]
-    targets = _all_targets(network, original, jobs, halves)
-    for _, group in itertools.groupby(jobs, lambda job: _operand(network, job).id):
-        now = _refit(network, now, list(group), halves, targets)
-    return now.flat
+    layout = task.network.layout
+    state = _State(task, rows)
+    due: dict[int, list[int]] = {}
+    order = [number(op) for op in layout.program.all_ops()]
+    for n in task.folded.values():
+        due.setdefault(min(_takers(task, n), key=order.index), []).append(n)
+    for op in layout.program.all_ops():
+        for n in due.get(number(op), ()):
+            state.settle(n)
+        if number(op) in task.network.kernels:
+            state.refit(number(op))
+            state.leave(number(op))
+    return state.now.flat
 
 
-def _halved(chunk: Sequence[Array]) -> list[list[Array]]:
-    """The rows of a chunk in two folds."""
-    if len(chunk[0]) < FOLDS:
-        return [list(chunk)]
-    return [[x[f::FOLDS] for x in chunk] for f in range(FOLDS)]
+def _takers(task: Task, n: int) -> set[int]:
+    """Products that read a site's coordinates, or pair them."""
+    site = task.problems.sites[n]
+    marks: tuple[Mark, ...] = task.network.layout.marks[site.dim]
+    paired = {mark.op for mark in marks if mark.role is Role.PAIRED}
+    return paired | {reader.op for reader in site.readers}
 
 
-def _operand(network: Network, job: Job) -> Any:
-    """What a product reads."""
-    return network.layout.makers[job.op].inputs[job.frame.data]
+class _State:
+    """A network that is being folded, and what it and the original compute."""
+
+    def __init__(self, task: Task, rows: Sequence[Array]) -> None:
+        self.task, self.network = task, task.network
+        self.now = begun(task.network, task.original)
+        folds = FOLDS if len(rows[0]) >= FOLDS else 1
+        count = len(rows[0]) // folds * folds
+        parts = [[x[f:count:folds] for x in rows] for f in range(folds)]
+        self.old = [Replay(task.network, self.now.flat, part) for part in parts]
+        self.new = [Replay(task.network, self.now.flat, part) for part in parts]
+        self.settled: dict[int, tuple[Problem, Choice]] = {}
+        self.moved: set[int] = set()
+        leaves = [product.leaf for product in task.network.kernels.values()]
+        self.once = {op for op, p in task.network.kernels.items() if leaves.count(p.leaf) == 1}
+        sites = [task.problems.sites[n] for n in task.folded.values()]
+        self.read = {reader.op for site in sites for reader in site.readers}
+        ranks = zip(task.problems.kernels, task.plan.state.ranks, strict=True)
+        self.ranks = {kernel.read.op: (kernel, rank) for kernel, rank in ranks if rank}
+        self.waiting: dict[int, tuple[Array, Array]] = {}
+
+    def settle(self, n: int) -> None:
+        """Folds a site: as is best for the network as it is now, if that can be told."""
+        task, site, problem = self.task, self.task.problems.sites[n], self.task.problems.problems[n]
+        choice, points = task.choices[n], task.problems.points[n]
+        if self._measurable(site):
+            widths = choice.kept.shape[-1], choice.linear.shape[-1]
+            ranked = any(maker.op in self.ranks for maker in site.makers)
+            if problem.sources and (widths[1] or ranked):
+                self._change(expanded(self.network, self.now.flat, [site]))
+            problem, choice = again(
+                self.network, site, problem, points, task.plan.ridge, widths, self.new, self.old
+            )
+            choice = choice.by_site(points)
+            passed = [m.op for m in site.makers]  # moments know what was added to their results
+            shifts = {op: own for op, own in self.now.shifts.items() if op not in passed}
+            self.now = self.now._replace(shifts=shifts)
+        self.settled[n] = problem, choice
+        for maker in site.makers:
+            if maker.op in self.waiting:
+                goal = necks.before(problem, choice)
+                self._factor(maker.op, self.waiting.pop(maker.op), goal)
+        self.now = write(self.network, self.now, site, choice)
+        self._change(self.now.flat)
+        made = [maker.op for maker in site.makers]
+        self.moved |= behind(self.network, [*_takers(task, n), *made])
+
+    def _measurable(self, site: Site) -> bool:
+        """Whether a choice can be made anew: all points are there before anything reads them."""
+        if site.fixed or site.form is Form.PAIRED or not self.moved & set(site.points):
+            return False
+        links = wiring(self.network)
+        readers = [reader.op for reader in site.readers]
+        if links.inner & set(readers):
+            return len({links.at[v] for v in (*readers, *site.points)}) == 1
+        return not behind(self.network, readers) & set(site.points)
+
+    def _change(self, flat: pytree.Flat) -> None:
+        for replay in self.new:
+            replay.change(flat)
+
+    def leave(self, op: int) -> None:
+        """Forgets values that won't be needed again."""
+        links = wiring(self.network)
+        place = links.at[op]
+        for replay in self.old:
+            replay.leave(place)
+        sites = self.task.problems.sites
+        waiting = [n for n in self.task.folded.values() if n not in self.settled]
+        first = [links.at[m.op] for n in waiting for m in sites[n].makers]
+        for replay in self.new:
+            replay.leave(min([place, *first]))
+
+    def refit(self, op: int) -> None:
+        """Fits a kernel to what the original's product makes, and factors it."""
+        network, product = self.network, self.network.kernels[op]
+        source: Any = network.layout.makers[op].inputs[product.data]
+        kernel = self.now.flat.get(network.paths[product.leaf])
+        frame, moments = frame_of(network, op), None
+        if source.id in self.moved and self._free(op) and kernel is not None and kernel.size:
+            index = matrix_index(network, frame, kernel.shape)
+            if index is not None and index.shape[1] <= LARGEST:
+                moments = self._fit(op, frame, index)
+        if op not in self.ranks:
+            return
+        own, _ = self.ranks[op]
+        if moments is None:
+            seen = problem_frame(own.moments)
+            moments = seen.mean[0], seen.covariance[0]
+        if own.made in self.task.folded.values() and own.made not in self.settled:
+            self.waiting[op] = moments
+            return
+        done = self.settled.get(own.made)
+        self._factor(op, moments, None if done is None else necks.after(*done))
+        self._change(self.now.flat)
+
+    def _free(self, op: int) -> bool:
+        """Whether a kernel can be fitted: it is used once, and a plan counts its bias."""
+        down = self.network.extra(self.network.kernels[op].leaf, "down")
+        free = op in self.read or op in self.network.biases or op in self.ranks
+        return free and op in self.once and down not in self.now.flat
+
+    def _factor(self, op: int, moments: tuple[Array, Array], goal: necks.Wanted | None) -> None:
+        self.now = necks.halved(self.network, self.now, *self.ranks[op], moments, goal)
+        self.moved |= behind(self.network, [op])
+
+    def _fit(self, op: int, frame: Frame, index: Array) -> tuple[Array, Array]:
+        """Fits a kernel; returns mean and covariance of what it reads."""
+        most = max(SAMPLES, MANY * index.shape[1])
+        window = self.now.flat[self.network.paths[self.network.kernels[op].leaf]].shape
+        parts = []
+        for new, old in zip(self.new, self.old, strict=True):
+            f = features(frame, new.operand(frame.op, frame.data), window, most)
+            parts.append(regress.seen(f, self._target(frame, old, most)))
+        whole = regress.pooled(parts)
+        self._put(op, frame, index, parts)
+        self._change(self.now.flat)
+        return whole.features[0], whole.gram[0]
+
+    def _target(self, frame: Frame, old: Replay, most: int) -> Array:
+        """What a product is to make: of its coordinates those kept, then linear ones."""
+        op = number(frame.op)
+        value, linear = old.value(op), []
+        spans = point_spans(self.network.layout, op)
+        made = {d for span in spans for d in span.dims()}
+        sizes = {dim: old.sizes.all(dim) for dim in old.sizes.kept}
+        for n, (_, choice) in self.settled.items():
+            site = self.task.problems.sites[n]
+            if site.dim not in made:
+                continue
+            cut = Cut(site.dim, site.beside, dict(sizes).__getitem__, lambda x: x)
+            if choice.linear.shape[-1]:
+                mix = narrowing(choice._replace(basis=choice.linear))
+                linear.append(transform(value, spans, cut._replace(change=mix)))
+            value = transform(value, spans, cut._replace(change=narrowing(choice)))
+            sizes[site.dim] = choice.kept.shape[-1]
+        return jnp.concatenate([results(frame, x, most) for x in (value, *linear)], axis=-1)
+
+    def _put(self, op: int, frame: Frame, index: Array, parts: list[regress.Seen]) -> None:
+        """Puts the fitted kernel, and the bias that goes with it, in place."""
+        network, now = self.network, self.now
+        flat, leaf = dict(now.flat), network.kernels[op].leaf
+        path, extra = network.paths[leaf], network.extra(leaf, "linear")
+        before = [flat[path].reshape(-1)[index]]
+        if extra in flat:
+            beside = matrix_index(network, frame, flat[extra].shape)
+            before.append(flat[extra].reshape(-1)[beside])
+        prior = np.concatenate(before, axis=-1).astype(np.float64)
+        q = before[0].shape[-1]
+        kernel = regress.fitted(parts, prior)
+        flat[path] = _placed(flat[path], index, kernel[..., :q])
+        if extra in flat:
+            flat[extra] = _placed(flat[extra], beside, kernel[..., q:])
+        whole = regress.pooled(parts)
+        shift = (whole.targets - np.einsum("np,npq->nq", whole.features, kernel))[:, :q]
+        shift = shift.reshape([flat[path].shape[n] for n in network.bias_axes(leaf)])
+        add_to_bias(network, flat, op, shift - now.shifts.get(op, 0.0))
+        self.now = now._replace(flat=flat, shifts={**now.shifts, op: shift})
 
 
-def _all_targets(
-    network: Network, original: pytree.Flat, jobs: list[Job], halves: list[list[Array]]
-) -> list[dict[int, np.ndarray]]:
-    """What the products are to make, by part of the rows: one program for all of them."""
-
-    @jit_hastily
-    def run(flat: Any, inputs: Any) -> dict[int, Array]:
-        values = execute(network, flat, inputs, frozenset(job.op for job in jobs)).values
-        return {job.op: _target(network, job, flat, values[job.op]) for job in jobs}
-
-    device = {path: jnp.asarray(leaf) for path, leaf in original.items()}
-    return [jax.device_get(run(device, part)) for part in halves]
-
-
-def _affected(network: Network, sites: list[Site]) -> list[int]:
-    """Products that read or make folded coordinates, in order; each kernel's only one."""
-    found = {p.op for site in sites for p in (*site.readers, *site.makers)}
-    leaves = [kernel.leaf for kernel in network.kernels.values()]
-    order = [op.outputs[0].id for op in network.layout.program.all_ops()]
-    read = {p.op for site in sites for p in site.readers}  # a plan counts biases of these
-    return [
-        op for op in order
-        if op in found and op in network.kernels and leaves.count(network.kernels[op].leaf) == 1
-        and (op in read or op in network.biases)
-    ]  # fmt: skip
-
-
-def _job(
-    network: Network, now: Written, op: int, folded: Sequence[tuple[Site, Choice]]
-) -> Job | None:
-    """What refitting a kernel takes; None where it can't be written back, or isn't worth it."""
-    leaf = network.kernels[op].leaf
-    kernel = now.flat.get(network.paths[leaf])
-    if kernel is None or not kernel.size:
-        return None
-    frame = frame_of(network, op)
-    index = matrix_index(network, frame, kernel.shape)
-    if index is None or index.shape[1] > LARGEST:
-        return None
-    made = {d for s in network.layout.values[op].spans for d in s.dims()}
-    return Job(
-        op, frame, index, kernel.shape, tuple(pair for pair in folded if pair[0].dim in made)
-    )
-
-
-def _refit(
-    network: Network, now: Written, jobs: list[Job], halves: list[list[Array]],
-    targets: list[dict[int, np.ndarray]],
-) -> Written:  # fmt: skip
-    """Fits kernels that read the same to their targets."""
-    small = {path: jnp.asarray(leaf) for path, leaf in now.flat.items()}
-    operand = _operand(network, jobs[0])
-
-    @jit_hastily
-    def measure(flat: Any, inputs: Any, wanted: dict[int, Array]) -> list[Seen]:
-        source = execute(network, flat, inputs, frozenset({operand.id})).values[operand.id]
-        return [_measured(job, source, wanted[job.op]) for job in jobs]
-
-    seen: list[list[Seen | None]] = [[None] * FOLDS for _ in jobs]
-    for turn, (part, target) in enumerate(zip(halves, targets, strict=True)):
-        wanted = {job.op: target[job.op] for job in jobs}
-        found = jax.tree.map(lambda x: np.asarray(x, np.float64), measure(small, part, wanted))
-        for own, new in zip(seen, found, strict=True):
-            old = own[turn % FOLDS]
-            own[turn % FOLDS] = new if old is None else _merged(old, new)
-    for job, own in zip(jobs, seen, strict=True):
-        now = _written(network, now, job, [x for x in own if x is not None])
-    return now
-
-
-def _measured(job: Job, source: Array, target: Array) -> Seen:
-    """Moments of what a kernel reads now and of what it is to make."""
-    f = features(job.frame, source, job.window)
-    rows = jnp.concatenate([f, target], axis=-1).astype(jnp.float32)
-    mean = jnp.mean(rows, axis=1)
-    centred = rows - mean[:, None]
-    scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
-    return Seen(jnp.asarray(rows.shape[1], jnp.float32), mean, scatter)
-
-
-def _target(network: Network, job: Job, original: Any, value: Array) -> Array:
-    """What a product is to make, as rows: coordinates that are kept, then linear ones."""
-    parts = [results(job.frame, x) for x in _targets(network, job, original, value)]
-    return jnp.concatenate(parts, axis=-1).astype(jnp.float32)
-
-
-def _targets(network: Network, job: Job, original: Any, value: Array) -> list[Array]:
-    """What a product is to make of its coordinates: those kept, and the linear ones."""
-    spans = point_spans(network.layout, job.op)
-    now, linear = read_sizes(network, original), []
-    sizes = {dim: now.all(dim) for dim in now.kept}
-    for site, choice in job.folded:
-        cut = Cut(site.dim, site.beside, dict(sizes).__getitem__, _as_it_is)
-        if choice.linear.shape[-1]:
-            mix = functools.partial(_mixed, choice.linear[0].astype(np.float32))
-            linear.append(transform(value, spans, cut._replace(change=mix)))
-        value = transform(value, spans, cut._replace(change=narrowing(choice)))
-        sizes[site.dim] = choice.kept.shape[-1]
-    return [value, *linear]
-
-
-def _as_it_is(x: Array) -> Array:
-    return x
-
-
-def _mixed(matrix: Array, x: Array) -> Array:
-    return x @ matrix
-
-
-def _merged(a: Seen, b: Seen) -> Seen:
-    count, mean, scatter = merge_scatter(
-        np.asarray([a.count]), a.mean, a.scatter, np.asarray([b.count]), b.mean, b.scatter
-    )
-    return Seen(count[0], mean, scatter)
-
-
-def _written(network: Network, now: Written, job: Job, seen: list[Seen]) -> Written:
-    """Puts the fitted kernel, and the bias that goes with it, in place."""
-    flat, leaf = dict(now.flat), network.kernels[job.op].leaf
-    path, extra = network.paths[leaf], network.extra(leaf, "linear")
-    before = [flat[path].reshape(-1)[job.places]]
-    if extra in flat:
-        index = matrix_index(network, job.frame, flat[extra].shape)
-        before.append(flat[extra].reshape(-1)[index])
-    prior = np.concatenate(before, axis=-1).astype(np.float64)
-    whole = functools.reduce(_merged, seen)
-    kernel = _solved(whole, prior, _ridge(seen, prior))
-    p, q = prior.shape[1], before[0].shape[-1]
-    flat[path] = _put(flat[path], job.places, kernel[..., :q])
-    if extra in flat:
-        flat[extra] = _put(flat[extra], index, kernel[..., q:])
-    shift = whole.mean[:, p : p + q] - np.einsum("np,npq->nq", whole.mean[:, :p], kernel[..., :q])
-    shape = tuple(flat[path].shape[n] for n in network.bias_axes(leaf))
-    change = shift.reshape(shape) - now.shifts.get(job.op, 0.0)
-    add_to_bias(network, flat, job.op, change)
-    return now._replace(flat=flat, shifts={**now.shifts, job.op: shift.reshape(shape)})
-
-
-def _put(leaf: Array, index: np.ndarray, value: Array) -> Array:
+def _placed(leaf: Array, index: Array, value: Array) -> Array:
     flat = np.array(leaf).reshape(-1)
     flat[index.reshape(-1)] = value.reshape(-1)
     return flat.reshape(leaf.shape)
-
-
-def _solved(seen: Seen, prior: Array, ridge: float) -> Array:
-    """The kernel that the moments ask for, shrunk towards the one that is there."""
-    p = prior.shape[1]
-    found = []
-    for scatter, own in zip(seen.scatter, prior, strict=True):
-        c = scatter[:p, :p] / seen.count
-        left = scatter[:p, p:] / seen.count - c @ own
-        c = c + ridge * np.diag(np.diag(c))
-        found.append(own + solve(c, left))
-    return np.stack(found)
-
-
-def _ridge(seen: list[Seen], prior: Array) -> float:
-    """The shrinkage of the least error on rows that weren't fitted."""
-    if len(seen) < 2:
-        return RIDGES[-1]
-    errors = []
-    for ridge in RIDGES:
-        total = 0.0
-        for train, test in (seen, seen[::-1]):
-            total += _error(test, _solved(train, prior, ridge))
-        errors.append(total)
-    if min(errors) >= sum(_error(test, prior) for test in seen):
-        return RIDGES[-1]
-    return RIDGES[int(np.argmin(errors))]
-
-
-def _error(seen: Seen, kernel: Array) -> float:
-    p = kernel.shape[1]
-    total = 0.0
-    for scatter, own in zip(seen.scatter, kernel, strict=True):
-        c, cross, targets = scatter[:p, :p], scatter[:p, p:], scatter[p:, p:]
-        scale = 1.0 / np.maximum(np.diag(targets), 1e-30)
-        errors = np.diag(targets) - 2 * np.einsum("pq,pq->q", own, cross)
-        errors = errors + np.einsum("pq,pr,rq->q", own, c, own, optimize=True)
-        total += float(errors @ scale)
-    return total / float(seen.count)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.dims.network import Network
-from linjax.dims.run import EXTRAS
+from linjax.dims.run import EXTRAS, RESIDUAL
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
 from linjax.graph.maps import Path, join
@@ -177,7 +177,9 @@ def check_known(network: Network, flat: Flat) -> None:
       StructureError: naming the first that is neither.
     """
     known = {*network.paths, *map(network.constant, network.varying)}
-    known |= {network.extra(n, kind) for n in range(len(network.paths)) for kind in EXTRAS}
+    known |= {
+        network.extra(n, kind) for n in range(len(network.paths)) for kind in (*EXTRAS, RESIDUAL)
+    }
     for path in flat:
         if path not in known:
             raise StructureError(f"{join(path)}: no leaf of this network")

@@ -1,0 +1,109 @@
+"""Kernels as least-squares solutions of moments, shrunk towards the ones that are there."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.fold.engine.linalg import solve
+
+Array = Any
+
+RIDGES = (1e-6, 1e-4, 1e-2, 0.3)
+"""Weights of the diagonal that are compared on held-out rows."""
+
+
+class Seen(NamedTuple):
+    """Moments of features and targets on some rows, of every repeat.
+
+    Attributes:
+      count: number of samples.
+      features: ``(n, p)`` means.
+      targets: ``(n, q)`` means.
+      gram: ``(n, p, p)`` covariance of the features.
+      cross: ``(n, p, q)`` covariance of features and targets.
+      variance: ``(n, q)`` of the targets.
+    """
+
+    count: float
+    features: Array
+    targets: Array
+    gram: Array
+    cross: Array
+    variance: Array
+
+
+def seen(features: Array, targets: Array) -> Seen:
+    """Gathers moments of ``(n, samples, p)`` features and ``(n, samples, q)`` targets."""
+    f, t = features.astype(jnp.float32), targets.astype(jnp.float32)
+    means = jnp.mean(f, axis=1), jnp.mean(t, axis=1)
+    f, t = f - means[0][:, None], t - means[1][:, None]
+    count = f.shape[1]
+    turned = f.swapaxes(1, 2)
+    gram = jnp.matmul(turned, f, precision="highest")
+    cross = jnp.matmul(turned, t, precision="highest")
+    found = (*means, gram / count, cross / count, jnp.mean(t * t, axis=1))
+    return Seen(float(count), *(np.asarray(x, np.float64) for x in found))
+
+
+def pooled(parts: Sequence[Seen]) -> Seen:
+    """The moments of several sets of rows as one."""
+    count = sum(part.count for part in parts)
+    shares = [part.count / count for part in parts]
+
+    def mean(arrays: Any) -> Array:
+        return sum(share * x for share, x in zip(shares, arrays, strict=True))
+
+    features, targets = mean(p.features for p in parts), mean(p.targets for p in parts)
+    apart = [(p.features - features, p.targets - targets) for p in parts]
+    return Seen(
+        count,
+        features,
+        targets,
+        mean(p.gram + f[..., :, None] * f[..., None, :] for p, (f, _) in zip(parts, apart)),
+        mean(p.cross + f[..., :, None] * t[..., None, :] for p, (f, t) in zip(parts, apart)),
+        mean(p.variance + t**2 for p, (_, t) in zip(parts, apart)),
+    )
+
+
+def about(own: Seen, shift: Array) -> Seen:
+    """Moments about zero of the features, and of the targets about ``(n, q)``: no free bias."""
+    f, t = own.features, own.targets - shift
+    return own._replace(
+        gram=own.gram + f[..., :, None] * f[..., None, :],
+        cross=own.cross + f[..., :, None] * t[..., None, :],
+        variance=own.variance + t**2,
+    )
+
+
+def fitted(parts: Sequence[Seen], prior: Array) -> Array:
+    """Returns the kernel of the least error on the rows, shrunk as held-out rows ask for.
+
+    Args:
+      parts: moments by fold of the rows.
+      prior: ``(n, p, q)`` the kernel that it is shrunk to; itself where no shrinkage makes
+        up for what is fitted by chance.
+    """
+    if len(parts) < 2:
+        return _solved(parts[0], prior, RIDGES[-1])
+    errors = [_error(parts[0], prior) + _error(parts[1], prior)]
+    for ridge in RIDGES:
+        pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
+        errors.append(sum(_error(test, _solved(train, prior, ridge)) for train, test in pairs))
+    best = int(np.argmin(errors))
+    return _solved(pooled(parts), prior, RIDGES[best - 1]) if best else prior
+
+
+def _solved(own: Seen, prior: Array, ridge: float) -> Array:
+    found = []
+    for gram, cross, before in zip(own.gram, own.cross, prior, strict=True):
+        shrunk = gram + ridge * np.diag(np.diag(gram))
+        found.append(before + solve(shrunk, cross - gram @ before))
+    return np.stack(found)
+
+
+def _error(own: Seen, kernel: Array) -> float:
+    """The error of a kernel with the best bias, relative to the targets' variances."""
+    change = np.sum(kernel * (own.gram @ kernel - 2.0 * own.cross), axis=1)
+    return float(np.sum((own.variance + change) / np.maximum(own.variance, 1e-30)))

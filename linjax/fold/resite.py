@@ -1,0 +1,128 @@
+"""A site's choice made anew in a network that is folded up to it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.dims.borders import border
+from linjax.dims.network import Network
+from linjax.dims.reads import features, frame_of, matrix, matrix_index, thinned
+from linjax.dims.replay import Replay
+from linjax.dims.sites import Site
+from linjax.evidence.points import at_point
+from linjax.fold.engine.choose import Choice, choose
+from linjax.fold.engine.problem import Goal, Moments, Point
+from linjax.fold.engine.problem import Site as Problem
+
+Array = Any
+
+SAMPLES = 1 << 16
+"""Samples of a fold that moments are made of."""
+FEW = 1 << 12
+"""Samples of a fold that variances are made of."""
+
+
+def again(
+    network: Network, site: Site, problem: Problem, points: Sequence[int], ridge: float,
+    widths: tuple[int, int], now: Sequence[Replay], old: Sequence[Replay],
+) -> tuple[Problem, Choice]:  # fmt: skip
+    """Returns a site's problem as it is now, and what it keeps, aiming at the original's.
+
+    Args:
+      network: the traced network.
+      site: the site.
+      problem: its problem in the original.
+      points: by point of the site, which of the problem's it is.
+      ridge: weight of the noise that regressions are shrunk by.
+      widths: numbers of coordinates and of linear ones.
+      now: the network folded up to the site, by fold of the rows; linear coordinates ride
+        along if any are wanted.
+      old: the original, likewise.
+    """
+    joint = [_moments(network, site, g, points, now, old) for g in range(len(problem.points))]
+    m = problem.width
+    w = joint[0].mean.shape[-1] - m
+    seen = [
+        Point(
+            Moments(own.count, own.mean[..., :w], own.covariance[..., :w, :w]),
+            point.metric,
+            Goal(own.mean[..., w:], own.covariance[..., :w, w:], own.covariance[..., w:, w:]),
+        )
+        for own, point in zip(joint, problem.points, strict=True)
+    ]
+    made = problem._replace(points=tuple(seen), sources=w > m)
+    if made.sources:
+        made = made._replace(noise=_noise(network, site, problem, now))
+    return made, choose(made, *widths, ridge)
+
+
+def _moments(
+    network: Network, site: Site, group: int, points: Sequence[int], now: Sequence[Replay],
+    old: Sequence[Replay],
+) -> Moments:  # fmt: skip
+    """Moments of a site's coordinates now and in the original, at the points of a group."""
+    found = []
+    for new, before in zip(now, old, strict=True):
+        parts = []
+        for point, own in zip(site.points, points, strict=True):
+            if own != group:
+                continue
+            x, share = _joint(network, site, point, new, before)
+            parts.append((x, share))
+        count = sum(x.shape[1] / (1.0 - share) for x, share in parts)
+        sums = [_sums(x) for x, _ in parts]
+        mean = sum(x.shape[1] * own for (x, _), (own, _) in zip(parts, sums)) / count
+        second = sum(
+            x.shape[1] * (scatter + own[..., :, None] * own[..., None, :])
+            for (x, _), (own, scatter) in zip(parts, sums)
+        )
+        covariance = second / count - mean[..., :, None] * mean[..., None, :]
+        found.append((count, mean, covariance))
+    return Moments(*(np.stack(x) for x in zip(*found, strict=True)))
+
+
+def _joint(
+    network: Network, site: Site, point: int, new: Replay, before: Replay
+) -> tuple[Array, float]:
+    """Coordinates at a point, now and in the original, and which share of reads is padding."""
+    makers = network.layout.makers
+    readers = [r for r in site.readers if getattr(makers[r.op].inputs[r.data], "id", 0) == point]
+    borders = [border(network, r) for r in readers if r.leaf is not None]
+    share = float(np.mean(borders)) if borders else 0.0
+    parts = []
+    for replay in (new, before):
+        value = replay.operand(makers[readers[0].op], readers[0].data)
+        parts.append(at_point(network, site, point, value, replay.sizes))
+    both = jnp.concatenate(parts, axis=-1).astype(jnp.float32)
+    return thinned(both, SAMPLES), share if share < 1 else 0.0
+
+
+def _sums(x: Array) -> tuple[Array, Array]:
+    mean = jnp.mean(x, axis=1)
+    centred = x - mean[:, None]
+    gram = jnp.matmul(centred.swapaxes(1, 2), centred, precision="highest") / x.shape[1]
+    return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
+
+
+def _noise(
+    network: Network, site: Site, problem: Problem, now: Sequence[Replay]
+) -> Array | None:
+    """Covariance of what is made under noise on what makes it; None where that isn't simple."""
+    total = np.zeros((problem.repeats, problem.width, problem.width))
+    for maker in site.makers:
+        if maker.leaf is None:
+            return None
+        op, frame = network.layout.makers[maker.op], frame_of(network, maker.op)
+        for replay in now:
+            kernel = replay.there[network.paths[maker.leaf]]
+            if matrix_index(network, frame, kernel.shape) is None:
+                return None
+            weights = np.asarray(matrix(frame, np.asarray(kernel)), np.float64)
+            if (len(weights), weights.shape[2]) != (problem.repeats, problem.width):
+                return None
+            x = features(frame, replay.operand(op, maker.data), kernel.shape, FEW)
+            spread = np.var(np.asarray(x, np.float64), axis=1)
+            total += np.einsum("npi,np,npj->nij", weights, spread, weights, optimize=True)
+    return total / len(now)
