@@ -1,7 +1,7 @@
 """Measures one trained network by every rule: a row each."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,6 @@ from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
 from linjax import baselines
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold.prune import narrowed
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 
@@ -116,18 +115,19 @@ def _by_rate(network: Network, rule: str, amount: float) -> Params:
 
 def rate_stats(network: Network) -> Stats:
     """Evidence of activation rates alone."""
-    count = np.int64(len(_calibration(network)))
+    return _rates(network.net, network.params, network.active, len(_calibration(network)))
+
+
+def _rates(net: linjax.Net, params: Params, active: Sequence[np.ndarray], count: int) -> Stats:
+    nothing = np.zeros
     units = tuple(
         UnitStats(
-            count,
-            active.astype(np.int64),
-            mean_z=np.zeros(len(active)),
-            mean_h=np.zeros(len(active)),
-            scatter=np.zeros((3, len(active))),
+            np.int64(count), own.astype(np.int64), *nothing((2, own.size)), nothing((3, own.size))
         )
-        for active in network.active
+        for own in active
     )
-    return Stats(units, None, network.net.graph, pytree.leaves_of(network.params))
+    leaves, metric = pytree.leaves_of(params), "softmax"
+    return Stats(units, (), (), nothing(()), (), net.network, net.graph, leaves, metric)
 
 
 def _calibration(network: Network) -> np.ndarray:
@@ -145,7 +145,9 @@ def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float
 
 def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:
     """Removes the units that training has pruned."""
-    return params if all(k.all() for k in kept) else narrowed(params, net.graph, kept)
+    gone = sum(int((~k).sum()) for k in kept)
+    share = gone / sum(k.size for k in kept)
+    return linjax.prune(params, _rates(net, params, kept, 1), share) if gone else params
 
 
 def predictor(network: Network) -> Callable[[Params], np.ndarray]:

@@ -47,7 +47,8 @@ def wiring(network: Network) -> Wiring:
     for n, op in enumerate(ops):
         own = [o.id for o in op.inputs if isinstance(o, Ref)]
         for place in range(len(op.inputs)):  # linear coordinates join from where they come from
-            own += [root for _, root in network.merges.get((number(op), place), ())]
+            for _, roots in network.merges.get((number(op), place), ()):
+                own += roots
         reads.append(tuple(own))
         for value in own:
             users.setdefault(value, []).append(n)
@@ -153,7 +154,7 @@ class Replay:
         operand: Any = op.inputs[place]
         if number(op) in self.links.inner:
             return self.value(operand.id)
-        roots = [root for _, root in self.network.merges.get((number(op), place), ())]
+        roots = [r for _, own in self.network.merges.get((number(op), place), ()) for r in own]
         self._make([operand.id, *roots])
         return self.run.read(op, place, operand)
 

@@ -92,7 +92,7 @@ def before(network: Network, site: Site) -> int:
 
     Where several meet before anything is bent (a gate, a normalised stream), what is read.
     """
-    roots = {r for own in network.merges.values() for d, r in own if d == site.dim}
+    roots = {r for own in network.merges.values() for d, met in own if d == site.dim for r in met}
     value = next(iter(roots)) if len(roots) == 1 else site.points[0]
     own = {mark.op: mark.role for mark in network.layout.marks[site.dim] if mark.operand < 0}
     users = network.layout.users[site.dim]
