@@ -7,8 +7,8 @@ from configs.common import base
 
 OURS = ("size", "sequential", "compress")
 OTHERS = (
-    "refit", "balf", "whitened_svd", "alds", "modegpt", "model_folding_recalibrated", "magnitude",
-    "magnitude_recalibrated",
+    "refit", "refit_recalibrated", "balf", "balf_recalibrated", "whitened_svd", "alds", "modegpt",
+    "replaceme", "model_folding_recalibrated", "magnitude", "magnitude_recalibrated",
 )  # fmt: skip
 
 

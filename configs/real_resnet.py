@@ -4,10 +4,10 @@
         --data_dir=DIR --config.weights=FILE
 
 ``FILE`` is an npz of its weights (akamaster/pytorch_resnet_cifar10, BSD) by paths, ``conv/kernel``
-and so on, ``DIR`` holds ``cifar10_jpeg.npz``: the JPEG copy, on which it is 80.9% right. Three draws
-of 1,000 training images without labels, 1,000 test images. ``--config.rules_of=flops`` compares at
-equal operations, ``--sweep=calibration.rows=32,128,1000`` few rows. ``docs/real_networks.md`` has
-the tables.
+and so on, ``DIR`` holds ``cifar10_jpeg.npz``, the JPEG copy, on which it is 80.9% right. Three
+draws of 1,000 training images without labels, 1,000 test images. ``--config.rules_of=flops``
+compares at equal operations, ``--sweep=calibration.rows=32,128,1000`` few rows.
+``docs/real_networks.md`` has the tables.
 """
 
 from configs.real_networks import real

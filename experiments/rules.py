@@ -113,9 +113,10 @@ def _by_stats(method: Callable[..., Params]) -> Callable[[Subject, float], Param
     return lambda subject, amount: method(subject.params, subject.frontier, subject.size(amount))
 
 
-def _modular(subject: Subject, amount: float) -> Params:
-    rows, rule = list(subject.batches()), subject.size(amount)
-    return baselines.modular(subject.net, subject.params, subject.frontier, rows, rule)
+def _by_rows(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
+    return lambda subject, amount: method(
+        subject.net, subject.params, subject.frontier, list(subject.batches()), subject.size(amount)
+    )
 
 
 RULES: dict[str, Callable[[Subject, float], Params]] = {
@@ -132,7 +133,8 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "whitened_svd": _by_stats(baselines.truncated_whitened),
     "svd": _by_stats(baselines.truncated),
     "model_folding": _by_stats(baselines.clustered),
-    "modegpt": _modular,
+    "modegpt": _by_rows(baselines.modular),
+    "replaceme": _by_rows(baselines.replaced),
     "magnitude": _by_stats(baselines.magnitude),
     "activity": _by_stats(baselines.activity),
 }

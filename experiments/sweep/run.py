@@ -79,7 +79,7 @@ def _pictures(folder: pathlib.Path, rows: list[Row]) -> list[pathlib.Path]:
     means = [one._asdict() for one in found if one.rows == most]
     if len(means) < 2 or means[0]["rule"] != "original":
         return []
-    heading = f"{means[0]['networks']} runs"
+    heading = f"means of {means[0]['networks']} runs"
     return plots.write_means(folder, means, heading)
 
 

@@ -10,6 +10,7 @@ from linjax.baselines.merging import clustered
 from linjax.baselines.modular import modular
 from linjax.baselines.pruning import activity, magnitude, pruned_and_refitted
 from linjax.baselines.repair import recalibrated
+from linjax.baselines.replacing import replaced
 from linjax.baselines.rounding import rounded, stored_bytes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "modular",
     "pruned_and_refitted",
     "recalibrated",
+    "replaced",
     "rounded",
     "stored_bytes",
     "truncated",

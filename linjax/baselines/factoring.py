@@ -95,14 +95,17 @@ def energy_budgeted(params: Any, stats: Evidence, rule: Size) -> Any:
 
 
 def _plain(kernel: Kernel) -> Kernel:
+    """A kernel whose inputs are as if nothing were known of them."""
     p, q = kernel.matrix.shape
-    moments = kernel.moments._replace(
-        covariance=np.broadcast_to(np.eye(p), kernel.moments.covariance.shape)
+    old = kernel.moments
+    moments = old._replace(
+        mean=np.zeros_like(old.mean), covariance=np.broadcast_to(np.eye(p), old.covariance.shape)
     )
     return kernel._replace(moments=moments, metric=np.eye(q))
 
 
 def _whitened(kernel: Kernel) -> Kernel:
+    """A kernel all of whose results are worth the same."""
     return kernel._replace(metric=np.eye(kernel.matrix.shape[1]))
 
 
