@@ -47,8 +47,7 @@ def wiring(network: Network) -> Wiring:
     for n, op in enumerate(ops):
         own = [o.id for o in op.inputs if isinstance(o, Ref)]
         for place in range(len(op.inputs)):  # linear coordinates join from where they come from
-            for _, roots in network.merges.get((number(op), place), ()):
-                own += roots
+            own += [r for _, roots in network.merges.get((number(op), place), ()) for r in roots]
         reads.append(tuple(own))
         for value in own:
             users.setdefault(value, []).append(n)
@@ -154,8 +153,8 @@ class Replay:
         operand: Any = op.inputs[place]
         if number(op) in self.links.inner:
             return self.value(operand.id)
-        roots = [r for _, own in self.network.merges.get((number(op), place), ()) for r in own]
-        self._make([operand.id, *roots])
+        joining = self.network.merges.get((number(op), place), ())
+        self._make([operand.id, *(root for _, roots in joining for root in roots)])
         return self.run.read(op, place, operand)
 
     def leave(self, place: int) -> None:

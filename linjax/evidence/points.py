@@ -92,8 +92,9 @@ def before(network: Network, site: Site) -> int:
 
     Where several meet before anything is bent (a gate, a normalised stream), what is read.
     """
-    roots = {r for own in network.merges.values() for d, met in own if d == site.dim for r in met}
-    value = next(iter(roots)) if len(roots) == 1 else site.points[0]
+    joining = (own for pairs in network.merges.values() for dim, own in pairs if dim == site.dim)
+    roots = {root for own in joining for root in own}
+    value = roots.pop() if len(roots) == 1 else site.points[0]
     own = {mark.op: mark.role for mark in network.layout.marks[site.dim] if mark.operand < 0}
     users = network.layout.users[site.dim]
     while value not in site.points:
