@@ -8,7 +8,7 @@ from configs.common import base
 OURS = ("size", "sequential", "compress")
 OTHERS = (
     "refit", "refit_recalibrated", "balf", "balf_recalibrated", "whitened_svd", "alds", "modegpt",
-    "replaceme", "model_folding_recalibrated", "magnitude", "magnitude_recalibrated",
+    "slicegpt", "replaceme", "model_folding_recalibrated", "magnitude", "magnitude_recalibrated",
 )  # fmt: skip
 
 

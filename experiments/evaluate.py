@@ -57,22 +57,25 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
     }
 
 
+Call = tuple[Callable, Params]
+"""A compiled function of parameters and inputs, and its parameters."""
+
+
 def latencies(
-    run: Callable, params: Params, small: Params, x: np.ndarray, sizes: Sequence[int]
+    one: Call, other: Call, x: np.ndarray, sizes: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
     """Returns milliseconds that a call takes, of a network and of the one it was made of.
 
     Args:
-      run: the compiled function of parameters and inputs.
-      params: the original's parameters.
-      small: the network's.
+      one: the network.
+      other: the original.
       x: rows.
       sizes: batch sizes.
     """
     found = {}
     for size in sizes:
         rows = jax.device_put(x[:size])
-        calls = [functools.partial(run, p, rows) for p in (small, params)]
-        small_ms, ms = (1e3 * seconds for seconds in medians(*calls, runs=25))
-        found[str(size)] = (small_ms, ms)
+        calls = [functools.partial(run, params, rows) for run, params in (one, other)]
+        first, second = (1e3 * seconds for seconds in medians(*calls, runs=25))
+        found[str(size)] = (first, second)
     return found

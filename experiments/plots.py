@@ -26,6 +26,7 @@ LOOKS = {
     "balf": ("#5B2A86", "*"),
     "alds": ("#A65E9A", "1"),
     "modegpt": ("#B8860B", "2"),
+    "slicegpt": ("#C71585", "+"),
     "replaceme": ("#CD5C5C", "4"),
     "model_folding": ("#6B8E23", "3"),
     "whitened_svd": ("#7A6FB3", "X"),

@@ -102,7 +102,7 @@ def resnet20(p: Params, x: jax.Array) -> jax.Array:
 
     Reference: He, Zhang, Ren and Sun, Deep residual learning, 2015, arXiv 1512.03385.
     """
-    x = (images(x) - np.float32(MEAN)) / np.float32(DEVIATION)
+    x = (images(x) - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
     h = jax.nn.relu(batch_norm(p["norm"], conv(p["conv"]["kernel"], x)))
     for stage in (1, 2, 3):
         for block in range(3):

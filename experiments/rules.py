@@ -46,7 +46,8 @@ class Subject(NamedTuple):
 
     def size(self, amount: float) -> Any:
         """Returns the rule for a share of what sizes count."""
-        return linjax.size(self.fixed + amount * (1 - self.fixed), of=self.of)
+        of: Any = self.of
+        return linjax.size(self.fixed + amount * (1 - self.fixed), of=of)
 
     def reachable(self, amount: float) -> Any:
         """Returns the same, or the smallest size that there is."""
@@ -113,6 +114,18 @@ def _by_stats(method: Callable[..., Params]) -> Callable[[Subject, float], Param
     return lambda subject, amount: method(subject.params, subject.frontier, subject.size(amount))
 
 
+class Rewritten(NamedTuple):
+    """What a rule makes where the original's function can't run it: another network."""
+
+    net: linjax.Net
+    params: Params
+
+
+def _sliced(subject: Subject, amount: float) -> Rewritten:
+    rows, rule = list(subject.batches()), subject.size(amount)
+    return Rewritten(*baselines.sliced(subject.net, subject.params, rows, rule))
+
+
 def _by_rows(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
     return lambda subject, amount: method(
         subject.net, subject.params, subject.frontier, list(subject.batches()), subject.size(amount)
@@ -134,6 +147,7 @@ RULES: dict[str, Callable[[Subject, float], Params]] = {
     "svd": _by_stats(baselines.truncated),
     "model_folding": _by_stats(baselines.clustered),
     "modegpt": _by_rows(baselines.modular),
+    "slicegpt": _sliced,
     "replaceme": _by_rows(baselines.replaced),
     "magnitude": _by_stats(baselines.magnitude),
     "activity": _by_stats(baselines.activity),
@@ -156,10 +170,8 @@ BITS = {"int8": 8, "int4": 4}
 STEPS: dict[str, Callable[[Subject, Params], Params]] = {
     "recovered": _recover,
     "recalibrated": _recalibrate,
-    **{
-        name: lambda _, small, bits=bits: baselines.rounded(small, bits)
-        for name, bits in BITS.items()
-    },
+    "int8": lambda _, small: baselines.rounded(small, BITS["int8"]),
+    "int4": lambda _, small: baselines.rounded(small, BITS["int4"]),
 }
 """Behind a rule's name and an underscore: a short recovery on the same rows; batch norm's
 statistics taken anew on them; kernels rounded to eight or four bits."""

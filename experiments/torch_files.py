@@ -43,7 +43,7 @@ class _Reader(pickle.Unpickler):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda storage, offset, shape, strides, *_: View(
-                *storage, offset, tuple(shape), tuple(strides)
+                storage[0], storage[1], offset, tuple(shape), tuple(strides)
             )
         if module == "torch" and name in KINDS:
             return KINDS[name]

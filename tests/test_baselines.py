@@ -185,3 +185,34 @@ def test_rounded_kernels_have_few_levels_and_bytes():
     assert small["shift"] is params["shift"]
     assert baselines.stored_bytes(params) == 4 * (240 + 24 + 72)
     assert baselines.stored_bytes(params, 4) == 120 + 4 * 24 + 4 * 24 + 36 + 4 * 3
+
+
+def stream(p, x):
+    h = x @ p["embed"]
+    for i in range(2):
+        v = h * jax.lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-5) * p[f"scale_{i}"]
+        h = h + jax.nn.relu(v @ p[f"up_{i}"]) @ p[f"down_{i}"]
+    v = h * jax.lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-5) * p["scale_1"]
+    return v @ p["embed"].T  # a leaf that is used twice
+
+
+def test_a_stream_of_few_directions_is_sliced_without_loss():
+    rng = np.random.default_rng(0)
+
+    def values(*shape):
+        return rng.normal(size=shape)
+
+    few = values(4, 12)  # whatever is written lies in four directions
+    params = {"embed": values(9, 4) @ few, "scale_0": values(12), "scale_1": values(12)}
+    for i in range(2):
+        params |= {f"up_{i}": values(12, 10), f"down_{i}": values(10, 4) @ few}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    x = jnp.asarray(values(60, 9), jnp.float32)
+    net = linjax.trace(stream, params, x[:2])
+    other, small = baselines.sliced(net, params, [x[:30], x[30:]], linjax.size(0.5))
+    width = small["first"]["embed"].shape[1]
+    assert 4 <= width < 12 and linjax.count(small) <= 0.5 * linjax.count(params)
+    np.testing.assert_allclose(other.apply(small, x), net.apply(params, x), rtol=1e-3, atol=1e-2)
+    plain = layer()
+    with pytest.raises(linjax.LinjaxError, match="stream"):
+        baselines.sliced(plain[0], plain[1], [plain[2]], linjax.size(0.5))

@@ -74,7 +74,9 @@ def rows(
             else:
                 subject = _subject(network) if subject is None else subject
                 small = rules.make(subject, rule, amount)
-            logits = predict(small)
+            net, small = small if isinstance(small, rules.Rewritten) else (network.net, small)
+            here = net is network.net
+            logits = predict(small) if here else evaluate.predict(net.apply, small, test.x)
         except Exception as error:  # whatever it is, the other rules go on
             yield row | {"failure": f"{type(error).__name__}: {error}"}
             continue
@@ -86,7 +88,7 @@ def rows(
             "error": relative_error(logits, original),
             "bytes": baselines.stored_bytes(small, rules.bits_of(rule)),
             **evaluate.measure(logits, original, y),
-            **widths.describe(network.net, small),
+            **widths.describe(net, small),
         }
         if rule == "original":
             stats = rate_stats(network) if subject is None else subject.stats
@@ -95,8 +97,9 @@ def rows(
                 x, seconds = network.dataset.train.x, network.config.certify_seconds
                 row["proven"] = proofs.counts(network.net, network.params, x, seconds)
         if network.active is None:
-            row["flops"] = network.net.flops(small, test.x[:1])
-            row["latency"] = evaluate.latencies(run, network.params, small, test.x, timed)
+            row["flops"] = net.flops(small, test.x[:1])
+            calls = (run if here else jax.jit(net.apply), small), (run, network.params)
+            row["latency"] = evaluate.latencies(*calls, test.x, timed)
         yield row
 
 
@@ -122,7 +125,11 @@ def _rates(net: linjax.Net, params: Params, active: Sequence[np.ndarray], count:
     nothing = np.zeros
     units = tuple(
         UnitStats(
-            np.int64(count), own.astype(np.int64), *nothing((2, own.size)), nothing((3, own.size))
+            np.int64(count),
+            own.astype(np.int64),
+            nothing(own.size),
+            nothing(own.size),
+            nothing((3, own.size)),
         )
         for own in active
     )

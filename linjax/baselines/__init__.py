@@ -12,6 +12,7 @@ from linjax.baselines.pruning import activity, magnitude, pruned_and_refitted
 from linjax.baselines.repair import recalibrated
 from linjax.baselines.replacing import replaced
 from linjax.baselines.rounding import rounded, stored_bytes
+from linjax.baselines.slicing import sliced
 
 __all__ = [
     "activity",
@@ -24,6 +25,7 @@ __all__ = [
     "recalibrated",
     "replaced",
     "rounded",
+    "sliced",
     "stored_bytes",
     "truncated",
     "truncated_whitened",

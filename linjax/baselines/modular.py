@@ -77,13 +77,13 @@ def _shares(network: Network, flat: pytree.Flat, batches: Iterable[Any]) -> Arra
 def _chosen(
     network: Network, flat: pytree.Flat, site: Site, points: tuple[PointMoments, ...], count: int
 ) -> Choice:
-    moments = [_about_zero(p, site.width) for p in points]
+    moments = np.stack([_about_zero(p, site.width) for p in points])
+    total = moments.sum(0)
     if site.form is Form.STRAIGHT:
-        return _singular(network, flat, site, sum(moments), count)
+        return _singular(network, flat, site, total, count)
     if site.form is Form.PAIRED:
         scores = np.prod([np.sqrt(np.einsum("nii->ni", c)) for c in moments], axis=0)
         return _kept(site, np.zeros_like(moments[0]), _best(scores, count))
-    total = sum(moments)
     lifted = total + _lift(total)
     leverage = np.einsum("nii->ni", np.stack(list(map(solve, lifted, total))))
     return _kept(site, total, _best(leverage, count))
