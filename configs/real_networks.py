@@ -22,7 +22,7 @@ def real(kind, sizes, rows, batch):
       batch: how many of them are run at a time.
     """
     config = base()
-    config.dataset.drawn = True
+    config.dataset.update({"drawn": True, "labels": True, "test_rows": 1000})
     config.network.kind = kind
     config.calibration = {"rows": rows, "batch": batch}
     config.rules_of = "whole"

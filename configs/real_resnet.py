@@ -17,5 +17,4 @@ def get_config():
     """Returns the config."""
     config = real("resnet20", (0.83, 0.7, 0.59, 0.5), rows=1000, batch=100)
     config.dataset.name = "cifar10_jpeg"
-    config.dataset.test_rows = 1000
     return config

@@ -43,10 +43,11 @@ def build(kind: str, weights: str) -> Network:
       MissingData: if neither is there; the message says what to do.
     """
     apply, read, title = NETWORKS[kind]
-    return Network(apply, read(_found(kind, weights)), title)
+    return Network(apply, read(found(kind, weights)), title)
 
 
-def _found(kind: str, weights: str) -> pathlib.Path:
+def found(kind: str, weights: str) -> pathlib.Path:
+    """Returns the file of a network's weights; arguments and errors as for :func:`build`."""
     package, inside = PACKAGES.get(kind, ("", ""))
     if not weights and package:
         spec = importlib.util.find_spec(package)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments import files, plots, results, rules, versions
+from experiments import files, plots, pretrained, results, rules, versions
 from experiments.results import Row
 from experiments.run import claim
 from experiments.sweep import axes, groups, journal, summary
@@ -38,6 +38,8 @@ def run(
     """
     folder = pathlib.Path(workdir)
     asked = axes.read(config, sweep)
+    if config.network.get("kind", "mlp") in pretrained.NETWORKS:
+        pretrained.found(config.network.kind, config.weights)  # else nothing can be done
     fixed = ConfigDict({k: v for k, v in config.to_dict().items() if k not in
                         ("sweep", "rules", "pruned_rules")})  # fmt: skip
     claim(folder, fixed)
