@@ -1,6 +1,7 @@
 """What the configs of networks that others trained share: methods, sizes, draws, what is measured.
 
 The configs are ``real_resnet``, ``real_llama``, ``real_efficientnet`` and ``real_crepe``.
+``--config.runtime=onnx`` exports every network and measures its latency in onnxruntime.
 """
 
 from configs.common import base
@@ -26,7 +27,7 @@ def real(kind, sizes, rows, batch):
     config.network.kind = kind
     config.calibration = {"rows": rows, "batch": batch}
     config.rules_of = "whole"
-    config.latency = (1, 32)
+    config.latency, config.runtime = (1, 32), "jax"
     config.rules = dict.fromkeys((*OURS, *OTHERS), sizes)
     # At equal bytes: int8 on top of half the parameters, four bits of all of them.
     config.rules.original_int8 = config.rules.original_int4 = (1.0,)

@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+import linjax
 from experiments.benchmarks.reference import medians
 from experiments.data import batches
 from experiments.models import Params
@@ -57,25 +59,45 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
     }
 
 
-Call = tuple[Callable, Params]
-"""A compiled function of parameters and inputs, and its parameters."""
+def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndarray], Any]:
+    """Returns a network as a function of its inputs alone.
+
+    Args:
+      net: the network.
+      params: its parameters.
+      runtime: ``"jax"``, or ``"onnx"`` for onnxruntime, to which it is exported.
+    """
+    if runtime == "jax":
+        return functools.partial(jax.jit(net.apply), params)
+    import onnxruntime
+
+    @functools.cache
+    def session(rows: int) -> Any:  # the converter knows some operations at one batch size only
+        x = jax.ShapeDtypeStruct((rows, *net.example[0].shape[1:]), net.example[0].dtype)
+        code = linjax.to_onnx(linjax.trace(net.apply_fn, net.template, x), params)
+        return onnxruntime.InferenceSession(code, providers=["CPUExecutionProvider"])
+
+    def run(x: np.ndarray) -> Any:
+        own = session(len(x))
+        return own.run(None, {own.get_inputs()[0].name: x})
+
+    return run
 
 
 def latencies(
-    one: Call, other: Call, x: np.ndarray, sizes: Sequence[int]
+    one: Callable, other: Callable, x: np.ndarray, sizes: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
     """Returns milliseconds that a call takes, of a network and of the one it was made of.
 
     Args:
-      one: the network.
+      one: the network, as a function of rows.
       other: the original.
       x: rows.
       sizes: batch sizes.
     """
     found = {}
     for size in sizes:
-        rows = jax.device_put(x[:size])
-        calls = [functools.partial(run, params, rows) for run, params in (one, other)]
+        calls = [functools.partial(run, x[:size]) for run in (one, other)]
         first, second = (1e3 * seconds for seconds in medians(*calls, runs=25))
         found[str(size)] = (first, second)
     return found

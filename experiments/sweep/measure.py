@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 import linjax
@@ -62,7 +61,8 @@ def rows(
     predict = predictor(network)
     original = predict(network.params)
     y = test.y if network.config.dataset.get("labels", True) else original.argmax(-1)
-    timed, run = network.config.get("latency", ()), jax.jit(network.net.apply)
+    timed, runtime = network.config.get("latency", ()), network.config.get("runtime", "jax")
+    whole = evaluate.compiled(network.net, network.params, runtime) if timed else None
     subject: rules.Subject | None = None
     for rule, amount in missing:
         row: Row = {"task": network.task, "rule": rule, "amount": amount}
@@ -98,8 +98,9 @@ def rows(
                 row["proven"] = proofs.counts(network.net, network.params, x, seconds)
         if network.active is None:
             row["flops"] = net.flops(small, test.x[:1])
-            calls = (run if here else jax.jit(net.apply), small), (run, network.params)
-            row["latency"] = evaluate.latencies(*calls, test.x, timed)
+            if timed:
+                one = evaluate.compiled(net, small, runtime)
+                row["latency"] = evaluate.latencies(one, whole, test.x, timed)
         yield row
 
 
