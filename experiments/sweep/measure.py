@@ -1,7 +1,7 @@
 """Measures one trained network by every rule: a row each."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
 from linjax import baselines
 from linjax.evidence.stats import Stats, UnitStats
+from linjax.fold.prune import selected
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 
@@ -119,23 +120,22 @@ def _by_rate(network: Network, rule: str, amount: float) -> Params:
 
 def rate_stats(network: Network) -> Stats:
     """Evidence of activation rates alone."""
-    return _rates(network.net, network.params, network.active, len(_calibration(network)))
-
-
-def _rates(net: linjax.Net, params: Params, active: Sequence[np.ndarray], count: int) -> Stats:
-    nothing = np.zeros
+    count = np.int64(len(_calibration(network)))
     units = tuple(
         UnitStats(
-            np.int64(count),
-            own.astype(np.int64),
-            nothing(own.size),
-            nothing(own.size),
-            nothing((3, own.size)),
+            count,
+            active.astype(np.int64),
+            mean_z=np.zeros(len(active)),
+            mean_h=np.zeros(len(active)),
+            scatter=np.zeros((3, len(active))),
         )
-        for own in active
+        for active in network.active
     )
-    leaves, metric = pytree.leaves_of(params), "softmax"
-    return Stats(units, (), (), nothing(()), (), net.network, net.graph, leaves, metric)
+    net, leaves = network.net, pytree.leaves_of(network.params)
+    return Stats(
+        seen=units, points=(), kernels=(), variation=np.zeros(()), sketch=np.zeros((0, 0)),
+        network=net.network, graph=net.graph, leaves=leaves, metric="softmax",
+    )  # fmt: skip
 
 
 def _calibration(network: Network) -> np.ndarray:
@@ -153,9 +153,9 @@ def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float
 
 def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:
     """Removes the units that training has pruned."""
-    gone = sum(int((~k).sum()) for k in kept)
-    share = gone / sum(k.size for k in kept)
-    return linjax.prune(params, _rates(net, params, kept, 1), share) if gone else params
+    if all(k.all() for k in kept):
+        return params
+    return selected(params, net.network, [np.flatnonzero(k)[None] for k in kept])
 
 
 def predictor(network: Network) -> Callable[[Params], np.ndarray]:

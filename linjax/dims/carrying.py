@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.dims import merging
-from linjax.dims.layout import Layout
+from linjax.dims.layout import Layout, number
 from linjax.dims.merging import Merge
 from linjax.dims.sites import Product, products_of
 from linjax.dims.span import Span
@@ -31,7 +31,7 @@ class Way(NamedTuple):
 
     Attributes:
       dim: its number.
-      makers: the products that make it, in order.
+      makers: the products that make it, in order; of a sum, the first with a bias leads.
       sources: for each of them, which features it reads: numbers from zero.
       readers: the products that read it.
       merges: where what passes by it joins.
@@ -64,6 +64,7 @@ def find_ways(layout: Layout, ops: dict[int, Op]) -> tuple[Way, ...]:
             continue
         if not all(axis_of(layout, p.leaf, dim, read=True) is not None for p in readers):
             continue
+        makers = _ordered(layout, dim, makers)
         sources = _sources(layout, ops, makers)
         by_op = dict(zip((p.op for p in makers), sources, strict=True))
         merges = merging.around(layout, dim, by_op)
@@ -108,6 +109,30 @@ def axis_of(layout: Layout, leaf: int | None, dim: int, read: bool) -> int | Non
         if dim in span.dims() and (dim in own) == read and (span.dim == dim or not read):
             return n
     return None
+
+
+def _ordered(layout: Layout, dim: int, makers: tuple[Product, ...]) -> tuple[Product, ...]:
+    """Products in order; those whose results are added as chains of layers count them."""
+    makers = tuple(sorted(makers, key=lambda product: product.op))
+    lists: dict[int, list[int]] = {product.op: [n] for n, product in enumerate(makers)}
+    biased, views = set[int](), ("convert_element_type", "copy", "reshape", "transpose", "squeeze")
+    longest = list[int]()
+    for op in layout.users[dim]:
+        met = [lists[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in lists]
+        if len(met) == 1 and op.name in views:
+            lists[number(op)] = met[0]
+        elif op.name in ("add", "add_any") and len(met) == len(op.inputs):
+            met.sort(key=lambda own: own[0])
+            lead = next((own[0] for own in met if own[0] in biased), met[0][0])
+            lists[number(op)] = [lead, *(n for own in met for n in own if n != lead)]
+            longest = max(longest, lists[number(op)], key=len)
+        elif op.name == "add" and len(met) == 1:
+            other = next(o for o in op.inputs if not (isinstance(o, Ref) and o.id in lists))
+            if isinstance(other, Ref) and layout.values[other.id].leaf is not None:
+                lists[number(op)] = met[0]
+                biased.add(met[0][0])
+    rest = (n for n in range(len(makers)) if n not in longest)
+    return tuple(makers[n] for n in (*longest, *rest))
 
 
 def _sources(layout: Layout, ops: dict[int, Op], makers: tuple[Product, ...]) -> tuple[int, ...]:
@@ -254,7 +279,8 @@ class Shapes:
                 if leaf is None:
                     continue
                 own = join((*path[:-1], f"{path[-1]}_{kind}") if kind else path)
-                want = list(jnp.shape(leaf))
-                want[axis] = total if kind else total - self._size(product, "residual")
-                shape = jnp.shape(leaf)
-                raise StructureError(f"{own}, axis {axis}: {shape}, expected {tuple(want)}")
+                plain = self.kept[way.dim] + self.linear.get(way.dim, 0)
+                less = 0 if kind else self._size(product, "residual")
+                want = " or ".join(str(n - less) for n in sorted({plain, total}) if n >= less)
+                size = jnp.shape(leaf)[axis]
+                raise StructureError(f"{own}, axis {axis}: {size} entries, expected {want}")

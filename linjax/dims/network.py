@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from linjax.dims import merging
 from linjax.dims.carrying import Way, find_ways
 from linjax.dims.layout import Layout, lay_out, number
+from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
@@ -41,6 +42,7 @@ class Network:
       repeats: dimensions that others are repeated along.
       varying: constants whose entries differ along a site's dimension, by operation and operand.
       biases: by product, the leaf that is added to its result and to nothing else.
+      scalings: per-unit affine maps behind products, which folds multiply into kernels.
     """
 
     layout: Layout
@@ -54,6 +56,7 @@ class Network:
     repeats: frozenset[int]
     varying: tuple[tuple[int, int], ...]
     biases: dict[int, tuple[Bias, ...]]
+    scalings: tuple[Scaling, ...]
 
     @property
     def dense(self) -> bool:
@@ -148,6 +151,8 @@ def analyse(
         for merge in own:
             merges.setdefault((merge.op, merge.place), []).append((dim, merge.roots))
     dims = {site.dim for site in sites}
+    biases = _biases(layout, kernels)
+    added = {op: frozenset(b.leaf for b in own if b.sign > 0) for op, own in biases.items()}
     return Network(
         layout=layout,
         paths=paths,
@@ -157,9 +162,10 @@ def analyse(
         kernels=kernels,
         ways=ways,
         merges={key: tuple(own) for key, own in merges.items()},
-        repeats=frozenset(d for site in sites for d in site.beside),
+        repeats=frozenset(d for s in sites if s.form is not Form.BLOCKS for d in s.beside),
         varying=_varying(layout, dims),
-        biases=_biases(layout, kernels),
+        biases=biases,
+        scalings=find_scalings(layout, kernels, added),
     )
 
 
@@ -244,12 +250,14 @@ def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
 
     The leaf's folder, or its path where there are several kernels in that.
     """
-    common = {path[0] for path in paths if len(path) > 1}
-    skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    folders = [paths[leaf][:-1] for leaf in kernels]
+    own = [paths[leaf] for leaf in kernels]
+    inner = {path[0] for path in own if len(path) > 1} == {"params"}
+    skip = 1 if inner and all(len(p) > 2 or len(p) == 1 for p in own) else 0
+    folders = [path[:-1] for path in own]
     return tuple(
-        join(p[skip:-1])
-        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
-        else join(p[skip:] or p)
+        join(p[from_:-1])
+        if len(p) > from_ + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[from_:] or p)
         for n, p in enumerate(paths)
+        for from_ in (skip if p[0] == "params" else 0,)
     )

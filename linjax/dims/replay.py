@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
-from linjax.dims.run import EXTRAS, begin
+from linjax.dims.run import EXTRAS, RESIDUAL, begin
 from linjax.program.flat import Op, Program, Ref
 
 Array = Any
@@ -76,7 +76,7 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     for op, product in network.kernels.items():
         if product.leaf in beside:
             values.append(op)
-    found, waiting = set[int](), [v for v in values]
+    found, waiting = set[int](), list(values)
     while waiting:
         value = waiting.pop()
         if value in found:
@@ -194,7 +194,7 @@ def _changed(network: Network, paths: set[Any]) -> tuple[set[int], set[int]]:
     """Values that some leaves are, and leaves beside which there are others."""
     values, beside = set[int](), set[int]()
     for leaf, path in enumerate(network.paths):
-        if path in paths:
+        if path in paths or network.extra(leaf, RESIDUAL) in paths:
             values.add(network.ref(leaf))
         if any(network.extra(leaf, kind) in paths for kind in EXTRAS):
             beside.add(leaf)

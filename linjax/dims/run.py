@@ -140,19 +140,27 @@ def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
         axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
         return jnp.concatenate([flat[path], rows], axis=axis)
     shape = sizes.shape(held)
-    if 0 not in shape and not _constant(network, leaf, flat):
+    if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")
     return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
 
 
-def _constant(network: Network, leaf: int, flat: Flat) -> bool:
-    """Whether a kernel is left out where its bias is there: what it makes is constant."""
-    own = [product.op for product in network.kernels.values() if product.leaf == leaf]
-    biases = [bias.leaf for op in own for bias in network.biases.get(op, ())]
-    paths = [network.extra(leaf, "bias"), *(network.paths[n] for n in biases)]
-    return any(leaf == m.leaf for w in network.ways for m in (*w.makers, *w.readers)) and any(
-        path in flat for path in paths
-    )
+def _spare(network: Network, flat: Flat) -> set[int]:
+    """Leaves that may be left out though they have entries, all zeros.
+
+    These are kernels whose bias alone is there, and biases of kernels that lead no sum.
+    """
+    spare = set[int]()
+    for way in network.ways:
+        lent = way.carriers[1:]
+        own = (bias.leaf for m in lent for bias in network.biases.get(m.op, ()))
+        spare.update(own)
+        for product in (*way.makers, *way.readers):
+            paths = [network.extra(product.leaf or 0, "bias")]
+            paths += [network.paths[b.leaf] for b in network.biases.get(product.op, ())]
+            if product.leaf is not None and any(path in flat for path in paths):
+                spare.add(product.leaf)
+    return spare
 
 
 class Run:
@@ -179,9 +187,10 @@ class Run:
         for ref, value in zip(program.inputs, arguments, strict=True):
             self.put(ref, value)
         for op in program.ops:
-            values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
-            for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
-                self.put(ref, result)
+            with op.within():
+                values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
+                for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
+                    self.put(ref, result)
         return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
 
     def put(self, ref: Ref, value: Array) -> None:
@@ -214,6 +223,8 @@ class Run:
         """Applies an operation."""
         if op.scan is not None:
             return self.scan(op, values)
+        if number(op) in self.sizes.skipped:
+            return (values[self.sizes.skipped[number(op)]],)
         kernel = self.network.kernels.get(number(op))
         passing = self.passing.get(number(op))
         extras = self.extras.get(kernel.leaf) if kernel is not None else None

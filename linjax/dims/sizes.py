@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from linjax.dims.carrying import Beside, Shapes
 from linjax.dims.layout import Held
 from linjax.dims.network import Network
+from linjax.dims.scalings import Scaling
 from linjax.dims.span import Span
 from linjax.dims.values import Source
 from linjax.errors import StructureError
@@ -25,12 +26,16 @@ class Sizes(NamedTuple):
       beside: linear coordinates beside them, and what is carried on, where there are any.
       changed: dimensions that aren't what they were.
       ways: what passes by dimensions, where something does.
+      skipped: operations that were multiplied into kernels, with the operand that they hand on.
+      absent: the leaves that went with them.
     """
 
     kept: dict[int, Any]
     beside: dict[int, Any]
     changed: frozenset[int]
     ways: dict[int, Beside]
+    skipped: dict[int, int]
+    absent: frozenset[int]
 
     def all(self, dim: int) -> Any:
         """Coordinates of both kinds."""
@@ -75,7 +80,8 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
     own = {*(site.dim for site in network.sites), *network.passed}
     gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
-    sizes = solve(equations, gone, network)
+    fixed = {d: layout.traced[d] for d in held - gone.keys() if layout.reasons[d]}
+    sizes = solve(equations, gone | fixed, network)
     ways = Shapes(layout, network.ways, network.paths, flat, {**layout.traced, **sizes}, beside)
     passing = ways.beside()
     beside |= {dim: own.all for dim, own in passing.items()}
@@ -84,7 +90,26 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
             if not span.parts:
                 sizes[span.dim] = size
     changed = {d for d, n in sizes.items() if layout.traced[d] is not n and layout.traced[d] != n}
-    return Sizes({**layout.traced, **sizes}, beside, frozenset(changed | set(beside)), passing)
+    now, merged = {**layout.traced, **sizes}, _merged(network, flat)
+    return Sizes(
+        now, beside, frozenset(changed | set(beside)), passing,
+        skipped={op: place for scaling in merged for op, place in scaling.ops.items()},
+        absent=frozenset(leaf for scaling in merged for leaf in scaling.leaves),
+    )  # fmt: skip
+
+
+def _merged(network: Network, flat: Flat) -> list[Scaling]:
+    """The per-unit affine maps whose parameters are all gone; some alone can't be."""
+    found = []
+    for scaling in network.scalings:
+        paths = [network.paths[leaf] for leaf in sorted(scaling.leaves)]
+        gone = [path for path in paths if path not in flat]
+        if len(gone) == len(paths):
+            found.append(scaling)
+        elif gone:
+            there = next(path for path in paths if path in flat)
+            raise StructureError(f"{join(gone[0])}: missing beside {join(there)}")
+    return found
 
 
 def _made(network: Network, flat: Flat) -> set[int]:

@@ -13,9 +13,7 @@ from linjax.dims.span import Cut, transform
 Array = Any
 
 
-def expanded(
-    network: Network, flat: Flat, sites: Iterable[Site] | None = None
-) -> dict[Any, Array]:
+def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) -> dict[Any, Array]:
     """Returns leaves of the same function in which linear coordinates come along.
 
     What makes them is a copy of each kernel, and those that read them have zeros there. Sites
@@ -28,8 +26,8 @@ def expanded(
     """
     now = read_sizes(network, flat)
     every = network.foldable if sites is None else sites
-    own = (s for s in every if s.linear and now.kept[s.dim])
-    chosen = [s for s in own if s.dim not in now.beside]
+    straight = (s for s in every if s.linear and now.kept[s.dim])
+    chosen = [s for s in straight if s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:
@@ -37,8 +35,8 @@ def expanded(
             readers.setdefault(leaf, []).append(site.dim)
     for leaf, read in readers.items():
         first = network.extra(leaf, "down")  # what reads, where there is one
-        own = (first,) if first in flat else (network.paths[leaf], network.extra(leaf, "linear"))
-        for path in own:
+        both = (network.paths[leaf], network.extra(leaf, "linear"))
+        for path in (first,) if first in flat else both:
             if path in flat:
                 result[path] = _doubled(network, flat[path], leaf, read, now.all)
     for site in chosen:

@@ -22,6 +22,7 @@ from linjax.fold.rewrite import Written, begun, finished, shifted_result, write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
+from linjax.graph.chains import simplest
 from linjax.graph.count import count
 
 Array = np.ndarray
@@ -159,7 +160,8 @@ class Frontier(NamedTuple):
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         now, choices = self.write(params, plan)
-        return finished(now.flat, params), self.told(choices)
+        small = simplest(self.stats.graph, pytree.flatten(finished(now.flat, params)))
+        return pytree.unflatten(small, like=params), self.told(choices)
 
     def told(self, choices: list[Choice]) -> dict[str, SiteChange]:
         """What became of every site."""

@@ -106,9 +106,7 @@ def _sums(x: Array) -> tuple[Array, Array]:
     return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
 
 
-def _noise(
-    network: Network, site: Site, problem: Problem, now: Sequence[Replay]
-) -> Array | None:
+def _noise(network: Network, site: Site, problem: Problem, now: Sequence[Replay]) -> Array | None:
     """Covariance of what is made under noise on what makes it; None where that isn't simple."""
     total = np.zeros((problem.repeats, problem.width, problem.width))
     for maker in site.makers:
