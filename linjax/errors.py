@@ -18,4 +18,4 @@ class StoreError(LinjaxError):
 
 
 class FoldWarning(UserWarning):
-    """A fold left the network as it was, for the reason given."""
+    """Something was left as it was, or is less than what was asked for; the reason is given."""

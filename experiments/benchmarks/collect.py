@@ -47,9 +47,9 @@ def ratios() -> list[Ratio]:
 
     plain, light, needed, full = reference.medians(
         lambda: [forward(params, x) for x in batches],
-        lambda: linjax.collect(net, params, batches, second_moments=False).units[0].active,
+        lambda: linjax.collect(net, params, batches, second_moments=False).seen[0].active,
         lambda: [jax.block_until_ready(products(params, x)) for x in batches],
-        lambda: linjax.collect(net, params, batches).units[0].active,
+        lambda: linjax.collect(net, params, batches).seen[0].active,
         runs=5,
     )
     return [

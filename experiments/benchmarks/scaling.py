@@ -89,14 +89,14 @@ def rates(widths: Widths, rows: int) -> float:
     """Seconds of collecting activation rates, means and variances."""
     net, params = network(widths)
     data = batches(rows, widths[0])
-    return median(lambda: linjax.collect(net, params, data, second_moments=False).units[0].active)
+    return median(lambda: linjax.collect(net, params, data, second_moments=False).seen[0].active)
 
 
 def moments(widths: Widths, rows: int, mesh: Mesh | None = None) -> float:
     """Seconds of collecting second moments, too."""
     net, params = network(widths)
     data = batches(rows, widths[0])
-    return median(lambda: linjax.collect(net, params, data, mesh=mesh).units[0].active)
+    return median(lambda: linjax.collect(net, params, data, mesh=mesh).seen[0].active)
 
 
 def fold(widths: Widths, rows: int) -> float:

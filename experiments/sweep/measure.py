@@ -12,8 +12,9 @@ from experiments.data import Dataset
 from experiments.results import Row
 from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
+from linjax import baselines
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold.prune import narrowed
+from linjax.fold.prune import selected
 from linjax.graph import pytree
 from linjax.graph.chains import read_chain
 
@@ -60,6 +61,9 @@ def rows(
         return
     predict = predictor(network)
     original = predict(network.params)
+    y = test.y if network.config.dataset.get("labels", True) else original.argmax(-1)
+    timed, runtime = network.config.get("latency", ()), network.config.get("runtime", "jax")
+    whole = evaluate.compiled(network.net, network.params, runtime) if timed else None
     subject: rules.Subject | None = None
     for rule, amount in missing:
         row: Row = {"task": network.task, "rule": rule, "amount": amount}
@@ -71,7 +75,9 @@ def rows(
             else:
                 subject = _subject(network) if subject is None else subject
                 small = rules.make(subject, rule, amount)
-            logits = predict(small)
+            net, small = small if isinstance(small, rules.Rewritten) else (network.net, small)
+            here = net is network.net
+            logits = predict(small) if here else evaluate.predict(net.apply, small, test.x)
         except Exception as error:  # whatever it is, the other rules go on
             yield row | {"failure": f"{type(error).__name__}: {error}"}
             continue
@@ -81,8 +87,9 @@ def rows(
             "classes": network.dataset.classes,
             "predicted": _predicted(subject, rule, amount),
             "error": relative_error(logits, original),
-            **evaluate.measure(logits, original, test.y),
-            **widths.describe(network.net, small),
+            "bytes": baselines.stored_bytes(small, rules.bits_of(rule)),
+            **evaluate.measure(logits, original, y),
+            **widths.describe(net, small),
         }
         if rule == "original":
             stats = rate_stats(network) if subject is None else subject.stats
@@ -91,7 +98,10 @@ def rows(
                 x, seconds = network.dataset.train.x, network.config.certify_seconds
                 row["proven"] = proofs.counts(network.net, network.params, x, seconds)
         if network.active is None:
-            row["flops"] = network.net.flops(small, test.x[:1])
+            row["flops"] = net.flops(small, test.x[:1])
+            if timed:
+                one = evaluate.compiled(net, small, runtime)
+                row["latency"] = evaluate.latencies(one, whole, test.x, timed)
         yield row
 
 
@@ -121,7 +131,11 @@ def rate_stats(network: Network) -> Stats:
         )
         for active in network.active
     )
-    return Stats(units, None, network.net.graph, pytree.leaves_of(network.params))
+    net, leaves = network.net, pytree.leaves_of(network.params)
+    return Stats(
+        seen=units, points=(), kernels=(), variation=np.zeros(()), sketch=np.zeros((0, 0)),
+        network=net.network, graph=net.graph, leaves=leaves, metric="softmax",
+    )  # fmt: skip
 
 
 def _calibration(network: Network) -> np.ndarray:
@@ -139,7 +153,9 @@ def _predicted(subject: rules.Subject | None, rule: str, amount: float) -> float
 
 def without_pruned(net: linjax.Net, params: Params, kept: list[np.ndarray]) -> Params:
     """Removes the units that training has pruned."""
-    return params if all(k.all() for k in kept) else narrowed(params, net.graph, kept)
+    if all(k.all() for k in kept):
+        return params
+    return selected(params, net.network, [np.flatnonzero(k)[None] for k in kept])
 
 
 def predictor(network: Network) -> Callable[[Params], np.ndarray]:

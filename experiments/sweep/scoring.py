@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from linjax.evidence.points import before
 from linjax.graph import pytree
 
 Array = Any
@@ -30,10 +31,13 @@ def active(net: linjax.Net, params: Params, x: Array) -> tuple[Array, ...]:
     """
     counts = tuple(jnp.zeros(site.width, jnp.int32) for site in net.graph.sites)
     for start in range(0, len(x), CHUNK):
-        taps = net.run(params, x[start : start + CHUNK])[1]
+        rows = x[start : start + CHUNK]
+        network = net.network_for(pytree.flatten(params), (rows,))
+        pre = [before(network, network.site(site.name)) for site in net.graph.sites]
+        found = net.execute(params, rows, taps=frozenset(pre)).values
         counts = tuple(
-            count + jnp.sum(taps[site.name].pre > 0, axis=0, dtype=jnp.int32)
-            for count, site in zip(counts, net.graph.sites, strict=True)
+            count + jnp.sum(found[z] > 0, axis=0, dtype=jnp.int32)
+            for count, z in zip(counts, pre, strict=True)
         )
     return counts
 

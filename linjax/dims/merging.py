@@ -16,12 +16,16 @@ from linjax.program.flat import Op, Ref
 _APART = {Role.POOLED, Role.FILTERED, Role.PAIRED, Role.SUMMED, Role.BESIDE}
 
 
+_LAID_OUT = "reshape transpose broadcast_in_dim squeeze expand_dims slice split"
+_KNOWN = frozenset(_LAID_OUT.split()) | elementwise.RULES.keys()
+
+
 class Merge(NamedTuple):
-    """An operand whose entries at linear coordinates are those of an earlier value."""
+    """An operand whose entries at linear coordinates are those of earlier values, added."""
 
     op: int
     place: int
-    root: int
+    roots: tuple[int, ...]
 
 
 def merges(layout: Layout, dim: int) -> tuple[Merge, ...] | None:
@@ -36,29 +40,58 @@ def merges(layout: Layout, dim: int) -> tuple[Merge, ...] | None:
     return _merges(layout, dim, passing=True) if found is None else found
 
 
-def _merges(layout: Layout, dim: int, passing: bool) -> tuple[Merge, ...] | None:
+def around(layout: Layout, dim: int, sources: dict[int, int]) -> tuple[Merge, ...] | None:
+    """Returns where what passes by everything joins, None where something isn't passed.
+
+    Where results of products of the same features meet, as in a gated layer, what passes by one
+    of them passes by the whole.
+
+    Args:
+      layout: the network's dimensions.
+      dim: one of them.
+      sources: by product that makes it, which features it reads.
+    """
+    if any(mark.role in _APART for mark in layout.marks.get(dim, ())):
+        return None
+    return _merges(layout, dim, passing=True, sources=sources)
+
+
+def _merges(
+    layout: Layout, dim: int, passing: bool, sources: dict[int, int] | None = None
+) -> tuple[Merge, ...] | None:
     roles = {mark.op: mark.role for mark in layout.marks[dim] if mark.operand < 0}
-    roots: dict[int, int] = {}
+    roots: dict[int, tuple[int, ...]] = {}
+    read: dict[int, frozenset[int]] = {}
     found: list[Merge] = []
     for op in layout.users[dim]:
         met = _met(layout, op, dim)
-        if not met and roles.get(number(op)) is not Role.MADE:
+        role = roles.get(number(op))
+        if not met and role is not Role.MADE:
             continue
         if layout.loops[number(op)] or op.scan is not None or any(i not in roots for _, i in met):
             return None  # in a loop, or not made by parameters
-        role = roles.get(number(op))
-        alike = len({roots[i] for _, i in met}) == 1 and op.name in elementwise.RULES
-        if alike and (role is not Role.LINEAR or (passing and not _masked(layout, op, dim))):
-            root = roots[met[0][1]]
-            shapes = {layout.program.avals[i].shape for i in (root, number(op))}
+        own = frozenset().union(*(read[i] for _, i in met))
+        if role is Role.MADE and sources is not None:
+            own |= {sources[number(op)]}
+        read.update({ref.id: own for ref in op.outputs})
+        several = {roots[i] for _, i in met}
+        alike = len(several) == 1 and op.name in elementwise.RULES
+        bent = role is not Role.LINEAR or any(roots[i] != (i,) for _, i in met)
+        mates = sources is not None and len(own) == 1 and len(several) > 1 and bent
+        passes = role is not Role.LINEAR or (passing and not _masked(layout, op, dim))
+        if (alike and passes) or (mates and op.name in elementwise.RULES):
+            joined = tuple(dict.fromkeys(r for _, i in met for r in roots[i]))
+            shapes = {layout.program.avals[i].shape for i in (*joined, number(op))}
             if len(shapes) > 1:
                 return None
-            roots.update({ref.id: root for ref in op.outputs})
+            roots.update({ref.id: joined for ref in op.outputs})
             continue
         if role not in (Role.LINEAR, Role.MADE, None):
             return None
-        found += [Merge(number(op), place, roots[i]) for place, i in met if roots[i] != i]
-        roots.update({r.id: r.id for r in op.outputs if dim in layout.values[r.id].dims()})
+        if sources is not None and role is Role.LINEAR and op.name not in _KNOWN:
+            return None
+        found += [Merge(number(op), place, roots[i]) for place, i in met if roots[i] != (i,)]
+        roots.update({r.id: (r.id,) for r in op.outputs if dim in layout.values[r.id].dims()})
     return tuple(found)
 
 

@@ -5,7 +5,9 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from linjax.dims import merging
+from linjax.dims.carrying import Way, find_ways
 from linjax.dims.layout import Layout, lay_out, number
+from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
@@ -34,11 +36,13 @@ class Network:
       sites: what can become smaller.
       refusals: what can't, and why.
       kernels: by operation, the products whose kernels are leaves.
-      merges: by operation and operand, the sites whose linear coordinates join there, with the
-        values that they come from.
+      ways: dimensions beside whose coordinates all that their makers read may be carried on.
+      merges: by operation and operand, the dimensions whose linear coordinates join there, with
+        the values that they come from.
       repeats: dimensions that others are repeated along.
       varying: constants whose entries differ along a site's dimension, by operation and operand.
       biases: by product, the leaf that is added to its result and to nothing else.
+      scalings: per-unit affine maps behind products, which folds multiply into kernels.
     """
 
     layout: Layout
@@ -47,10 +51,12 @@ class Network:
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
     kernels: dict[int, Product]
-    merges: dict[tuple[int, int], tuple[tuple[int, int], ...]]
+    ways: tuple[Way, ...]
+    merges: dict[tuple[int, int], tuple[tuple[int, tuple[int, ...]], ...]]
     repeats: frozenset[int]
     varying: tuple[tuple[int, int], ...]
     biases: dict[int, tuple[Bias, ...]]
+    scalings: tuple[Scaling, ...]
 
     @property
     def dense(self) -> bool:
@@ -69,6 +75,12 @@ class Network:
         """Whether a leaf has some dimension on several axes, as a recurrent kernel has."""
         dims = [d for span in self.layout.leaves[leaf] for d in span.dims()]
         return len(set(dims)) < len(dims)
+
+    @property
+    def passed(self) -> dict[int, tuple[Product, ...]]:
+        """The dimensions that something can pass by, with the products that make them."""
+        found = {site.dim: site.makers for site in self.sites if site.linear}
+        return found | {way.dim: way.makers for way in self.ways}
 
     def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
         """Constants whose entries differ along some of these dimensions."""
@@ -112,7 +124,7 @@ class Network:
 
     def linear_axis(self, op: int) -> int:
         """The axis of a product's result along which linear coordinates stand."""
-        own = {s.dim for s in self.sites if s.linear and any(m.op == op for m in s.makers)}
+        own = {d for d, makers in self.passed.items() if any(m.op == op for m in makers)}
         spans = self.layout.values[op].spans
         return next(n for n, s in enumerate(spans) if own & set(s.dims()))
 
@@ -131,11 +143,16 @@ def analyse(
                     kernels[product.op] = product
     names = layer_names(paths, {product.leaf for product in kernels.values()})
     sites, refusals = find_sites(layout, names)
-    merges: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for site in sites:
-        for merge in merging.merges(layout, site.dim) or () if site.linear else ():
-            merges.setdefault((merge.op, merge.place), []).append((site.dim, merge.root))
+    ways = find_ways(layout, ops)
+    passing = {s.dim: merging.merges(layout, s.dim) or () for s in sites if s.linear}
+    passing |= {way.dim: way.merges for way in ways}
+    merges: dict[tuple[int, int], list[tuple[int, tuple[int, ...]]]] = {}
+    for dim, own in passing.items():
+        for merge in own:
+            merges.setdefault((merge.op, merge.place), []).append((dim, merge.roots))
     dims = {site.dim for site in sites}
+    biases = _biases(layout, kernels)
+    added = {op: frozenset(b.leaf for b in own if b.sign > 0) for op, own in biases.items()}
     return Network(
         layout=layout,
         paths=paths,
@@ -143,10 +160,12 @@ def analyse(
         sites=sites,
         refusals=refusals,
         kernels=kernels,
+        ways=ways,
         merges={key: tuple(own) for key, own in merges.items()},
-        repeats=frozenset(d for site in sites for d in site.beside),
+        repeats=frozenset(d for s in sites if s.form is not Form.BLOCKS for d in s.beside),
         varying=_varying(layout, dims),
-        biases=_biases(layout, kernels),
+        biases=biases,
+        scalings=find_scalings(layout, kernels, added),
     )
 
 
@@ -231,12 +250,14 @@ def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
 
     The leaf's folder, or its path where there are several kernels in that.
     """
-    common = {path[0] for path in paths if len(path) > 1}
-    skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    folders = [paths[leaf][:-1] for leaf in kernels]
+    own = [paths[leaf] for leaf in kernels]
+    inner = {path[0] for path in own if len(path) > 1} == {"params"}
+    skip = 1 if inner and all(len(p) > 2 or len(p) == 1 for p in own) else 0
+    folders = [path[:-1] for path in own]
     return tuple(
-        join(p[skip:-1])
-        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
-        else join(p[skip:] or p)
+        join(p[from_:-1])
+        if len(p) > from_ + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[from_:] or p)
         for n, p in enumerate(paths)
+        for from_ in (skip if p[0] == "params" else 0,)
     )

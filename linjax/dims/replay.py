@@ -12,8 +12,13 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
+<<<<<<< HEAD
 from linjax.dims.run import EXTRAS, begin
 from linjax.program.flat import Const, Op, Program, Ref
+=======
+from linjax.dims.run import EXTRAS, RESIDUAL, begin
+from linjax.program.flat import Op, Program, Ref
+>>>>>>> main
 
 Array = Any
 
@@ -47,7 +52,7 @@ def wiring(network: Network) -> Wiring:
     for n, op in enumerate(ops):
         own = [o.id for o in op.inputs if isinstance(o, Ref)]
         for place in range(len(op.inputs)):  # linear coordinates join from where they come from
-            own += [root for _, root in network.merges.get((number(op), place), ())]
+            own += [r for _, roots in network.merges.get((number(op), place), ()) for r in roots]
         reads.append(tuple(own))
         for value in own:
             users.setdefault(value, []).append(n)
@@ -76,7 +81,11 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     for op, product in network.kernels.items():
         if product.leaf in beside:
             values.append(op)
+<<<<<<< HEAD
     found, waiting = set[int](), [*values]
+=======
+    found, waiting = set[int](), list(values)
+>>>>>>> main
     while waiting:
         value = waiting.pop()
         if value in found:
@@ -155,8 +164,8 @@ class Replay:
             return self.run.read(op, place, operand)
         if number(op) in self.links.inner:
             return self.value(operand.id)
-        roots = [root for _, root in self.network.merges.get((number(op), place), ())]
-        self._make([operand.id, *roots])
+        joining = self.network.merges.get((number(op), place), ())
+        self._make([operand.id, *(root for _, roots in joining for root in roots)])
         return self.run.read(op, place, operand)
 
     def leave(self, place: int) -> None:
@@ -196,7 +205,7 @@ def _changed(network: Network, paths: set[Any]) -> tuple[set[int], set[int]]:
     """Values that some leaves are, and leaves beside which there are others."""
     values, beside = set[int](), set[int]()
     for leaf, path in enumerate(network.paths):
-        if path in paths:
+        if path in paths or network.extra(leaf, RESIDUAL) in paths:
             values.add(network.ref(leaf))
         if any(network.extra(leaf, kind) in paths for kind in EXTRAS):
             beside.add(leaf)

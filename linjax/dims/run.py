@@ -6,6 +6,7 @@ leaf ``W`` a folded pytree may hold
     W_bias     a bias where the trace saw none
     W_linear   makes linear coordinates beside those that ``W`` makes
     W_down     a first factor: what is read goes through it before ``W`` and ``W_linear`` read it
+    W_residual what it reads of features that are carried on (see :mod:`linjax.dims.carrying`)
 
 in the layout of the kernel.
 """
@@ -20,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from linjax.dims import fitting
+from linjax.dims.carrying import Way, runs
 from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.rules import RULES, elementwise
@@ -32,6 +34,7 @@ from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
 
 Array = Any
 EXTRAS = ("bias", "linear", "down")
+RESIDUAL = "residual"
 
 
 class Extras(NamedTuple):
@@ -131,11 +134,33 @@ def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
     """A leaf; one without entries where it is absent."""
     path, held = network.paths[leaf], network.layout.values[network.ref(leaf)]
     if path in flat:
-        return flat[path]
+        rows = flat.get(network.extra(leaf, RESIDUAL))
+        if rows is None:
+            return flat[path]
+        axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
+        return jnp.concatenate([flat[path], rows], axis=axis)
     shape = sizes.shape(held)
-    if 0 not in shape:
+    if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")
     return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
+
+
+def _spare(network: Network, flat: Flat) -> set[int]:
+    """Leaves that may be left out though they have entries, all zeros.
+
+    These are kernels whose bias alone is there, and biases of kernels that lead no sum.
+    """
+    spare = set[int]()
+    for way in network.ways:
+        lent = way.carriers[1:]
+        own = (bias.leaf for m in lent for bias in network.biases.get(m.op, ()))
+        spare.update(own)
+        for product in (*way.makers, *way.readers):
+            paths = [network.extra(product.leaf or 0, "bias")]
+            paths += [network.paths[b.leaf] for b in network.biases.get(product.op, ())]
+            if product.leaf is not None and any(path in flat for path in paths):
+                spare.add(product.leaf)
+    return spare
 
 
 class Run:
@@ -150,15 +175,22 @@ class Run:
         self.constants: dict[tuple[int, int], Array] = {}
         self.found: dict[int, Array] = {}
         self.env: dict[int, Array] = {}
+        self.passing = {
+            product.op: (way, k)
+            for way in network.ways
+            if way.dim in sizes.ways
+            for k, product in enumerate(way.makers)
+        }
 
     def program(self, program: Program, arguments: Sequence[Array]) -> list[Array]:
         """Runs a program on some arguments."""
         for ref, value in zip(program.inputs, arguments, strict=True):
             self.put(ref, value)
         for op in program.ops:
-            values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
-            for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
-                self.put(ref, result)
+            with op.within():
+                values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
+                for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
+                    self.put(ref, result)
         return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
 
     def put(self, ref: Ref, value: Array) -> None:
@@ -176,8 +208,10 @@ class Run:
             return self.constants.get(key, operand.value)
         value = self.env[operand.id]
         joining = [(d, r) for d, r in self.network.merges.get(key, ()) if d in self.sizes.beside]
-        for dim, root in joining:
-            held, straight = self.layout.values[operand.id], self.env[root]
+        for dim, roots in joining:
+            held, straight = self.layout.values[operand.id], self.env[roots[0]]
+            for root in roots[1:]:
+                straight = straight + self.env[root]
             if operand.id in self.probes:  # the value's own, in which linear ones didn't stand yet
                 straight = straight + self.probes[operand.id].reshape(straight.shape)
             value = fitting.merged(value, straight, held, dim, self.sizes)
@@ -189,9 +223,13 @@ class Run:
         """Applies an operation."""
         if op.scan is not None:
             return self.scan(op, values)
+        if number(op) in self.sizes.skipped:
+            return (values[self.sizes.skipped[number(op)]],)
         kernel = self.network.kernels.get(number(op))
-        if kernel is not None and kernel.leaf in self.extras:
-            return (self.product(op, values, kernel.data, self.extras[kernel.leaf]),)
+        passing = self.passing.get(number(op))
+        extras = self.extras.get(kernel.leaf) if kernel is not None else None
+        if kernel is not None and (extras is not None or passing is not None):
+            return (self.product(op, values, kernel.data, extras or Extras(), passing),)
         return self.bind(op, values)
 
     def bind(self, op: Op, values: list[Array]) -> tuple[Array, ...]:
@@ -223,24 +261,61 @@ class Run:
         )
         return op.bind(*values, **rule.resized(now))
 
-    def product(self, op: Op, values: list[Array], data: int, extras: Extras) -> Array:
+    def product(
+        self, op: Op, values: list[Array], data: int, extras: Extras,
+        passing: tuple[Way, int] | None,
+    ) -> Array:  # fmt: skip
         """A product with a kernel that a fold has put something beside."""
         kernel, source = op.inputs[1 - data], values[data]
-        times = functools.partial(_times, op, source, data=data)
-        if extras.down is not None:
-            times = _behind(op, source, self.viewed(kernel, extras.down), data)
+        times: Callable[..., Array] = functools.partial(_times, op, source, data=data)
+        down = None if extras.down is None else self.viewed(kernel, extras.down)
+        if down is not None:
+            times = _behind(op, source, down, data)
         result = None
-        if 0 not in values[1 - data].shape or extras.linear is None:
+        made = passing is None or bool(self.sizes.kept[passing[0].dim])
+        if made and (0 not in values[1 - data].shape or extras.linear is None):
             result = times(kernel=values[1 - data])
         axes = self.network.made_axes(number(op))
         if result is not None and extras.bias is not None:
             shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
             result = result + extras.bias.astype(result.dtype).reshape(shape)
-        if extras.linear is not None:
+        linear = None
+        if extras.linear is not None and self.first(passing):
             linear = times(kernel=self.viewed(kernel, extras.linear))
-            parts = [linear] if result is None else [result, linear]
-            result = jnp.concatenate(parts, axis=self.network.linear_axis(number(op)))
-        return result
+        axis = self.network.linear_axis(number(op)) if linear is not None or passing else 0
+        if passing is not None:
+            return self.joined(op, result, linear, _features(op, source, data, down, axis), passing)
+        parts = [part for part in (result, linear) if part is not None]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
+
+    def first(self, passing: tuple[Way, int] | None) -> bool:
+        """Whether a product is the first with its kernel's leaf."""
+        if passing is None:
+            return True
+        way, place = passing
+        return all(maker.leaf != way.makers[place].leaf for maker in way.makers[:place])
+
+    def joined(
+        self, op: Op, made: Array | None, linear: Array | None, features: Array,
+        passing: tuple[Way, int],
+    ) -> Array:  # fmt: skip
+        """What a product makes, with what passes by it; zeros where that is another product's."""
+        way, place = passing
+        beside, axis = self.sizes.ways[way.dim], self.network.linear_axis(number(op))
+        dtype, shape = self.layout.program.avals[number(op)].dtype, features.shape
+
+        def nothing(size: int) -> Array:
+            return jnp.zeros([*shape[:axis], size, *shape[axis + 1 :]], dtype)
+
+        parts = [nothing(beside.linear) if linear is None else linear]
+        for width, carrier in zip(beside.carried, way.carriers, strict=True):
+            mine = width and carrier == way.makers[place]
+            parts.append(features.astype(dtype) if mine else nothing(width))
+        count = runs(self.layout.values[number(op)].spans[axis], way.dim)
+        first, *others = [nothing(0)] * count if made is None else jnp.split(made, count, axis)
+        more = [part for own in others for part in (own, nothing(beside.all))]
+        pieces = (p for p in (first, *parts, *more) if p.shape[axis])
+        return jnp.concatenate([*pieces], axis=axis)
 
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""
@@ -280,6 +355,19 @@ class Run:
         )  # fmt: skip
         self.found.update(found)
         return (*carry, *stacked)
+
+
+def _features(op: Op, source: Array, data: int, down: Array | None, axis: int) -> Array:
+    """What a product with a matrix reads, behind a first factor, along an axis of its result."""
+    (contract, _) = op.params["dimension_numbers"]
+    if down is None:
+        return jnp.moveaxis(source, contract[data][0], axis)
+    inner = lax.dot_general(
+        source, down, (((contract[data][0],), (contract[1 - data][0],)), ((), ())),
+        precision=op.params["precision"],
+        preferred_element_type=op.params["preferred_element_type"],
+    )  # fmt: skip
+    return jnp.moveaxis(inner, -1, axis)
 
 
 def _times(op: Op, source: Array, kernel: Array, data: int) -> Array:

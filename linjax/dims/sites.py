@@ -106,8 +106,7 @@ def find_sites(
             continue
         site = _site(layout, ops, dim, name, makers, together[dim])
         found.append(site._replace(fixed=site.fixed or dim in twice))
-    repeats = {d for site in found for d in site.beside}
-    found = [_block(site) if site.dim in repeats else site for site in found]
+    found = _blocked(found)
     found.sort(key=lambda s: (s.form is Form.BLOCKS, order[_first(s)]))
     taken: dict[str, int] = {}
     named = [site._replace(name=_unique(site.name, taken)) for site in found]
@@ -115,8 +114,21 @@ def find_sites(
     return tuple(sorted(named, key=lambda s: order[_first(s)])), tuple(refusals)
 
 
+def _blocked(found: list[Site]) -> list[Site]:
+    """Makes blocks of sites that others are repeated along.
+
+    Of two that are repeated along each other (heads and their values, shuffled channels) the one
+    that is merely passed along is the block, else the narrower one.
+    """
+    repeats = set[int]()
+    for site in sorted(found, key=lambda s: (s.form is Form.BLOCKS, -s.width)):
+        if site.form is not Form.BLOCKS and site.dim not in repeats:
+            repeats.update(site.beside)
+    return [_block(site) if site.dim in repeats else site for site in found]
+
+
 def _block(site: Site) -> Site:
-    """A site that others are repeated along: a coordinate stands for several entries."""
+    """A site whose coordinates stand for several entries each."""
     return site if site.form is Form.NORMED else site._replace(form=Form.BLOCKS, linear=False)
 
 

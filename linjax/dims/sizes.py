@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from linjax.dims.carrying import Beside, Shapes
 from linjax.dims.layout import Held
 from linjax.dims.network import Network
+from linjax.dims.scalings import Scaling
 from linjax.dims.span import Span
 from linjax.dims.values import Source
 from linjax.errors import StructureError
@@ -21,13 +23,19 @@ class Sizes(NamedTuple):
 
     Attributes:
       kept: by dimension, coordinates with everything on their way.
-      beside: linear coordinates beside them, where there are any.
+      beside: linear coordinates beside them, and what is carried on, where there are any.
       changed: dimensions that aren't what they were.
+      ways: what passes by dimensions, where something does.
+      skipped: operations that were multiplied into kernels, with the operand that they hand on.
+      absent: the leaves that went with them.
     """
 
     kept: dict[int, Any]
     beside: dict[int, Any]
     changed: frozenset[int]
+    ways: dict[int, Beside]
+    skipped: dict[int, int]
+    absent: frozenset[int]
 
     def all(self, dim: int) -> Any:
         """Coordinates of both kinds."""
@@ -70,15 +78,38 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     equations = list(_equations(network, flat, beside))
     present = _made(network, flat)
     held = {d for spans in layout.leaves for s in spans for d in s.dims()}
-    own = {site.dim for site in network.sites}
+    own = {*(site.dim for site in network.sites), *network.passed}
     gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
-    sizes = solve(equations, gone, network)
+    fixed = {d: layout.traced[d] for d in held - gone.keys() if layout.reasons[d]}
+    sizes = solve(equations, gone | fixed, network)
+    ways = Shapes(layout, network.ways, network.paths, flat, {**layout.traced, **sizes}, beside)
+    passing = ways.beside()
+    beside |= {dim: own.all for dim, own in passing.items()}
     for ref, value in zip(layout.inputs, inputs, strict=False):
         for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
             if not span.parts:
                 sizes[span.dim] = size
     changed = {d for d, n in sizes.items() if layout.traced[d] is not n and layout.traced[d] != n}
-    return Sizes({**layout.traced, **sizes}, beside, frozenset(changed | set(beside)))
+    now, merged = {**layout.traced, **sizes}, _merged(network, flat)
+    return Sizes(
+        now, beside, frozenset(changed | set(beside)), passing,
+        skipped={op: place for scaling in merged for op, place in scaling.ops.items()},
+        absent=frozenset(leaf for scaling in merged for leaf in scaling.leaves),
+    )  # fmt: skip
+
+
+def _merged(network: Network, flat: Flat) -> list[Scaling]:
+    """The per-unit affine maps whose parameters are all gone; some alone can't be."""
+    found = []
+    for scaling in network.scalings:
+        paths = [network.paths[leaf] for leaf in sorted(scaling.leaves)]
+        gone = [path for path in paths if path not in flat]
+        if len(gone) == len(paths):
+            found.append(scaling)
+        elif gone:
+            there = next(path for path in paths if path in flat)
+            raise StructureError(f"{join(gone[0])}: missing beside {join(there)}")
+    return found
 
 
 def _made(network: Network, flat: Flat) -> set[int]:
@@ -92,27 +123,32 @@ def _made(network: Network, flat: Flat) -> set[int]:
         own = dims & network.layout.values[network.ref(leaf)].read
         read |= own
         elsewhere |= dims - own
-        found |= dims - own if path in flat else set()
+        found |= dims - own if path in flat or network.extra(leaf, "bias") in flat else set()
     return found | (read - elsewhere)
 
 
 def _beside(network: Network, flat: Flat) -> dict[int, int]:
     """How many linear coordinates dimensions have."""
     found: dict[int, int] = {}
-    for site in network.sites:
-        for maker in site.makers if site.linear else ():
+    for dim, makers in network.passed.items():
+        for maker in makers:
             extra = None if maker.leaf is None else flat.get(network.extra(maker.leaf, "linear"))
             if extra is not None:
                 spans = network.layout.leaves[maker.leaf]
-                at = next(n for n, s in enumerate(spans) if s.dim == site.dim)
-                found[site.dim] = jnp.shape(extra)[at]
+                at = next(n for n, s in enumerate(spans) if dim in s.dims())
+                found[dim] = jnp.shape(extra)[at]
     return found
 
 
 def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable[Equation]:
-    """What the leaves' shapes say; a factored kernel is read by its first factor."""
+    """What the leaves' shapes say; a factored kernel is read by its first factor.
+
+    What is read of ways follows from these; a bias without a kernel says what that would make.
+    """
+    ways = {way.dim for way in network.ways}
     for leaf, (path, spans) in enumerate(zip(network.paths, network.layout.leaves, strict=True)):
         if path not in flat:
+            yield from _of_bias(network, flat, leaf)
             continue
         shape, down = jnp.shape(flat[path]), flat.get(network.extra(leaf, "down"))
         if len(shape) != len(spans):
@@ -120,11 +156,21 @@ def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable
         read = network.layout.values[network.ref(leaf)].read
         for n, (span, size) in enumerate(zip(spans, shape, strict=True)):
             inner = bool(read & set(span.dims()))
+            if inner and ways & set(span.dims()):
+                continue
             if down is not None and not inner and not _marked(network, span):
                 continue  # the extent of a kernel in space, which one of the factors has
             size = jnp.shape(down)[n] if inner and down is not None else size
             more = {d: beside[d] for d in span.dims() if d in read and d in beside}
             yield Equation(span, size, f"{join(path)}, axis {n}", more)
+
+
+def _of_bias(network: Network, flat: Flat, leaf: int) -> Iterable[Equation]:
+    path = network.extra(leaf, "bias")
+    if path in flat:
+        shape, spans = jnp.shape(flat[path]), network.layout.leaves[leaf]
+        for n, (axis, size) in enumerate(zip(network.bias_axes(leaf), shape, strict=False)):
+            yield Equation(spans[axis], size, f"{join(path)}, axis {n}", {})
 
 
 def _marked(network: Network, span: Span) -> bool:

@@ -21,6 +21,11 @@ class Kind(Enum):
 
 _numbers = itertools.count()
 
+LOOKED_UP = "its entries are looked up"
+IS_INPUT, IS_OUTPUT = "it is the network's input", "it is the network's output"
+ENDS = frozenset((IS_INPUT, IS_OUTPUT))
+"""Reasons why the axes of inputs and outputs must stay, whatever happens between."""
+
 
 class Axis:
     """A node of the union–find: a dimension, or a product or sum of axes.

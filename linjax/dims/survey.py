@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.dims.rules import RULES
 from linjax.dims.rules.rule import Result, View, fresh
-from linjax.dims.space import Axes, freeze, unify
+from linjax.dims.space import IS_INPUT, IS_OUTPUT, Axes, freeze, unify
 from linjax.dims.values import Source, Touch, Value
 from linjax.program.flat import Const, Op, Operand, Program, Ref
 
@@ -82,12 +82,12 @@ def survey(program: Program, leaves: int) -> Survey:
         found.values[ref.id] = Value(axes, (True,) * len(axes), source, leaf)
         if leaf is None:
             for axis in axes:
-                freeze(axis, "it is the network's input")
+                freeze(axis, IS_INPUT)
     _Reader(found).read(program, ())
     for operand in program.outputs:
         if isinstance(operand, Ref):
             for axis in found.values[operand.id].axes:
-                freeze(axis, "it is the network's output")
+                freeze(axis, IS_OUTPUT)
     return found._replace(leaves=tuple(found.values[r.id].axes for r in program.inputs[:leaves]))
 
 

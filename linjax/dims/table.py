@@ -20,8 +20,7 @@ def describe(network: Network) -> str:
     if len(rows) > len(network.foldable):
         lines.append("normed sites and blocks (heads, groups) are found, but not folded")
     if network.refusals:
-        lines.append("left alone:")
-        lines += [f"  {refusal.name}: {refusal.reason}" for refusal in network.refusals]
+        lines += ["left alone:", grid(("layer", "reason"), network.refusals)]
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """One streaming pass over a calibration set."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sized
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linjax.dims.network import Network
-from linjax.errors import EvidenceError, StructureError
+from linjax.errors import EvidenceError, FoldWarning, StructureError
 from linjax.evidence import moments, placement
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
 from linjax.evidence.points import reads
+from linjax.evidence.rows import by_row as by_row_of
+from linjax.evidence.rows import length, taken, told
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.stats import Stats, unit_stats
 from linjax.evidence.weights import checked, first, of_rows
@@ -43,6 +46,7 @@ def collect(
     metric: str | None = None,
     folds: int = 2,
     weights: Weights | None = None,
+    by_row: Any = None,
     mesh: Mesh | None = None,
     progress: bool | None = None,
 ) -> Stats:
@@ -64,8 +68,9 @@ def collect(
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
         classification, ``"identity"`` for a regression. By default as the outputs suggest:
-        the softmax's for a single output of rows and two or more columns (or several of that
-        shape), else the identity. The evidence says which (``stats.metric``).
+        the softmax's, with a warning, for a single output of rows and two or more columns (or
+        several of that shape), unless a last function bounds it (tanh, a softmax) or an input is
+        added to it; else the identity. The evidence says which (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of
@@ -74,6 +79,12 @@ def collect(
         whole numbers or floating, at least 0. What weighs nothing is as if it weren't there;
         a row that is one sample to a site counts as its heaviest token does. Outputs are
         weighed alike in the sensitivities.
+      by_row: which inputs have a row for each example: a boolean, or a tuple of one for each of
+        them. The others belong to all rows (a table, a random key); where none has rows a batch is
+        one example as a whole (a graph, with its nodes and edges), and the samples of every site
+        are dealt to the folds instead of rows. By default all of them; where their lengths differ,
+        or one is looked up in another, those whose first axis is the outputs' first, if nothing
+        mixes its entries on the way. Examples of other sizes are traced anew: pad to a few sizes.
       mesh: devices to spread every batch over, along its first axis. Batches that don't
         divide evenly run unsharded. Counts are the same as on one device. Parameters that
         are sharded over the mesh already stay so. If the mesh is of several processes, each
@@ -106,17 +117,46 @@ def collect(
     if isinstance(batches, Sized):
         expected = len(batches)
         placement.agree(expected, mesh)
-    rows = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
-    quota = -(-rows // max(1, min(expected, SENSITIVITY_BATCHES)))
+    most = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
+    quota = -(-most // max(1, min(expected, SENSITIVITY_BATCHES)))
     beside = None if weights is None or callable(weights) else iter(weights)
     for index, batch in enumerate(track(batches, "collect", progress)):
-        inputs, each = _inputs(batch, _given(weights, beside, batch, index), index, mesh)
-        pass_.add(inputs, each, index)
+        given = _given(weights, beside, batch, index)
+        part = _part(net, flat, batch, given, by_row, index, mesh)
+        pass_.add(part, index)
         if second_moments and index < SENSITIVITY_BATCHES:
-            pass_.weigh(*first(inputs, each, quota), index, metric)
+            pass_.weigh(part, quota, index, metric)
     if not pass_.batches:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
-    return pass_.stats(sketch(params), pytree.leaves_of(params), metric)
+    found = pass_.stats(sketch(params), pytree.leaves_of(params), metric)
+    few = {s.name: (int(u.count), s.width) for s, u in zip(found.sites, found.seen, strict=True)
+           if u.count < s.width}  # fmt: skip
+    if few and second_moments:
+        told = ", ".join(f"{name}: {n} for {width} units" for name, (n, width) in few.items())
+        warnings.warn(
+            f"fewer samples than units ({told}): what is predicted holds for these samples alone; "
+            "collect on more, or measure on others by linjax.compare",
+            FoldWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+class _Part(NamedTuple):
+    """A batch: its inputs' leaves and containers, which of them have rows, and what these weigh."""
+
+    leaves: list[Array]
+    tree: Any
+    rows: tuple[bool, ...]
+    weights: Array | None
+
+    def taken(self, index: Any, weights: Array | None = None) -> "_Part":
+        """Some of its rows."""
+        return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
+
+    @property
+    def inputs(self) -> Any:
+        return jax.tree.unflatten(self.tree, self.leaves)
 
 
 class _Pass:
@@ -130,19 +170,27 @@ class _Pass:
         self.device: list[Any] = [None] * folds
         self.host: list[Any] = [None] * folds
         self.metrics: Any = None
-        self.weighed, self.batches = 0, 0
+        self.batches = 0
 
-    def add(self, inputs: Any, weights: Any, index: int) -> None:
+    def add(self, part: _Part, index: int) -> None:
         """Takes the moments of a batch; its rows are dealt to the folds by turns."""
-        leaves, tree = jax.tree.flatten(inputs)
-        for fold, (part, some) in enumerate(_dealt(leaves, weights, len(self.device))):
-            network = self.net.network_for(self.flat, jax.tree.unflatten(tree, part))
+        folds = len(self.device)
+        for fold, own in enumerate(_dealt(part, folds)):
+            network = self._network(own.inputs, part.inputs)
+            turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
             self.device[fold] = moments.batch_sums(
-                network, self.wide, part, some, self.device[fold], self.whole
+                network, self.wide, own.leaves, own.weights, self.device[fold], self.whole, turn
             )
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
+
+    def _network(self, part: Any, batch: Any) -> Network:
+        try:
+            return self.net.network_for(self.flat, part)
+        except StructureError:
+            self.net.network_for(self.flat, batch)  # its shapes are known to whoever gave it
+            raise
 
     def flush(self, index: int) -> None:
         """Moves what is on the device to float64 on the host."""
@@ -155,14 +203,15 @@ class _Pass:
             self.host[fold] = now if old is None else moments.merge_batches(old, now)
             self.device[fold] = None
 
-    def weigh(self, inputs: Any, weights: Any, index: int, metric: str) -> None:
+    def weigh(self, part: _Part, quota: int, index: int, metric: str) -> None:
         """Measures on some rows what errors cost."""
         key = jax.random.fold_in(jax.random.key(0), index)
-        network, leaves = self.net.network_for(self.flat, inputs), jax.tree.leaves(inputs)
-        found = metric_sums(network, self.flat, leaves, key, metric, weights)
+        order, weights = first(part.weights, quota)
+        some = part.taken(order, weights)
+        network = self.net.network_for(self.flat, some.inputs)
+        found = metric_sums(network, self.flat, some.leaves, key, metric, weights)
         now = jax.tree.map(lambda x: np.asarray(x, np.float64), placement.fetch(found, self.mesh))
         self.metrics = now if self.metrics is None else jax.tree.map(np.add, self.metrics, now)
-        self.weighed += 1
 
     def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
         """The evidence."""
@@ -172,12 +221,12 @@ class _Pass:
             unit_stats(functools.reduce(moments.merge_units, own))
             for own in zip(*(fold.units for fold in folds), strict=True)
         )
-        second = _second(net.network, [fold.places for fold in folds], self.metrics, self.weighed)
+        second = _second(net.network, [fold.places for fold in folds], self.metrics)
         return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
 
 
 def _second(
-    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any, batches: int
+    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any
 ) -> tuple[Any, Any, Array]:
     """Second moments and metrics by site and point, and by kernel; the outputs' variation."""
     if metrics is None:
@@ -186,7 +235,7 @@ def _second(
     examples = max(float(examples), 1e-30)
     by_place = zip(*folds, strict=True)
     stacked = iter([moments.Sums(*map(np.stack, zip(*own, strict=True))) for own in by_place])
-    weights = iter([_weight(gram, examples, float(each) / batches) for gram, each in grams])
+    weights = iter([_weight(gram, examples, float(samples)) for gram, samples in grams])
     points = [
         tuple(moments.PointMoments(*next(stacked), *next(weights)) for _ in site.points)
         for site in network.foldable
@@ -203,20 +252,38 @@ def _second(
     return tuple(points), tuple(kernels), np.asarray(float(variation) / examples)
 
 
-def _weight(gram: Array, examples: float, places: float) -> tuple[Array, Array]:
+def _weight(gram: Array, examples: float, samples: float) -> tuple[Array, Array]:
     """The metric at a place, and the number of places of an example."""
-    return gram / (examples * max(places, 1e-30)), np.asarray(places)
+    return gram / max(samples, 1e-30), np.asarray(samples / examples)
 
 
-def _dealt(leaves: list[Array], weights: Any, folds: int) -> list[tuple[list[Array], Any]]:
-    """The rows of each fold, or all rows, of which those of the other folds weigh nothing."""
-    rows = len(leaves[0])
+def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
+    """Whether the network takes some of a batch's rows: its function may be bound to their number.
+
+    Where it doesn't take all of them either, that is for the error to say.
+    """
+    if not any(part.rows):
+        return True
+    try:
+        net.network_for(flat, part.taken(slice(0, None, 2)).inputs)
+    except StructureError:
+        net.network_for(flat, part.inputs)
+        return False
+    return True
+
+
+def _dealt(part: _Part, folds: int) -> list[_Part]:
+    """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
+    if not any(part.rows):
+        return [part] * folds
+    rows, weights = len(part.leaves[part.rows.index(True)]), part.weights
     if weights is not None:
         counts = of_rows(weights) > 0  # a row that weighs nothing is as if it weren't there
         turn = (jnp.cumsum(counts) - 1) % folds
         shape = (rows, *(1,) * (weights.ndim - 1))
-        return [(leaves, jnp.where((turn == f).reshape(shape), weights, 0)) for f in range(folds)]
-    return [([x[f::folds] for x in leaves], None) for f in range(min(folds, rows))]
+        own = [jnp.where((turn == f).reshape(shape), weights, 0) for f in range(folds)]
+        return [part._replace(weights=w) for w in own]
+    return [part.taken(slice(f, None, folds)) for f in range(min(folds, rows))]
 
 
 def _check_finite(network: Network, found: moments.Batch, index: int) -> None:
@@ -235,7 +302,8 @@ def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
     if not net.network.foldable:
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.network.refusals)
-        raise StructureError(f"the network has no foldable site ({reasons or 'no affine maps'})")
+        reasons = reasons or "parameters make and read no dimension of two or more"
+        raise StructureError(f"the network has no foldable site ({reasons})")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
 
@@ -252,18 +320,33 @@ def _given(weights: Weights | None, beside: Any, batch: Batch, index: int) -> An
         raise EvidenceError(f"batch {index}: no weights are left for it") from None
 
 
-def _inputs(batch: Batch, given: Any, index: int, mesh: Mesh | None) -> tuple[Any, Any]:
-    """Makes a tuple of arrays of a batch, and weights, spread over the mesh where possible."""
+def _part(
+    net: Net, flat: pytree.Flat, batch: Batch, given: Any, said: Any, index: int,
+    mesh: Mesh | None,
+) -> _Part:  # fmt: skip
+    """Makes arrays of a batch and its weights, spread over the mesh where possible."""
     inputs = batch if isinstance(batch, tuple) else (batch,)
-    leaves = jax.tree.leaves(inputs)
-    rows = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in leaves}
-    if not leaves or None in rows:
-        raise EvidenceError(f"batch {index}: expected arrays with a leading batch axis")
-    if 0 in rows:
-        raise EvidenceError(f"batch {index}: empty, expected at least one row")
-    if len(rows) > 1:
-        raise EvidenceError(f"batch {index}: arrays of {sorted(rows)} rows, expected one number")
-    (count,) = rows
+    leaves, tree = jax.tree.flatten(inputs)
+    if not leaves:
+        raise EvidenceError(f"batch {index}: expected arrays, got none")
+    if said is not None:
+        rows = told(said, inputs)
+    else:
+        alone = len(leaves) == 1 and jnp.ndim(leaves[0]) > 0
+        rows = (True,) if alone else by_row_of(net.network_for(flat, inputs), leaves)
+        if not _divides(net, flat, _Part(leaves, tree, rows, None)):
+            rows = (False,) * len(rows)
+    count = length(leaves, rows, index)
+    if given is not None and not any(rows):
+        raise EvidenceError(
+            f"batch {index}: weights are of rows, and its inputs have none of their own; leave "
+            "away what is padded"
+        )
     if given is not None:
         given = checked(given, count, index)
-    return placement.spread((inputs, given), count, index, mesh)
+    own = [x for x, row in zip(leaves, rows, strict=True) if row]
+    own, given = placement.spread((own, given), count, index, mesh)
+    beside = iter(placement.place([jnp.asarray(x) for x, row in zip(leaves, rows, strict=True)
+                                   if not row], mesh))  # fmt: skip
+    spread = iter(own)
+    return _Part([next(spread if row else beside) for row in rows], tree, rows, given)

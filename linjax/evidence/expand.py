@@ -26,8 +26,13 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
     """
     now = read_sizes(network, flat)
     every = network.foldable if sites is None else sites
+<<<<<<< HEAD
     able = (s for s in every if s.linear and now.kept[s.dim])
     chosen = [s for s in able if s.dim not in now.beside]
+=======
+    straight = (s for s in every if s.linear and now.kept[s.dim])
+    chosen = [s for s in straight if s.dim not in now.beside]
+>>>>>>> main
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:
@@ -35,8 +40,8 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
             readers.setdefault(leaf, []).append(site.dim)
     for leaf, read in readers.items():
         first = network.extra(leaf, "down")  # what reads, where there is one
-        own = (first,) if first in flat else (network.paths[leaf], network.extra(leaf, "linear"))
-        for path in own:
+        both = (network.paths[leaf], network.extra(leaf, "linear"))
+        for path in (first,) if first in flat else both:
             if path in flat:
                 result[path] = _doubled(network, flat[path], leaf, read, now.all)
     for site in chosen:

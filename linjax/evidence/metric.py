@@ -5,7 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.dims.layout import Layout
+from linjax.dims.values import Source
 from linjax.errors import EvidenceError
+from linjax.program.flat import Ref
 
 Array = Any
 METRICS = ("softmax", "identity")
@@ -43,7 +46,59 @@ def chosen(metric: str | None, outputs: Any) -> str:
 
 
 def settled(metric: str | None, net: Any) -> str:
-    """Returns the metric for a network, as :func:`chosen`."""
+    """Returns the metric for a network: that asked for, else what its outputs suggest.
+
+    Nothing tells the logits of a classification from a regression's columns for certain. By shape
+    as :func:`chosen`; but the identity for what a last nonlinear function bounds (tanh, a
+    sigmoid, a softmax: no logits are such) and for outputs that an input is added to (they live
+    where inputs do). Evidence, comparisons and reports say which it is.
+
+    Args:
+      metric: what was asked for, or None.
+      net: the traced network.
+    """
     if metric is not None:
         return chosen(metric, None)
-    return chosen(None, jax.eval_shape(net.apply_fn, net.template, *net.example))
+    outputs = jax.eval_shape(net.apply_fn, net.template, *net.example)
+    if chosen(None, outputs) == "identity" or _no_logits(net.network.layout):
+        return "identity"
+    return "softmax"
+
+
+_SHOWN = frozenset((
+    "reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy",
+    "broadcast_in_dim", "sharding_constraint", "stop_gradient", "name", "slice",
+))  # fmt: skip
+_BOUNDING = frozenset((
+    "tanh", "logistic", "exp", "erf", "sin", "cos", "max", "min", "clamp", "sqrt", "abs",
+    "square", "integer_pow", "sign", "round",
+))  # fmt: skip
+
+
+def _no_logits(layout: Layout) -> bool:
+    """Whether some output is bounded, or an input with something added to it."""
+    return any(_bounded(layout, o) for o in layout.program.outputs)
+
+
+def _bounded(layout: Layout, value: Any) -> bool:
+    inputs = set(layout.inputs)
+    while isinstance(value, Ref) and value.id in layout.makers:
+        op = layout.makers[value.id]
+        if op.name in ("add", "sub", "add_any"):
+            return any(_is_input(layout, o, inputs) for o in op.inputs)
+        if op.name == "div":
+            return layout.operand(op, 1).source is Source.DATA  # else a temperature
+        if op.name not in _SHOWN:
+            return op.name in _BOUNDING
+        value = op.inputs[0]
+    return False
+
+
+def _is_input(layout: Layout, value: Any, inputs: set[Ref]) -> bool:
+    """Whether a value is one of the network's inputs, laid out otherwise."""
+    while isinstance(value, Ref) and value not in inputs and value.id in layout.makers:
+        op = layout.makers[value.id]
+        if op.name not in _SHOWN:
+            return False
+        value = op.inputs[0]
+    return isinstance(value, Ref) and value in inputs

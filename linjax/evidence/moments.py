@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("network", "whole"))
 def batch_sums(
     network: Network, flat: Flat, inputs: list[Array], weights: Array | None,
-    before: Batch | None, whole: bool,
+    before: Batch | None, whole: bool, turn: Array | None = None,
 ) -> Batch:  # fmt: skip
     """Adds some rows to the moments at all places of evidence.
 
@@ -66,14 +66,28 @@ def batch_sums(
       weights: of the rows, or of their positions.
       before: moments so far.
       whole: whether second moments of all coordinates, and of kernels, are wanted.
+      turn: which samples count, by a remainder and a divisor of their numbers; by default all.
     """
     values = execute(network, flat, inputs, taps(network)).values
     sizes = read_sizes(network, flat, inputs)
     now = Batch(
-        tuple(_units(*own) for own in unit_samples(network, values, sizes, weights)),
-        tuple(map(_sums, samples(network, values, sizes, weights))) if whole else (),
+        tuple(
+            _units(z, h, _counted(turn, own, h.shape[1]))
+            for z, h, own in unit_samples(network, values, sizes, weights)
+        ),
+        tuple(
+            _sums(own._replace(weights=_counted(turn, own.weights, own.rows.shape[1])))
+            for own in (samples(network, values, sizes, weights) if whole else ())
+        ),
     )
     return now if before is None else merge_batches(before, now)
+
+
+def _counted(turn: Array | None, weights: Array | None, count: int) -> Array | None:
+    """Weights of samples, of those alone whose turn it is."""
+    if turn is None:
+        return weights
+    return (jnp.arange(count) % turn[1] == turn[0]).astype(jnp.int32)
 
 
 def _units(z: Array, h: Array, weights: Array | None) -> Units:
@@ -94,9 +108,9 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
 def _sums(own: Samples) -> Sums:
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
     mean, centred = _centred(x, own.weights)
-    count = jnp.float32(x.shape[1])
+    count = jnp.asarray(x.shape[1], x.dtype)
     if own.weights is not None:
-        count = jnp.sum(own.weights, dtype=jnp.float32)
+        count = jnp.sum(own.weights, dtype=x.dtype)
     scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
     return Sums(count, mean, scatter)
 
@@ -201,4 +215,5 @@ def merge_points(a: PointMoments, b: PointMoments) -> PointMoments:
     share = float(b.count.sum() / max(a.count.sum() + b.count.sum(), 1e-30))
     metric = (1 - share) * a.metric + share * b.metric
     places = (1 - share) * a.places + share * b.places
-    return PointMoments(*map(np.stack, zip(*folds, strict=True)), metric, places)
+    count, mean, scatter = map(np.stack, zip(*folds, strict=True))
+    return PointMoments(count, mean, scatter, metric, places)

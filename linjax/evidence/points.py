@@ -14,7 +14,7 @@ import numpy as np
 
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, factorable, features, frame_of
+from linjax.dims.reads import Frame, factorable, features, frame_of, results
 from linjax.dims.sites import Site
 from linjax.dims.sizes import Sizes
 from linjax.dims.span import Cut, Span, exposed
@@ -92,8 +92,9 @@ def before(network: Network, site: Site) -> int:
 
     Where several meet before anything is bent (a gate, a normalised stream), what is read.
     """
-    roots = {r for own in network.merges.values() for d, r in own if d == site.dim}
-    value = next(iter(roots)) if len(roots) == 1 else site.points[0]
+    joined = (own for own in network.merges.values() if site.linear)
+    roots = [min(added) for own in joined for dim, added in own if dim == site.dim]
+    value = min(roots, default=site.points[0])
     own = {mark.op: mark.role for mark in network.layout.marks[site.dim] if mark.operand < 0}
     users = network.layout.users[site.dim]
     while value not in site.points:
@@ -122,7 +123,7 @@ def unit_samples(
         z = at_point(network, site, root, values[root], sizes)[..., :k]
         if z.shape != h.shape:  # pooled on the way
             z = h
-        found.append((z, h, _weights_at(network, site, point, values[point], sizes, weights)))
+        found.append((z, h, weights_at(network, site, point, values[point], sizes, weights)))
     return found
 
 
@@ -134,7 +135,7 @@ def samples(
     for site in network.foldable:
         for point in site.points:
             rows = at_point(network, site, point, values[point], sizes)
-            own = _weights_at(network, site, point, values[point], sizes, weights)
+            own = weights_at(network, site, point, values[point], sizes, weights)
             found.append(Samples(rows, own))
     for read in reads(network):
         if read.point is None:
@@ -172,6 +173,11 @@ def _features(
     window = network.layout.leaves[network.kernels[read.op].leaf]
     shape = tuple(span.size for span in window)
     own = None
+    if read.frame.op.name != "dot_general":  # without linear coordinates, that stand behind
+        numbers = read.frame.op.params["dimension_numbers"]
+        channels = shape[numbers.rhs_spec[1]]
+        value = jnp.moveaxis(value, numbers.lhs_spec[1], 0)[:channels]
+        value = jnp.moveaxis(value, 0, numbers.lhs_spec[1])
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape)[0]
@@ -202,7 +208,7 @@ def _by_row(network: Network, read: Read, value: Array, weights: Array) -> Array
     return _placed(network, spans, value, weights, network.names[network.kernels[read.op].leaf])
 
 
-def _weights_at(
+def weights_at(
     network: Network, site: Site, point: int, value: Array, sizes: Sizes, weights: Array | None
 ) -> Array | None:
     """One weight for each sample at a point; positions that it lacks count as their heaviest."""
@@ -211,6 +217,17 @@ def _weights_at(
     spans = point_spans(network.layout, point)
     full = jnp.broadcast_to(_placed(network, spans, value, weights, site.name), value.shape)
     return at_point(network, site, point, full, sizes)[0, :, 0]
+
+
+def weights_of_results(
+    network: Network, read: Read, value: Array, weights: Array | None
+) -> Array | None:
+    """One weight for each sample of a kernel's result."""
+    if weights is None:
+        return None
+    spans, name = network.layout.values[read.op].spans, network.names[network.kernels[read.op].leaf]
+    own = jnp.broadcast_to(_placed(network, spans, value, weights, name), value.shape)
+    return results(read.frame, own)[0, :, 0]
 
 
 def _placed(

@@ -19,7 +19,7 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.metric import is_logits
-from linjax.evidence.points import at_point, reads
+from linjax.evidence.points import at_point, reads, weights_at, weights_of_results
 from linjax.evidence.weights import of_outputs, of_rows
 from linjax.fold.objective import curvature
 
@@ -40,14 +40,17 @@ def metric_sums(
     tell these apart.
 
     Returns:
-      By point of every site, then by kernel, ``(n, q, q)`` sums and their number of samples in an
-      example; the number of examples; and the outputs' variation, summed over these.
+      By point of every site, then by kernel, ``(n, q, q)`` sums and the number of samples; the
+      number of examples; and the outputs' variation, summed over these. With weights numbers are
+      what there is of these.
     """
     sizes = read_sizes(network, flat, inputs)
     found = reads(network)
     places = frozenset((*(p for s in network.foldable for p in s.points), *(r.op for r in found)))
     shapes = jax.eval_shape(lambda: execute(network, flat, inputs, places).values)
-    probes = {p: jnp.zeros(v.shape, jnp.float32) for p, v in shapes.items()}
+    probes = {
+        p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
+    }
 
     def run(probe: dict[int, Array]) -> Any:
         return execute(network, flat, inputs, probes=probe).outputs
@@ -56,19 +59,28 @@ def metric_sums(
     (gradients,) = jax.vmap(pull)(weighted(cotangents(outputs, key, metric), outputs, weights))
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
 
-    def gram(g: Array) -> tuple[Array, Array]:
-        own = jnp.einsum("cnsi,cnsj->nij", g, g, precision="highest")
-        return own, jnp.asarray(g.shape[2] / rows, jnp.float32)
+    def gram(g: Array, own: Array | None) -> tuple[Array, Array]:
+        total = jnp.float32(g.shape[2]) if own is None else jnp.sum(own).astype(jnp.float32)
+        return jnp.einsum("cnsi,cnsj->nij", g, g, precision="highest"), total
 
     grams = [
         gram(
-            jax.vmap(lambda g, s=site, p=point: at_point(network, s, p, g, sizes))(gradients[point])
+            jax.vmap(lambda g, s=site, p=point: at_point(network, s, p, g, sizes))(
+                gradients[point]
+            ),
+            weights_at(network, site, point, probes[point], sizes, weights),
         )
         for site in network.foldable
         for point in site.points
     ]
-    grams += [gram(jax.vmap(functools.partial(results, r.frame))(gradients[r.op])) for r in found]
-    examples = jnp.asarray(rows, jnp.float32)
+    grams += [
+        gram(
+            jax.vmap(functools.partial(results, r.frame))(gradients[r.op]),
+            weights_of_results(network, r, probes[r.op], weights),
+        )
+        for r in found
+    ]
+    examples = jnp.float32(rows)
     if weights is not None:
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
     return tuple(grams), examples, _variation(outputs, metric, weights)
@@ -78,12 +90,12 @@ def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
     """Squares of the outputs about their mean in the output metric, summed."""
     floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
     total = jnp.zeros(())
-    for y in floats:
-        rows = y.shape[0] if y.ndim else 1
-        each = jnp.ones(rows, y.dtype) if weights is None else of_rows(weights).astype(y.dtype)
-        own = each.reshape(rows, *(1,) * (y.ndim - 1)) if y.ndim else each[0]
+    for y in map(jnp.atleast_1d, floats):
+        own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
+        own = jnp.broadcast_to(own, (*y.shape[:1], *own.shape[1:]))
         y = jnp.where(own > 0, y, 0)
-        centred = (y - jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own), 1e-30)) * jnp.sqrt(own)
+        mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
+        centred = (y - mean) * jnp.sqrt(own)
         total += jnp.sum(centred * curvature([y], [centred], metric)[0])
     return total
 
@@ -130,7 +142,8 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
         seed = signs(leaf, key)
         if not is_logits(leaf, metric):
             return seed
-        p = jax.nn.softmax(leaf.astype(jnp.float32), axis=-1).astype(leaf.dtype)
+        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        p = jax.nn.softmax(wide, axis=-1).astype(leaf.dtype)
         root = jnp.sqrt(p)  # F = B Bᵀ with B = diag(√p) − p √pᵀ
         return root * seed - p * jnp.sum(root * seed, axis=-1, keepdims=True)
 

@@ -5,7 +5,6 @@ A sample of weight zero leaves no trace, whatever its values are.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,53 +33,21 @@ def checked(weights: Any, rows: int, index: int) -> Array:
     return array.astype(jnp.int32)
 
 
-def of_samples(weights: Array | None, samples: int, where: str) -> Array | None:
-    """Returns one weight a sample, for values with some samples in every row.
-
-    Where a row is one sample, it counts as its heaviest position does; a row's one weight
-    counts for all its samples.
-
-    Raises:
-      EvidenceError: if a row has another number of samples than weights.
-    """
-    if weights is None:
-        return None
-    rows = weights.shape[0]
-    table = weights.reshape(rows, -1)
-    each = samples // rows
-    if samples == rows * table.shape[1]:
-        return table.reshape(-1)
-    if samples == rows:
-        return of_rows(weights)
-    if samples == rows * each and table.shape[1] == 1:
-        return jnp.repeat(table[:, 0], each)
-    raise EvidenceError(
-        f"{where}: weights of shape {weights.shape} for {samples} samples in {rows} rows; give one "
-        "weight a row, or one for each of a row's samples"
-    )
-
-
 def of_rows(weights: Array) -> Array:
     """Returns one weight a row, that of its heaviest position."""
     return jnp.max(weights.reshape(weights.shape[0], -1), axis=1)
 
 
-def number(own: Array | None, samples: int) -> Array:
-    """Returns the number of samples, or what they weigh."""
-    return jnp.float32(samples) if own is None else jnp.sum(own, dtype=jnp.float32)
+def first(weights: Array | None, rows: int) -> tuple[Any, Array | None]:
+    """The first rows of a batch, of those that weigh anything as long as there are some.
 
-
-def live(own: Array | None, values: Array) -> Array:
-    """Returns ``(…, samples, k)`` values with zeros where a sample weighs nothing."""
-    return values if own is None else jnp.where(own[:, None] > 0, values, 0)
-
-
-def first(tree: Any, weights: Array | None, rows: int) -> tuple[Any, Array | None]:
-    """Takes the first rows of a batch, of those that weigh anything as long as there are some."""
+    Returns:
+      Where they are, and what they weigh.
+    """
     if weights is None:
-        return jax.tree.map(lambda x: x[:rows], tree), None
+        return slice(rows), None
     order = jnp.argsort(of_rows(weights) == 0, stable=True)[:rows]
-    return jax.tree.map(lambda x: x[order], tree), weights[order]
+    return order, weights[order]
 
 
 def of_outputs(weights: Array, leaf: Array) -> Array:

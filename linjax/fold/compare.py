@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
-from linjax.evidence.metric import chosen, is_logits
+from linjax.evidence.metric import chosen, is_logits, settled
 from linjax.graph.count import count
 from linjax.graph.net import Net
 from linjax.report.progress import track
@@ -94,7 +94,7 @@ def compare(
       small: the folded ones.
       batches: inputs, as for :func:`collect`; better not those that the fold went by.
       metric: ``"softmax"`` if outputs are logits, ``"identity"`` for a regression; by default
-        as their shapes suggest, see :func:`collect`.
+        as they suggest, see :func:`collect`.
       progress: whether to show progress; by default on a terminal.
 
     Returns:
@@ -121,7 +121,7 @@ def compare(
         lambda inputs: net.apply(small, *inputs),
         (count(params), count(small)),
         batches,
-        metric=metric,
+        metric=settled(metric, net),
         progress=progress,
     )
 

@@ -14,7 +14,17 @@ from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import joint_refit
-from linjax.fold.rows import Rows, divided, enriched, enriched_once, even, load, repeatable, taught
+from linjax.fold.rows import (
+    Rows,
+    divided,
+    enriched,
+    enriched_once,
+    even,
+    in_rows,
+    load,
+    repeatable,
+    taught,
+)
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
 from linjax.graph.count import count
@@ -22,6 +32,9 @@ from linjax.graph.net import Net
 
 NEGLIGIBLE = 2e-4
 """Divergence from the original's outputs that a joint refit isn't worth its time for."""
+
+WITHOUT = "fold without rows: linjax.fold(params, linjax.collect(net, params, batches), rule)"
+"""What to do where inputs aren't rows."""
 
 
 @one_thread()
@@ -69,7 +82,7 @@ def compress(
       be made smaller.
 
     Raises:
-      EvidenceError: if batches can be read only once.
+      EvidenceError: if batches can be read only once, or aren't rows.
       StructureError, LinjaxError: as :func:`fold`.
 
     References:
@@ -92,6 +105,7 @@ def compress(
     if metric is None and evidence is not None:
         metric = (evidence if isinstance(evidence, Stats) else evidence.stats).metric
     metric = settled(metric, net)
+    in_rows(net, params, again, WITHOUT)
     if evidence is None:
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)

@@ -43,7 +43,9 @@ def kernels_of(
     network: Network, flat: pytree.Flat, evidence: Sequence[PointMoments]
 ) -> tuple[Kernel, ...]:
     """The kernels of a network that may be factored, but for those that are already, or gone."""
-    sites = {(s.dim,): i for i, s in enumerate(network.foldable) if not s.beside}
+    sites: dict[tuple[int, ...], int] = {
+        (s.dim,): i for i, s in enumerate(network.foldable) if not s.beside
+    }
     found = []
     for read, own in zip(reads(network), evidence, strict=True):
         leaf = network.kernels[read.op].leaf

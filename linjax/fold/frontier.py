@@ -22,10 +22,13 @@ from linjax.fold.rewrite import Written, begun, finished, shifted_result, write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.graph import pytree, table
+from linjax.graph.chains import simplest
 from linjax.graph.count import count
 
 Array = np.ndarray
 
+TRIES = 8
+"""Plans that are made until one fits with what it puts beside."""
 SHOWN = (0.75, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01)
 
 
@@ -68,11 +71,16 @@ class Frontier(NamedTuple):
         if isinstance(rule, Tolerance):
             return within_error(curves, rule.error)
         prices = curves[0].prices
-        before = prices.cost(prices.start)
-        plan = within_budget(curves, rule.fraction * before)
-        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
-            plan = within_budget(curves, rule.fraction * before - self.biases(rule.of))
-        if plan.cost + self.biases(rule.of, plan.state) > rule.fraction * before:
+        allowed = rule.fraction * prices.cost(prices.start)
+        budget = allowed
+        for _ in range(TRIES):  # what a plan puts beside isn't known before it is made
+            plan = within_budget(curves, budget)
+            over = plan.cost + self.biases(rule.of, plan.state) - allowed
+            if over <= 0:
+                return plan
+            budget -= over
+        plan = within_budget(curves, allowed - self.biases(rule.of))
+        if plan.cost + self.biases(rule.of, plan.state) > allowed:
             raise unmet(rule, self.least(rule))
         return plan
 
@@ -152,7 +160,8 @@ class Frontier(NamedTuple):
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         now, choices = self.write(params, plan)
-        return finished(now.flat, params), self.told(choices)
+        small = simplest(self.stats.graph, pytree.flatten(finished(now.flat, params)))
+        return pytree.unflatten(small, like=params), self.told(choices)
 
     def told(self, choices: list[Choice]) -> dict[str, SiteChange]:
         """What became of every site."""

@@ -51,7 +51,7 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
     def weigh(y: Array, t: Array) -> Array:
         if not is_logits(y, metric):
             return t
-        p = jax.nn.softmax(y.astype(jnp.float32)).astype(t.dtype)
+        p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
         return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)

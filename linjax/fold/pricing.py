@@ -18,6 +18,7 @@ from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import surface
 from linjax.fold.factored import Kernel, error_curve, kernels_of
+from linjax.fold.travelling import with_noise
 from linjax.graph import pytree
 
 Array = np.ndarray
@@ -48,7 +49,9 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     pairs = zip(sites, stats.points, strict=True)
     made = [_problem(network, site, own) for site, own in pairs]
     kernels = kernels_of(network, flat, stats.kernels)
-    return Problems(sites, tuple(p for p, _ in made), tuple(i for _, i in made), kernels)
+    points = tuple(index for _, index in made)
+    problems = with_noise(sites, [problem for problem, _ in made], points, kernels)
+    return Problems(sites, problems, points, kernels)
 
 
 def _problem(

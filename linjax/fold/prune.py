@@ -1,9 +1,11 @@
 """Activation-based pruning, the published baseline: units that fire least go first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from linjax.dims.network import Network
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice
@@ -56,15 +58,23 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     if not matching(params, stats):
         return params
-    network, flat = stats.network, pytree.flatten(params)
-    now = begun(network, flat)
-    for site, kept, units in zip(
-        stats.sites, _kept(stats, fraction, scope), stats.seen, strict=True
-    ):
-        width, total = units.active.shape[-1], now.sizes[site.dim]
-        if kept.shape[-1] < width:
-            beside = np.broadcast_to(np.arange(width, total), (len(kept), total - width))
-            stays = np.concatenate([kept, beside], axis=-1)
+    return selected(params, stats.network, _kept(stats, fraction, scope))
+
+
+def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
+    """Keeps some units of every site; the activations of the others count as zero.
+
+    Args:
+      params: a pytree of the network.
+      network: its dimensions.
+      kept: by foldable site the units that stay, ascending: ``(n, k)`` for n repeats.
+    """
+    now = begun(network, pytree.flatten(params))
+    for site, own in zip(network.foldable, kept, strict=True):
+        width, total = now.kept[site.dim], now.sizes[site.dim]
+        if own.shape[-1] < width:
+            beside = np.broadcast_to(np.arange(width, total), (len(own), total - width))
+            stays = np.concatenate([own, beside], axis=-1)
             now = write(network, now, site, _selecting(stays, total, len(site.points)))
     return finished(now.flat, params)
 

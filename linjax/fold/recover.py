@@ -9,7 +9,16 @@ import numpy as np
 
 from linjax.evidence.metric import settled
 from linjax.fold.objective import divergence
-from linjax.fold.rows import Batch, divided, load, mean_divergence, pooled, repeatable, taught
+from linjax.fold.rows import (
+    Batch,
+    divided,
+    in_rows,
+    load,
+    mean_divergence,
+    pooled,
+    repeatable,
+    taught,
+)
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.report.progress import track
@@ -83,7 +92,7 @@ def recover(
       a :class:`Recovered`.
 
     Raises:
-      EvidenceError: if batches are empty or can be read only once.
+      EvidenceError: if batches are empty or can be read only once, or aren't rows.
 
     References:
       Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015,
@@ -101,7 +110,9 @@ def recover(
       True
     """
     metric = settled(metric, net)
-    train, held = divided(load(repeatable(batches)(), limit=10**9))
+    again = repeatable(batches)
+    in_rows(net, params, again, "train net.apply on the original's outputs in a loop of your own")
+    train, held = divided(load(again(), limit=10**9))
     held_rows = taught(net, original, held)
     rows = pooled(net, original, train, mix)
     count = jax.tree.leaves(rows)[0].shape[0]

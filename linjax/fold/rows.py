@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError
+from linjax.evidence.rows import by_row
 from linjax.fold.hasty import jit_hastily
 from linjax.fold.objective import divergence
+from linjax.graph import pytree
 from linjax.graph.net import Net
 
 Array = Any
@@ -52,6 +54,28 @@ def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
         )
     start = batches if callable(batches) else lambda: batches
     return lambda: (b if isinstance(b, tuple) else (b,) for b in start())
+
+
+def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead: str) -> None:
+    """Checks that batches are rows, which can be taken apart, held out and mixed.
+
+    Args:
+      net: the network.
+      params: its parameters.
+      again: starts the batches anew.
+      instead: what to do where they aren't.
+
+    Raises:
+      EvidenceError: if inputs differ in length, or one is looked up in another.
+    """
+    for inputs in again():
+        network = net.network_for(pytree.flatten(params), inputs)
+        if not all(by_row(network, jax.tree.leaves(inputs))):
+            raise EvidenceError(
+                "batches: their inputs aren't all rows that could be held out (a graph, a table "
+                f"beside the rows, a random key); {instead}"
+            )
+        return
 
 
 def size_of(inputs: Batch) -> int:

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from linjax.graph.flow import Flow, Known, entry, flows
+from linjax.errors import StructureError
+from linjax.graph.flow import Flow, Known, entry, flows, settled
 from linjax.graph.layers import Array, Layer, Layers
 from linjax.graph.maps import Activation, Affine, Path
 from linjax.graph.normal import normalise
 from linjax.graph.parts import Parts, parts_of, units_of
-from linjax.graph.pytree import Flat, on_device, on_host
+from linjax.graph.pytree import Flat, check_leaves, on_device, on_host
 from linjax.graph.scaling import slope_and_offset
 from linjax.graph.structure import Chain, Graph, Site
 
@@ -162,6 +163,27 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
         if layer.units or layer.linears or not layer.carry:
             main = layer.units + layer.linears
     return flat
+
+
+def simplest(graph: Graph, params: Flat) -> Flat:
+    """The same function with every chain in normal form where that has fewer parameters.
+
+    Chains of which others have their form (settled ones) stay as they are.
+    """
+    try:
+        check_leaves(graph, params)
+        for chain in graph.chains:
+            if settled(graph, chain, params):
+                continue
+            written = write_chain(graph, params, chain, read_chain(graph, params, chain))
+            params = written if _entries(written) < _entries(params) else params
+    except StructureError:  # what chains know nothing of
+        return params
+    return params
+
+
+def _entries(params: Flat) -> int:
+    return sum(np.size(leaf) for leaf in params.values())
 
 
 _EXTRAS = ("linear", "residual", "down")

@@ -1,5 +1,6 @@
 """Every name of JAX that isn't part of its stable public interface, in one place."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
@@ -11,9 +12,11 @@ __all__ = [
     "Literal",
     "Var",
     "bind",
+    "context",
     "jaxpr_as_fun",
     "key_name",
     "scan_counts",
+    "within",
 ]
 
 
@@ -35,6 +38,19 @@ def bind(primitive: Any, params: dict[str, Any], values: tuple[Any, ...]) -> tup
         values = (*functions, *values)
     out = primitive.bind(*values, **prepared)
     return tuple(out) if primitive.multiple_results else (out,)
+
+
+def context(eqn: Any) -> Any:
+    """Returns the mesh context that an equation was traced in, None if there was no mesh."""
+    found = getattr(eqn, "ctx", None)
+    mesh = getattr(found, "cur_abstract_mesh", None)
+    return None if mesh is None or mesh.empty else found
+
+
+def within(context: Any) -> AbstractContextManager[Any]:
+    """Runs what follows in a context of :func:`context`."""
+    manager: AbstractContextManager[Any] = nullcontext() if context is None else context.manager
+    return manager
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Parameter pytrees as flat dicts from path to leaf, and back to nested dicts."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.dims.network import Network
-from linjax.dims.run import EXTRAS
+from linjax.dims.run import EXTRAS, RESIDUAL
 from linjax.errors import StructureError
 from linjax.graph.compat import key_name
 from linjax.graph.maps import Path, join
@@ -151,8 +152,7 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
             raise StructureError(f"{join(leaf.path)}: missing, expected shape {leaf.shape}")
     for path in flat:
         if path not in known and path not in foldable:
-            near = ", ".join(sorted({join(p[:-1]) or join(p) for p in known})[:8])
-            raise StructureError(f"{join(path)}: not a parameter of this network (it has {near})")
+            raise StructureError(f"{join(path)}: {_unknown(known)}")
 
 
 def foldable_paths(graph: Graph) -> frozenset[Path]:
@@ -174,10 +174,23 @@ def check_known(network: Network, flat: Flat) -> None:
     """Checks that every leaf of a pytree is one of a network, or one that a fold put beside.
 
     Raises:
-      StructureError: naming the first that is neither.
+      StructureError: naming the first that is neither, or of whole numbers for floating ones.
     """
     known = {*network.paths, *map(network.constant, network.varying)}
-    known |= {network.extra(n, kind) for n in range(len(network.paths)) for kind in EXTRAS}
+    known |= {
+        network.extra(n, kind) for n in range(len(network.paths)) for kind in (*EXTRAS, RESIDUAL)
+    }
     for path in flat:
         if path not in known:
-            raise StructureError(f"{join(path)}: no leaf of this network")
+            raise StructureError(f"{join(path)}: {_unknown(network.paths)}")
+    for leaf, path in enumerate(network.paths):
+        if path in flat:
+            had = network.layout.program.avals[network.ref(leaf)].dtype
+            dtype = jnp.result_type(flat[path])
+            if is_floating(str(had)) != is_floating(str(dtype)):
+                raise StructureError(f"{join(path)}: dtype {dtype}, expected {had}")
+
+
+def _unknown(paths: Iterable[Path]) -> str:
+    near = ", ".join(sorted({join(p[:-1]) or join(p) for p in paths})[:8])
+    return f"not a parameter of this network (it has {near})"

@@ -9,6 +9,7 @@ single opaque operations.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -77,7 +78,8 @@ class Scan(NamedTuple):
 class Op(NamedTuple):
     """One primitive applied to operands.
 
-    ``custom`` says that the operation stood inside a function with its own derivative.
+    ``custom`` says that the operation stood inside a function with its own derivative, ``context``
+    in which mesh, where there was one.
     """
 
     primitive: Any
@@ -86,6 +88,7 @@ class Op(NamedTuple):
     outputs: tuple[Ref, ...]
     custom: bool = False
     scan: Scan | None = None
+    context: Any = None
 
     @property
     def name(self) -> str:
@@ -94,7 +97,12 @@ class Op(NamedTuple):
 
     def bind(self, *values: Any, **changed: Any) -> tuple[Any, ...]:
         """Applies the primitive to values, with some of its parameters changed."""
-        return compat.bind(self.primitive, {**self.params, **changed}, values)
+        with self.within():
+            return compat.bind(self.primitive, {**self.params, **changed}, values)
+
+    def within(self) -> AbstractContextManager[Any]:
+        """The mesh that the operation was traced in, for what is done in its place."""
+        return compat.within(self.context)
 
 
 class Program(NamedTuple):
@@ -163,7 +171,7 @@ class _Recorder:
 
         for eqn in jaxpr.eqns:
             operands = tuple(read(atom) for atom in eqn.invars)
-            body = callee(eqn)
+            body = callee(eqn) or _plain_slice(eqn, operands)
             if body is not None:
                 own = custom or eqn.primitive.name.startswith("custom_")
                 results: Sequence[Operand] = self.inline(body.jaxpr, body.consts, operands, own)
@@ -184,7 +192,8 @@ class _Recorder:
             length, reverse = eqn.params["length"], eqn.params["reverse"]
             scan = Scan(inner, consts, carry, length, reverse)
         outputs = tuple(self.fresh(var) for var in eqn.outvars)
-        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan))
+        mesh = compat.context(eqn)
+        self.ops.append(Op(eqn.primitive, eqn.params, operands, outputs, custom, scan, mesh))
         return outputs
 
 
@@ -236,6 +245,50 @@ def callee(eqn: Any) -> Any:
     same_in = types(closed.jaxpr.invars) == types(eqn.invars)
     same_out = types(closed.jaxpr.outvars) == types(eqn.outvars)
     return closed if same_in and same_out else None
+
+
+def _plain_slice(eqn: Any, operands: tuple[Operand, ...]) -> Any:
+    """Cuts at places that are known, which look otherwise where a batch has a symbolic size.
+
+    Returns:
+      A jaxpr with ``slice`` and ``squeeze`` in place of a ``gather`` or ``dynamic_slice`` whose
+      indices are constants inside of the operand; None for any other equation.
+    """
+    cut = _known_cut(eqn, operands)
+    if cut is None:
+        return None
+    starts, sizes, gone = cut
+    stops = [start + size for start, size in zip(starts, sizes, strict=True)]
+
+    def plain(value: Any, *_: Any) -> Any:
+        return jax.lax.squeeze(jax.lax.slice(value, starts, stops), gone)
+
+    return jax.make_jaxpr(plain)(*(var.aval for var in eqn.invars))
+
+
+def _known_cut(eqn: Any, operands: tuple[Operand, ...]) -> Any:
+    """Starts, sizes, and axes that vanish, of a piece that an equation takes; None of others."""
+    name, indices = eqn.primitive.name, [o for o in operands[1:] if isinstance(o, Const)]
+    known = isinstance(operands[0], Ref) if operands else False
+    if not known or len(indices) + 1 < len(operands):
+        return None
+    if name == "gather":
+        numbers, index = eqn.params["dimension_numbers"], np.asarray(indices[0].value)
+        gone = tuple(numbers.collapsed_slice_dims)
+        kept = len(eqn.params["slice_sizes"]) - len(gone)
+        if index.ndim != 1 or numbers.offset_dims != tuple(range(kept)):
+            return None
+        starts = [0] * len(eqn.params["slice_sizes"])
+        for at, start in zip(numbers.start_index_map, index.tolist(), strict=True):
+            starts[at] = start
+    elif name == "dynamic_slice":
+        starts, gone = [int(o.value) for o in indices], ()
+    else:
+        return None
+    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    where = zip(starts, sizes, shape, strict=True)
+    inside = all((a == 0 and b == n) or 0 <= a <= a + b <= n for a, b, n in where)
+    return (starts, sizes, gone) if inside else None
 
 
 def needed(ops: Sequence[AnyOp], outputs: Sequence[Operand]) -> tuple[AnyOp, ...]:

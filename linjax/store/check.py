@@ -132,7 +132,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
         same = pytree.leaves_of(template) == graph.leaves
     if not same or not graph.leaves:
         raise StoreError("containers: not those of the graph's leaves")
-    specs = [jax.ShapeDtypeStruct(spec.shape, jnp.dtype(spec.dtype)) for spec in manifest.example]
+    specs = [jax.ShapeDtypeStruct(s.shape, keys.dtype_of(s.dtype)) for s in manifest.example]
     example = containers.rebuild(manifest.inputs, specs, "inputs")
     if type(example) is not tuple:
         raise StoreError("inputs: expected a tuple")

@@ -11,6 +11,7 @@ from linjax.errors import LinjaxError
 from linjax.graph import pytree
 from linjax.graph.net import Net
 from linjax.store import keys
+from linjax.store.unplaced import unplaced
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -35,6 +36,7 @@ class Program(NamedTuple):
 def to_stablehlo(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORMS) -> Program:
     """Exports ``net.apply`` on parameters of these shapes by ``jax.export``.
 
+    The program runs on one device: sharding constraints, which change no value, are left out.
     The batch size stays free: every input axis 0 as long as the first input's becomes one
     symbolic size. Where the function can't be traced so, it is exported for the batch of
     the traced example, and the program says why.
@@ -114,8 +116,16 @@ def _serialised(net: Net, params: Any, inputs: Any, platforms: tuple[str, ...]) 
         return net.apply(jax.tree.unflatten(structure, [leaves[path] for path in flat]), *inputs)
 
     shapes = {leaf.path: keys.spec(leaf) for leaf in pytree.leaves_of(params)}
-    exported = jax_export.export(jax.jit(run), platforms=platforms)
-    return bytes(exported(pytree.unflatten(shapes), *inputs).serialize())
+    arguments = (pytree.unflatten(shapes), *inputs)
+    found = jax_export.export(jax.jit(run), platforms=platforms)(*arguments)
+    if found.nr_devices > 1:
+        found = jax_export.export(jax.jit(unplaced(run)), platforms=platforms)(*arguments)
+    if found.nr_devices > 1:
+        raise LinjaxError(
+            f"it runs on {found.nr_devices} devices at once (shard_map, or a kernel of several "
+            "devices); export a function that runs on one"
+        )
+    return bytes(found.serialize())
 
 
 @functools.cache

@@ -40,7 +40,9 @@ class StoredNet:
     @property
     def example(self) -> tuple[Any, ...]:
         """The inputs that the network was traced with, as shapes and dtypes."""
-        specs = [jax.ShapeDtypeStruct(s.shape, jnp.dtype(s.dtype)) for s in self.manifest.example]
+        specs = [
+            jax.ShapeDtypeStruct(s.shape, keys.dtype_of(s.dtype)) for s in self.manifest.example
+        ]
         return tuple(containers.rebuild(self.manifest.inputs, specs, "inputs"))
 
     def apply(self, params: Any, *inputs: Any) -> Any:

@@ -147,7 +147,7 @@ def describe(
     inputs = containers.skeleton(net.example)
     if inputs is None:
         raise StoreError("inputs: expected arrays in dicts, lists or tuples, to be told in a file")
-    example = tuple(Spec(tuple(s.shape), str(s.dtype)) for s in jax.tree.leaves(net.example))
+    example = tuple(map(_spec, jax.tree.leaves(net.example)))
     stored = (
         Stored(False, (), None, program)
         if isinstance(program, str)
@@ -166,6 +166,28 @@ def describe(
         () if net.chained else outlines(net.network),
         net.chained,
     )
+
+
+def _spec(leaf: Any) -> Spec:
+    """Describes an input.
+
+    Raises:
+      StoreError: if it can't be told in a file.
+    """
+    dtype = str(leaf.dtype)
+    if not all(isinstance(n, int) for n in leaf.shape):
+        raise StoreError(f"inputs: a symbolic shape {leaf.shape}; trace with sizes to save")
+    try:
+        known = keys.dtype_of(dtype) == leaf.dtype
+    except TypeError:
+        known = False
+    if not known:
+        kinds = ", ".join(keys.KINDS)
+        raise StoreError(
+            f"inputs: dtype {dtype} can't be told in a file; of random keys only {kinds} can, and "
+            "raw ones (jax.random.PRNGKey)"
+        )
+    return Spec(tuple(leaf.shape), dtype)
 
 
 def provenance_of(

@@ -2,13 +2,14 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import LinjaxError, StoreError
+from linjax.errors import FoldWarning, LinjaxError, StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.graph import pytree
@@ -75,6 +76,13 @@ def save(
     net.check(params)
     provenance = provenance_of(net, leaves, report, measured, note)
     program = _program(net, params)
+    if isinstance(program, Program) and program.batch is not None:
+        warnings.warn(
+            f"the stored program takes only batches of {program.batch}: {program.reason}; loaded "
+            "with its function the network takes what that takes",
+            FoldWarning,
+            stacklevel=2,
+        )
     manifest = describe(net, leaves, provenance, program)
     arrays = {join(leaf.path): _host(leaf, flat[leaf.path]) for leaf in leaves}
     if isinstance(program, Program):

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 import linjax
+from linjax.fold.objective import LOGITS
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -48,7 +49,7 @@ def test_statistics_equal_their_definitions(dtype, tolerance):
         net, params = network(dtype)
         x = jnp.asarray(ROWS, dtype)
         stats = linjax.collect(net, params, [x[:20], x[20:40], x[40:]], folds=2)
-    for (z, h), u in zip(values(), stats.units, strict=True):
+    for (z, h), u in zip(values(), stats.seen, strict=True):
         assert u.active.dtype == np.int64 and int(u.count) == 48
         np.testing.assert_array_equal(u.active, (z > 0).sum(0))
         np.testing.assert_allclose(u.mean_z, z.mean(0), rtol=tolerance, atol=tolerance)
@@ -56,19 +57,29 @@ def test_statistics_equal_their_definitions(dtype, tolerance):
         zc, hc = z - z.mean(0), h - h.mean(0)
         want = np.stack([(zc**2).sum(0), (hc**2).sum(0), (zc * hc).sum(0)])
         np.testing.assert_allclose(u.scatter, want, rtol=20 * tolerance, atol=20 * tolerance)
-    (moments,) = stats.moments
-    assert moments.blocks == (3, 6, 5)
-    a = np.concatenate([ROWS, *(h for _, h in values())], axis=1)
+    (z1, h1), (z2, h2) = values()
+    z1 = z1 - PARAMS["a"]["bias"]  # linear coordinates come as kernels make them
+    seen = [[np.concatenate(own, axis=1)] for own in ((h1, z1), (h2, z2))]
+    for wanted, found in zip((*seen, [ROWS, h1, h2]), (*stats.points, stats.kernels), strict=True):
+        for a, own in zip(wanted, found, strict=True):
+            check_moments(own, a, tolerance)
+
+
+def check_moments(found, a, tolerance):
+    """Moments of rows that arrived in batches of 20, dealt to two folds by turns."""
     folds = [np.concatenate([b[f::2] for b in (a[:20], a[20:40], a[40:])]) for f in (0, 1)]
+    np.testing.assert_array_equal(found.count, [24, 24])
+    assert found.scatter.dtype == np.float64 and found.places == 1
     for f, part in enumerate(folds):
-        np.testing.assert_allclose(moments.mean[f], part.mean(0), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(found.mean[f, 0], part.mean(0), rtol=tolerance, atol=tolerance)
         centred = part - part.mean(0)
         np.testing.assert_allclose(
-            moments.scatter[f], centred.T @ centred, rtol=50 * tolerance, atol=100 * tolerance
+            found.scatter[f, 0], centred.T @ centred, rtol=50 * tolerance, atol=100 * tolerance
         )
 
 
 def test_sensitivity_equals_the_jacobians():
+    """Of errors of what kernels make, and of what is read at sites."""
     net, params = network()
     stats = linjax.collect(net, params, [jnp.asarray(ROWS, jnp.float32)])
     w3 = PARAMS["c"]["kernel"]
@@ -77,13 +88,20 @@ def test_sensitivity_equals_the_jacobians():
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     metric = np.stack([np.diag(q) - np.outer(q, q) for q in p])
-    np.testing.assert_allclose(
-        stats.moments[0].sensitivity[2], metric.mean(0), rtol=1e-4, atol=1e-7
-    )
+    _, second, third = stats.kernels
+    np.testing.assert_allclose(third.metric[0], metric.mean(0), rtol=1e-4, atol=1e-7)
     slope = np.asarray(jax.vmap(jax.vmap(jax.grad(jax.nn.gelu)))(jnp.asarray(z2, jnp.float32)))
     jacobian = slope[:, :, None] * w3
     want = np.einsum("niq,nqr,njr->ij", jacobian, metric, jacobian) / len(p)
-    np.testing.assert_allclose(stats.moments[0].sensitivity[1], want, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(second.metric[0], want, rtol=1e-3, atol=1e-5)
+    (first,), (last,) = stats.points
+    w2 = PARAMS["b"]["kernel"]
+    np.testing.assert_allclose(first.metric[0], w2 @ want @ w2.T, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(last.metric[0], w3 @ metric.mean(0) @ w3.T, rtol=1e-4, atol=1e-6)
+    centred = logits - logits.mean(0)
+    fainter = LOGITS * ((centred - centred.mean(1, keepdims=True)) ** 2).sum()
+    variation = (np.einsum("nq,nqr,nr->", centred, metric, centred) + fainter) / len(p)
+    np.testing.assert_allclose(stats.variation, variation, rtol=1e-4)
 
 
 def test_merging_shards_equals_collecting_on_both():
@@ -94,7 +112,7 @@ def test_merging_shards_equals_collecting_on_both():
     merged = linjax.merge(*parts)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(merged), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    for a, b in zip(whole.units, merged.units, strict=True):
+    for a, b in zip(whole.seen, merged.seen, strict=True):
         np.testing.assert_array_equal(a.active, b.active)
 
 
@@ -106,27 +124,27 @@ def test_eight_devices_count_like_one():
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     one = linjax.collect(net, params, [x[:24], x[24:43], x[43:]])
     eight = linjax.collect(net, params, [x[:24], x[24:43], x[43:]], mesh=mesh)
-    for a, b in zip(one.units, eight.units, strict=True):
+    for a, b in zip(one.seen, eight.seen, strict=True):
         np.testing.assert_array_equal(a.active, b.active)
         np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-4)
-    a, b = one.moments[0].scatter, eight.moments[0].scatter
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_stats_are_a_pytree_and_say_what_they_hold():
     net, params = network()
     stats = linjax.collect(net, params, [ROWS.astype(np.float32)], second_moments=False)
     doubled = jax.tree.map(lambda leaf: leaf * 2, stats)
-    assert doubled.graph == stats.graph and int(doubled.units[0].count) == 96
+    assert doubled.graph == stats.graph and int(doubled.units["a"].count) == 96
     assert "without second moments" in repr(stats)
 
 
 def test_bfloat16_is_summed_in_float32():
     net, params = network("bfloat16")
     stats = linjax.collect(net, params, [jnp.asarray(ROWS, jnp.bfloat16)] * 10)
-    rates = stats.units[0].rate
+    rates = stats.units["a"].rate
     np.testing.assert_allclose(rates, (values()[0][0] > 0).mean(0), atol=0.05)
-    assert int(stats.units[0].count) == 480
+    assert int(stats.units["a"].count) == 480
 
 
 def test_scores_equal_a_regression():
@@ -163,12 +181,16 @@ GOOD = ROWS.astype(np.float32)
         (bad([]), linjax.EvidenceError, "no batches"),
         (bad([GOOD[:0]]), linjax.EvidenceError, "batch 0: empty"),
         (bad([GOOD, GOOD[:, :2]]), linjax.StructureError, r"\(48, 2\).*traced with \(1, 3\)"),
-        (bad([GOOD, GOOD * np.nan]), linjax.EvidenceError, "a: .* not finite .* batch 1 of 2"),
+        (bad([GOOD, GOOD * np.nan]), linjax.EvidenceError, "a: .* not finite .* by batch 1"),
         (bad([(GOOD, GOOD[:5])]), linjax.EvidenceError, r"arrays of \[5, 48\] rows"),
         (bad([1.0]), linjax.EvidenceError, "leading batch axis"),
         (bad([GOOD], metric="l2"), linjax.EvidenceError, "metric = 'l2'"),
         (bad([GOOD], folds=1), linjax.EvidenceError, "folds = 1"),
-        (bad([GOOD], {"a": cast("float32")["a"]}), linjax.StructureError, "c/kernel: missing"),
+        (
+            bad([GOOD], {"a": cast("float32")["a"]}),
+            linjax.StructureError,
+            r"c/.*: missing, expected shape \(2,\)",
+        ),
         (
             bad([GOOD], jax.tree.map(lambda leaf: leaf.astype(int), PARAMS)),
             linjax.StructureError,
@@ -177,7 +199,7 @@ GOOD = ROWS.astype(np.float32)
         (
             bad([GOOD], cast("float32") | {"b": {"kernel": jnp.zeros((6, 4))}}),
             linjax.StructureError,
-            r"c/kernel: shape \(5, 2\), expected \(4, 2\)",
+            "c/kernel, axis 0: 5 entries, expected 4",
         ),
         (
             bad([GOOD], cast("float32") | {"d": {"kernel": jnp.zeros((6, 4))}}),

@@ -7,6 +7,7 @@ import pytest
 
 import linjax
 from linjax.fold.pricing import problems_of
+from linjax.graph import pytree
 from tests.properties.convnets import convolve
 
 
@@ -49,7 +50,7 @@ def test_moments_are_those_of_all_places_of_all_rows(size):
     assert count == len(z) and point.places == 25
     np.testing.assert_allclose(mean[0], both.mean(0), atol=1e-5)
     np.testing.assert_allclose(scatter[0], len(z) * np.cov(both.T, bias=True), rtol=1e-3, atol=1e-2)
-    np.testing.assert_array_equal(point.active.sum(0)[0], (z > 0).sum(0))
+    np.testing.assert_array_equal(stats.units["a"].active, (z > 0).sum(0))
     np.testing.assert_allclose(stats.rates["a"], (z > 0).mean(0), atol=1e-6)
 
 
@@ -74,7 +75,7 @@ def test_metrics_are_products_of_jacobians():
 def test_padding_counts_as_places_that_are_zero():
     """What a window's taps see is zero at the border; all other places count alike."""
     _, stats = gathered(image, PARAMS, [X])
-    found = problems_of(stats)
+    found = problems_of(pytree.flatten(PARAMS), stats)
     (problem,) = [p for p in found.problems if p.name == "a"]
     z = np.asarray(jax.nn.relu(convolve(X, PARAMS["a"], None, 1, 3)), np.float64)
     wide = np.pad(z, ((0, 0), (1, 1), (1, 1), (0, 0)))

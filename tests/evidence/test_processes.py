@@ -39,10 +39,11 @@ def alone():
 
 
 def agree(stats, other):
-    for a, b in zip(stats.units, other.units, strict=True):
+    for a, b in zip(stats.seen, other.seen, strict=True):
         np.testing.assert_array_equal(a.count, b.count)
         np.testing.assert_array_equal(a.active, b.active)
-    np.testing.assert_array_equal(stats.moments[0].count, other.moments[0].count)
+    for a, b in zip(stats.kernels, other.kernels, strict=True):
+        np.testing.assert_array_equal(a.count, b.count)
     for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * np.abs(a).max(initial=1e-9))
 

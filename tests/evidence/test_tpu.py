@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 import linjax
-from linjax.evidence import points, sensitivity, streaming
+from linjax.evidence import moments, sensitivity
 from linjax.evidence.expand import expanded
 from linjax.graph import pytree
 from tests.fold.networks import dense, rows
@@ -46,24 +46,19 @@ def test_statistics_and_folded_networks_lower_for_tpus(make):
     apply, params, x = make()
     net = linjax.trace(apply, params, x[:2])
     key = jax.random.key(0)
-    if net.chained:
-        state = streaming.empty(net, params, (x,), None, True, 2)
-        lowered(lambda p, i, s: streaming.batch_sums(net, p, i, None, s, 2), params, (x,), state)
-        lowered(lambda p, i: sensitivity.sensitivity_sums(net, p, i, key, "softmax"), params, (x,))
-    else:
-        flat = pytree.flatten(params)
-        network = net.network_for(flat, (x,))
-        names = {"/".join(path): path for path in expanded(network, flat)}
-        wide = {name: expanded(network, flat)[path] for name, path in names.items()}
-        lowered(
-            lambda p, i: points.moment_sums(network, {names[k]: v for k, v in p.items()}, i, None),
-            wide, [x],
-        )  # fmt: skip
-        lowered(
-            lambda p, i: points.metric_sums(
-                network, pytree.flatten(p), i, key, "softmax", None
-            ), params, [x],
-        )  # fmt: skip
+    flat = pytree.flatten(params)
+    network, wide = net.network_for(flat, (x,)), expanded(net.network, flat)
+    names = {"/".join(path): path for path in wide}
+    lowered(
+        lambda p, i: moments.batch_sums(
+            network, {names[k]: v for k, v in p.items()}, i, None, None, True
+        ), {name: wide[path] for name, path in names.items()}, [x],
+    )  # fmt: skip
+    lowered(
+        lambda p, i: sensitivity.metric_sums(
+            network, pytree.flatten(p), i, key, "softmax", None
+        ), params, [x],
+    )  # fmt: skip
     stats = linjax.collect(net, params, [x])
     for rule in (linjax.size(0.4), *[linjax.threshold(0.4)] * net.chained):
         small = linjax.fold(params, stats, rule)

@@ -74,7 +74,7 @@ def test_rows_of_weight_zero_leave_no_trace(dtype, kind):
         wide = [jnp.asarray(x, dtype) for x in wide]
         want = linjax.collect(net, params, [jnp.asarray(x, dtype) for x in parts], folds=3)
         have = linjax.collect(net, params, wide, folds=3, weights=[m.astype(kind) for m in masks])
-        assert have.units[0].count == 60
+        assert have.units["a"].count == 60
         same(have, want, 2e-5 if dtype == "float32" else 1e-11)
 
 
@@ -86,7 +86,7 @@ def test_whole_weights_are_repetitions_and_others_scale():
         have = linjax.collect(net, MLP, [ROWS], weights=[times], second_moments=False)
         same(have, want, 1e-11)
         half = linjax.collect(net, MLP, [ROWS], weights=lambda x: times / 2, second_moments=False)
-        for u, v in zip(half.units, have.units, strict=True):
+        for u, v in zip(half.seen, have.seen, strict=True):
             np.testing.assert_allclose(u.scatter, v.scatter / 2, rtol=1e-9)
             np.testing.assert_allclose(u.mean_h, v.mean_h, rtol=1e-9)
             np.testing.assert_allclose(u.rate, v.rate, rtol=1e-9)
@@ -105,7 +105,7 @@ def test_masked_tokens_leave_no_trace():
     v = np.asarray(x + jax.nn.softmax(jnp.where(mask[:, None, :], x @ jnp.swapaxes(x, 1, 2), -1e9))
                    @ x)[np.asarray(mask)]  # fmt: skip
     z = v @ np.asarray(PARAMS["up"]) + np.asarray(PARAMS["shift"])
-    (units,) = stats.units
+    (units,) = stats.seen
     assert units.count == int(mask.sum())
     np.testing.assert_array_equal(units.active, (z > 0).sum(0))
     np.testing.assert_allclose(units.mean_z, z.mean(0), rtol=1e-4, atol=1e-4)
@@ -188,9 +188,10 @@ def test_images_sharded_and_merged():
     mesh = Mesh(np.array(jax.devices()), ("rows",))
     same_points(linjax.collect(net, IMAGES, parts, metric="identity", mesh=mesh), whole)
     merged = linjax.merge(*(linjax.collect(net, IMAGES, [p], metric="identity") for p in parts))
+    for a, b in zip(merged.seen, whole.seen, strict=True):
+        np.testing.assert_array_equal(a.active, b.active)
     for own, other in zip(merged.points, whole.points, strict=True):
         for a, b in zip(own, other, strict=True):
-            np.testing.assert_array_equal(a.active, b.active)
             np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-4)
     assert linjax.count(linjax.fold(IMAGES, merged, linjax.size(0.6))) <= 0.6 * 114
 
@@ -207,8 +208,8 @@ def test_sharded_and_merged():
     halves = [linjax.collect(net, params, [x[s]], weights=[times[s]])
               for s in (slice(0, 32), slice(32, 56))]  # fmt: skip
     merged = linjax.merge(*halves)
-    assert merged.units[0].count == times.sum()
-    for a, b in zip(merged.units, whole.units, strict=True):
+    assert merged.units["a"].count == times.sum()
+    for a, b in zip(merged.seen, whole.seen, strict=True):
         np.testing.assert_array_equal(a.active, b.active)
         np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-4)
 

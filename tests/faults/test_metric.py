@@ -1,5 +1,7 @@
 """The output metric is inferred from the outputs where none is given."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +122,40 @@ def test_other_metrics_are_refused_with_those_there_are():
     ):
         with pytest.raises(linjax.LinjaxError, match="'hinge', expected one of softmax, identity"):
             call()
+
+
+NO_LOGITS = {
+    "bounded": lambda p, x: jnp.tanh(hidden(p, x) @ p["v"]),
+    "probabilities": lambda p, x: jax.nn.softmax(hidden(p, x) @ p["v"]),
+    "rates": lambda p, x: jnp.exp(hidden(p, x) @ p["v"]),
+    "a remainder": lambda p, x: x[:, :4] - hidden(p, x) @ p["v"],
+    "a sigmoid for each": lambda p, x: jax.nn.sigmoid(hidden(p, x) @ p["v"]).reshape(-1, 2, 2),
+    "positive": lambda p, x: relu(hidden(p, x) @ p["v"]),
+}
+
+
+@pytest.mark.parametrize("name", NO_LOGITS)
+def test_what_can_be_no_logits_is_a_regression(name):
+    net = linjax.trace(NO_LOGITS[name], P, X[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stats = linjax.collect(net, P, [X])
+        assert stats.metric == "identity"
+        assert linjax.compare(net, P, P, [X]).metric == "identity"
+
+
+LOGITS = {
+    "classes": lambda p, x: hidden(p, x) @ p["v"],
+    "log probabilities": lambda p, x: jax.nn.log_softmax(hidden(p, x) @ p["v"]),
+    "capped": lambda p, x: 30 * jnp.tanh(hidden(p, x) @ p["v"] / 30),
+    "a temperature": lambda p, x: hidden(p, x) @ p["v"] / 2.5,
+    "with a bias": lambda p, x: hidden(p, x) @ p["v"] + p["b"][:4],
+}
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_what_is_taken_for_logits_says_so(name):
+    net = linjax.trace(LOGITS[name], P, X[:1])
+    stats = linjax.collect(net, P, [X])
+    assert stats.metric == "softmax" and "softmax" in repr(stats)
+    assert linjax.collect(net, P, [X], metric="identity").metric == "identity"

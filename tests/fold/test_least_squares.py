@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linjax
+from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import metric_root, solve
 from linjax.fold.engine.pursuit import View, pursue
-from linjax.fold.least_squares import features
-from linjax.fold.least_squares.directions import linear_directions
 from tests.fold.networks import dense, rows, traced
 
 warnings.filterwarnings("ignore", category=linjax.FoldWarning)
@@ -75,7 +74,7 @@ class TestPlanted:
         }
         x = rows(300, 6)
         net = linjax.trace(apply, params, x)
-        stats = linjax.collect(net, params, [x])
+        stats = linjax.collect(net, params, [x], metric="identity")
         small = linjax.fold(params, stats, linjax.size(0.1))
         assert difference(net, params, small, x) < 1e-2
 
@@ -114,9 +113,9 @@ class TestBudget:
 
     def test_path_shrinks_and_its_error_grows(self):
         _, params, _, stats = traced((10, 24, 16, 3))
-        steps = linjax.frontier(params, stats).curves[0].steps
-        sizes = [step.parameters for step in steps]
-        assert sizes == sorted(sizes, reverse=True)
+        steps = linjax.frontier(params, stats).of(linjax.size(0.5))[0].steps
+        sizes = [step.cost for step in steps]
+        assert sizes[0] == linjax.count(params) and sizes == sorted(sizes, reverse=True)
         assert steps[0].error <= 1e-6 <= steps[-1].error
 
     def test_prediction_tracks_the_measured_error(self):
@@ -173,7 +172,9 @@ class TestDegenerate:
 
     @settings(max_examples=6, deadline=None)
     @given(
-        widths=st.lists(st.integers(1, 12), min_size=3, max_size=5),
+        widths=st.lists(st.integers(1, 12), min_size=3, max_size=5).filter(
+            lambda own: max(own[1:-1]) > 1  # one unit makes no dimension
+        ),
         fraction=st.sampled_from([0.001, 0.1, 0.5, 0.9]),
         count=st.sampled_from([2, 7, 40]),
         seed=st.integers(0, 3),
@@ -205,9 +206,11 @@ class TestParts:
         rng = np.random.default_rng(0)
         v = rng.normal(size=(500, 12))
         target = v @ rng.normal(size=(12, 2)) @ rng.normal(size=(2, 6))
-        found = linear_directions(v.T @ v / 500, v.T @ target / 500)
-        assert found.kernel.shape == (12, 2)
-        assert np.sum(found.explained**2) == pytest.approx(np.mean(np.sum(target**2, 1)), rel=1e-5)
+        found = linear_directions([Left(v.T @ v / 500, v.T @ target / 500)])
+        ((kernel, explained),) = found.readings
+        assert found.kernel.shape == kernel.shape == (12, 2)
+        np.testing.assert_allclose(kernel.T @ v.T @ v @ kernel / 500, np.eye(2), atol=1e-6)
+        assert np.sum(explained**2) == pytest.approx(np.mean(np.sum(target**2, 1)), rel=1e-5)
 
     def test_solve_leaves_out_variables_without_variance(self):
         covariance = np.diag([1.0, 0.0, 4.0])
@@ -225,16 +228,6 @@ class TestParts:
         root = metric_root(g)
         lift = root @ root.T - g
         np.testing.assert_allclose(lift, np.eye(5) * lift[0, 0], atol=1e-12)
-
-    def test_features_compose(self):
-        rng = np.random.default_rng(0)
-        a = rng.normal(size=(7, 30))
-        data = features.Frame(30.0, a.mean(1), np.cov(a, bias=True))
-        v = features.Features(np.array([1, 4, 6])) @ rng.normal(size=(3, 2))
-        w = features.side_by_side([v, features.Features(np.array([0, 4]))])
-        values = np.concatenate([(a[[1, 4, 6]].T @ v.matrix).T, a[[0, 4]]])
-        np.testing.assert_allclose(data.within(w), np.cov(values, bias=True), atol=1e-12)
-        np.testing.assert_allclose(data.mean_of(w), values.mean(1), atol=1e-12)
 
 
 class TestFrontier:
@@ -265,9 +258,10 @@ class TestFrontier:
         _, params, _, stats = traced((16, 60, 40, 5))
         known = linjax.frontier(params, stats)
         for share in (0.5, 0.2, 0.1):
-            budget = int(share * known.before)
-            step = next(s for s in known.curves[0].steps if s.parameters <= budget)
-            plan = known.plan(linjax.size(share))
-            assert step.parameters <= plan.parameters <= budget
-            assert plan.error <= np.sqrt(step.error / known.curves[0].scale)
-            assert linjax.count(linjax.fold(params, known, linjax.size(share))) <= budget
+            rule = linjax.size(share)
+            budget, own = share * known.before, known.of(rule)[0]
+            step = next(s for s in own.steps if s.cost + known.biases("parameters") <= budget)
+            plan = known.plan(rule)
+            assert step.cost <= plan.cost <= budget
+            assert plan.error <= np.sqrt(step.error / own.scale)
+            assert linjax.count(linjax.fold(params, known, rule)) <= budget

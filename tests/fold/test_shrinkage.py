@@ -5,73 +5,69 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.evidence.moments import Moments
-from linjax.fold.least_squares.budget import CARRY
-from linjax.fold.least_squares.features import Features, Frame
-from linjax.fold.least_squares.padding import padded, recurring
-from linjax.fold.least_squares.prices import Problem, spread
-from linjax.fold.least_squares.split import split
-from linjax.graph.layers import Layer
+from linjax.fold.engine.choose import choose
+from linjax.fold.engine.problem import Point, Site, frame
+from linjax.fold.engine.shrink import noise
+from tests.fold.engine.build import moments
 
-
-def _moments(a, blocks, outputs):
-    centred = a - a.mean(0)
-    sensitivity = tuple(np.eye(n) for n in (*blocks[1:], outputs))
-    return Moments(np.array([float(len(a))]), a.mean(0)[None], (centred.T @ centred)[None],
-                   sensitivity, blocks)  # fmt: skip
+UNITS = 6
 
 
 @pytest.fixture
-def problem():
+def data():
     """Units 0 always on, 1 dead, 2 and 3 alike, 4 the opposite of 2, 5 on its own."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 3))
-    kernel = rng.normal(size=(3, 6))
+    x = rng.normal(size=(300, 5))
+    kernel = rng.normal(size=(5, UNITS))
     kernel[:, 3], kernel[:, 4] = 2 * kernel[:, 2], -kernel[:, 2]
-    bias = np.array([20.0, -20.0, 0.0, 0.0, 0.0, 0.3])
-    h = np.maximum(x @ kernel + bias, 0.0)
-    layers = (Layer(kernel, bias), Layer(rng.normal(size=(6, 2)), np.zeros(2)))
-    return Problem(layers, _moments(np.concatenate([x, h], 1), (3, 6), 2))
+    z = x @ kernel + np.array([20.0, -20.0, 0.0, 0.0, 0.0, 0.3])
+    return np.concatenate([np.maximum(z, 0.0), z], 1)
 
 
-def test_noise_is_a_covariance(problem):
-    noise = spread(problem)
-    np.testing.assert_allclose(noise, noise.T, atol=1e-12)
-    assert np.linalg.eigvalsh(noise).min() > -1e-10
+def spread(rows):
+    """Noise of [h | z]."""
+    own = moments(rows)
+    metric = np.eye(rows.shape[1] // 2)[None]
+    site = Site("units", UNITS, 1, "bent", (Point(own, metric),), True)
+    return noise(site, frame(own))[0]
 
 
-def test_noise_has_the_sizes_of_inputs(problem):
-    inputs = np.diag(problem.moments.scatter[0])[:3] / problem.moments.count[0]
-    np.testing.assert_allclose(np.diag(spread(problem))[:3], inputs)
+def test_noise_is_a_covariance(data):
+    found = spread(data)
+    np.testing.assert_allclose(found, found.T, atol=1e-12)
+    assert np.linalg.eigvalsh(found).min() > -1e-10
 
 
-def test_an_always_on_unit_stays_a_linear_map_of_the_inputs(problem):
-    noise, kernel = spread(problem), problem.layers[0].kernel
-    np.testing.assert_allclose(noise[:3, 3], noise[:3, :3] @ kernel[:, 0], rtol=1e-9)
-    np.testing.assert_allclose(noise[3, 3], kernel[:, 0] @ noise[:3, :3] @ kernel[:, 0], rtol=1e-6)
+def test_noise_has_the_sizes_of_pre_activations(data):
+    np.testing.assert_allclose(np.diag(spread(data))[UNITS:], data[:, UNITS:].var(0), rtol=1e-9)
 
 
-def test_a_dead_unit_has_no_noise(problem):
-    np.testing.assert_allclose(spread(problem)[4], 0.0, atol=1e-12)
+def test_an_always_on_unit_stays_a_linear_map_of_its_pre_activation(data):
+    found = spread(data)
+    np.testing.assert_allclose(found[:, 0], found[:, UNITS], rtol=1e-9, atol=1e-12)
 
 
-def test_duplicates_share_their_noise(problem):
-    noise = spread(problem)
-    np.testing.assert_allclose(noise[6], 2 * noise[5], rtol=1e-9, atol=1e-12)
+def test_a_dead_unit_has_no_noise(data):
+    np.testing.assert_allclose(spread(data)[1], 0.0, atol=1e-12)
 
 
-def test_opposites_bend_alike(problem):
-    """relu(−z) = relu(z) − z, so nothing but the inputs' noise is between them."""
-    noise, kernel = spread(problem), problem.layers[0].kernel[:, 2]
-    between = np.zeros(9)
-    between[5], between[7], between[:3] = 1.0, -1.0, -kernel
-    assert between @ noise @ between < 1e-6 * noise[5, 5]
+def test_duplicates_share_their_noise(data):
+    found = spread(data)
+    np.testing.assert_allclose(found[3], 2 * found[2], rtol=1e-9, atol=1e-12)
 
 
-def test_units_that_bend_alone_have_noise_of_their_own(problem):
-    noise = spread(problem)
-    on_inputs = np.linalg.solve(noise[:3, :3], noise[:3, 8])
-    assert noise[8, 8] - noise[:3, 8] @ on_inputs > 0.01 * noise[8, 8]
+def test_opposites_bend_alike(data):
+    """relu(−z) = relu(z) − z: nothing is between them."""
+    between = np.zeros(2 * UNITS)
+    between[2], between[4], between[UNITS + 2] = 1.0, -1.0, -1.0
+    found = spread(data)
+    assert between @ found @ between < 1e-6 * found[2, 2]
+
+
+def test_units_that_bend_alone_have_noise_of_their_own(data):
+    found, z = spread(data), slice(UNITS, None)
+    on_z = np.linalg.lstsq(found[z, z], found[z, 5])[0]
+    assert found[5, 5] - found[z, 5] @ on_z > 0.01 * found[5, 5]
 
 
 def test_duplicates_go_free_of_charge_from_few_rows():
@@ -113,54 +109,17 @@ def test_more_rows_than_few_help():
     assert errors[2] < 1.05 * errors[1]
 
 
-class TestPadding:
-    """Wider layers hold the same features."""
-
-    @pytest.mark.parametrize("carry", [False, True])
-    @pytest.mark.parametrize("neck", [False, True])
-    def test_features_are_the_same(self, carry, neck):
-        rng = np.random.default_rng(2)
-        traced = tuple(
-            Layer(rng.normal(size=(p, m)), np.zeros(m)) for p, m in [(5, 9), (9, 8), (8, 2)]
-        )
-        first = Layer(
-            rng.normal(size=(3 if neck else 5, 4)), rng.normal(size=4),
-            linear=rng.normal(size=(3 if neck else 5, 3)), carry=carry,
-            down=rng.normal(size=(5, 3)) if neck else None,
-        )  # fmt: skip
-        second = Layer(rng.normal(size=(first.features, 6)), rng.normal(size=6))
-        wide, places = padded((first, second), traced)
-        x = rng.normal(size=(7, 5))
-        for depth in (1, 2):
-            want = _run((first, second)[:depth], x)
-            np.testing.assert_allclose(_run(wide[:depth], x)[:, places[depth]], want, atol=1e-12)
-        assert [layer.units for layer in wide] == [9, 8]
-
-    def test_widths_recur(self):
-        assert [recurring(n) for n in (0, 1, 3, 64, 65, 600)] == [0, 1, 4, 64, 128, 600]
-
-
-def _run(layers, v):
-    for layer in layers:
-        inner = v if layer.down is None else v @ layer.down
-        parts = [np.maximum(inner @ layer.kernel + layer.bias, 0.0)]
-        parts += [] if layer.linear is None else [inner @ layer.linear]
-        v = np.concatenate([*parts, inner] if layer.carry else parts, axis=1)
-    return v
-
-
 def test_units_that_others_explain_are_not_kept_for_their_rounding():
-    """Beside features that carry them, units that hardly bend are left out."""
+    """Beside linear coordinates that carry them, units that hardly bend are left out."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(4000, 4)).astype(np.float32)
-    straight = (x @ rng.normal(size=(4, 6)).astype(np.float32)) + np.float32(9.0)
-    bent = np.maximum(x @ rng.normal(size=(4, 3)).astype(np.float32), 0)
-    a = np.concatenate([x, straight, bent], 1).astype(np.float64)
-    data = Frame(len(a), a.mean(0), np.cov(a.T, bias=True))
-    v, h = Features(np.arange(4)), Features(np.arange(4, 13))
-    target = h @ rng.normal(size=(9, 5))
-    choice = split(data, v, h, target, 9, CARRY)
-    np.testing.assert_array_equal(choice.kept, [6, 7, 8])
-    assert np.abs(choice.reads_units).max() < 10
-    assert np.abs(choice.reads_inputs).max() < 100
-    assert choice.error < 1e-6 * np.trace(data.within(target))
+    kernel = rng.normal(size=(4, 9)).astype(np.float32)
+    z = x @ kernel + np.float32([9.0] * 6 + [0.0] * 3)
+    rows = np.concatenate([np.maximum(z, 0), z], 1).astype(np.float64)
+    root = rng.normal(size=(9, 5))
+    point, spread = Point(moments(rows), (root @ root.T)[None]), (kernel.T @ kernel)[None]
+    site = Site("units", 9, 1, "bent", (point,), True, spread.astype(np.float64))
+    choice = choose(site, 3, 4, 1e-5)
+    np.testing.assert_array_equal(choice.kept[0], [6, 7, 8])
+    assert np.abs(choice.decode[0]).max() < 100
+    assert choice.error < 1e-6 * np.trace(root.T @ np.cov(rows[:, :9].T) @ root)

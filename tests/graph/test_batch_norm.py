@@ -71,7 +71,6 @@ def test_folding_is_as_by_hand(traced):
     budget, results = 0.4 * linjax.count(hand), []
     for n, p in ((net, params), (other, hand)):
         stats = linjax.collect(n, p, [x[:200], x[200:]], metric="identity")
-        assert n.run(p, x)[2]["first"].shape == (400, 24)
         small = linjax.fold(p, stats, linjax.size(budget / linjax.count(p)))
         results.append((linjax.count(small), n.apply(small, x), stats.rates["first"]))
     assert results[0][0] == results[1][0]
@@ -96,7 +95,7 @@ def test_a_pytree_without_part_of_it_is_refused(traced):
     with pytest.raises(linjax.StructureError, match="norm/var"):
         net.apply(broken, x)
     narrow = {**params, "norm": jax.tree.map(lambda leaf: leaf[:5], params["norm"])}
-    with pytest.raises(linjax.StructureError, match=r"norm/.*\(5,\)"):
+    with pytest.raises(linjax.StructureError, match="norm/bias, axis 0: 5 entries, expected 24"):
         net.apply(narrow, x)
 
 

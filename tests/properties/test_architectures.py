@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 
 import linjax
+from linjax.fold.fold import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import KINDS, Planted, architectures, make
@@ -72,7 +73,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
     )
     assert distance(net.apply(linjax.lump(net, params), x), want) < 1e-9
     if net.chained:
-        assert distance(net.run(params, x)[0], want) < 1e-12
+        assert distance(net.execute(params, x).outputs, want) < 1e-12
         folded = linjax.fold(params, stats, linjax.threshold(1.0, layers=1))
         assert distance(net.apply(folded, x), want) < 1e-9
     seen = {"networks": 1, "refitted": int(refit), "found": 0, "removed": 0, "refused": 0}
@@ -91,7 +92,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
 
 def _planted(network, net, stats, seen, predicted, kept):
     """Checks what was counted of planted units, and that those that say nothing are gone."""
-    units = dict(zip((s.name for s in net.graph.sites), stats.units, strict=True))
+    units = {site.name: units_of(stats, site) for site in net.graph.sites}
     refused = {refusal.name: refusal.reason for refusal in net.graph.refusals}
     for plant in network.plants:
         if plant.layer not in units:

@@ -1,7 +1,7 @@
 """Operations that act on each entry by itself."""
 
 from linjax.dims.rules.rule import Result, Rule, View, fresh
-from linjax.dims.space import Axis, find, unify
+from linjax.dims.space import Axes, Axis, find, unify
 from linjax.dims.values import Role, Source, Value
 
 # Linear in one operand, the same for every entry.
@@ -26,15 +26,15 @@ def _axes(view: View) -> list[Result]:
         ins = view.ins if len(view.shapes) == 1 else view.ins[k : k + 1]
         full = [v for v in ins if len(v.axes) == len(shape)]
         axes = tuple(_met([v.axes[n] for v in full], s) for n, s in enumerate(shape))
-        varies = tuple(any(_differs(v, n) for v in full) for n in range(len(shape)))
+        varies = tuple(any(_differs(v, n, s) for v in full) for n, s in enumerate(shape))
         results.append(Result(axes, varies))
     _roles(view, results)
     return results
 
 
-def _differs(value: Value, n: int) -> bool:
-    """Whether an operand's entries differ along an axis; one entry serves all of the result's."""
-    return value.varies[n] and find(value.axes[n]).size != 1
+def _differs(value: Value, n: int, size: int) -> bool:
+    """Whether an operand has an entry for each of the result's along an axis, not one for all."""
+    return value.varies[n] and find(value.axes[n]).size == size
 
 
 def _met(met: list[Axis], size: int) -> Axis:
@@ -51,14 +51,15 @@ def _roles(view: View, results: list[Result]) -> None:
     data = [v for v in view.ins if v.source is Source.DATA]
     for result in results:
         for n, axis in enumerate(result.axes):
-            view.note(_role(view, data, n, len(result.axes)), axis)
+            view.note(_role(view, data, n, result.axes), axis)
 
 
-def _role(view: View, data: list[Value], n: int, rank: int) -> Role:
+def _role(view: View, data: list[Value], n: int, axes: Axes) -> Role:
     """What the operation does to the n-th axis."""
     name = view.op.name
     own = [v for v in view.ins if v.source is not Source.DATA]
-    scaled = any(len(v.axes) == rank and _differs(v, n) for v in own)
+    rank, size = len(axes), find(axes[n]).size
+    scaled = any(len(v.axes) == rank and _differs(v, n, size) for v in own)
     if name in _SAME.split():
         return Role.LINEAR
     if name in _SUMS.split():
@@ -67,7 +68,7 @@ def _role(view: View, data: list[Value], n: int, rank: int) -> Role:
         if len(data) == 1:
             divided = name == "div" and view.ins[1].source is Source.DATA
             return Role.BENT if divided else Role.SCALED if scaled else Role.LINEAR
-        both = sum(len(v.axes) == rank and _differs(v, n) for v in data)
+        both = sum(len(v.axes) == rank and _differs(v, n, size) for v in data)
         return Role.GATED if both > 1 else Role.LINEAR
     if name == "select_n" and view.ins[0].source is not Source.DATA:
         return Role.SCALED if scaled else Role.LINEAR

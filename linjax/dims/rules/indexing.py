@@ -3,7 +3,7 @@
 from typing import Any
 
 from linjax.dims.rules.rule import Now, Result, Rule, View
-from linjax.dims.space import Axis, find, unify
+from linjax.dims.space import LOOKED_UP, Axis, find, unify
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
 
@@ -25,7 +25,7 @@ def _gather(view: View) -> list[Result]:
             view.note(Role.MADE, axes[at])
     for n in numbers.collapsed_slice_dims:
         if n not in beside:
-            view.stay(value.axes[n], "its entries are looked up")
+            view.stay(value.axes[n], LOOKED_UP)
     batch = iter(index.axes[:-1])
     return [Result(tuple(next(batch) if a is None else a for a in axes))]
 
@@ -56,7 +56,7 @@ def _scatter(view: View) -> list[Result]:
             view.stay(value.axes[n])
             view.stay(update.axes[at])
     for n in numbers.inserted_window_dims:
-        view.stay(value.axes[n], "its entries are looked up")
+        view.stay(value.axes[n], LOOKED_UP)
     batch = [a for n, a in enumerate(update.axes) if n not in numbers.update_window_dims]
     for own, axis in zip(index.axes[:-1], batch, strict=True):
         unify(own, axis)

@@ -21,6 +21,8 @@ def _reshape(view: View) -> list[Result]:
             unify(x, y)
         for axis in (*xs, *ys) if pairs is None else ():
             view.stay(axis, "a reshape cuts or joins it where its parts don't end")
+    if view.ins[0].axes and new and find(value.axes[-1]).size == new[-1].size == 1:
+        unify(value.axes[-1], new[-1])  # a layer of one unit
     for axis in new:
         view.note(Role.LINEAR, axis)
     return [Result(tuple(new), tuple(_varies(value, axis) for axis in new))]

@@ -13,11 +13,9 @@ STILL = 1e-13
 """Variance relative to the squared mean that is the rounding of a constant in single precision."""
 FAINT = 1e-24
 """Variance relative to the largest that counts as none: kernels that read it would be huge."""
-WANTED = 10
-"""Rows per coordinate from which one held-out fold says enough, and shrinkage isn't compared."""
-WANTED_WIDE = 2
-WIDE = 2000
-"""Coordinates from which the smaller number has to do: pricing takes seconds there."""
+WANTED = (10, 4000, 2)
+"""Rows from which one held-out fold says enough, and shrinkage isn't compared: so many per
+coordinate, or so many and so many per coordinate, if that is less."""
 
 
 class Moments(NamedTuple):
@@ -144,8 +142,9 @@ def samples(site: Site) -> float:
 
 def many_rows(site: Site) -> bool:
     """Whether there are so many rows that no regression on all coordinates overfits much."""
-    wanted = WANTED if site.coordinates < WIDE else WANTED_WIDE
-    return samples(site) >= wanted * site.coordinates
+    each, some, more = WANTED
+    wanted = min(each * site.coordinates, some + more * site.coordinates)
+    return samples(site) >= wanted
 
 
 def splits(site: Site) -> list[tuple[list[int], list[int]]]:
