@@ -12,13 +12,8 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
-<<<<<<< HEAD
-from linjax.dims.run import EXTRAS, begin
-from linjax.program.flat import Const, Op, Program, Ref
-=======
 from linjax.dims.run import EXTRAS, RESIDUAL, begin
-from linjax.program.flat import Op, Program, Ref
->>>>>>> main
+from linjax.program.flat import Const, Op, Program, Ref
 
 Array = Any
 
@@ -81,11 +76,7 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     for op, product in network.kernels.items():
         if product.leaf in beside:
             values.append(op)
-<<<<<<< HEAD
-    found, waiting = set[int](), [*values]
-=======
     found, waiting = set[int](), list(values)
->>>>>>> main
     while waiting:
         value = waiting.pop()
         if value in found:
