@@ -250,12 +250,14 @@ def layer_names(paths: tuple[Path, ...], kernels: set[int]) -> tuple[str, ...]:
 
     The leaf's folder, or its path where there are several kernels in that.
     """
-    common = {path[0] for path in paths if len(path) > 1}
-    skip = 1 if common == {"params"} and all(len(p) > 2 or len(p) == 1 for p in paths) else 0
-    folders = [paths[leaf][:-1] for leaf in kernels]
+    own = [paths[leaf] for leaf in kernels]
+    inner = {path[0] for path in own if len(path) > 1} == {"params"}
+    skip = 1 if inner and all(len(p) > 2 or len(p) == 1 for p in own) else 0
+    folders = [path[:-1] for path in own]
     return tuple(
-        join(p[skip:-1])
-        if len(p) > skip + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
-        else join(p[skip:] or p)
+        join(p[from_:-1])
+        if len(p) > from_ + 1 and (n not in kernels or folders.count(p[:-1]) == 1)
+        else join(p[from_:] or p)
         for n, p in enumerate(paths)
+        for from_ in (skip if p[0] == "params" else 0,)
     )

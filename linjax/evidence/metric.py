@@ -1,6 +1,5 @@
 """The output metric: how errors of the outputs are weighed against each other."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import Layout
 from linjax.dims.values import Source
-from linjax.errors import EvidenceError, FoldWarning
+from linjax.errors import EvidenceError
 from linjax.program.flat import Ref
 
 Array = Any
@@ -46,32 +45,23 @@ def chosen(metric: str | None, outputs: Any) -> str:
     return "softmax" if alike and is_logits(floats[0], "softmax") else "identity"
 
 
-def settled(metric: str | None, net: Any, stacklevel: int = 3) -> str:
+def settled(metric: str | None, net: Any) -> str:
     """Returns the metric for a network: that asked for, else what its outputs suggest.
 
     Nothing tells the logits of a classification from a regression's columns for certain. By shape
     as :func:`chosen`; but the identity for what a last nonlinear function bounds (tanh, a
     sigmoid, a softmax: no logits are such) and for outputs that an input is added to (they live
-    where inputs do). Where outputs are taken for logits a warning says so.
+    where inputs do). Evidence, comparisons and reports say which it is.
 
     Args:
       metric: what was asked for, or None.
       net: the traced network.
-      stacklevel: of the warning.
     """
     if metric is not None:
         return chosen(metric, None)
     outputs = jax.eval_shape(net.apply_fn, net.template, *net.example)
     if chosen(None, outputs) == "identity" or _no_logits(net.network.layout):
         return "identity"
-    shapes = sorted({f"(rows, {', '.join(map(str, y.shape[1:]))})" for y in jax.tree.leaves(outputs)
-                     if jnp.issubdtype(y.dtype, jnp.floating)})  # fmt: skip
-    warnings.warn(
-        f"outputs of shape {', '.join(shapes)} are taken for logits: errors are measured by the "
-        "softmax's metric; say metric='softmax' or, for a regression, metric='identity'",
-        FoldWarning,
-        stacklevel=stacklevel,
-    )
     return "softmax"
 
 

@@ -23,12 +23,7 @@ import numpy as np
 from linjax.exact import forms
 from linjax.exact.casts import cast_keeps, is_kind
 from linjax.exact.forms import Coefficient, Form, Unknown, as_number, constant, number
-from linjax.graph import program as dense
-from linjax.program import flat
-from linjax.program.flat import Const, Operand, Ref
-
-Op = dense.Op | flat.Op
-Program = dense.Program | flat.Program
+from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 _LAYOUT = {"reshape", "transpose", "broadcast_in_dim", "squeeze"}
 _SAME = _LAYOUT | {"copy", "copy_p", "name", "stop_gradient", "pvary", "real"}
@@ -85,21 +80,21 @@ def describe(
 ) -> Scalar:
     """Proves what operations compute from one value, entry by entry.
 
-      Args:
-        program: the program that the operations stand in.
-        ops: elementwise and layout operations, in order.
-        start: the value that they start from.
-        outside: what another operand is: a number that all its entries are, a
-          :class:`Parameter`, or None where nothing is known of it.
-        end: the result; by default that of the last operation, or ``start`` without any.
+    Args:
+      program: the program that the operations stand in.
+      ops: elementwise and layout operations, in order.
+      start: the value that they start from.
+      outside: what another operand is: a number that all its entries are, a
+        :class:`Parameter`, or None where nothing is known of it.
+      end: the result; by default that of the last operation, or ``start`` without any.
 
-      Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from linjax.graph.program import record
-    >>> program = record(lambda p, z: jnp.maximum(z, 0.25 * z), {}, (1.0,))
-        >>> found = describe(program, program.ops, program.inputs[0], lambda operand: None)
-        >>> [float(as_number(slope)) for slope in found.two_slopes], found.trend
-        ([0.25, 1.0], 1)
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from linjax.program.flat import record
+      >>> program, _ = record(lambda z: jnp.maximum(z, 0.25 * z), 1.0)
+      >>> found = describe(program, program.ops, program.inputs[0], lambda operand: None)
+      >>> [float(as_number(slope)) for slope in found.two_slopes], found.trend
+      ([0.25, 1.0], 1)
     """
     known: dict[int, Scalar] = {start.id: IDENTITY}
 

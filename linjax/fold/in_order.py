@@ -27,7 +27,7 @@ from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.pricing import Problems
 from linjax.fold.resite import again
-from linjax.fold.rewrite import Written, add_to_bias, begun, narrowing, write
+from linjax.fold.rewrite import add_to_bias, begun, narrowing, write
 from linjax.graph import pytree
 
 Array = Any

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from linjax.chains.dtypes import coarsest
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.exact import exact_rewrite
@@ -25,7 +26,6 @@ from linjax.fold.lump_sites import Lumped, lump_sites
 from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
 from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
 from linjax.graph import pytree
-from linjax.graph.computed import coarsest
 from linjax.graph.count import count
 from linjax.graph.layers import Layer, Layers, replaced
 from linjax.graph.net import Net
@@ -128,7 +128,7 @@ def lump(
         return _better(params, lumped, [_of_sites(sites, tolerance)], details)
     pytree.check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
-    coarse = coarsest(net.graph, found, flat)
+    coarse = coarsest(found, flat)
     reports: list[LumpReport] = []
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.chains.view import View, view
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
@@ -15,7 +16,7 @@ from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
-from linjax.graph import analysis, program, pytree
+from linjax.graph import pytree
 from linjax.graph.pytree import Flat, is_floating
 from linjax.graph.structure import Graph, Leaf
 
@@ -43,7 +44,6 @@ class Net:
     template: Any
     example: tuple[Any, ...]
     _networks: dict[Any, Network] = dataclasses.field(default_factory=dict, repr=False)
-    _analyses: dict[Any, analysis.Analysis] = dataclasses.field(default_factory=dict, repr=False)
 
     def apply(self, params: Any, *inputs: Any) -> Any:
         """Runs the network on its original parameters or on a folded pytree.
@@ -157,30 +157,19 @@ class Net:
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 
-    def examined(self, flat: Flat) -> analysis.Analysis:
-        """Returns the function's program, analysed, for the dtypes that parameters have.
+    def examined(self, flat: Flat) -> View:
+        """Returns the network's chains as they stand in its program, for parameters' dtypes.
 
         Args:
           flat: parameters by path, original or folded.
-        """
-        return self._analysis(flat, self.example)
 
-    def _analysis(self, flat: Flat, inputs: Any) -> analysis.Analysis:
-        """Traces anew for each combination of input shapes and parameter dtypes."""
-        leaves = _dtypes(self.graph.leaves, flat)
-        template = self._template(leaves)
-        shapes = pytree.shapes_of(inputs)
-        key = (leaves, jax.tree.structure(shapes),
-               tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
-        if key not in self._analyses:
-            found = analysis.analyse(self._record(template, shapes), leaves)
-            if not _same_sites(found.graph, self.graph):
-                raise StructureError(
-                    f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to "
-                    f"other sites than {[s.shape for s in jax.tree.leaves(self.example)]}"
-                )
-            self._analyses[key] = found
-        return self._analyses[key]
+        Raises:
+          StructureError: if they are others with such parameters.
+        """
+        found = view(self.network_for(flat, self.example), _dtypes(self.graph.leaves, flat))
+        if not _same_sites(found.graph, self.graph):
+            raise StructureError("parameters of these dtypes lead to other chains; trace with such")
+        return found
 
     def _template(self, leaves: tuple[Leaf, ...]) -> Any:
         """The traced pytree's shapes, in the dtypes of these leaves."""
@@ -192,9 +181,6 @@ class Net:
                 for leaf, old in zip(leaves, traced, strict=True)
             ],
         )
-
-    def _record(self, template: Any, shapes: Any) -> program.Program:
-        return self._fitting(lambda: program.record(self.apply_fn, template, shapes), shapes)
 
     def _fitting(self, traced: Callable[[], Any], shapes: Any) -> Any:
         """Traces, and says which inputs were expected where the function fails on them."""
@@ -273,7 +259,4 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     template, example = pytree.shapes_of((params, inputs))
     paths = tuple(leaf.path for leaf in leaves)
     network = find_dimensions(apply_fn, template, example, paths)
-    graph = Graph((), (), (), leaves)
-    if network.dense:
-        graph = analysis.analyse(program.record(apply_fn, params, inputs), leaves).graph
-    return Net(apply_fn, graph, network, template, example)
+    return Net(apply_fn, view(network, leaves).graph, network, template, example)

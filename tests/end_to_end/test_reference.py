@@ -38,11 +38,11 @@ def reference(shared):
         dataclasses.replace(
             u, count=np.int64(10_000), active=np.rint(rates[f"rate_{i}"] * 10_000).astype(np.int64)
         )
-        for i, u in enumerate(stats.units)
+        for i, u in enumerate(stats.seen)
     )
     rows = json.loads((shared / "reference/reference_fashion.json").read_text())["rows"]
     theirs = {round(abs(row["threshold"]), 2): row for row in rows}
-    return net, params, dataclasses.replace(stats, units=units), theirs
+    return net, params, dataclasses.replace(stats, seen=units), theirs
 
 
 @pytest.mark.parametrize("rate", PARITY)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from linjax.exact.casts import cast_keeps
 from linjax.exact.forms import as_number
 from linjax.exact.scalar import describe
-from linjax.graph.program import record
+from linjax.program.flat import record
 
 relu = jax.nn.relu
 
 
 def found_of(function, dtype=np.float32):
-    program = record(lambda _, z: function(z), {}, (np.zeros((), dtype),))
+    program, _ = record(function, np.zeros((), dtype))
     (end,) = program.outputs
     return describe(program, program.ops, program.inputs[0], lambda operand: None, end)
 

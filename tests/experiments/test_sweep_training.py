@@ -140,7 +140,7 @@ def test_scores_are_those_of_collect(config, digits, tmp_path):
     for index in range(2):
         params = jax.tree.map(lambda leaf, i=index: leaf[i], trained.params)
         stats = linjax.collect(net, params, [digits.train.x], second_moments=False)
-        for count, units in zip(counts, stats.units, strict=True):
+        for count, units in zip(counts, stats.seen, strict=True):
             np.testing.assert_array_equal(count[index], units.active)
         network = measure.Network(
             {}, net, params, tuple(np.asarray(c)[index] for c in counts), digits, config

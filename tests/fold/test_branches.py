@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold.rivals import magnitude
+from linjax.baselines import magnitude
 from tests.fold.affine import dense, distance, layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
@@ -90,10 +90,11 @@ def test_sizes_are_met_and_measured(dtype, gated):
     for share in (0.8, 0.5, 0.25, 0.1, 0.02):
         folded, report = linjax.fold(params, known, linjax.size(share), details=True)
         assert linjax.count(folded) <= share * linjax.count(params)
-        # parameters of branches are counted once; what is added are biases, foreseen
+        # parameters of branches are counted once, and added biases foreseen; what normal form
+        # still saves is all that a plan may overcount
         plan = known.plan(linjax.size(share))
         added = known.biases("parameters", plan.state)
-        assert plan.cost <= linjax.count(folded) <= plan.cost + added
+        assert 0.9 * plan.cost <= linjax.count(folded) <= plan.cost + added
         errors.append(
             float(jnp.linalg.norm(net.apply(folded, x) - want))
             / float(jnp.linalg.norm(want - want.mean(0)))

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 
 import linjax
+from linjax.fold.fold import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import KINDS, Planted, architectures, make
@@ -91,7 +92,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
 
 def _planted(network, net, stats, seen, predicted, kept):
     """Checks what was counted of planted units, and that those that say nothing are gone."""
-    units = dict(zip((s.name for s in net.graph.sites), stats.units, strict=True))
+    units = {site.name: units_of(stats, site) for site in net.graph.sites}
     refused = {refusal.name: refusal.reason for refusal in net.graph.refusals}
     for plant in network.plants:
         if plant.layer not in units:

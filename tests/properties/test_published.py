@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 import linjax
+from linjax.fold.fold import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from networks import Planted, cast, planted, relative
@@ -41,10 +42,9 @@ def test_folding_always_on_units_preserves_the_outputs(network, dtype, greedy):
 def test_counts_are_exact_and_planted_units_are_seen(network):
     with jax.enable_x64(True):
         _, _, _, stats = everything(network, "float64")
-        by_producer = dict(zip((s.name for s in stats.graph.sites), stats.units, strict=True))
         chain = stats.graph.chains[0]
         for site, on, off in zip(chain.sites, network.on, network.off, strict=True):
-            units = by_producer[site.name]
+            units = units_of(stats, site)
             assert int(units.count) == len(network.x)
             np.testing.assert_array_equal(units.active == len(network.x), on)
             np.testing.assert_array_equal(units.active[off], 0)

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from linjax.chains import activation
+from linjax.chains.dtypes import computed_dtypes
+from linjax.chains.view import View
 from linjax.errors import EvidenceError
 from linjax.exact.casts import cast_keeps
 from linjax.exact.scalar import Scalar
-from linjax.graph import activation, primitives, pytree
-from linjax.graph.analysis import Analysis
-from linjax.graph.computed import computed_dtypes
-from linjax.graph.maps import Slope, join
+from linjax.graph import pytree
+from linjax.graph.maps import Activation, Slope, join
 from linjax.graph.net import Net
-from linjax.graph.program import Op, Operand, Program, Ref
 from linjax.graph.pytree import Flat
-from linjax.graph.structure import Chain, Graph, Site
-from linjax.graph.views import Views, find_views
+from linjax.graph.structure import Chain, Site
+from linjax.program.flat import Operand, Ref
 
 Array = Any
 
@@ -97,14 +97,13 @@ def ways_of(net: Net, params: Any) -> Ways:
     if not isinstance(net, Net):
         return _as_told(net, flat)
     found = net.examined(flat)
-    views = find_views(found.program)
     entries: list[Entry | str] = []
     for chain in net.graph.chains:
         entry = _entry(net, found, chain)
         for site in chain.sites if isinstance(entry, Entry) else ():
-            entry = _other_slopes(found, views, site) or entry
+            entry = _other_slopes(found, site) or entry
         entries.append(entry)
-    return Ways(_as_computed(net.graph, found, flat), tuple(entries))
+    return Ways(_as_computed(found, flat), tuple(entries))
 
 
 def example_shape(net: Any) -> tuple[int, ...]:
@@ -127,24 +126,25 @@ def _as_told(net: Any, flat: Flat) -> Ways:
     return Ways(flat, tuple(entries))
 
 
-def _other_slopes(found: Analysis, views: Views, site: Site) -> str:
+def _other_slopes(found: View, site: Site) -> str:
     """Proves that an activation has the slopes that its site says; else returns what it hasn't."""
-    of = site.activation
-    interior = found.interiors[site.name]
-    ops = _between(found.program, interior.pre)
-    paths = {i: leaf.path for i, leaf in enumerate(found.leaves)}
-    wanted = of.learned or tuple(map(Slope, of.slopes or ()))
-    for end in interior.reads.values():
-        proof = activation.prove(found.program, ops, interior.pre, views.leaf, paths, end)
-        pair = proof.two_slopes
-        if not wanted or pair is None:
-            return _no_certificate(site, "" if site.mates else f" ({_why(proof)})")
-        if tuple(activation.as_slope(slope, paths) for slope in pair) != wanted:
-            return (
-                f"{site.name}: with parameters of these dtypes its activation has other slopes"
-                " than when it was traced; trace with such parameters"
-            )
+    bent = found.bent[site.name]
+    was, now = _pair(site.activation), _pair(bent.activation)
+    if not was or not now:
+        ends = () if site.mates else bent.region.reads.values()
+        proofs = (activation.prove(found.program, bent.region, bent.pre, end) for end in ends)
+        return _no_certificate(site, next((f" ({_why(proof)})" for proof in proofs), ""))
+    if was != now:
+        return (
+            f"{site.name}: with parameters of these dtypes its activation has other slopes"
+            " than when it was traced; trace with such parameters"
+        )
     return ""
+
+
+def _pair(what: Activation) -> tuple[Slope, ...]:
+    """Slopes below and above zero, none where an activation hasn't two."""
+    return what.learned or tuple(map(Slope, what.slopes or ()))
 
 
 def _no_certificate(site: Site, why: str = "") -> str:
@@ -152,17 +152,6 @@ def _no_certificate(site: Site, why: str = "") -> str:
         f"{site.name}: activation {site.activation.name} isn't piecewise linear with its kink at"
         f" zero (ReLU, leaky ReLU, PReLU, identity); there are no certificates for it{why}"
     )
-
-
-def _between(program: Program, pre: Ref) -> list[Op]:
-    """The elementwise and layout operations that a pre-activation goes through."""
-    reached, ops = {pre.id}, []
-    for op in program.ops:
-        unitwise = op.name in primitives.ELEMENTWISE or op.name in primitives.LAYOUT
-        if unitwise and any(isinstance(o, Ref) and o.id in reached for o in op.inputs):
-            ops.append(op)
-            reached.update(out.id for out in op.outputs)
-    return ops
 
 
 def _why(proof: Scalar) -> str:
@@ -177,39 +166,39 @@ def _why(proof: Scalar) -> str:
     return "its slopes are no floats"
 
 
-def _entry(net: Net, found: Analysis, chain: Chain) -> Entry | str:
+def _entry(net: Net, found: View, chain: Chain) -> Entry | str:
     """Follows the first map's operand back to the input: reshapes, and casts that round."""
-    program, made, name = found.program, found.program.makers(), chain.layers[0][0]
+    layout, name = found.program.layout, chain.layers[0][0]
     if len(chain.firsts) > 1:
         return f"{name}: it is a sum of maps of different features"
-    dot = found.dots[name]
-    value: Operand = dot.operand
+    first = found.maps[name]
+    value: Operand = first.data
     casts: list[Any] = []
-    while isinstance(value, Ref) and value.id in made:
-        op = made[value.id]
+    while isinstance(value, Ref) and value.id in layout.makers:
+        op = layout.makers[value.id]
         source = op.inputs[0]
         if op.name == "convert_element_type" and isinstance(source, Ref):
-            before, after = program.avals[source.id].dtype, op.params["new_dtype"]
+            before, after = layout.program.avals[source.id].dtype, op.params["new_dtype"]
             if cast_keeps(before, after) == "changes":
                 return f"{name}: it reads the input cast from {before} to {after}"
             casts.append(after)
         elif op.name != "reshape" or op.params["dimensions"] is not None:
             return f"{name}: it reads the result of {op.name}"
         value = source
-    if not program.inputs or value != program.inputs[0]:
+    if not layout.inputs or value != layout.inputs[0]:
         return f"{name}: it doesn't read the first input"
-    shape = program.shape(dot.operand)
-    features, inner = shape[dot.contract], math.prod(shape[dot.contract + 1 :])
+    shape = layout.program.shape(first.data)
+    features, inner = shape[first.contract], math.prod(shape[first.contract + 1 :])
     # Reshapes keep the row-major order: features repeat with this period.
     whole = inner and features and math.prod(example_shape(net)) % (features * inner) == 0
     return Entry(features, inner if whole else 0, tuple(reversed(casts)))
 
 
-def _as_computed(graph: Graph, found: Analysis, flat: Flat) -> Flat:
+def _as_computed(found: View, flat: Flat) -> Flat:
     """Casts the parameters of chains as the function does before it computes with them."""
-    dtypes = computed_dtypes(graph, found)
+    dtypes = computed_dtypes(found)
     result = dict(flat)
-    for path in pytree.foldable_paths(graph) & flat.keys() & dtypes.keys():
+    for path in pytree.foldable_paths(found.graph) & flat.keys() & dtypes.keys():
         if len(dtypes[path]) > 1:
             raise EvidenceError(f"{join(path)}: the function computes with it in several dtypes")
         (dtype,) = dtypes[path]
