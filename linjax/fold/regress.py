@@ -26,7 +26,7 @@ class Seen(NamedTuple):
       variance: ``(n, q)`` of the targets.
     """
 
-    count: float
+    count: float  # type: ignore[assignment]  # tuples have a method of this name
     features: Array
     targets: Array
     gram: Array
@@ -61,9 +61,15 @@ def pooled(parts: Sequence[Seen]) -> Seen:
         count,
         features,
         targets,
-        mean(p.gram + f[..., :, None] * f[..., None, :] for p, (f, _) in zip(parts, apart)),
-        mean(p.cross + f[..., :, None] * t[..., None, :] for p, (f, t) in zip(parts, apart)),
-        mean(p.variance + t**2 for p, (_, t) in zip(parts, apart)),
+        mean(
+            p.gram + f[..., :, None] * f[..., None, :]
+            for p, (f, _) in zip(parts, apart, strict=True)
+        ),
+        mean(
+            p.cross + f[..., :, None] * t[..., None, :]
+            for p, (f, t) in zip(parts, apart, strict=True)
+        ),
+        mean(p.variance + t**2 for p, (_, t) in zip(parts, apart, strict=True)),
     )
 
 

@@ -73,10 +73,10 @@ def _moments(
             parts.append((x, share))
         count = sum(x.shape[1] / (1.0 - share) for x, share in parts)
         sums = [_sums(x) for x, _ in parts]
-        mean = sum(x.shape[1] * own for (x, _), (own, _) in zip(parts, sums)) / count
+        mean = sum(x.shape[1] * own for (x, _), (own, _) in zip(parts, sums, strict=True)) / count
         second = sum(
             x.shape[1] * (scatter + own[..., :, None] * own[..., None, :])
-            for (x, _), (own, scatter) in zip(parts, sums)
+            for (x, _), (own, scatter) in zip(parts, sums, strict=True)
         )
         covariance = second / count - mean[..., :, None] * mean[..., None, :]
         found.append((count, mean, covariance))

@@ -268,7 +268,8 @@ def _plain_slice(eqn: Any, operands: tuple[Operand, ...]) -> Any:
 
 def _known_cut(eqn: Any, operands: tuple[Operand, ...]) -> Any:
     """Starts, sizes, and axes that vanish, of a piece that an equation takes; None of others."""
-    name, indices = eqn.primitive.name, operands[1:]
+    name: str = eqn.primitive.name
+    indices: Any = operands[1:]
     known = isinstance(operands[0], Ref) if operands else False
     if not known or not all(isinstance(o, Const) for o in indices):
         return None
