@@ -76,7 +76,7 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     for op, product in network.kernels.items():
         if product.leaf in beside:
             values.append(op)
-    found, waiting = set[int](), list(values)
+    found, waiting = set[int](), [*values]
     while waiting:
         value = waiting.pop()
         if value in found:

@@ -72,3 +72,22 @@ def test_inputs_without_entries_are_refused():
     net = linjax.trace(apply, params, jnp.zeros((4, 6, 6, 3)))
     with pytest.raises(linjax.EvidenceError, match="has no entries"):
         linjax.collect(net, params, [jnp.zeros((4, 0, 0, 3))], metric="identity")
+
+
+@pytest.mark.parametrize("share", [0.9, 0.8, 0.6])
+def test_what_is_carried_past_a_vanished_layer_isnt_cut(share):
+    def narrow(p, x):
+        return relu(relu(x @ p["w"]) @ p["v"] + p["c"]) @ p["o"]
+
+    params = {"w": a(8, 2), "v": a(2, 2), "c": a(2), "o": a(2, 1)}
+    net = linjax.trace(narrow, params, X[:1])
+    stats = linjax.collect(net, params, [X], metric="identity")
+    small = linjax.fold(params, stats, linjax.size(0.7))
+    again = linjax.collect(net, small, [X], metric="identity")
+    try:
+        smaller = linjax.fold(small, again, linjax.size(share))
+    except linjax.LinjaxError as error:
+        assert "smallest network" in str(error)
+        return
+    net.check(smaller)
+    assert np.isfinite(np.asarray(net.apply(smaller, X))).all()
