@@ -302,7 +302,7 @@ def _check(net: Net, params: Any, folds: int) -> None:
     net.check(params)
     if not net.network.foldable:
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.network.refusals)
-        reasons = reasons or "parameters make and read no dimension of two or more"
+        reasons = reasons or "no two units side by side"
         raise StructureError(f"the network has no foldable site ({reasons})")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")

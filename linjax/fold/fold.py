@@ -201,7 +201,9 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
     rates, other = {}, []
     for site in stats.graph.sites:
         units = units_of(stats, site)
-        if site.activation.identity_above:
+        if units is None:
+            rates[site.name] = np.full(site.width, -1.0)
+        elif site.activation.identity_above:
             rates[site.name] = units.rate
         else:
             rates[site.name] = np.full(len(units.active), -1.0)
@@ -223,12 +225,13 @@ def _foldable_rates(stats: Stats) -> dict[str, Any]:
     return rates
 
 
-def units_of(stats: Stats, site: Site) -> UnitStats:
-    """Statistics of the units of a chain's site."""
+def units_of(stats: Stats, site: Site) -> UnitStats | None:
+    """Statistics of the units of a chain's site; none of a single unit, which stays."""
     kernel = stats.graph.affine(site.producer).kernel
     leaf = stats.network.paths.index(kernel)
-    own = next(s for s in stats.sites if any(m.leaf == leaf for m in s.makers))
-    return stats.units[own.name]
+    names = (s.name for s in stats.sites if any(m.leaf == leaf for m in s.makers))
+    own = next(names, None)
+    return None if own is None else stats.units[own]
 
 
 def transform(

@@ -60,7 +60,9 @@ def halved(
     paths = [network.paths[leaf], network.extra(leaf, "linear")]
     paths = [path for path in paths if path in flat]
     places = [matrix_index(network, own, flat[path].shape)[0] for path in paths]
-    parts = [flat[p].reshape(-1)[at].astype(np.float64) for p, at in zip(paths, places)]
+    parts = [
+        flat[p].reshape(-1)[at].astype(np.float64) for p, at in zip(paths, places, strict=True)
+    ]
     matrix, (mean, covariance) = np.concatenate(parts, axis=1), moments
     if goal is None:
         fits = len(kernel.metric) == matrix.shape[1]

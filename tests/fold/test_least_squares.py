@@ -161,6 +161,13 @@ class TestDegenerate:
         small = folded_at(params, linjax.collect(net, params, [x]), 0.3)
         np.testing.assert_allclose(net.apply(small, x), net.apply(params, x), atol=1e-3)
 
+    def test_layers_of_one_unit_stay(self):
+        net, params, batches, stats = traced((6, 20, 1, 12, 3))
+        for rule in (linjax.threshold(0.3, layers=1), linjax.size(0.7)):
+            small = linjax.fold(params, stats, rule)
+            assert linjax.count(small) < linjax.count(params)
+            assert np.isfinite(net.apply(small, batches[0])).all()
+
     def test_folds_compose(self):
         net, params, batches, stats = traced((12, 40, 30, 5))
         half = folded_at(params, stats, 0.5)

@@ -41,7 +41,9 @@ def planted(
 ) -> Planted:
     """Draws a network of 1 to ``max_depth`` hidden layers with planted units."""
     depth = draw(st.integers(1, max_depth))
-    widths = [draw(st.integers(1, max_width)) for _ in range(depth + 2)]
+    ends = [draw(st.integers(1, max_width)) for _ in range(2)]
+    inner = [draw(st.integers(2, max_width)) for _ in range(depth)]  # one unit is no site
+    widths = [ends[0], *inner, ends[1]]
     seed = draw(st.integers(0, 2**31))
     with_bias = draw(st.booleans()) if bias is None else bias
     wraps = [draw(st.sampled_from(sorted(WRAPS))) for _ in range(depth + 1)]
