@@ -1,10 +1,14 @@
 """How good a network is, and how far from the one it was made of."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+import linjax
+from experiments.benchmarks.reference import medians
 from experiments.data import batches
 from experiments.models import Params
 
@@ -30,21 +34,70 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
 
     Returns:
       ``accuracy``; ``balanced_accuracy``, the mean over classes of the share of each that
-      is recognised; ``agreement``, the share of rows with the original's class; and
-      ``cross_entropy`` in nats.
+      is recognised; ``agreement``, the share of rows with the original's class;
+      ``cross_entropy`` and ``divergence``, the original's from these logits, in nats; for text
+      ``perplexity``.
 
     >>> logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     >>> measure(logits, logits, np.array([0, 1, 1]))["balanced_accuracy"]
     0.75
     """
+    text = logits.ndim > 2
     logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original))
     y = y.reshape(-1)
     classes = logits.argmax(-1)
     right = classes == y
-    log_probability = jax.nn.log_softmax(logits)[np.arange(len(y)), y]
-    return {
+    logs, wanted = (np.asarray(jax.nn.log_softmax(x)) for x in (logits, original))
+    cross_entropy = float(-logs[np.arange(len(y)), y].mean())
+    perplexity = {"perplexity": float(np.exp(cross_entropy))} if text else {}
+    return perplexity | {
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[y == c].mean() for c in np.unique(y)])),
         "agreement": float((classes == original.argmax(-1)).mean()),
-        "cross_entropy": float(-log_probability.mean()),
+        "cross_entropy": cross_entropy,
+        "divergence": float(np.sum(np.exp(wanted) * (wanted - logs), axis=-1).mean()),
     }
+
+
+def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndarray], Any]:
+    """Returns a network as a function of its inputs alone.
+
+    Args:
+      net: the network.
+      params: its parameters.
+      runtime: ``"jax"``, or ``"onnx"`` for onnxruntime, to which it is exported.
+    """
+    if runtime == "jax":
+        return functools.partial(jax.jit(net.apply), params)
+    import onnxruntime
+
+    @functools.cache
+    def session(rows: int) -> Any:  # the converter knows some operations at one batch size only
+        x = jax.ShapeDtypeStruct((rows, *net.example[0].shape[1:]), net.example[0].dtype)
+        code = linjax.to_onnx(linjax.trace(net.apply_fn, net.template, x), params)
+        return onnxruntime.InferenceSession(code, providers=["CPUExecutionProvider"])
+
+    def run(x: np.ndarray) -> Any:
+        own = session(len(x))
+        return own.run(None, {own.get_inputs()[0].name: x})
+
+    return run
+
+
+def latencies(
+    one: Callable, other: Callable, x: np.ndarray, sizes: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """Returns milliseconds that a call takes, of a network and of the one it was made of.
+
+    Args:
+      one: the network, as a function of rows.
+      other: the original.
+      x: rows.
+      sizes: batch sizes.
+    """
+    found = {}
+    for size in sizes:
+        calls = [functools.partial(run, x[:size]) for run in (one, other)]
+        first, second = (1e3 * seconds for seconds in medians(*calls, runs=25))
+        found[str(size)] = (first, second)
+    return found

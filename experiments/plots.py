@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, StrMethodFormatter
 
+from experiments import rules
 from experiments.results import Row
-from experiments.rules import RECOVERED
 
+INK, GREY, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 # Okabe & Ito's palette, a marker beside each colour.
 LOOKS = {
     "threshold": ("#D55E00", "o"),
@@ -20,15 +21,22 @@ LOOKS = {
     "size": ("#0072B2", "s"),
     "compress": ("#009E73", "D"),
     "tolerance": ("#CC79A7", "^"),
+    "sequential": ("#56B4E9", "d"),
     "refit": ("#9C5A1A", "P"),
+    "balf": ("#5B2A86", "*"),
+    "alds": ("#A65E9A", "1"),
+    "modegpt": ("#B8860B", "2"),
+    "slicegpt": ("#C71585", "+"),
+    "replaceme": ("#CD5C5C", "4"),
+    "model_folding": ("#6B8E23", "3"),
     "whitened_svd": ("#7A6FB3", "X"),
     "svd": ("#B8A9D9", "x"),
     "magnitude": ("#8A8A8A", "<"),
     "activity": ("#B5B5B5", ">"),
+    "original": (GREY, "."),
 }
 OURS = ("threshold", "published_size", "size", "compress", "tolerance")
 DOTTED = (0, (1, 1.5))
-INK, GREY, FAINT = "#222222", "#7A7A7A", "#D9D9D9"
 KEPT, LINEAR, ON = "#0072B2", "#56B4E9", "#D55E00"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -81,24 +89,45 @@ def write(
     return written
 
 
-def accuracy_against_size(rows: list[Row], heading: str) -> Figure:
-    """Draws test accuracy, and agreement with the original, against the share of parameters."""
+def write_means(folder: pathlib.Path, rows: list[Row], heading: str) -> list[pathlib.Path]:
+    """Draws means over runs against the shares of parameters and of operations.
+
+    Args:
+      folder: where to put the pictures.
+      rows: ``rule``, ``share``, ``flops``, ``accuracy``, ``agreement``; the original's first.
+      heading: for the titles.
+    """
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for name, share, of in (
+            ("parameters", "share", "Parameters"),
+            ("operations", "flops", "Operations"),
+        ):
+            written.append(folder / f"{name}.png")
+            accuracy_against_size(rows, heading, share, of).savefig(written[-1])
+    return written
+
+
+def accuracy_against_size(
+    rows: list[Row], heading: str, share: str = "share", of: str = "Parameters"
+) -> Figure:
+    """Draws test accuracy, and agreement with the original, against a share of the original's."""
     figure = Figure(figsize=(11.5, 4.6), layout="constrained")
     figure.suptitle(heading, x=0.01, ha="left")
     panels = figure.subplots(1, 2)
     titles = {"accuracy": "Test accuracy", "agreement": "Agreement with the original's predictions"}
-    smallest = min(row["share"] for row in rows)
+    smallest = min(row[share] for row in rows)
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         axes.axhline(rows[0][key], color=GREY, linestyle=DASHES, linewidth=1)
         ends = [("original", GREY, smallest, rows[0][key])] if key == "accuracy" else []
         for rule, line in _lines(rows).items():
             colour, marker, style = _look(rule)
-            shares, values = [row["share"] for row in line], [row[key] for row in line]
+            shares, values = [row[share] for row in line], [row[key] for row in line]
             looks = {"color": colour, "marker": marker, "linestyle": style}
             axes.plot(shares, values, **looks, markersize=4.5, linewidth=1.8)
             ends.append((_name(rule), colour, shares[-1], values[-1]))
         axes.set_title(title)
-        axes.set_xlabel("Parameters, share of the original's")
+        axes.set_xlabel(f"{of}, share of the original's")
         axes.yaxis.set_major_formatter(PERCENT)
         _size_axis(axes, smallest)
         # A rule that collapses leaves the picture, so that the others can be told apart.
@@ -251,17 +280,17 @@ def smallest_good(line: Sequence[Row], original: Row, loss: float = 0.01) -> Row
 
 def _lines(rows: list[Row]) -> dict[str, list[Row]]:
     """Returns the rows of each rule, from the largest network to the smallest."""
-    return {
-        rule: sorted(found, key=lambda row: -row["share"])
-        for rule in (*LOOKS, *(rule + RECOVERED for rule in LOOKS))
-        if (found := [row for row in rows if row["rule"] == rule])
-    }
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (rules.place(row["rule"]), -row["share"])):
+        if row["rule"] != "original":
+            found.setdefault(row["rule"], []).append(row)
+    return found
 
 
 def _look(rule: str) -> tuple[str, str, Any]:
-    """Colour, marker and style of a rule's line: dotted where a recovery followed."""
-    colour, marker = LOOKS[rule.removesuffix(RECOVERED)]
-    return colour, marker, DOTTED if rule.endswith(RECOVERED) else "-"
+    """Colour, marker and style of a rule's line: dotted where some step followed."""
+    name, steps = rules.parsed(rule)
+    return *LOOKS[name], DOTTED if steps else "-"
 
 
 def _name(rule: str) -> str:

@@ -16,6 +16,7 @@ import sys
 
 from absl import app, flags, logging
 
+from experiments.data import MissingData
 from experiments.main import CONFIG, DATA_DIR, WORKDIR
 from experiments.run import OtherRun
 from experiments.sweep import run, workers
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
         workers.join(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
     try:
         run.run(CONFIG.value, SWEEP.value, WORKDIR.value, DATA_DIR.value, RETRY.value)
-    except (ValueError, OtherRun) as error:
+    except (ValueError, MissingData, OtherRun) as error:
         sys.exit(str(error))
 
 

@@ -69,7 +69,7 @@ def read(config: Any, given: Iterable[str]) -> Axes:
         if not sign or not name.strip():
             raise ValueError(f"--sweep={text}: expected field=value,value")
         found[name.strip()] = tuple(_value(v) for v in _parts(listed) if v.strip())
-    fields = {name: values for name, values in found.items() if name not in rules.NAMES}
+    fields = {name: values for name, values in found.items() if not rules.known(name)}
     for name, values in fields.items():
         if not values:
             raise ValueError(f"the axis {name} has no values")
@@ -77,9 +77,9 @@ def read(config: Any, given: Iterable[str]) -> Axes:
             raise ValueError(f"the axis {name} has a value twice")
         for field in SEEDS if name == "seed" else (name,):
             _parent(config, field)
-    amounts = {rule: tuple(config.rules.get(rule, ())) for rule in rules.NAMES}
+    amounts = {rule: tuple(values) for rule, values in config.rules.items()}
     amounts |= {
-        rule: tuple(map(float, values)) for rule, values in found.items() if rule in amounts
+        rule: tuple(map(float, values)) for rule, values in found.items() if rules.known(rule)
     }
     return Axes(fields, {rule: values for rule, values in amounts.items() if values})
 

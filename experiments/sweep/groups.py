@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import linjax
-from experiments import models, train
+from experiments import models, pretrained, train
 from experiments.data import Dataset, Split, load
 from experiments.results import Row
 from experiments.sweep import measure, scoring, training
@@ -175,11 +175,16 @@ def _alone(
     """Trains a network that can't be trained beside others."""
     if _share(config):
         raise ValueError("pruning.share: only plain networks are pruned while they are trained")
-    network = models.build(config.network, dataset.train.x.shape[1], dataset.classes)
-    if config.weights:
-        params = models.read_weights(config.weights, network.params)
+    kind = config.network.get("kind", "mlp")
+    if kind in pretrained.NETWORKS:
+        network = pretrained.build(kind, config.weights)
+        params = network.params
     else:
-        params = train.fit(network, dataset, config.training, checkpoint, say)
+        network = models.build(config.network, dataset.train.x.shape[1], dataset.classes)
+        if config.weights:
+            params = models.read_weights(config.weights, network.params)
+        else:
+            params = train.fit(network, dataset, config.training, checkpoint, say)
     net = linjax.trace(network.apply, params, dataset.train.x[:2])
     return measure.Network(dict(cell.settings), net, params, None, dataset, config)
 

@@ -12,6 +12,7 @@ from experiments.data import Dataset
 from experiments.results import Row
 from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
+from linjax import baselines
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.prune import selected
 from linjax.graph import pytree
@@ -60,6 +61,9 @@ def rows(
         return
     predict = predictor(network)
     original = predict(network.params)
+    y = test.y if network.config.dataset.get("labels", True) else original.argmax(-1)
+    timed, runtime = network.config.get("latency", ()), network.config.get("runtime", "jax")
+    whole = evaluate.compiled(network.net, network.params, runtime) if timed else None
     subject: rules.Subject | None = None
     for rule, amount in missing:
         row: Row = {"task": network.task, "rule": rule, "amount": amount}
@@ -71,7 +75,9 @@ def rows(
             else:
                 subject = _subject(network) if subject is None else subject
                 small = rules.make(subject, rule, amount)
-            logits = predict(small)
+            net, small = small if isinstance(small, rules.Rewritten) else (network.net, small)
+            here = net is network.net
+            logits = predict(small) if here else evaluate.predict(net.apply, small, test.x)
         except Exception as error:  # whatever it is, the other rules go on
             yield row | {"failure": f"{type(error).__name__}: {error}"}
             continue
@@ -81,8 +87,9 @@ def rows(
             "classes": network.dataset.classes,
             "predicted": _predicted(subject, rule, amount),
             "error": relative_error(logits, original),
-            **evaluate.measure(logits, original, test.y),
-            **widths.describe(network.net, small),
+            "bytes": baselines.stored_bytes(small, rules.bits_of(rule)),
+            **evaluate.measure(logits, original, y),
+            **widths.describe(net, small),
         }
         if rule == "original":
             stats = rate_stats(network) if subject is None else subject.stats
@@ -91,7 +98,10 @@ def rows(
                 x, seconds = network.dataset.train.x, network.config.certify_seconds
                 row["proven"] = proofs.counts(network.net, network.params, x, seconds)
         if network.active is None:
-            row["flops"] = network.net.flops(small, test.x[:1])
+            row["flops"] = net.flops(small, test.x[:1])
+            if timed:
+                one = evaluate.compiled(net, small, runtime)
+                row["latency"] = evaluate.latencies(one, whole, test.x, timed)
         yield row
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments import files, results, rules, versions
+from experiments import files, plots, pretrained, results, rules, versions
 from experiments.results import Row
 from experiments.run import claim
 from experiments.sweep import axes, groups, journal, summary
@@ -38,6 +38,8 @@ def run(
     """
     folder = pathlib.Path(workdir)
     asked = axes.read(config, sweep)
+    if config.network.get("kind", "mlp") in pretrained.NETWORKS:
+        pretrained.found(config.network.kind, config.weights)  # else nothing can be done
     fixed = ConfigDict({k: v for k, v in config.to_dict().items() if k not in
                         ("sweep", "rules", "pruned_rules")})  # fmt: skip
     claim(folder, fixed)
@@ -67,7 +69,20 @@ def run(
     if complete(job, everything):  # in several processes: the last one to finish
         files.write(folder / "summary.md", summary.markdown(found).encode())
         print(f"summary: {folder / 'summary.md'}")
+        for picture in _pictures(folder, found):
+            print(f"picture: {picture}")
     return found
+
+
+def _pictures(folder: pathlib.Path, rows: list[Row]) -> list[pathlib.Path]:
+    """Draws means over networks whose operations were counted, and returns the files."""
+    found = [one for one in summary.summarise(rows) if one.flops is not None and not one.pruned]
+    most = max((one.rows for one in found), default=0)
+    means = [one._asdict() for one in found if one.rows == most]
+    if len(means) < 2 or means[0]["rule"] != "original":
+        return []
+    heading = f"means of {means[0]['networks']} runs"
+    return plots.write_means(folder, means, heading)
 
 
 def complete(job: Job, everything: list[Group]) -> bool:

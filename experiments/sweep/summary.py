@@ -11,7 +11,6 @@ from experiments.sweep.journal import NETWORK
 
 POINTS = (0.0, 0.5, 1.0, 2.0)
 ROUNDING = 1e-9
-ORDER = ("original", *rules.NAMES)
 
 
 class Summary(NamedTuple):
@@ -21,6 +20,7 @@ class Summary(NamedTuple):
       pruned: share of the units that training has pruned.
       rule: the rule.
       amount: its amount.
+      rows: number of calibration rows, where the sweep varies it; else 0.
       networks: how many networks it was measured on.
       share: mean share of the original's parameters.
       flops: mean share of its floating point operations; None where these weren't counted.
@@ -29,11 +29,15 @@ class Summary(NamedTuple):
       loss: mean loss of accuracy against the original, in points.
       within: shares of networks within :data:`POINTS` of the original.
       agreement: mean share of predictions that are the original's.
+      others: further means by name, of what all rows have: ``perplexity``, ``divergence`` from
+        the original in nats, ``spread``, the standard deviation of the agreement, ``bytes`` as
+        a share, and by batch size how many times as fast as the original.
     """
 
     pruned: float
     rule: str
     amount: float
+    rows: int
     networks: int
     share: float
     flops: float | None
@@ -42,6 +46,7 @@ class Summary(NamedTuple):
     loss: float
     within: tuple[float, ...]
     agreement: float
+    others: dict[str, float]
 
 
 def summarise(rows: list[Row]) -> list[Summary]:
@@ -55,18 +60,39 @@ def summarise(rows: list[Row]) -> list[Summary]:
     for row in good(rows):
         original = originals.get(task_of(row))
         if original is not None and learnt(original):
-            key = (pruned_in(row), row["rule"], row["amount"])
+            key = (pruned_in(row), row["rule"], row["amount"], _calibrated(row))
             found.setdefault(key, []).append((original, row))
     return [_summary(key, found[key]) for key in sorted(found, key=place)]
 
 
-def place(key: tuple[float, str, float]) -> tuple[float, int, float]:
-    """Sorts (pruned, rule, amount): rules in their usual order, large amounts first."""
-    return key[0], ORDER.index(key[1]), -key[2]
+def place(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sorts (pruned, rule, amount, …): rules in their usual order, large amounts first."""
+    return key[0], rules.place(key[1]), -key[2], *key[3:]
 
 
-def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Summary:
-    pruned, rule, amount = key
+def _calibrated(row: Row) -> int:
+    return int(row["task"].get("calibration.rows", 0))
+
+
+def _others(pairs: list[tuple[Row, Row]]) -> dict[str, float]:
+    rows = [after for _, after in pairs]
+    found = {
+        name: float(np.mean([row[name] for row in rows]))
+        for name in ("perplexity", "divergence")
+        if all(name in row for row in rows)
+    }
+    if len(rows) > 1:
+        found["spread"] = float(np.std([row["agreement"] for row in rows]))
+    if all("bytes" in row for pair in pairs for row in pair):
+        found["bytes"] = float(np.mean([b["bytes"] / a["bytes"] for a, b in pairs]))
+    for size in rows[0].get("latency", {}):
+        ratios = [whole / small for row in rows for small, whole in [row["latency"][size]]]
+        found[f"speed, {size}"] = float(np.median(ratios))
+    return found
+
+
+def _summary(key: tuple[float, str, float, int], pairs: list[tuple[Row, Row]]) -> Summary:
+    pruned, rule, amount, rows = key
     points = np.array([100 * (before["accuracy"] - after["accuracy"]) for before, after in pairs])
 
     def mean(name: str) -> float:
@@ -76,6 +102,7 @@ def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Sum
         pruned=pruned,
         rule=rule,
         amount=amount,
+        rows=rows,
         networks=len(pairs),
         share=float(
             np.mean([after["parameters"] / before["parameters"] for before, after in pairs])
@@ -88,6 +115,7 @@ def _summary(key: tuple[float, str, float], pairs: list[tuple[Row, Row]]) -> Sum
         loss=float(points.mean()),
         within=tuple(float((points <= limit + ROUNDING).mean()) for limit in POINTS),
         agreement=mean("agreement"),
+        others=_others(pairs),
     )
 
 
@@ -112,9 +140,10 @@ def pruned_in(row: Row) -> float:
 
 
 COLUMNS = (
-    "pruned", "rule", "amount", "networks", "share", "FLOPs", "accuracy", "balanced",
+    "pruned", "rule", "amount", "rows", "networks", "share", "FLOPs", "accuracy", "balanced",
     "loss, points", *(f"within {p:g}" for p in POINTS), "same class",
 )  # fmt: skip
+SHOWN = {"spread": ".3f", "divergence": ".3g", "perplexity": ".2f", "bytes": ".1%"}
 
 
 def cells(one: Summary) -> list[str]:
@@ -122,7 +151,8 @@ def cells(one: Summary) -> list[str]:
     return [
         f"{one.pruned:.0%}" if one.pruned else "",
         one.rule.replace("_", " "),
-        "" if one.rule == "original" else f"{one.amount:g}",
+        "" if one.rule.startswith("original") else f"{one.amount:g}",
+        f"{one.rows}" if one.rows else "",
         str(one.networks),
         f"{one.share:.1%}",
         "" if one.flops is None else f"{one.flops:.1%}",
@@ -132,6 +162,21 @@ def cells(one: Summary) -> list[str]:
         *(f"{share:.2f}" for share in one.within),
         f"{one.agreement:.3f}",
     ]
+
+
+def table_of(rows: list[Row]) -> list[list[str]]:
+    """The columns' names and the cells of every summary, without columns that say nothing."""
+    found = summarise(rows)
+    names = list(dict.fromkeys(name for one in found for name in one.others))
+    table = [[*COLUMNS, *names]]
+    for one in found:
+        others = [
+            format(one.others[name], SHOWN.get(name, ".2f")) if name in one.others else ""
+            for name in names
+        ]
+        table.append([*cells(one), *others])
+    told = [any(column) for column in zip(*table[1:], strict=True)] or [True] * len(table[0])
+    return [[c for c, some in zip(line, told, strict=True) if some] for line in table]
 
 
 def _proven(found: list[dict[str, int]]) -> str:
@@ -151,11 +196,7 @@ def _proven(found: list[dict[str, int]]) -> str:
 
 def markdown(rows: list[Row]) -> str:
     """Returns the summary as Markdown, with what failed."""
-    table = [list(COLUMNS), *map(cells, summarise(rows))]
-    told = [any(column) for column in zip(*table[1:], strict=True)] or [True] * len(COLUMNS)
-    table = [
-        [cell for cell, any_told in zip(line, told, strict=True) if any_told] for line in table
-    ]
+    table = table_of(rows)
     text = tabulated(table[0], table[1:]) + "\n"
     originals = [r for r in good(rows) if r["rule"] == "original" and not pruned_in(r)]
     known = {task_of(row) for row in originals}

@@ -11,7 +11,7 @@ from linjax.chains.region import Region, grow
 from linjax.dims.network import Network
 from linjax.exact.casts import cast_keeps
 from linjax.graph.maps import Activation, Affine, Part, Scaling
-from linjax.graph.structure import Chain, Graph, Leaf, Refusal, Site
+from linjax.graph.structure import Chain, Graph, Leaf, Site
 from linjax.program.flat import Const, Operand, Ref
 
 
@@ -73,7 +73,7 @@ def view(network: Network, leaves: tuple[Leaf, ...]) -> View:
     order = {names[m]: m for m in maps}
     chains = link(program, order, sites)
     ends = {name for site in sites.values() for name in site.consumers}
-    refusals = tuple(Refusal(*r) for r in network.refusals if r.name not in ends)
+    refusals = tuple(r for r in network.refusals if r.name not in ends)
     return View(program, Graph(affines, chains, refusals, leaves), order, bent)
 
 

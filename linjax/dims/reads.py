@@ -119,7 +119,7 @@ def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -
     places = [max(int(n), 0) for n in (wide - (space - 1) * apart - 1) // strides + 1]
     samples = x.shape[0] * math.prod(places)
     at = np.unravel_index(np.arange(0, samples, _step(samples, most)), (x.shape[0], *places))
-    taps = np.indices(tuple(map(int, space))).reshape(len(space), -1)
+    taps = np.indices(tuple(space.tolist())).reshape(len(space), -1)
     index, offset = at[0], np.zeros(taps.shape[1], int)
     for n, size in enumerate(wide):
         index = index * size + at[n + 1] * strides[n]

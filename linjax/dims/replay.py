@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.run import EXTRAS, RESIDUAL, begin
-from linjax.program.flat import Op, Program, Ref
+from linjax.program.flat import Const, Op, Program, Ref
 
 Array = Any
 
@@ -76,7 +76,7 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     for op, product in network.kernels.items():
         if product.leaf in beside:
             values.append(op)
-    found, waiting = set[int](), list(values)
+    found, waiting = set[int](), [*values]
     while waiting:
         value = waiting.pop()
         if value in found:
@@ -151,6 +151,8 @@ class Replay:
     def operand(self, op: Op, place: int) -> Array:
         """An operation's operand, with its linear coordinates where they join."""
         operand: Any = op.inputs[place]
+        if isinstance(operand, Const):
+            return self.run.read(op, place, operand)
         if number(op) in self.links.inner:
             return self.value(operand.id)
         joining = self.network.merges.get((number(op), place), ())

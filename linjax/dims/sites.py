@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
+from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Spans, companions
 from linjax.dims.values import Role, Source
+from linjax.graph.structure import Refusal
 from linjax.program.flat import Op, Operand, Ref
 
 
@@ -66,13 +68,6 @@ class Site(NamedTuple):
     fixed: bool
 
 
-class Refusal(NamedTuple):
-    """A dimension of the parameters that stays as it is, and why."""
-
-    name: str
-    reason: str
-
-
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 _BENT = {Role.BENT, Role.GATED, Role.POOLED, Role.FILTERED, Role.SCALED}
@@ -98,6 +93,7 @@ def find_sites(
         marks = layout.marks.get(dim, ())
         makers = tuple(products_of(layout, ops, marks, Role.MADE))
         if not makers:
+            refused += _hidden(layout, names, dim)
             continue
         name = _name(layout, names, dim, makers)
         reason = _reason(layout, dim, marks)
@@ -110,7 +106,7 @@ def find_sites(
     found.sort(key=lambda s: (s.form is Form.BLOCKS, order[_first(s)]))
     taken: dict[str, int] = {}
     named = [site._replace(name=_unique(site.name, taken)) for site in found]
-    refusals = [r._replace(name=_unique(r.name, taken)) for r in refused]
+    refusals = [r._replace(name=_unique(r.name, taken)) for r in dict.fromkeys(refused)]
     return tuple(sorted(named, key=lambda s: order[_first(s)])), tuple(refusals)
 
 
@@ -130,6 +126,14 @@ def _blocked(found: list[Site]) -> list[Site]:
 def _block(site: Site) -> Site:
     """A site whose coordinates stand for several entries each."""
     return site if site.form is Form.NORMED else site._replace(form=Form.BLOCKS, linear=False)
+
+
+def _hidden(layout: Layout, names: tuple[str, ...], dim: int) -> list[Refusal]:
+    """Refusals of the kernels that go into an operation as a whole, whatever it does to them."""
+    opaque = [reason for reason in layout.reasons[dim] if OPAQUE in reason or reason in WHOLE]
+    kernels = (n for n, spans in enumerate(layout.leaves) if len(spans) > 1
+               and any(dim in s.dims() for s in spans))  # fmt: skip
+    return [Refusal(names[leaf], opaque[0]) for leaf in kernels if opaque]
 
 
 def _twice(layout: Layout) -> set[int]:

@@ -23,6 +23,16 @@ _numbers = itertools.count()
 
 LOOKED_UP = "its entries are looked up"
 IS_INPUT, IS_OUTPUT = "it is the network's input", "it is the network's output"
+OPAQUE = "which isn't known to act by coordinate"
+HINTS = {
+    "while": "a while loop: a scan or a fori_loop of as many steps would be followed",
+    "cond": "a branch: a network traced with the branch that is taken would be followed",
+    "custom_vjp_call": "a function with a derivative of its own (custom_vjp)",
+    "shard_map": "a sharded region (shard_map): the function inside it would be followed",
+    "pallas_call": "a kernel written in Pallas: what it computes, in jax.numpy, would be followed",
+}
+"""Reasons by operations that are not looked into; what each says to do is done in the tests."""
+WHOLE = frozenset(HINTS.values())
 ENDS = frozenset((IS_INPUT, IS_OUTPUT))
 """Reasons why the axes of inputs and outputs must stay, whatever happens between."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.dims.rules import RULES
 from linjax.dims.rules.rule import Result, View, fresh
-from linjax.dims.space import IS_INPUT, IS_OUTPUT, Axes, freeze, unify
+from linjax.dims.space import HINTS, IS_INPUT, IS_OUTPUT, OPAQUE, Axes, freeze, unify
 from linjax.dims.values import Source, Touch, Value
 from linjax.program.flat import Const, Op, Operand, Program, Ref
 
@@ -21,14 +21,6 @@ _VIEWS = frozenset(
         "split", "convert_element_type", "pvary", "reshard", "device_put",
     )
 )  # fmt: skip
-
-_HINTS = {
-    "while": "a while loop: a scan or a fori_loop of as many steps would be followed",
-    "cond": "a branch: a network traced with the branch that is taken would be followed",
-    "custom_vjp_call": "a function with a derivative of its own (custom_vjp)",
-    "shard_map": "a sharded region (shard_map): the function inside it would be followed",
-    "pallas_call": "a kernel written in Pallas: what it computes, in jax.numpy, would be followed",
-}
 
 
 class Survey(NamedTuple):
@@ -155,8 +147,8 @@ def _results(view: View) -> list[Result]:
     results = [Result(tuple(map(fresh, shape))) for shape in view.shapes]
     for axes in (*(v.axes for v in view.ins), *(r.axes for r in results)):
         for axis in axes:
-            reason = f"{view.op.name}, which isn't known to act by coordinate"
-            view.stay(axis, _HINTS.get(view.op.name, reason))
+            reason = f"{view.op.name}, {OPAQUE}"
+            view.stay(axis, HINTS.get(view.op.name, reason))
     return results
 
 

@@ -1,6 +1,7 @@
 """One streaming pass over a calibration set."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linjax.dims.network import Network
-from linjax.errors import EvidenceError, StructureError
+from linjax.errors import EvidenceError, FoldWarning, StructureError
 from linjax.evidence import moments, placement
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
@@ -127,7 +128,18 @@ def collect(
             pass_.weigh(part, quota, index, metric)
     if not pass_.batches:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
-    return pass_.stats(sketch(params), pytree.leaves_of(params), metric)
+    found = pass_.stats(sketch(params), pytree.leaves_of(params), metric)
+    few = {s.name: (int(u.count), s.width) for s, u in zip(found.sites, found.seen, strict=True)
+           if u.count < s.width}  # fmt: skip
+    if few and second_moments:
+        told = ", ".join(f"{name}: {n} for {width} units" for name, (n, width) in few.items())
+        warnings.warn(
+            f"fewer samples than units ({told}): what is predicted holds for these samples alone; "
+            "collect on more, or measure on others by linjax.compare",
+            FoldWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 class _Part(NamedTuple):

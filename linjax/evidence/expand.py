@@ -26,8 +26,8 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
     """
     now = read_sizes(network, flat)
     every = network.foldable if sites is None else sites
-    straight = (s for s in every if s.linear and now.kept[s.dim])
-    chosen = [s for s in straight if s.dim not in now.beside]
+    able = (s for s in every if s.linear and now.kept[s.dim])
+    chosen = [s for s in able if s.dim not in now.beside]
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:

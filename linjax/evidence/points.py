@@ -173,6 +173,11 @@ def _features(
     window = network.layout.leaves[network.kernels[read.op].leaf]
     shape = tuple(span.size for span in window)
     own = None
+    if read.frame.op.name != "dot_general":  # without linear coordinates, that stand behind
+        numbers = read.frame.op.params["dimension_numbers"]
+        channels = shape[numbers.rhs_spec[1]]
+        value = jnp.moveaxis(value, numbers.lhs_spec[1], 0)[:channels]
+        value = jnp.moveaxis(value, 0, numbers.lhs_spec[1])
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape)[0]

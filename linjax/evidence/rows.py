@@ -75,9 +75,13 @@ def length(leaves: Sequence[Array], rows: Sequence[bool], index: int) -> int:
     Raises:
       EvidenceError: if it is empty, or its inputs have different numbers of rows.
     """
-    found = {jnp.shape(x)[:1] for x, own in zip(leaves, rows, strict=True) if own}
-    if () in found:
+    shapes = [jnp.shape(x) for x, own in zip(leaves, rows, strict=True) if own]
+    if () in shapes:
         raise EvidenceError(f"batch {index}: an input without axes can't have rows")
+    hollow = next((s for s in shapes if 0 in s[1:]), None)
+    if hollow is not None:
+        raise EvidenceError(f"batch {index}: an input of shape {hollow} has no entries")
+    found = {shape[:1] for shape in shapes}
     counts = sorted(n for shape in found for n in shape)
     if 0 in counts:
         raise EvidenceError(f"batch {index}: empty, expected at least one row")

@@ -13,14 +13,14 @@ import numpy as np
 
 from linjax.dims.layout import Mark, number
 from linjax.dims.network import Network
-from linjax.dims.reads import LARGEST, Frame, features, frame_of, matrix_index, results
+from linjax.dims.reads import LARGEST, Frame, features, frame_of, matrix_index, results, thinned
 from linjax.dims.replay import Replay, behind, wiring
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, transform
 from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
-from linjax.fold import necks, regress
+from linjax.fold import aims, necks, regress
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan
 from linjax.fold.engine.problem import Site as Problem
@@ -211,16 +211,20 @@ class _State:
         parts = []
         for new, old in zip(self.new, self.old, strict=True):
             f = features(frame, new.operand(frame.op, frame.data), window, most)
-            parts.append(regress.seen(f, self._target(frame, old, most)))
+            parts.append(regress.seen(f, thinned(self._target(frame, old, new), most)))
         whole = regress.pooled(parts)
         self._put(op, frame, index, parts)
         self._change(self.now.flat)
         return whole.features[0], whole.gram[0]
 
-    def _target(self, frame: Frame, old: Replay, most: int) -> Array:
+    def _target(self, frame: Frame, old: Replay, new: Replay) -> Array:
         """What a product is to make: of its coordinates those kept, then linear ones."""
         op = number(frame.op)
         value, linear = old.value(op), []
+        meeting = aims.met(self.network, op)
+        if meeting is not None:
+            lacking = aims.correction(meeting, old, new)
+            value = value if lacking is None else value + lacking
         spans = point_spans(self.network.layout, op)
         made = {d for span in spans for d in span.dims()}
         sizes = {dim: old.sizes.all(dim) for dim in old.sizes.kept}
@@ -234,7 +238,7 @@ class _State:
                 linear.append(transform(value, spans, cut._replace(change=mix)))
             value = transform(value, spans, cut._replace(change=narrowing(choice)))
             sizes[site.dim] = choice.kept.shape[-1]
-        return jnp.concatenate([results(frame, x, most) for x in (value, *linear)], axis=-1)
+        return jnp.concatenate([results(frame, x) for x in (value, *linear)], axis=-1)
 
     def _put(self, op: int, frame: Frame, index: Array, parts: list[regress.Seen]) -> None:
         """Puts the fitted kernel, and the bias that goes with it, in place."""

@@ -149,13 +149,24 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
             room(
                 p._replace(multiple=round_to),
                 surface(p, ridge),
-                fixed=site.linear and not p.sources and p.repeats > 1,
+                fixed=_unmade(stats, site) or (site.linear and not p.sources and p.repeats > 1),
             )
             for site, p in zip(found.sites, found.problems, strict=True)
         )
         prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
     return tuple(curves)
+
+
+def _unmade(stats: Stats, site: Site) -> bool:
+    """Whether nothing makes a site any more: its readers read what was carried on past it."""
+    network, present = stats.network, {leaf.path for leaf in stats.leaves}
+    made = (
+        path
+        for leaf in (maker.leaf for maker in site.makers)
+        for path in (() if leaf is None else (network.paths[leaf], network.extra(leaf, "linear")))
+    )
+    return present.isdisjoint(made) and all(maker.leaf is not None for maker in site.makers)
 
 
 def chosen(found: Problems, plan: Plan) -> list[Choice]:

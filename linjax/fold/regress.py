@@ -26,7 +26,7 @@ class Seen(NamedTuple):
       variance: ``(n, q)`` of the targets.
     """
 
-    count: float  # type: ignore[assignment]  # tuples have a method of this name
+    count: float
     features: Array
     targets: Array
     gram: Array
@@ -37,13 +37,12 @@ class Seen(NamedTuple):
 def seen(features: Array, targets: Array) -> Seen:
     """Gathers moments of ``(n, samples, p)`` features and ``(n, samples, q)`` targets."""
     f, t = features.astype(jnp.float32), targets.astype(jnp.float32)
-    means = jnp.mean(f, axis=1), jnp.mean(t, axis=1)
+    means, count = (jnp.mean(f, axis=1), jnp.mean(t, axis=1)), f.shape[1]
     f, t = f - means[0][:, None], t - means[1][:, None]
-    count = f.shape[1]
     turned = f.swapaxes(1, 2)
-    gram = jnp.matmul(turned, f, precision="highest")
-    cross = jnp.matmul(turned, t, precision="highest")
-    found = (*means, gram / count, cross / count, jnp.mean(t * t, axis=1))
+    gram = jnp.matmul(turned, f, precision="highest") / count
+    cross = jnp.matmul(turned, t, precision="highest") / count
+    found = (*means, gram, cross, jnp.mean(t * t, axis=1))
     return Seen(float(count), *(np.asarray(x, np.float64) for x in found))
 
 
@@ -56,30 +55,14 @@ def pooled(parts: Sequence[Seen]) -> Seen:
         return sum(share * x for share, x in zip(shares, arrays, strict=True))
 
     features, targets = mean(p.features for p in parts), mean(p.targets for p in parts)
-    apart = [(p.features - features, p.targets - targets) for p in parts]
+    apart = [p._replace(features=p.features - features, targets=p.targets - targets) for p in parts]
     return Seen(
         count,
         features,
         targets,
-        mean(
-            p.gram + f[..., :, None] * f[..., None, :]
-            for p, (f, _) in zip(parts, apart, strict=True)
-        ),
-        mean(
-            p.cross + f[..., :, None] * t[..., None, :]
-            for p, (f, t) in zip(parts, apart, strict=True)
-        ),
-        mean(p.variance + t**2 for p, (_, t) in zip(parts, apart, strict=True)),
-    )
-
-
-def about(own: Seen, shift: Array) -> Seen:
-    """Moments about zero of the features, and of the targets about ``(n, q)``: no free bias."""
-    f, t = own.features, own.targets - shift
-    return own._replace(
-        gram=own.gram + f[..., :, None] * f[..., None, :],
-        cross=own.cross + f[..., :, None] * t[..., None, :],
-        variance=own.variance + t**2,
+        mean(p.gram + p.features[..., :, None] * p.features[..., None, :] for p in apart),
+        mean(p.cross + p.features[..., :, None] * p.targets[..., None, :] for p in apart),
+        mean(p.variance + p.targets**2 for p in apart),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from linjax.dims.borders import border
 from linjax.dims.network import Network
-from linjax.dims.reads import features, frame_of, matrix, matrix_index, thinned
+from linjax.dims.reads import thinned
 from linjax.dims.replay import Replay
 from linjax.dims.sites import Site
 from linjax.evidence.points import at_point
@@ -20,8 +20,6 @@ Array = Any
 
 SAMPLES = 1 << 16
 """Samples of a fold that moments are made of."""
-FEW = 1 << 12
-"""Samples of a fold that variances are made of."""
 
 
 def again(
@@ -53,8 +51,6 @@ def again(
         for own, point in zip(joint, problem.points, strict=True)
     ]
     made = problem._replace(points=tuple(seen), sources=w > m)
-    if made.sources:
-        made = made._replace(noise=_noise(network, site, problem, now))
     return made, choose(made, *widths, ridge)
 
 
@@ -104,23 +100,3 @@ def _sums(x: Array) -> tuple[Array, Array]:
     centred = x - mean[:, None]
     gram = jnp.matmul(centred.swapaxes(1, 2), centred, precision="highest") / x.shape[1]
     return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
-
-
-def _noise(network: Network, site: Site, problem: Problem, now: Sequence[Replay]) -> Array | None:
-    """Covariance of what is made under noise on what makes it; None where that isn't simple."""
-    total = np.zeros((problem.repeats, problem.width, problem.width))
-    for maker in site.makers:
-        if maker.leaf is None:
-            return None
-        op, frame = network.layout.makers[maker.op], frame_of(network, maker.op)
-        for replay in now:
-            kernel = replay.there[network.paths[maker.leaf]]
-            if matrix_index(network, frame, kernel.shape) is None:
-                return None
-            weights = np.asarray(matrix(frame, np.asarray(kernel)), np.float64)
-            if (len(weights), weights.shape[2]) != (problem.repeats, problem.width):
-                return None
-            x = features(frame, replay.operand(op, maker.data), kernel.shape, FEW)
-            spread = np.var(np.asarray(x, np.float64), axis=1)
-            total += np.einsum("npi,np,npj->nij", weights, spread, weights, optimize=True)
-    return total / len(now)

@@ -41,7 +41,7 @@ class Site(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Something that was left alone, and why."""
+    """A layer some dimension of which stays as it is, and why."""
 
     name: str
     reason: str

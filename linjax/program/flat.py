@@ -268,10 +268,9 @@ def _plain_slice(eqn: Any, operands: tuple[Operand, ...]) -> Any:
 
 def _known_cut(eqn: Any, operands: tuple[Operand, ...]) -> Any:
     """Starts, sizes, and axes that vanish, of a piece that an equation takes; None of others."""
-    name: str = eqn.primitive.name
-    indices: Any = operands[1:]
+    name, indices = eqn.primitive.name, [o for o in operands[1:] if isinstance(o, Const)]
     known = isinstance(operands[0], Ref) if operands else False
-    if not known or not all(isinstance(o, Const) for o in indices):
+    if not known or len(indices) + 1 < len(operands):
         return None
     if name == "gather":
         numbers, index = eqn.params["dimension_numbers"], np.asarray(indices[0].value)

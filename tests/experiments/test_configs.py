@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from experiments import rules
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-OTHERS = ("common", "exact_mnist", "exact_scaling")  # these are of no or another program
+OTHERS = ("common", "exact_mnist", "exact_scaling", "real_networks")  # of no or another program
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in OTHERS)
 
 

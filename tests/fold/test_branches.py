@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold.rivals import magnitude
+from linjax.baselines import magnitude
 from tests.fold.affine import dense, distance, layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

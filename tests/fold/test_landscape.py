@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold.rivals import activity, magnitude, pruned_and_refitted
+from linjax.baselines import activity, magnitude, pruned_and_refitted
 from linjax.graph import pytree
 from tests.fold.images import FIRST, NETWORKS, SECOND, collected, inputs, relative
 from tests.properties.convnets import Plan, build

@@ -95,7 +95,7 @@ def test_a_pytree_without_part_of_it_is_refused(traced):
     with pytest.raises(linjax.StructureError, match="norm/var"):
         net.apply(broken, x)
     narrow = {**params, "norm": jax.tree.map(lambda leaf: leaf[:5], params["norm"])}
-    with pytest.raises(linjax.StructureError, match=r"norm/.*\(5,\)"):
+    with pytest.raises(linjax.StructureError, match="norm/bias, axis 0: 5 entries, expected 24"):
         net.apply(narrow, x)
 
 

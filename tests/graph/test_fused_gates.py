@@ -305,7 +305,7 @@ def test_kernels_that_stay_whole():
 def test_widths_and_parts_that_do_not_fit_are_named(known):
     (_, one), (_, own), _ = known
     odd = {**own, "both": {"w": own["both"]["w"][:, :7], "b": own["both"]["b"][:7]}}
-    with pytest.raises(linjax.StructureError, match="both/w: 7 units"):
+    with pytest.raises(linjax.StructureError, match="both/b, axis 0: 7 entries"):
         one.apply(odd, X)
     graph = one.graph
     check._check_graph(graph)

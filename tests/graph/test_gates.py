@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import linjax
-from linjax.fold import rivals
+from linjax import baselines
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 
@@ -110,7 +110,7 @@ def test_folding_beats_pruning_and_refit(known, share):
     net, params, stats = known
     small, report = linjax.fold(params, stats, linjax.size(share), details=True)
     best = linjax.compress(net, params, [X], linjax.size(share), metric="identity", evidence=stats)
-    refitted = rivals.pruned_and_refitted(params, stats, linjax.size(share))
+    refitted = baselines.pruned_and_refitted(params, stats, linjax.size(share))
     assert linjax.count(small) == report.after <= share * linjax.count(params) + 41
     assert distance(net, small, params) < distance(net, refitted, params)
     assert distance(net, best, params) <= distance(net, small, params) * 1.05
