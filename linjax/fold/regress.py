@@ -26,7 +26,7 @@ class Seen(NamedTuple):
       variance: ``(n, q)`` of the targets.
     """
 
-    count: float
+    count: float  # type: ignore[assignment]  # tuples have a method of this name
     features: Array
     targets: Array
     gram: Array
