@@ -11,8 +11,7 @@ from experiments.data import batches
 from experiments.models import Params
 from linjax import baselines
 from linjax.fold.frontier import reachable
-from linjax.graph.maps import Path
-from linjax.graph.pytree import flatten
+from linjax.program.pytree import Path, flatten
 
 
 class Subject(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
-from linjax.graph.pytree import Flat, flatten
+from linjax.program.pytree import Flat, flatten
 
 BINS = 20  # of the histograms of activation rates
 

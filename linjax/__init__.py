@@ -12,13 +12,13 @@ from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.fold import fold
 from linjax.fold.frontier import Frontier, frontier
-from linjax.fold.lump import lump
+from linjax.fold.lossless.lump import lump
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
 from linjax.fold.recoverability import recoverability
 from linjax.fold.rules import published_size, size, threshold, tolerance
-from linjax.graph.count import count
-from linjax.graph.net import Net, trace
+from linjax.net import Net, trace
+from linjax.program.count import count
 from linjax.store.export import to_stablehlo
 from linjax.store.load import load
 from linjax.store.onnx import to_onnx

@@ -5,9 +5,9 @@ import pathlib
 
 import numpy as np
 
+from linjax.chains.layers import Layer, Layers
 from linjax.evidence.bounds import SiteBounds
 from linjax.evidence.certify.chain import certify_layers
-from linjax.graph.layers import Layer, Layers
 
 
 @functools.cache

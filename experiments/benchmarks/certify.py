@@ -15,13 +15,13 @@ import numpy as np
 
 import linjax
 from experiments.benchmarks.reference import Ratio, apply, show
+from linjax.chains.layers import Layer
 from linjax.evidence.bounds import Verdict
 from linjax.evidence.certify.chain import checked_box
 from linjax.evidence.certify.crown import Rows, relax
 from linjax.evidence.certify.interval import activation, preactivation
 from linjax.evidence.certify.milp import maximise
 from linjax.evidence.certify.steps import steps_of
-from linjax.graph.layers import Layer
 
 NETWORKS = (
     "25-25_0.001_1",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
-from linjax.graph.table import grid
+from linjax.report.table import grid
 
 
 class Ratio(NamedTuple):

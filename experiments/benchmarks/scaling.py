@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 import linjax
 from experiments.benchmarks.reference import apply, machine
-from linjax.graph.table import grid
+from linjax.report.table import grid
 
 RUNS = 3
 BATCH = 2048

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments.coverage.zoo import Model
 from linjax.dims.coverage import Shares, shares
 from linjax.dims.network import analyse
-from linjax.graph.pytree import flatten
+from linjax.program.pytree import flatten
 
 
 class Measurement(NamedTuple):

@@ -16,7 +16,7 @@ from experiments.exact.network import Params, apply
 from experiments.exact.training import Members, fit
 from experiments.run import claim
 from linjax.evidence.bounds import Verdict
-from linjax.fold.exact import DEFAULT, PUBLISHED
+from linjax.fold.lossless.exact import DEFAULT, PUBLISHED
 from linjax.fold.report import Report
 
 

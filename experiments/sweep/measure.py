@@ -13,10 +13,10 @@ from experiments.results import Row
 from experiments.sweep import proofs
 from experiments.sweep.journal import NETWORK
 from linjax import baselines
+from linjax.chains.reading import read_chain
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.prune import selected
-from linjax.graph import pytree
-from linjax.graph.chains import read_chain
+from linjax.program import pytree
 
 Params = Any
 

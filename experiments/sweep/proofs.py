@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 import linjax
+from linjax.chains.reading import read_chain
 from linjax.evidence.bounds import Verdict
-from linjax.graph import pytree
-from linjax.graph.chains import read_chain
+from linjax.program import pytree
 
 Counts = dict[str, int]
 

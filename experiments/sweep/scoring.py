@@ -9,7 +9,7 @@ import numpy as np
 
 import linjax
 from linjax.evidence.points import before
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = Any
 Params = Any

@@ -10,9 +10,9 @@ from linjax.dims.span import Cut, exposed
 from linjax.errors import LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.frontier import Frontier
-from linjax.fold.pricing import Problems
+from linjax.fold.plans.pricing import Problems
 from linjax.fold.rules import Size
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 Evidence = Stats | Frontier

@@ -8,11 +8,11 @@ import numpy as np
 from linjax.baselines.budget import Evidence, largest
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import frame
-from linjax.fold.factored import Kernel, split_in_two
 from linjax.fold.frontier import known_or_made
+from linjax.fold.plans.factored import Kernel, split_in_two
 from linjax.fold.rewrite import begun, finished, shifted_result
 from linjax.fold.rules import Size
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 

@@ -10,7 +10,7 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 

@@ -15,8 +15,8 @@ from linjax.fold.engine.linalg import solve
 from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
 
 Array = np.ndarray
 

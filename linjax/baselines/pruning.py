@@ -14,7 +14,7 @@ from linjax.fold.engine.problem import frame
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 Score = Callable[[Frontier, pytree.Flat, int], Array]

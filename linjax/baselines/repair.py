@@ -10,8 +10,8 @@ from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.values import Source
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
 from linjax.program.flat import Op, Ref
 
 Array = Any

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = Any
 

@@ -18,11 +18,11 @@ from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.errors import LinjaxError
 from linjax.evidence.points import at_point
-from linjax.fold.costs import terms_of
 from linjax.fold.engine.cost import State, total
+from linjax.fold.plans.costs import terms_of
 from linjax.fold.rules import Size
-from linjax.graph import pytree
-from linjax.graph.net import Net, trace
+from linjax.net import Net, trace
+from linjax.program import pytree
 from linjax.program.flat import Const, Ref, record
 
 Array = np.ndarray

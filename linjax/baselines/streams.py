@@ -11,7 +11,7 @@ from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.values import Source
-from linjax.graph import pytree
+from linjax.program import pytree
 from linjax.program.flat import Ref
 
 Array = np.ndarray

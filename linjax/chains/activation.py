@@ -11,13 +11,14 @@ import numpy as np
 
 from linjax.chains.groups import Group
 from linjax.chains.leaves import LAYOUT, constant
+from linjax.chains.maps import Activation, Slope
 from linjax.chains.products import Program
 from linjax.chains.region import Region
 from linjax.exact import scalar
 from linjax.exact.forms import Coefficient, as_number
 from linjax.exact.scalar import Parameter, Scalar
-from linjax.graph.maps import Activation, Path, Slope
 from linjax.program.flat import PLACES, Op, Operand, Ref
+from linjax.program.pytree import Path
 
 _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("identity", lambda z: z),

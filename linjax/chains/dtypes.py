@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.view import View
-from linjax.graph import pytree
-from linjax.graph.maps import Path
-from linjax.graph.pytree import Flat
+from linjax.program import pytree
+from linjax.program.pytree import Flat, Path
 
 
 def computed_dtypes(found: View) -> dict[Path, frozenset[Any]]:

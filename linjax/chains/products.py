@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains import leaves
+from linjax.chains.maps import Part
 from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.values import Source
-from linjax.graph.maps import Part
 from linjax.program.flat import Op, Operand, Ref
 
 

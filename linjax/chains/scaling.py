@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 from linjax.chains import leaves
+from linjax.chains.maps import Part, Rescaling, Scaling, Term
 from linjax.chains.products import Map, Program
+from linjax.chains.slopes import EVALUATED
 from linjax.dims.rules import elementwise
 from linjax.exact.casts import cast_keeps
-from linjax.graph.maps import Part, Rescaling, Scaling, Term
-from linjax.graph.scaling import EVALUATED
 from linjax.program.flat import Op, Operand, Ref
 
 

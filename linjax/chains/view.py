@@ -6,13 +6,14 @@ import jax
 
 from linjax.chains import activation
 from linjax.chains.groups import Group, find_groups
+from linjax.chains.maps import Activation, Affine, Part, Scaling
 from linjax.chains.products import Map, Program
 from linjax.chains.region import Region, grow
+from linjax.chains.structure import Chain, Graph, Site
 from linjax.dims.network import Network
 from linjax.exact.casts import cast_keeps
-from linjax.graph.maps import Activation, Affine, Part, Scaling
-from linjax.graph.structure import Chain, Graph, Leaf, Site
 from linjax.program.flat import Const, Operand, Ref
+from linjax.program.pytree import Leaf
 
 
 class Bent(NamedTuple):

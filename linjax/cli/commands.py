@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from linjax.chains.table import describe as describe_chains
 from linjax.cli import inputs
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Verdict
 from linjax.fold.compare import Comparison, compare_functions
 from linjax.fold.report import Report
-from linjax.graph import table
-from linjax.graph.maps import join
-from linjax.graph.pytree import is_floating
+from linjax.program.pytree import is_floating, join
+from linjax.report import table
 from linjax.store import codec, files
 from linjax.store.check import contents
 from linjax.store.export import batch_of, restrict
@@ -52,7 +52,7 @@ def inspect(options: argparse.Namespace) -> Found:
 def _summary(manifest: Manifest, size: int) -> str:
     now = manifest.provenance
     lines = [
-        table.describe(manifest.graph),
+        describe_chains(manifest.graph),
         f"stored: {now.after:,} of {now.before:,} parameters "
         f"({now.after / max(now.before, 1):.2%}), {size:,} bytes",
     ]

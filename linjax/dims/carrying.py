@@ -20,8 +20,8 @@ from linjax.dims.sites import Product, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role
 from linjax.errors import StructureError
-from linjax.graph.maps import Path, join
 from linjax.program.flat import Op, Operand, Ref
+from linjax.program.pytree import Path, join
 
 Array = Any
 

@@ -8,12 +8,11 @@ from linjax.dims import merging
 from linjax.dims.carrying import Way, find_ways
 from linjax.dims.layout import Layout, lay_out, number
 from linjax.dims.scalings import Scaling, find_scalings
-from linjax.dims.sites import PRODUCTS, Form, Product, Site, find_sites, products_of
+from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
-from linjax.graph.maps import Path, join
-from linjax.graph.structure import Refusal
 from linjax.program.flat import Const, Op, Ref
+from linjax.program.pytree import Path, join
 
 CONSTANTS = "linjax_constants"
 """Where a folded pytree has constants of the network that went along with its coordinates."""

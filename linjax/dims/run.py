@@ -29,8 +29,8 @@ from linjax.dims.rules.rule import Now
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
 from linjax.errors import StructureError
-from linjax.graph.maps import join
 from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
+from linjax.program.pytree import join
 
 Array = Any
 EXTRAS = ("bias", "linear", "down")

@@ -11,7 +11,6 @@ from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Spans, companions
 from linjax.dims.values import Role, Source
-from linjax.graph.structure import Refusal
 from linjax.program.flat import Op, Operand, Ref
 
 
@@ -66,6 +65,13 @@ class Site(NamedTuple):
     points: tuple[int, ...]
     linear: bool
     fixed: bool
+
+
+class Refusal(NamedTuple):
+    """A layer some dimension of which stays as it is, and why."""
+
+    name: str
+    reason: str
 
 
 PRODUCTS = ("dot_general", "conv_general_dilated")

@@ -12,7 +12,7 @@ from linjax.dims.scalings import Scaling
 from linjax.dims.span import Span
 from linjax.dims.values import Source
 from linjax.errors import StructureError
-from linjax.graph.maps import Path, join
+from linjax.program.pytree import Path, join
 
 Array = Any
 Flat = Mapping[Path, Array]

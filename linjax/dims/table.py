@@ -5,7 +5,7 @@ import math
 from linjax.dims.coverage import leaf_sizes, reached
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
-from linjax.graph.table import grid
+from linjax.report.table import grid
 
 
 def describe(network: Network) -> str:

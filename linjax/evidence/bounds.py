@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.graph import pytree
-from linjax.graph.maps import join
-from linjax.graph.structure import Graph, Leaf
+from linjax.chains.structure import Graph
+from linjax.program import pytree
+from linjax.program.pytree import Leaf, join
 
 Array = Any
 

@@ -22,9 +22,9 @@ from linjax.evidence.rows import length, taken, told
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.stats import Stats, unit_stats
 from linjax.evidence.weights import checked, first, of_rows
-from linjax.graph import pytree
-from linjax.graph.net import Net
-from linjax.graph.structure import Leaf
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.pytree import Leaf
 from linjax.report.progress import track
 
 Array = Any

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.graph import pytree
-from linjax.graph.maps import join
+from linjax.program import pytree
+from linjax.program.pytree import join
 
 Array = Any
 SIGNS = 8

@@ -4,13 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.dims.known import check_known
 from linjax.dims.network import Network
 from linjax.dims.sites import Product, Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, exposed
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.graph import pytree, table
+from linjax.program import pytree
+from linjax.report import table
 
 Array = Any
 
@@ -89,7 +91,7 @@ def score(params: Any, stats: Stats) -> Scores:
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     flat = pytree.flatten(params)
-    pytree.check_known(stats.network, flat)
+    check_known(stats.network, flat)
     kept = read_sizes(stats.network, flat).kept
     result = {}
     for index, (site, units) in enumerate(zip(stats.sites, stats.seen, strict=True)):

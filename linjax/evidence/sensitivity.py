@@ -19,9 +19,9 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.metric import is_logits
+from linjax.evidence.objective import curvature
 from linjax.evidence.points import at_point, reads, weights_at, weights_of_results
 from linjax.evidence.weights import of_outputs, of_rows
-from linjax.fold.objective import curvature
 
 Array = Any
 EXACT_CLASSES = 8

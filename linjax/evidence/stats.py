@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from linjax.chains.structure import Graph
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments, Units, merge_points, merge_units
-from linjax.graph.structure import Graph, Leaf
+from linjax.program.pytree import Leaf
 
 Array = Any
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from linjax.fold.compare import compare
 from linjax.fold.frontier import Frontier
-from linjax.fold.in_order import Task, fold_in_order
 from linjax.fold.rewrite import finished
 from linjax.fold.rows import (
     Batch,
@@ -18,8 +17,9 @@ from linjax.fold.rows import (
     mean_divergence,
 )
 from linjax.fold.rules import Size, Tolerance
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.fold.sequential.in_order import Task, fold_in_order
+from linjax.net import Net
+from linjax.program import pytree
 
 STEPS = 7
 """Sizes at which one shot is measured."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.metric import chosen, is_logits, settled
-from linjax.graph.count import count
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program.count import count
 from linjax.report.progress import track
 
 Array = Any

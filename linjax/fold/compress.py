@@ -27,8 +27,8 @@ from linjax.fold.rows import (
 )
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
-from linjax.graph.count import count
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program.count import count
 
 NEGLIGIBLE = 2e-4
 """Divergence from the original's outputs that a joint refit isn't worth its time for."""

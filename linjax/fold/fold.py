@@ -8,23 +8,25 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.chains.check import check_leaves
+from linjax.chains.flow import all_flows, settled
+from linjax.chains.layers import Layers
+from linjax.chains.reading import read_chain, write_chain
+from linjax.chains.structure import Chain, Graph, Site
+from linjax.dims.known import check_known
 from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold import exact
 from linjax.fold.frontier import Frontier, known_or_made
+from linjax.fold.lossless import exact
 from linjax.fold.published import fold_published
 from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
 from linjax.fold.threads import one_thread
-from linjax.graph import pytree
-from linjax.graph.chains import read_chain, write_chain
-from linjax.graph.count import count
-from linjax.graph.flow import all_flows, settled
-from linjax.graph.layers import Layers
-from linjax.graph.structure import Chain, Graph, Site
+from linjax.program import pytree
+from linjax.program.count import count
 
 DEFAULT = Tolerance(0.01)
 RUIN = 0.5
@@ -278,10 +280,10 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
     """
     flat = pytree.flatten(params)
     if isinstance(evidence, Stats) and not any(p[-1].endswith("_residual") for p in flat):
-        pytree.check_known(evidence.network, flat)
+        check_known(evidence.network, flat)
         read_sizes(evidence.network, flat)
     else:
-        pytree.check_leaves(evidence.graph, flat)
+        check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)
     now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
     if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:

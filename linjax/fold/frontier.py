@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.reading import simplest
+from linjax.dims.known import check_known
 from linjax.dims.run import check_leaves
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError, LinjaxError, StructureError
@@ -15,15 +17,15 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.path import Prices
 from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
-from linjax.fold.factored import factored
-from linjax.fold.pricing import Problems, chosen, priced, problems_of
+from linjax.fold.plans.factored import factored
+from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import Written, begun, finished, shifted_result, write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
-from linjax.graph import pytree, table
-from linjax.graph.chains import simplest
-from linjax.graph.count import count
+from linjax.program import pytree
+from linjax.program.count import count
+from linjax.report import table
 
 Array = np.ndarray
 
@@ -240,7 +242,7 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
     flat = pytree.flatten(params)
-    pytree.check_known(stats.network, flat)
+    check_known(stats.network, flat)
     check_leaves(stats.network, flat)
     return Frontier(stats, problems_of(flat, stats), {}, count(params), fingerprint(params))
 

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.network import CONSTANTS
-from linjax.fold.objective import curvature, divergence
+from linjax.evidence.objective import curvature, divergence
 from linjax.fold.rows import Rows, first, size_of
-from linjax.graph import pytree
-from linjax.graph.maps import Path
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.pytree import Path
 
 Array = Any
 Curve = Callable[[np.ndarray], np.ndarray]

@@ -11,7 +11,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice
 from linjax.fold.fold import matching
 from linjax.fold.rewrite import begun, finished, write
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.chains.layers import Array, Layers, replaced
+from linjax.chains.substitute import keep_units, substitute
 from linjax.fold.rules import PublishedSize, Threshold
-from linjax.graph.layers import Array, Layers, replaced
-from linjax.graph.substitute import keep_units, substitute
 
 
 class Widths(NamedTuple):

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from linjax.chains.check import check_leaves
+from linjax.chains.maps import Affine
+from linjax.chains.parts import parts_of
 from linjax.errors import LinjaxError
-from linjax.graph import pytree
-from linjax.graph.maps import Affine
-from linjax.graph.net import Net
-from linjax.graph.parts import parts_of
+from linjax.net import Net
+from linjax.program import pytree
 
 Array = Any
 
@@ -52,7 +53,7 @@ def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None 
         if name not in known:
             raise LinjaxError(f"names: no affine map {name!r}; there are {', '.join(known)}")
     flat = pytree.flatten(params)
-    pytree.check_leaves(net.graph, flat)
+    check_leaves(net.graph, flat)
     for affine in known.values():
         part = parts_of(affine, flat)
         if part.kernel is None or (names is not None and affine.name not in names):

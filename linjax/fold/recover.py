@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import settled
-from linjax.fold.objective import divergence
+from linjax.evidence.objective import divergence
 from linjax.fold.rows import (
     Batch,
     divided,
@@ -19,8 +19,8 @@ from linjax.fold.rows import (
     repeatable,
     taught,
 )
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
 from linjax.report.progress import track
 
 Array = Any

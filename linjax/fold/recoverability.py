@@ -13,9 +13,10 @@ from linjax.evidence.stats import Stats
 from linjax.fold.engine.linalg import axes, root, solve
 from linjax.fold.engine.problem import Point, frame, splits
 from linjax.fold.engine.problem import Site as Problem
-from linjax.fold.pricing import problems_of
+from linjax.fold.plans.pricing import problems_of
 from linjax.fold.threads import one_thread
-from linjax.graph import pytree, table
+from linjax.program import pytree
+from linjax.report import table
 
 Array = np.ndarray
 

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.layers import Array, Layer
+from linjax.chains.structure import Graph
 from linjax.dims.network import Network
-from linjax.graph import table
-from linjax.graph.layers import Array, Layer
-from linjax.graph.structure import Graph
+from linjax.report import table
 
 
 class SiteChange(NamedTuple):

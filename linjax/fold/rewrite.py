@@ -12,8 +12,8 @@ from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
 from linjax.fold.engine.choose import Choice
-from linjax.fold.factored import effective
-from linjax.graph import pytree
+from linjax.fold.plans.factored import effective
+from linjax.program import pytree
 
 Array = np.ndarray
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError
+from linjax.evidence.objective import divergence
 from linjax.evidence.rows import by_row
 from linjax.fold.hasty import jit_hastily
-from linjax.fold.objective import divergence
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
 
 Array = Any
 Batch = tuple[Any, ...]

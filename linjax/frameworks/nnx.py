@@ -8,9 +8,9 @@ import jax
 from flax import nnx
 
 from linjax.errors import LinjaxError
-from linjax.graph import pytree
-from linjax.graph.maps import Path
-from linjax.graph.net import Net, trace
+from linjax.net import Net, trace
+from linjax.program import pytree
+from linjax.program.pytree import Path
 
 COLLECTIONS: dict[str, type[nnx.Variable]] = {
     "params": nnx.Param,

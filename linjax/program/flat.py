@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from linjax.graph import compat
+from linjax.program import compat
 
 # Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
 # scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).

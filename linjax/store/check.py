@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.chains.check import check_leaves
+from linjax.chains.flow import all_flows
+from linjax.chains.maps import Part
+from linjax.chains.structure import Graph
 from linjax.dims.network import CONSTANTS
 from linjax.errors import LinjaxError, StoreError, StructureError
-from linjax.graph import pytree
-from linjax.graph.flow import all_flows
-from linjax.graph.maps import Part, join
-from linjax.graph.structure import Graph, Leaf
+from linjax.program import pytree
+from linjax.program.pytree import Leaf, join
 from linjax.store import codec, containers, keys, tensors
 from linjax.store.manifest import (
     FORMAT,
@@ -138,7 +140,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
         raise StoreError("inputs: expected a tuple")
     flat = {leaf.path: _hollow(leaf) for leaf in manifest.leaves}
     if manifest.chained:
-        pytree.check_leaves(graph, flat)
+        check_leaves(graph, flat)
         all_flows(graph, flat)
     else:
         _check_leaves(graph, manifest.leaves)

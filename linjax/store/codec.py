@@ -13,7 +13,7 @@ def encode(value: Any) -> Any:
     """Returns a value of nested NamedTuples and tuples as JSON's dicts and lists.
 
     Example:
-      >>> from linjax.graph.structure import Refusal
+      >>> from linjax.dims.sites import Refusal
       >>> encode((Refusal("Conv_0", "a convolution"),))
       [{'name': 'Conv_0', 'reason': 'a convolution'}]
     """
@@ -40,7 +40,7 @@ def decode(kind: type[T], data: Any, where: str) -> T:
       StoreError: naming the place where data isn't of this type.
 
     Example:
-      >>> from linjax.graph.structure import Refusal
+      >>> from linjax.dims.sites import Refusal
       >>> decode(Refusal, {"name": "Conv_0", "reason": "a convolution"}, "refusal")
       Refusal(name='Conv_0', reason='a convolution')
     """

@@ -8,8 +8,8 @@ import jax
 from jax import export as jax_export
 
 from linjax.errors import LinjaxError
-from linjax.graph import pytree
-from linjax.graph.net import Net
+from linjax.net import Net
+from linjax.program import pytree
 from linjax.store import keys
 from linjax.store.unplaced import unplaced
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from linjax.graph.structure import Leaf
+from linjax.program.pytree import Leaf
 
 KINDS = {"key<fry>": ("threefry2x32", 2), "key<rbg>": ("rbg", 4), "key<urbg>": ("unsafe_rbg", 4)}
 """By dtype: the generator, and how many uint32 make a key."""

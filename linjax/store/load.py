@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
+from linjax.chains.check import is_original
+from linjax.chains.structure import Graph
+from linjax.chains.table import describe as describe_chains
 from linjax.errors import LinjaxError, StoreError, StructureError
-from linjax.graph import pytree, table
-from linjax.graph.maps import join
-from linjax.graph.net import Net, trace
-from linjax.graph.structure import Graph, Leaf
+from linjax.net import Net, trace
+from linjax.program import pytree
+from linjax.program.pytree import Leaf, join
 from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest, versions
@@ -74,7 +76,7 @@ class StoredNet:
     def __repr__(self) -> str:
         if self.manifest.sites:
             return describe(self.manifest.sites, self.manifest.provenance.before)
-        return table.describe(self.graph)
+        return describe_chains(self.graph)
 
 
 def load(
@@ -135,7 +137,7 @@ def load(
     else:
         net = _retraced(found, apply_fn)
         _check_sizes(net, pytree.unflatten(arrays))
-    if found.manifest.containers is not None and pytree.is_original(found.manifest.graph, arrays):
+    if found.manifest.containers is not None and is_original(found.manifest.graph, arrays):
         structure = jax.tree.structure(found.template)
         order = [leaf.path for leaf in found.manifest.graph.leaves]
         return net, jax.tree.unflatten(structure, [arrays[path] for path in order])

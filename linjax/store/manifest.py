@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from linjax.chains.structure import Graph
 from linjax.errors import StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
-from linjax.graph.count import count
-from linjax.graph.maps import join
-from linjax.graph.net import Net
-from linjax.graph.structure import Graph, Leaf
+from linjax.net import Net
+from linjax.program.count import count
+from linjax.program.pytree import Leaf, join
 from linjax.store import containers, keys, tensors
 from linjax.store.export import Program
 from linjax.store.outline import Outline, outlines

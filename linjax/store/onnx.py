@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import LinjaxError
-from linjax.graph import pytree
-from linjax.graph.compat import jaxpr_as_fun
-from linjax.graph.net import Net
-from linjax.graph.pytree import is_floating
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.compat import jaxpr_as_fun
+from linjax.program.pytree import is_floating
 from linjax.store.export import batch_of, freest
 
 BATCHES = (1, 3, 16)  # sizes that a program with a free batch is checked at

@@ -6,8 +6,8 @@ from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.sites import Product
 from linjax.dims.values import Role
-from linjax.graph.maps import join
-from linjax.graph.table import grid
+from linjax.program.pytree import join
+from linjax.report.table import grid
 
 
 class Outline(NamedTuple):

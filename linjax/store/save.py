@@ -12,10 +12,9 @@ import numpy as np
 from linjax.errors import FoldWarning, LinjaxError, StoreError
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
-from linjax.graph import pytree
-from linjax.graph.maps import join
-from linjax.graph.net import Net
-from linjax.graph.structure import Leaf
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.pytree import Leaf, join
 from linjax.store import codec, files, keys, tensors
 from linjax.store.export import Program, to_stablehlo
 from linjax.store.manifest import FORMAT, PROGRAM, check_names, describe, digest, provenance_of

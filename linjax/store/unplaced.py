@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from linjax.graph import compat
+from linjax.program import compat
 from linjax.program.flat import PLACES
 
 _SHARDINGS = ("in_shardings", "out_shardings")

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.chains.maps import Affine, Part
 from linjax.dims.span import Cut, transform
 from linjax.errors import StructureError
 from linjax.fold.report import Report
 from linjax.fold.rewrite import taking
-from linjax.graph import pytree
-from linjax.graph.maps import Affine, Part, Path
-from linjax.graph.pytree import Flat
+from linjax.program import pytree
+from linjax.program.pytree import Flat, Path
 
 if TYPE_CHECKING:
     import optax

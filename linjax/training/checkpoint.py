@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax
 
 from linjax.errors import LinjaxError, StoreError, StructureError
-from linjax.graph import pytree
-from linjax.graph.maps import join
-from linjax.graph.net import Net
-from linjax.graph.structure import Leaf
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.pytree import Leaf, join
 from linjax.store import codec, keys
 
 Array = Any

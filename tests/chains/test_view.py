@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 
 import linjax
-from linjax.graph import pytree
-from linjax.graph.scaling import slope_and_offset
+from linjax.chains.slopes import slope_and_offset
+from linjax.program import pytree
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "properties"))
 from architectures import KINDS, architectures, make

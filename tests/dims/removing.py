@@ -18,8 +18,8 @@ from linjax.dims.run import execute
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, Span, transform
 from linjax.dims.values import Role
-from linjax.graph.pytree import flatten
 from linjax.program.flat import Const, Op, Program
+from linjax.program.pytree import flatten
 
 Array = Any
 FREE = (Form.BENT, Form.STRAIGHT, Form.PAIRED)

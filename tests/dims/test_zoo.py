@@ -10,7 +10,7 @@ import pytest
 
 from experiments.coverage import zoo
 from linjax.dims.run import execute
-from linjax.graph.pytree import flatten
+from linjax.program.pytree import flatten
 
 sys.path.insert(0, str(Path(__file__).parent))
 from removing import analysed, assert_near, check, check_wide, quick

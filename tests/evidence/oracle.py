@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from linjax.graph.layers import Layer, Layers
+from linjax.chains.layers import Layer, Layers
 
 
 def fractions(array) -> list:

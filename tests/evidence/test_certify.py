@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from linjax.chains.layers import Layer
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import How, Verdict
 from linjax.evidence.certify.chain import METHODS, certify_layers
 from linjax.evidence.certify.check import check_layers
-from linjax.graph.layers import Layer
 from tests.evidence.oracle import (
     extremes_by_patterns,
     extremes_on_interval,

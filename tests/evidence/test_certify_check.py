@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.chains.layers import Layer
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import Verdict
 from linjax.evidence.certify import certify, check_certificate
 from linjax.evidence.certify.chain import certify_layers
 from linjax.evidence.certify.check import check_layers
-from linjax.graph.layers import Layer
 from tests.reference import certified
 
 RELU = (0.0, 1.0)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 import linjax
-from linjax.fold.objective import LOGITS
+from linjax.evidence.objective import LOGITS
 
 RNG = np.random.default_rng(0)
 PARAMS = {

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 import linjax
+from linjax.chains.maps import Slope
 from linjax.evidence.bounds import Verdict
-from linjax.graph.maps import Slope
 
 WIDTHS = (5, 12, 10, 3)
 

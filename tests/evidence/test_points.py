@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold.pricing import problems_of
-from linjax.graph import pytree
+from linjax.fold.plans.pricing import problems_of
+from linjax.program import pytree
 from tests.properties.convnets import convolve
 
 

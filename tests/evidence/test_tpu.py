@@ -9,7 +9,7 @@ from jax import export
 import linjax
 from linjax.evidence import moments, sensitivity
 from linjax.evidence.expand import expanded
-from linjax.graph import pytree
+from linjax.program import pytree
 from tests.fold.networks import dense, rows
 
 

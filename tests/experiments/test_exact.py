@@ -13,7 +13,7 @@ import linjax
 from experiments.data import load
 from experiments.exact import network, removal, scaling, tables, training
 from experiments.run import OtherRun
-from linjax.fold.exact import DEFAULT, PUBLISHED
+from linjax.fold.lossless.exact import DEFAULT, PUBLISHED
 
 ROOT = pathlib.Path(__file__).parents[2]
 

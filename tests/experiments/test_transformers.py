@@ -10,7 +10,7 @@ from configs import lm_text
 from experiments import evaluate, models, rules, run
 from experiments.data import load
 from experiments.sweep import run as sweep_run
-from linjax.graph.pytree import flatten
+from linjax.program.pytree import flatten
 
 VIT = {"kind": "vit", "image": (8, 8, 1), "patch": 4, "width": 8, "heads": 2, "ffn": 24,
        "blocks": 2, "seed": 0}  # fmt: skip

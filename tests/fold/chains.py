@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from linjax.graph.layers import Layer, Layers
+from linjax.chains.layers import Layer, Layers
 
 
 def random_chain(rng: np.random.Generator, depth: int = 4, plain: bool = False) -> Layers:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax import nnx
 
 import linjax
-from linjax.graph import pytree
+from linjax.program import pytree
 
 WIDTH, HEADS, FEATURES = 12, 3, 4
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linjax.chains.layers import Layer
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Verdict
-from linjax.fold.exact import DEFAULT, PUBLISHED, RULES, fold_exact
-from linjax.graph.layers import Layer
+from linjax.fold.lossless.exact import DEFAULT, PUBLISHED, RULES, fold_exact
 from tests.fold.chains import forward, random_chain, size
 from tests.reference import certified
 

@@ -7,7 +7,7 @@ import pytest
 
 import linjax
 from linjax.baselines import activity, magnitude, pruned_and_refitted
-from linjax.graph import pytree
+from linjax.program import pytree
 from tests.fold.images import FIRST, NETWORKS, SECOND, collected, inputs, relative
 from tests.properties.convnets import Plan, build
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linjax
+from linjax.chains.layers import Layer
 from linjax.errors import LinjaxError
-from linjax.fold.lump import lump_layers, proportional_classes
-from linjax.graph.layers import Layer
+from linjax.fold.lossless.lump import lump_layers, proportional_classes
 from tests.fold.chains import forward, random_chain, size
 
 seeds = st.integers(0, 2**32 - 1)

@@ -11,8 +11,8 @@ import linjax
 from linjax.dims.sites import Form
 from linjax.dims.span import Cut, transform
 from linjax.exact.multiples import prove
-from linjax.fold.lump_sites import lump_sites
-from linjax.graph import pytree
+from linjax.fold.lossless.lump_sites import lump_sites
+from linjax.program import pytree
 from tests.properties import architectures, convnets
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

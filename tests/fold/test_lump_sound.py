@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linjax
-from linjax.fold.proportional import multiples, rounding, storable
+from linjax.fold.lossless.proportional import multiples, rounding, storable
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu

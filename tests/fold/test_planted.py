@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.graph import pytree
+from linjax.program import pytree
 from tests.fold.images import FIRST, NETWORKS, SECOND, collected, inputs, relative
 from tests.properties.convnets import Plan, build
 

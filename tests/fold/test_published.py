@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from linjax.chains.layers import Layer
+from linjax.chains.normal import normalise
 from linjax.fold.published import (
     fold_published,
     parameters,
@@ -15,8 +17,6 @@ from linjax.fold.published import (
     widths,
 )
 from linjax.fold.rules import PublishedSize, Threshold
-from linjax.graph.layers import Layer
-from linjax.graph.normal import normalise
 
 
 def chain(sizes, seed=0):

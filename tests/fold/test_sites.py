@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 import linjax
-from linjax.graph import pytree
+from linjax.program import pytree
 from tests.fold.images import NETWORKS, carried_over, collected, inputs, relative
 
 ALL = pytest.mark.parametrize("kind", NETWORKS)

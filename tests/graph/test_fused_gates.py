@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 import linjax
+from linjax.chains.maps import Part
 from linjax.fold.quantise import quantise
-from linjax.graph.maps import Part
 from linjax.store import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

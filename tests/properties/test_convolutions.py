@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 import linjax
-from linjax.graph import pytree
+from linjax.program import pytree
 from tests.properties import convnets
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")

@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given
 
 import linjax
-from linjax.graph import pytree
-from linjax.graph.chains import read_chain, write_chain
-from linjax.graph.count import count
-from linjax.graph.layers import Layer
+from linjax.chains.layers import Layer
+from linjax.chains.reading import read_chain, write_chain
+from linjax.program import pytree
+from linjax.program.count import count
 
 
 def evaluate(layers, x):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import linjax
-from linjax.graph import pytree
+from linjax.program import pytree
 from linjax.training.checkpoint import restore_checkpoint, save_checkpoint
 from tests.properties.networks import cast, planted, relative
 from tests.store import networks

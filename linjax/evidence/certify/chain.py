@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from linjax.chains.layers import Layers
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import SiteBounds, summary
 from linjax.evidence.certify import interval, milp, site
 from linjax.evidence.certify.crown import Relaxed, relax
 from linjax.evidence.certify.interval import Interval
 from linjax.evidence.certify.steps import Slopes, Steps, steps_of
-from linjax.graph.layers import Layers
 
 Array = Any
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.layers import Layers
 from linjax.evidence.bounds import Proofs, SiteBounds, Verdict
 from linjax.evidence.certify.chain import checked_box, tightened
 from linjax.evidence.certify.dyadic import Dyadic, preactivation_signs
 from linjax.evidence.certify.interval import Interval, activation
 from linjax.evidence.certify.steps import Slopes, Step, steps_of
-from linjax.graph.layers import Layers
 
 Array = Any
 

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.layers import Layers
+from linjax.chains.reading import read_chain
+from linjax.chains.structure import Chain, Graph
 from linjax.errors import EvidenceError, FoldWarning
 from linjax.evidence.bounds import Bounds, SiteBounds, fingerprint, unknown
 from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
 from linjax.evidence.certify.steps import Slopes
 from linjax.evidence.certify.ways import Entry, example_shape, ways_of
-from linjax.graph import pytree
-from linjax.graph.chains import read_chain
-from linjax.graph.layers import Layers
-from linjax.graph.net import Net
-from linjax.graph.structure import Chain, Graph
+from linjax.net import Net
+from linjax.program import pytree
 
 Array = Any
 

@@ -1,6 +1,6 @@
 """The normal form that certificates speak about: affine steps with two-slope units.
 
-A :class:`~linjax.graph.layers.Layer` may hold a bottleneck, units, linear units and a
+A :class:`~linjax.chains.layers.Layer` may hold a bottleneck, units, linear units and a
 carried residual path. Here each becomes a column of one affine map or a map of its own,
 without multiplying anything out, so that the steps compute the same function in real
 arithmetic: linear units and carried features are units with slopes (1, 1), and a
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.layers import Layer, Layers
 from linjax.errors import EvidenceError
-from linjax.graph.layers import Layer, Layers
 
 Array = Any
 Slopes = tuple[Any, Any]

@@ -14,17 +14,18 @@ import jax
 import numpy as np
 
 from linjax.chains import activation
+from linjax.chains.check import check_leaves, foldable_paths
 from linjax.chains.dtypes import computed_dtypes
+from linjax.chains.maps import Activation, Slope
+from linjax.chains.structure import Chain, Site
 from linjax.chains.view import View
 from linjax.errors import EvidenceError
 from linjax.exact.casts import cast_keeps
 from linjax.exact.scalar import Scalar
-from linjax.graph import pytree
-from linjax.graph.maps import Activation, Slope, join
-from linjax.graph.net import Net
-from linjax.graph.pytree import Flat
-from linjax.graph.structure import Chain, Site
+from linjax.net import Net
+from linjax.program import pytree
 from linjax.program.flat import Operand, Ref
+from linjax.program.pytree import Flat, join
 
 Array = Any
 
@@ -91,7 +92,7 @@ def ways_of(net: Net, params: Any) -> Ways:
       StructureError: if params doesn't fit the network, naming the path.
     """
     flat = pytree.flatten(params)
-    pytree.check_leaves(net.graph, flat)
+    check_leaves(net.graph, flat)
     if not net.graph.chains:
         return Ways(flat, ())
     if not isinstance(net, Net):
@@ -198,7 +199,7 @@ def _as_computed(found: View, flat: Flat) -> Flat:
     """Casts the parameters of chains as the function does before it computes with them."""
     dtypes = computed_dtypes(found)
     result = dict(flat)
-    for path in pytree.foldable_paths(found.graph) & flat.keys() & dtypes.keys():
+    for path in foldable_paths(found.graph) & flat.keys() & dtypes.keys():
         if len(dtypes[path]) > 1:
             raise EvidenceError(f"{join(path)}: the function computes with it in several dtypes")
         (dtype,) = dtypes[path]

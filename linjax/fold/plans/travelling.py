@@ -13,7 +13,7 @@ from linjax.dims.sites import Site
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame
 from linjax.fold.engine.shrink import noise
-from linjax.fold.factored import Kernel
+from linjax.fold.plans.factored import Kernel
 
 Array = np.ndarray
 

@@ -13,7 +13,7 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import Moments, Site, frame
 from linjax.fold.engine.reads import made_metric
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 Leaves = dict[Any, Array]

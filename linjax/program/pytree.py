@@ -2,19 +2,31 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from linjax.dims.network import Network
-from linjax.dims.run import EXTRAS, RESIDUAL
 from linjax.errors import StructureError
-from linjax.graph.compat import key_name
-from linjax.graph.maps import Path, join
-from linjax.graph.structure import Graph, Leaf
+from linjax.program.compat import key_name
+
+Path = tuple[str, ...]
+
+
+def join(path: Path) -> str:
+    """Returns a leaf's path as people write it: ``params/Dense_0/kernel``."""
+    return "/".join(path)
+
+
+class Leaf(NamedTuple):
+    """A parameter leaf's path, shape and dtype."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
 
 Flat = dict[Path, Any]
 
@@ -121,76 +133,7 @@ def same_structure(a: Any, b: Any) -> bool:
     return bool(structure == jax.tree.structure(b))
 
 
-def is_original(graph: Graph, flat: Flat) -> bool:
-    """Whether every leaf has the path and the shape that it had when traced."""
-    if len(flat) != len(graph.leaves):
-        return False
-    return all(
-        leaf.path in flat and tuple(jnp.shape(flat[leaf.path])) == leaf.shape
-        for leaf in graph.leaves
-    )
-
-
-def check_leaves(graph: Graph, flat: Flat) -> None:
-    """Checks that a pytree is that of the traced network, or one folded from it.
-
-    Raises:
-      StructureError: naming the first leaf that is missing, unknown, or of a wrong dtype
-        or, outside the foldable part, of a wrong shape.
-    """
-    foldable = foldable_paths(graph)
-    known = {leaf.path: leaf for leaf in graph.leaves}
-    for leaf in graph.leaves:
-        if leaf.path in flat:
-            value = flat[leaf.path]
-            shape, dtype = tuple(jnp.shape(value)), jnp.result_type(value)
-            if leaf.path not in foldable and shape != leaf.shape:
-                raise StructureError(f"{join(leaf.path)}: shape {shape}, expected {leaf.shape}")
-            if is_floating(leaf.dtype) != is_floating(str(dtype)):
-                raise StructureError(f"{join(leaf.path)}: dtype {dtype}, expected {leaf.dtype}")
-        elif leaf.path not in foldable:
-            raise StructureError(f"{join(leaf.path)}: missing, expected shape {leaf.shape}")
-    for path in flat:
-        if path not in known and path not in foldable:
-            raise StructureError(f"{join(path)}: {_unknown(known)}")
-
-
-def foldable_paths(graph: Graph) -> frozenset[Path]:
-    """Paths of the leaves that folding may narrow, remove or add."""
-    names = {name for chain in graph.chains for name in chain.maps}
-    paths: set[Path] = set()
-    for affine in graph.affines:
-        if affine.name in names:
-            paths.add(affine.kernel)
-            paths.add(affine.bias_path)
-            paths.update(affine.extra(kind) for kind in ("linear", "residual", "down"))
-            paths.update(() if affine.scaling is None else affine.scaling.leaves)
-    for site in graph.sites:
-        paths.update(site.unit_leaves)
-    return frozenset(paths)
-
-
-def check_known(network: Network, flat: Flat) -> None:
-    """Checks that every leaf of a pytree is one of a network, or one that a fold put beside.
-
-    Raises:
-      StructureError: naming the first that is neither, or of whole numbers for floating ones.
-    """
-    known = {*network.paths, *map(network.constant, network.varying)}
-    known |= {
-        network.extra(n, kind) for n in range(len(network.paths)) for kind in (*EXTRAS, RESIDUAL)
-    }
-    for path in flat:
-        if path not in known:
-            raise StructureError(f"{join(path)}: {_unknown(network.paths)}")
-    for leaf, path in enumerate(network.paths):
-        if path in flat:
-            had = network.layout.program.avals[network.ref(leaf)].dtype
-            dtype = jnp.result_type(flat[path])
-            if is_floating(str(had)) != is_floating(str(dtype)):
-                raise StructureError(f"{join(path)}: dtype {dtype}, expected {had}")
-
-
-def _unknown(paths: Iterable[Path]) -> str:
+def unknown(paths: Iterable[Path]) -> str:
+    """Says that a path isn't among a network's, and what these are."""
     near = ", ".join(sorted({join(p[:-1]) or join(p) for p in paths})[:8])
     return f"not a parameter of this network (it has {near})"

@@ -10,7 +10,7 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import factor
 from linjax.fold.engine.problem import Site
 from linjax.fold.engine.reads import made_metric
-from linjax.fold.factored import Kernel, placed, shapes
+from linjax.fold.plans.factored import Kernel, placed, shapes
 from linjax.fold.rewrite import Written, shifted_result
 
 Array = Any

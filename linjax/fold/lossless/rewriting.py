@@ -5,7 +5,7 @@ Behind a residual path, several layers read the same features.
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers, replaced
+from linjax.chains.layers import Array, Layer, Layers, replaced
 
 
 def outgoing(layers: Layers, index: int) -> np.ndarray:

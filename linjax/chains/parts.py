@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from linjax.chains.layers import Array
+from linjax.chains.maps import Affine
 from linjax.errors import StructureError
-from linjax.graph.layers import Array
-from linjax.graph.maps import Affine, Path, join
-from linjax.graph.pytree import Flat
+from linjax.program.pytree import Flat, Path, join
 
 
 class Parts(NamedTuple):

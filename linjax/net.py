@@ -8,7 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.chains.check import is_original
+from linjax.chains.structure import Graph
 from linjax.chains.view import View, view
+from linjax.dims.known import check_known
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
@@ -16,9 +19,8 @@ from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
-from linjax.graph import pytree
-from linjax.graph.pytree import Flat, is_floating
-from linjax.graph.structure import Graph, Leaf
+from linjax.program import pytree
+from linjax.program.pytree import Flat, Leaf, is_floating
 
 Array = Any
 
@@ -63,7 +65,7 @@ class Net:
             naming the path and the expected shape.
         """
         flat = pytree.flatten(params)
-        original = pytree.is_original(self.graph, flat)
+        original = is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
         return self.execute(params, *inputs).outputs
@@ -75,7 +77,7 @@ class Net:
           StructureError: naming the first leaf that doesn't fit.
         """
         flat = pytree.flatten(params)
-        pytree.check_known(self.network, flat)
+        check_known(self.network, flat)
         check_dimensions(self.network, flat)
 
     @functools.cached_property
@@ -107,7 +109,7 @@ class Net:
           StructureError: as :meth:`apply`.
         """
         flat = pytree.flatten(params)
-        pytree.check_known(self.network, flat)
+        check_known(self.network, flat)
         network = self.network_for(flat, inputs)
         return run_dimensions(network, flat, jax.tree.leaves(inputs), taps, probes)
 

@@ -7,8 +7,8 @@ a residual path absorbed by it, features that are always zero dropped.
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers, replaced
-from linjax.graph.substitute import substitute
+from linjax.chains.layers import Array, Layer, Layers, replaced
+from linjax.chains.substitute import substitute
 
 
 def normalise(layers: Layers, single: bool = True) -> Layers:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.chains.layers import Array
+from linjax.chains.maps import Affine
+from linjax.chains.parts import Parts, parts_of, units_of
+from linjax.chains.slopes import check_scaling
+from linjax.chains.structure import Chain, Graph, Site
 from linjax.errors import StructureError
-from linjax.graph.layers import Array
-from linjax.graph.maps import Affine, join
-from linjax.graph.parts import Parts, parts_of, units_of
-from linjax.graph.pytree import Flat
-from linjax.graph.scaling import check_scaling
-from linjax.graph.structure import Chain, Graph, Site
+from linjax.program.pytree import Flat, join
 
 
 class Flow(NamedTuple):

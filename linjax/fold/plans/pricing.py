@@ -10,16 +10,16 @@ from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments
 from linjax.evidence.stats import Stats
-from linjax.fold.costs import terms_of
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
 from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import surface
-from linjax.fold.factored import Kernel, error_curve, kernels_of
-from linjax.fold.travelling import with_noise
-from linjax.graph import pytree
+from linjax.fold.plans.costs import terms_of
+from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
+from linjax.fold.plans.travelling import with_noise
+from linjax.program import pytree
 
 Array = np.ndarray
 

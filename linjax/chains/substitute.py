@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from linjax.graph.layers import Array, Layer, Layers, replaced
+from linjax.chains.layers import Array, Layer, Layers, replaced
 
 Pull = Callable[[Array], Array]
 

@@ -1,6 +1,6 @@
 """Proportional lumping: units that are multiples of one another become one, on all inputs.
 
-Chains of dense layers are lumped here, all other networks in :mod:`linjax.fold.lump_sites`.
+Chains of dense layers are lumped here, all other networks in ``lump_sites``.
 
 For a positively homogeneous activation, σ(ρ z) = ρ σ(z) for ρ > 0, units whose incoming
 weights and bias are proportional compute proportional activations: one of them can stand
@@ -17,20 +17,27 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from linjax.chains.check import check_leaves
 from linjax.chains.dtypes import coarsest
+from linjax.chains.layers import Layer, Layers, replaced
+from linjax.chains.structure import Chain
+from linjax.chains.substitute import keep_units, substitute
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
-from linjax.fold.exact import exact_rewrite
 from linjax.fold.fold import transform
-from linjax.fold.lump_sites import Lumped, lump_sites
-from linjax.fold.proportional import multiples, proportional_classes, rounding, storable, visible
-from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
-from linjax.graph import pytree
-from linjax.graph.count import count
-from linjax.graph.layers import Layer, Layers, replaced
-from linjax.graph.net import Net
-from linjax.graph.structure import Chain
-from linjax.graph.substitute import keep_units, substitute
+from linjax.fold.lossless.exact import exact_rewrite
+from linjax.fold.lossless.lump_sites import Lumped, lump_sites
+from linjax.fold.lossless.proportional import (
+    multiples,
+    proportional_classes,
+    rounding,
+    storable,
+    visible,
+)
+from linjax.fold.lossless.rewriting import in_float64, outgoing, with_outgoing
+from linjax.net import Net
+from linjax.program import pytree
+from linjax.program.count import count
 
 __all__ = ["LumpReport", "lump", "lump_layers", "proportional_classes"]
 
@@ -109,7 +116,7 @@ def lump(
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
-      >>> from linjax.fold.lump import lump
+      >>> from linjax.fold.lossless.lump import lump
       >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
       >>> params = {"in": jnp.array([[1.0, 3.0, -1.0]]), "out": jnp.ones((3, 2))}
       >>> net = linjax.trace(apply, params, jnp.ones((1, 1)))
@@ -126,7 +133,7 @@ def lump(
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
         lumped = pytree.unflatten(sites.flat, like=params)
         return _better(params, lumped, [_of_sites(sites, tolerance)], details)
-    pytree.check_leaves(net.graph, flat)
+    check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(found, flat)
     reports: list[LumpReport] = []

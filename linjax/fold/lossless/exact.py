@@ -19,14 +19,14 @@ import numpy as np
 import scipy
 from numpy.typing import DTypeLike
 
+from linjax.chains.layers import Layer, Layers, replaced
+from linjax.chains.structure import Chain
+from linjax.chains.substitute import keep_units, substitute
 from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict
-from linjax.fold.proportional import visible
-from linjax.fold.rewriting import in_float64, outgoing, with_outgoing
-from linjax.graph.layers import Layer, Layers, replaced
-from linjax.graph.pytree import is_floating
-from linjax.graph.structure import Chain
-from linjax.graph.substitute import keep_units, substitute
+from linjax.fold.lossless.proportional import visible
+from linjax.fold.lossless.rewriting import in_float64, outgoing, with_outgoing
+from linjax.program.pytree import is_floating
 
 Array = Any
 

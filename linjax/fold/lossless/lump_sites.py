@@ -18,9 +18,9 @@ from linjax.dims.span import Cut, Spans, exposed
 from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
-from linjax.fold.proportional import Classes, Made, in_proportion, rounding, storable
+from linjax.fold.lossless.proportional import Classes, Made, in_proportion, rounding, storable
 from linjax.fold.rewrite import Written, begun, write
-from linjax.graph import pytree
+from linjax.program import pytree
 
 Array = np.ndarray
 

@@ -6,7 +6,9 @@ static data and a fold needs neither the network's function nor its class.
 
 from typing import NamedTuple
 
-from linjax.graph.maps import Activation, Affine, Path
+from linjax.chains.maps import Activation, Affine
+from linjax.dims.sites import Refusal
+from linjax.program.pytree import Leaf, Path
 
 
 class Site(NamedTuple):
@@ -38,13 +40,6 @@ class Site(NamedTuple):
     def maps(self) -> tuple[str, ...]:
         """Names of all affine maps that its units are made by."""
         return (self.producer, *self.mates, *self.terms)
-
-
-class Refusal(NamedTuple):
-    """A layer some dimension of which stays as it is, and why."""
-
-    name: str
-    reason: str
 
 
 class Chain(NamedTuple):
@@ -83,14 +78,6 @@ class Chain(NamedTuple):
         """Names of all its affine maps."""
         terms = (name for site in self.sites for name in site.terms)
         return (*(name for group in self.groups for name in group), *terms)
-
-
-class Leaf(NamedTuple):
-    """A parameter leaf's path, shape and dtype."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class Graph(NamedTuple):

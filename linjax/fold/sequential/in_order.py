@@ -20,15 +20,15 @@ from linjax.dims.span import Cut, transform
 from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
-from linjax.fold import aims, necks, regress
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
-from linjax.fold.pricing import Problems
-from linjax.fold.resite import again
+from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import add_to_bias, begun, narrowing, write
-from linjax.graph import pytree
+from linjax.fold.sequential import aims, necks, regress
+from linjax.fold.sequential.resite import again
+from linjax.program import pytree
 
 Array = Any
 

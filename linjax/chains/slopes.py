@@ -10,9 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.chains.maps import Scaling, Term
 from linjax.errors import StructureError
-from linjax.graph.maps import Path, Scaling, Term, join
-from linjax.graph.pytree import Flat
+from linjax.program.pytree import Flat, Path, join
 
 Array = Any
 

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
+from linjax.chains.check import check_leaves
+from linjax.chains.flow import Flow, Known, entry, flows, settled
+from linjax.chains.layers import Array, Layer, Layers
+from linjax.chains.maps import Activation, Affine
+from linjax.chains.normal import normalise
+from linjax.chains.parts import Parts, parts_of, units_of
+from linjax.chains.slopes import slope_and_offset
+from linjax.chains.structure import Chain, Graph, Site
 from linjax.errors import StructureError
-from linjax.graph.flow import Flow, Known, entry, flows, settled
-from linjax.graph.layers import Array, Layer, Layers
-from linjax.graph.maps import Activation, Affine, Path
-from linjax.graph.normal import normalise
-from linjax.graph.parts import Parts, parts_of, units_of
-from linjax.graph.pytree import Flat, check_leaves, on_device, on_host
-from linjax.graph.scaling import slope_and_offset
-from linjax.graph.structure import Chain, Graph, Site
+from linjax.program.pytree import Flat, Path, on_device, on_host
 
 
 def read_chain(graph: Graph, params: Flat, chain: Chain) -> Layers:

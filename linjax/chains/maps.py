@@ -2,12 +2,7 @@
 
 from typing import Any, NamedTuple
 
-Path = tuple[str, ...]
-
-
-def join(path: Path) -> str:
-    """Returns a leaf's path as people write it: ``params/Dense_0/kernel``."""
-    return "/".join(path)
+from linjax.program.pytree import Path
 
 
 class Slope(NamedTuple):

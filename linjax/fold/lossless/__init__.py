@@ -1,0 +1,1 @@
+"""Exact folds: by bounds on a box, by proportional weights everywhere."""

@@ -1,0 +1,1 @@
+"""What widths and ranks cost, and what they predict."""
