@@ -139,7 +139,7 @@ def test_what_must_fold_folds(kind):
         network = make(3, [kind])
         net = linjax.trace(network.apply_fn, network.params, network.x)
         sites = {site.name for site in (*net.graph.sites, *net.network.foldable)}
-        told = sites | {refusal.name for refusal in (*net.graph.refusals, *net.network.refusals)}
+        told = sites | {own.name for own in (*net.network.sites, *net.network.refusals)}
         planted = {plant.layer for plant in network.plants}
         assert planted <= (sites if kind in FOLDABLE else told)
 

@@ -53,7 +53,7 @@ def test_random_architectures(tmp_path_factory, case, rule, half):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert linjax.count(loaded) == linjax.count(small)
-    assert repr(stored) == repr(net) and stored.graph == net.graph
+    assert stored.graph == net.graph and "foldable sites" in repr(stored)
     full, again = linjax.load(path, case.apply_fn)
     for n in (1, 7):
         want = net.apply(small, x[:n])
