@@ -66,7 +66,7 @@ matrix:  ## Runs the core tests on other versions: PYTHON=python3.13 VERSIONS='j
 	@echo "==> Setting up $(MATRIX) with $(VERSIONS)"
 	@$(PYTHON) -m venv $(MATRIX)
 	@$(MATRIX)/bin/python -m pip install --quiet --editable . $(VERSIONS) pytest hypothesis safetensors equinox
-	@$(MATRIX)/bin/python -m pytest -q tests/graph tests/fold tests/store tests/frameworks tests/training
+	@$(MATRIX)/bin/python -m pytest -q tests/net tests/fold tests/store tests/frameworks tests/training
 
 fuzz: $(VENV)/.installed-fuzz  ## Feeds damaged files to the loader for a while; SECONDS=60.
 	@echo "==> Fuzzing the loader"
