@@ -17,7 +17,7 @@ from linjax.exact import scalar
 from linjax.exact.forms import Coefficient, as_number
 from linjax.exact.scalar import Parameter, Scalar
 from linjax.graph.maps import Activation, Path, Slope
-from linjax.program.flat import Op, Operand, Ref
+from linjax.program.flat import PLACES, Op, Operand, Ref
 
 _KNOWN: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("identity", lambda z: z),
@@ -152,7 +152,7 @@ def _evaluate(
         return jnp.broadcast_to(value, shape) if program.shape(operand) else value
 
     for op in ops:
-        if op.name in LAYOUT:
+        if op.name in LAYOUT or op.name in PLACES:
             env[op.outputs[0].id] = read(op.inputs[0])
         else:
             env[op.outputs[0].id] = op.bind(*map(read, op.inputs))[0]

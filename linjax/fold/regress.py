@@ -18,7 +18,7 @@ class Seen(NamedTuple):
     """Moments of features and targets on some rows, of every repeat.
 
     Attributes:
-      count: number of samples.
+      samples: how many.
       features: ``(n, p)`` means.
       targets: ``(n, q)`` means.
       gram: ``(n, p, p)`` covariance of the features.
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
       variance: ``(n, q)`` of the targets.
     """
 
-    count: float
+    samples: float
     features: Array
     targets: Array
     gram: Array
@@ -48,8 +48,8 @@ def seen(features: Array, targets: Array) -> Seen:
 
 def pooled(parts: Sequence[Seen]) -> Seen:
     """The moments of several sets of rows as one."""
-    count = sum(part.count for part in parts)
-    shares = [part.count / count for part in parts]
+    samples = sum(part.samples for part in parts)
+    shares = [part.samples / samples for part in parts]
 
     def mean(arrays: Any) -> Array:
         return sum(share * x for share, x in zip(shares, arrays, strict=True))
@@ -57,7 +57,7 @@ def pooled(parts: Sequence[Seen]) -> Seen:
     features, targets = mean(p.features for p in parts), mean(p.targets for p in parts)
     apart = [p._replace(features=p.features - features, targets=p.targets - targets) for p in parts]
     return Seen(
-        count,
+        samples,
         features,
         targets,
         mean(p.gram + p.features[..., :, None] * p.features[..., None, :] for p in apart),

@@ -29,6 +29,8 @@ _CONTROL = {
     "grid_mapping",
     "fwd_jaxpr_thunk",
 }
+PLACES = frozenset(("sharding_constraint", "reshard", "device_put", "mesh_cast"))
+"""Operations that say where values are, and change none."""
 FOLDED = 1 << 22
 """Largest number of entries of a constant that is evaluated when traced."""
 FEW = 1 << 16

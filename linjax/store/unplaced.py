@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 
 from linjax.graph import compat
+from linjax.program.flat import PLACES
 
-_PLACES = frozenset(("sharding_constraint", "reshard", "device_put", "mesh_cast"))
 _SHARDINGS = ("in_shardings", "out_shardings")
 
 
@@ -58,7 +58,7 @@ def _plain(jaxpr: Any) -> Any:
 
 def _equations(eqn: Any) -> list[Any]:
     """An equation without places."""
-    if eqn.primitive.name in _PLACES:
+    if eqn.primitive.name in PLACES:
         return [
             eqn.replace(
                 primitive=lax.convert_element_type_p, invars=[own], outvars=[out], effects=set(),

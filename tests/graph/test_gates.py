@@ -79,15 +79,15 @@ def test_units_of_the_product_are_the_moments(known):
     h = jax.nn.relu(X @ params["a"]["w"] + params["a"]["b"])
     up = h @ params["up"]["w"] + params["up"]["b"]
     product = np.asarray(jax.nn.silu(h @ params["gate"]["w"]) * up, np.float64)
-    gate = stats.units["gate"]
+    gate = stats.units["up"]
     np.testing.assert_allclose(gate.mean_h, product.mean(0), atol=1e-5)
-    assert linjax.score(params, stats)["gate"].error.shape == (40,)
+    assert linjax.score(params, stats)["up"].error.shape == (40,)
 
 
 def test_dead_and_duplicate_units_go_for_free(known):
     net, params, stats = known
     small, report = linjax.fold(params, stats, linjax.tolerance(1e-4), details=True)
-    kept = set(report.sites["gate"].kept.tolist())
+    kept = set(report.sites["up"].kept.tolist())
     assert 3 not in kept and len(kept & {4, 5}) <= 1
     assert small["gate"]["w"].shape[1] == small["up"]["w"].shape[1] == len(kept)
     assert distance(net, small, params) < 1e-3
@@ -96,7 +96,7 @@ def test_dead_and_duplicate_units_go_for_free(known):
 def test_pruning_takes_both_columns(known):
     net, params, stats = known
     small = linjax.prune(params, stats, 0.3, scope="layer")
-    kept = np.flatnonzero(np.argsort(np.argsort(stats.rates["gate"], kind="stable")) >= 12)
+    kept = np.flatnonzero(np.argsort(np.argsort(stats.rates["up"], kind="stable")) >= 12)
     first = np.flatnonzero(np.argsort(np.argsort(stats.rates["a"], kind="stable")) >= 5)
     h = jax.nn.relu(X @ params["a"]["w"] + params["a"]["b"])[:, first]
     up = h @ params["up"]["w"][first][:, kept] + params["up"]["b"][kept]
@@ -140,7 +140,7 @@ def test_saving_loading_and_optimiser_state(known, tmp_path):
     state = adam.init(params)
     state = (state[0]._replace(mu=jax.tree.map(lambda w: w + 1.0, params)), *state[1:])
     carried = linjax.carry_over(adam, state, params, small, report)
-    kept = report.sites["gate"].kept
+    kept = report.sites["up"].kept
     np.testing.assert_array_equal(carried[0].mu["up"]["b"], params["up"]["b"][kept] + 1.0)
     module = linjax.to_nnx(net, small)
     np.testing.assert_allclose(module(X), net.apply(small, X), rtol=1e-5, atol=1e-5)
