@@ -14,7 +14,7 @@ def append(path: pathlib.Path, row: Row) -> None:
     whole = _whole(path)
     with path.open("ab") as file:
         file.truncate(len(whole))
-        file.write(json.dumps(row).encode() + b"\n")
+        file.write(json.dumps(row, default=lambda x: x.item()).encode() + b"\n")  # of NumPy
         file.flush()
         os.fsync(file.fileno())
 
