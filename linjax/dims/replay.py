@@ -4,7 +4,6 @@ Operations run one by one, and each at most once for the leaves that it depends 
 of leaves drops what depends on them, and nothing else.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
+from linjax.dims.remembered import remembered
 from linjax.dims.run import EXTRAS, RESIDUAL, begin
 from linjax.program.flat import Const, Op, Program, Ref
 
@@ -37,7 +37,7 @@ class Wiring(NamedTuple):
     bodies: dict[int, tuple[int, ...]]
 
 
-@functools.lru_cache(maxsize=8)
+@remembered
 def wiring(network: Network) -> Wiring:
     """How a network's operations hang together."""
     ops = network.layout.program.ops

@@ -5,7 +5,6 @@ a sample there. A kernel that could be factored reads its features, a convolutio
 taps; where these are a site's coordinates, the site's point serves for both.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
 from linjax.dims.reads import Frame, factorable, features, frame_of, results
+from linjax.dims.remembered import remembered
 from linjax.dims.sites import Site
 from linjax.dims.sizes import Sizes
 from linjax.dims.span import Cut, Span, exposed
@@ -57,7 +57,7 @@ class Samples(NamedTuple):
     weights: Array | None
 
 
-@functools.cache
+@remembered
 def reads(network: Network) -> tuple[Read, ...]:
     """The kernels that could be factored, in the order of execution."""
     points = {
@@ -86,7 +86,7 @@ def taps(network: Network) -> frozenset[int]:
     return frozenset((*sites, *(r.value for r in reads(network) if r.point is None)))
 
 
-@functools.cache
+@remembered
 def before(network: Network, site: Site) -> int:
     """Number of a site's pre-activations: what its makers make, biases and scales included.
 
