@@ -125,7 +125,8 @@ def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -
         index = index * size + at[n + 1] * strides[n]
         offset = offset * size + taps[n] * apart[n]
     found = jnp.take(x.reshape(-1, x.shape[-1]), index[:, None] + offset, axis=0)
-    found = found.swapaxes(1, 2).reshape(len(index), groups, -1)  # samples, channels times taps
+    each = found.shape[1] * found.shape[2] // groups  # channels times taps
+    found = found.swapaxes(1, 2).reshape(len(index), groups, each)
     return jnp.moveaxis(found, 1, 0)
 
 
@@ -161,7 +162,8 @@ def matrix(frame: Frame, kernel: Array) -> Array:
         free = [n for n in range(kernel.ndim) if n not in (*contract, *batch)]
         x = kernel.transpose(*batch, *contract, *free)
         count = math.prod(_all(kernel, contract))
-        return x.reshape(math.prod(_all(kernel, batch)), count, -1)
+        made = math.prod(_all(kernel, free))
+        return x.reshape(math.prod(_all(kernel, batch)), count, made)
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
     made, read, *space = numbers.rhs_spec
     x = kernel.transpose(read, *space, made)

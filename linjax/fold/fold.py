@@ -14,7 +14,7 @@ from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain, write_chain
 from linjax.chains.structure import Chain, Graph, Site
 from linjax.dims.known import check_known
-from linjax.dims.sizes import read_sizes
+from linjax.dims.run import check_leaves as check_dimensions
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
@@ -279,9 +279,9 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       EvidenceError: if the evidence was collected on parameters folded further.
     """
     flat = pytree.flatten(params)
-    if isinstance(evidence, Stats) and not any(p[-1].endswith("_residual") for p in flat):
+    if isinstance(evidence, Stats):
         check_known(evidence.network, flat)
-        read_sizes(evidence.network, flat)
+        check_dimensions(evidence.network, flat)
     else:
         check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.reading import simplest
@@ -25,6 +26,7 @@ from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.program import pytree
 from linjax.program.count import count
+from linjax.program.pytree import is_floating, join
 from linjax.report import table
 
 Array = np.ndarray
@@ -244,6 +246,9 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     flat = pytree.flatten(params)
     check_known(stats.network, flat)
     check_leaves(stats.network, flat)
+    for path, leaf in flat.items():
+        if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():
+            raise StructureError(f"{join(path)}: values aren't finite")
     return Frontier(stats, problems_of(flat, stats), {}, count(params), fingerprint(params))
 
 

@@ -57,7 +57,7 @@ def test_a_fold_that_leaves_little_says_from_which_size_on_more_is_left():
     net = linjax.trace(lambda p, x: relu(x @ p["w"] + p["b"]) @ p["v"], params, x[:1])
     stats = linjax.collect(net, params, [x], metric="identity")
     with pytest.warns(linjax.FoldWarning, match=r"little is left.*linjax.size\(") as told:
-        linjax.fold(params, stats, linjax.size(0.02))
+        linjax.fold(params, stats, linjax.size(0.025))
     named = float(str(told[0].message).split("from linjax.size(")[1].split(")")[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

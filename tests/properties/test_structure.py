@@ -33,7 +33,7 @@ def evaluate(layers, x):
 def chains(draw):
     """Draws the widths of a network, and layers of every kind for it."""
     depth = draw(st.integers(1, 4))
-    widths = [draw(st.sampled_from([1, 2, 5])) for _ in range(depth + 2)]
+    widths = [draw(st.sampled_from([2, 3, 5])) for _ in range(depth + 2)]
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     layers, reads = [], widths[0]
     for index in range(depth + 1):
