@@ -51,7 +51,7 @@ def kernels_of(
         leaf = network.kernels[read.op].leaf
         path = network.paths[leaf]
         extras = [network.extra(leaf, kind) for kind in ("down", "linear")]
-        if path not in flat or any(extra in flat for extra in extras):
+        if path not in flat or any(extra in flat for extra in extras) or not own.count.all():
             continue
         value = np.asarray(flat[path], np.float64)
         places = matrix_index(network, read.frame, value.shape)[0]
