@@ -68,7 +68,7 @@ class Net:
         original = is_original(self.graph, flat)
         if original and pytree.same_structure(params, self.template):
             return self.apply_fn(params, *inputs)
-        return self.execute(params, *inputs).outputs
+        return self.run(params, *inputs).outputs
 
     def check(self, params: Any) -> None:
         """Checks that a pytree is that of the traced network, or one folded from it.
@@ -90,7 +90,7 @@ class Net:
                 return False
         return bool(self.graph.chains)
 
-    def execute(
+    def run(
         self,
         params: Any,
         *inputs: Any,

@@ -34,7 +34,7 @@ def active(net: linjax.Net, params: Params, x: Array) -> tuple[Array, ...]:
         rows = x[start : start + CHUNK]
         network = net.network_for(pytree.flatten(params), (rows,))
         pre = [before(network, network.site(site.name)) for site in net.graph.sites]
-        found = net.execute(params, rows, taps=frozenset(pre)).values
+        found = net.run(params, rows, taps=frozenset(pre)).values
         counts = tuple(
             count + jnp.sum(found[z] > 0, axis=0, dtype=jnp.int32)
             for count, z in zip(counts, pre, strict=True)

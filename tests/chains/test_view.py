@@ -39,7 +39,7 @@ class Told:
         network = net.network_for(self.flat, net.example)
         ids = {ref.id for op in program.ops for ref in op.outputs}
         ids |= {ref.id for ref in program.layout.inputs}
-        self.values = net.execute(params, x, taps=frozenset(ids)).values
+        self.values = net.run(params, x, taps=frozenset(ids)).values
         assert network is program.network
 
     def at(self, ref, axis):

@@ -304,7 +304,7 @@ def test_a_rounded_kernel_is_in_no_chain():
     )
     assert "w" not in {name for chain in net.graph.chains for name in chain.maps}
     np.testing.assert_array_equal(
-        net.execute(params, FRAME).outputs,
+        net.run(params, FRAME).outputs,
         apply(params | {"w": back(params["w"], jnp.bfloat16)}, FRAME),
     )
 

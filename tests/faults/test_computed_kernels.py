@@ -32,7 +32,7 @@ def test_the_arithmetic_is_kept(way, which):
         return jax.nn.relu(x @ first(params["w"])) @ last(params["v"])
 
     net, want = linjax.trace(apply, P, X[:1]), apply(P, X)
-    np.testing.assert_allclose(net.execute(P, X).outputs, want, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(net.run(P, X).outputs, want, rtol=1e-5, atol=1e-4)
     try:
         stats = linjax.collect(net, P, [X], metric="identity")
     except linjax.StructureError as error:

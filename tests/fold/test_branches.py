@@ -62,7 +62,7 @@ def test_exact_modes_preserve_the_outputs(dtype):
     apply, params, x = actor_critic(dtype)
     net, want = linjax.trace(apply, params, x), apply(params, x)
     close = 3e-5 if dtype is np.float32 else 1e-12
-    assert distance(net.execute(params, x).outputs, want) < close
+    assert distance(net.run(params, x).outputs, want) < close
     stats = linjax.collect(net, params, [x], second_moments=False)
     for rule in (linjax.threshold(1.0), linjax.threshold(1.0, layers=1)):
         folded = linjax.fold(params, stats, rule)

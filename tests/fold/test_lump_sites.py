@@ -467,7 +467,7 @@ def keeps_the_function(apply, params, x, seed):
     flat = pytree.flatten(params)
     found = lump_sites(net.network_for(flat, net.example), flat, 0.0)
     want = np.asarray(apply(params, x), np.float64)
-    got = np.asarray(net.execute(pytree.unflatten(found.flat), x).outputs, np.float64)
+    got = np.asarray(net.run(pytree.unflatten(found.flat), x).outputs, np.float64)
     eps = float(jnp.finfo(want.dtype if x.dtype == np.float64 else x.dtype).eps)
     scale = np.abs(want[np.isfinite(want)]).max(initial=1e-30)
     np.testing.assert_allclose(got, want, rtol=0, atol=2000 * eps * scale)

@@ -44,7 +44,7 @@ def test_the_whole_network_is_itself(kind):
     with pytest.warns(linjax.FoldWarning, match="nothing was folded"):
         assert linjax.fold(params, stats, linjax.size(1.0)) is params
     flat = pytree.flatten(params)
-    own = net.execute(pytree.unflatten(flat), x).outputs
+    own = net.run(pytree.unflatten(flat), x).outputs
     np.testing.assert_allclose(own, apply(params, x), rtol=1e-4, atol=1e-5)
 
 

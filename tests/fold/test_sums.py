@@ -76,7 +76,7 @@ def test_a_sum_is_one_map(dtype, biases):
     assert set(site.maps) == {"join", "late", "other"} and site.width == 24
     assert site.producer == next((n for n in ("late", "join", "other") if "b" in params[n]), "late")
     close = 1e-12 if dtype is np.float64 else 2e-5
-    assert distance(net.execute(params, x).outputs, apply(params, x)) < close
+    assert distance(net.run(params, x).outputs, apply(params, x)) < close
     units = linjax.collect(net, params, [x], second_moments=False).units
     h, g = (relu(dense(params[n], x)) for n in "hg")
     z = dense(params["join"], h) + dense(params["late"], x) + dense(params["other"], g)
@@ -163,7 +163,7 @@ def test_concatenated_features_fold(dtype):
     net = linjax.trace(apply, params, x[:1])
     assert {"one", "two", "three"} <= {site.name for site in net.network.foldable}
     close = 1e-10 if dtype is np.float64 else 1e-3
-    assert distance(net.execute(params, x).outputs, apply(params, x)) < close
+    assert distance(net.run(params, x).outputs, apply(params, x)) < close
     stats = linjax.collect(net, params, [x], metric="identity")
     small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
     assert all(np.shape(c.kept)[-1] + c.linears <= c.before for c in report.sites.values())

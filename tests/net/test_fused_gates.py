@@ -103,7 +103,7 @@ def test_found_however_the_halves_are_taken(form, rows):
     ]
     assert chain.sites[1].name == ("both[1]" if swapped else "both[0]")
     want = of_two(apart(), x)
-    np.testing.assert_allclose(net.execute(params, x).outputs, want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.run(params, x).outputs, want, rtol=1e-4, atol=1e-5)
     keep = [np.arange(12) != 7, np.arange(UNITS) % 2 == 0]
     narrow = {
         "a": jax.tree.map(lambda w: w[..., keep[0]], params["a"]),
@@ -132,7 +132,7 @@ def test_a_kernel_that_is_cut_itself_and_glu_without_bias():
             params
         )
         np.testing.assert_allclose(
-            net.execute(params, X).outputs, apply(params, X), rtol=1e-4, atol=1e-5
+            net.run(params, X).outputs, apply(params, X), rtol=1e-4, atol=1e-5
         )
 
 
@@ -254,7 +254,7 @@ def whole(apply, **params):
     assert "w" not in {name for chain in net.graph.chains for name in chain.maps}
     want = apply(params, X)
     for found, own in zip(
-        jax.tree.leaves(net.execute(params, X).outputs), jax.tree.leaves(want), strict=True
+        jax.tree.leaves(net.run(params, X).outputs), jax.tree.leaves(want), strict=True
     ):
         np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
     return [site.name for site in net.network.sites]

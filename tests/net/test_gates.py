@@ -70,7 +70,7 @@ def test_gated_layers_are_found_whatever_the_gate(act, name):
     assert {chain.sites[1].producer, *chain.sites[1].mates} == {"gate", "up"}
     assert not net.graph.refusals
     np.testing.assert_allclose(
-        net.execute(parameters(), X).outputs, net.apply(parameters(), X), rtol=1e-5
+        net.run(parameters(), X).outputs, net.apply(parameters(), X), rtol=1e-5
     )
 
 

@@ -81,7 +81,7 @@ def test_nnx_in_mixed_precision():
     params = nnx.to_pure_dict(state)
     net = linjax.trace(apply, params, X)
     assert outline(net) == [("z", 6, "relu", ("a",))]
-    np.testing.assert_array_equal(net.execute(params, X).outputs, apply(params, X))
+    np.testing.assert_array_equal(net.run(params, X).outputs, apply(params, X))
 
 
 def test_equinox_under_vmap():
@@ -91,7 +91,7 @@ def test_equinox_under_vmap():
     assert [(w, a) for _, w, a, _ in outline(net)] == [(8, "relu"), (8, "relu")]
     assert net.graph.affines[0].layout == (1, 0)
     np.testing.assert_allclose(
-        net.execute(params, X).outputs, net.apply(params, X), rtol=1e-5, atol=1e-6
+        net.run(params, X).outputs, net.apply(params, X), rtol=1e-5, atol=1e-6
     )
 
 

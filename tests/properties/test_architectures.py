@@ -64,7 +64,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
     params, x = jax.tree.map(jnp.asarray, network.params), jnp.asarray(network.x)
     net = linjax.trace(network.apply_fn, params, x)
     want = network.apply_fn(params, x)
-    assert distance(net.execute(params, x).outputs, want) < 1e-12
+    assert distance(net.run(params, x).outputs, want) < 1e-12
     if not net.chained and not net.network.foldable:
         return {"networks": 1, "refused": len(network.plants)}
     second = refit or not net.chained
@@ -73,7 +73,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
     )
     assert distance(net.apply(linjax.lump(net, params), x), want) < 1e-9
     if net.chained:
-        assert distance(net.execute(params, x).outputs, want) < 1e-12
+        assert distance(net.run(params, x).outputs, want) < 1e-12
         folded = linjax.fold(params, stats, linjax.threshold(1.0, layers=1))
         assert distance(net.apply(folded, x), want) < 1e-9
     seen = {"networks": 1, "refitted": int(refit), "found": 0, "removed": 0, "refused": 0}

@@ -53,7 +53,7 @@ def test_sites_are_found_or_refused_with_a_reason(plan):
         assert "block/second" in names
     if plan.block == "groups":
         assert {"block/second", "block/third"} <= set(names)
-    own = net.execute(pytree.unflatten(pytree.flatten(params)), x).outputs
+    own = net.run(pytree.unflatten(pytree.flatten(params)), x).outputs
     np.testing.assert_allclose(own, apply(params, x), rtol=1e-3, atol=1e-4)
 
 
