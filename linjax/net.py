@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from linjax.chains.check import is_original
 from linjax.chains.structure import Graph
 from linjax.chains.view import View, view
-from linjax.dims.known import check_known
+from linjax.dims.leaves import check, check_known
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
-from linjax.dims.run import check_leaves as check_dimensions
 from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
@@ -77,8 +76,7 @@ class Net:
           StructureError: naming the first leaf that doesn't fit.
         """
         flat = pytree.flatten(params)
-        check_known(self.network, flat)
-        check_dimensions(self.network, flat)
+        check(self.network, flat)
 
     @functools.cached_property
     def chained(self) -> bool:

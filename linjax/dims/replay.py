@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.dims.layout import number
+from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import Network
 from linjax.dims.remembered import remembered
-from linjax.dims.run import EXTRAS, RESIDUAL, begin
+from linjax.dims.run import begin
 from linjax.program.flat import Const, Op, Program, Ref
 
 Array = Any
@@ -177,10 +178,7 @@ class Replay:
             lacking = {self.links.at[v] for v in self.links.reads[place] if v not in env}
             wanted |= lacking - todo
         for place in sorted(todo):
-            op = ops[place]
-            taken = [self.run.read(op, k, o) for k, o in enumerate(op.inputs)]
-            for ref, result in zip(op.outputs, self.run.apply(op, taken), strict=True):
-                self.run.put(ref, result)
+            self.run.step(ops[place])
 
     def _inside(self, place: int, value: int) -> Array:
         """A value in the body of a scan."""

@@ -1,14 +1,7 @@
 """Running a traced program on leaves of other sizes.
 
-Every operation is bound again with the shapes that its axes' dimensions have now. Beside a kernel
-leaf ``W`` a folded pytree may hold
-
-    W_bias     a bias where the trace saw none
-    W_linear   makes linear coordinates beside those that ``W`` makes
-    W_down     a first factor: what is read goes through it before ``W`` and ``W_linear`` read it
-    W_residual what it reads of features that are carried on (see :mod:`linjax.dims.carrying`)
-
-in the layout of the kernel.
+Every operation is bound again with the shapes that its axes' dimensions have now. What may stand
+beside kernels is told in :mod:`linjax.dims.leaves`.
 """
 
 import functools
@@ -20,21 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from linjax.dims import fitting
+from linjax.dims import fitting, products
 from linjax.dims.carrying import Way, runs
 from linjax.dims.layout import number
+from linjax.dims.leaves import EXTRAS, leaf_of
 from linjax.dims.network import Network
 from linjax.dims.rules import RULES, elementwise
 from linjax.dims.rules.rule import Now
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
-from linjax.errors import StructureError
 from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
-from linjax.program.pytree import join
 
 Array = Any
-EXTRAS = ("bias", "linear", "down")
-RESIDUAL = "residual"
 
 
 class Extras(NamedTuple):
@@ -87,7 +77,7 @@ def begin(
     for key in network.varying:
         if network.constant(key) in flat:
             run.constants[key] = lax.stop_gradient(flat[network.constant(key)])
-    return run, [_leaf(network, n, flat, sizes) for n in range(len(network.paths))]
+    return run, [leaf_of(network, n, flat, sizes) for n in range(len(network.paths))]
 
 
 def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int, Array]:
@@ -103,7 +93,7 @@ def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int,
     refs = tuple(map(Ref, wanted))
     with jax.enable_x64(True):
         for n, ref in enumerate(program.inputs[: len(network.paths)]):
-            run.put(ref, _wide(_leaf(network, n, flat, sizes)))
+            run.put(ref, _wide(leaf_of(network, n, flat, sizes)))
         for op in needed(program.ops, refs):
             values = [_wide(run.read(op, place, o)) for place, o in enumerate(op.inputs)]
             dtype = op.params.get("new_dtype")
@@ -117,50 +107,6 @@ def _wide(value: Array) -> Array:
     """A value in float64, if it is of floating point numbers."""
     floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
     return jnp.asarray(np.asarray(value).astype(np.float64)) if floating else value
-
-
-def check_leaves(network: Network, flat: Flat) -> None:
-    """Checks that leaves are a network's, or those of one folded from it.
-
-    Raises:
-      StructureError: naming the first that doesn't fit, or is missing.
-    """
-    sizes = read_sizes(network, flat)
-    for leaf in range(len(network.paths)):
-        _leaf(network, leaf, flat, sizes)
-
-
-def _leaf(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
-    """A leaf; one without entries where it is absent."""
-    path, held = network.paths[leaf], network.layout.values[network.ref(leaf)]
-    if path in flat:
-        rows = flat.get(network.extra(leaf, RESIDUAL))
-        if rows is None:
-            return flat[path]
-        axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
-        return jnp.concatenate([flat[path], rows], axis=axis)
-    shape = sizes.shape(held)
-    if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
-        raise StructureError(f"{join(path)}: missing, expected shape {shape}")
-    return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
-
-
-def _spare(network: Network, flat: Flat) -> set[int]:
-    """Leaves that may be left out though they have entries, all zeros.
-
-    These are kernels whose bias alone is there, and biases of kernels that lead no sum.
-    """
-    spare = set[int]()
-    for way in network.ways:
-        lent = way.carriers[1:]
-        own = (bias.leaf for m in lent for bias in network.biases.get(m.op, ()))
-        spare.update(own)
-        for product in (*way.makers, *way.readers):
-            paths = [network.extra(product.leaf or 0, "bias")]
-            paths += [network.paths[b.leaf] for b in network.biases.get(product.op, ())]
-            if product.leaf is not None and any(path in flat for path in paths):
-                spare.add(product.leaf)
-    return spare
 
 
 class Run:
@@ -187,11 +133,15 @@ class Run:
         for ref, value in zip(program.inputs, arguments, strict=True):
             self.put(ref, value)
         for op in program.ops:
-            with op.within():
-                values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
-                for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
-                    self.put(ref, result)
+            self.step(op)
         return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
+
+    def step(self, op: Op) -> None:
+        """Runs one operation, whose operands are there."""
+        with op.within():
+            values = [self.read(op, place, o) for place, o in enumerate(op.inputs)]
+            for ref, result in zip(op.outputs, self.apply(op, values), strict=True):
+                self.put(ref, result)
 
     def put(self, ref: Ref, value: Array) -> None:
         """Keeps a value, with its probe added."""
@@ -267,10 +217,10 @@ class Run:
     ) -> Array:  # fmt: skip
         """A product with a kernel that a fold has put something beside."""
         kernel, source = op.inputs[1 - data], values[data]
-        times: Callable[..., Array] = functools.partial(_times, op, source, data=data)
-        down = None if extras.down is None else self.viewed(kernel, extras.down)
-        if down is not None:
-            times = _behind(op, source, down, data)
+        inner: Array | None = None
+        times: Callable[..., Array] = functools.partial(products.times, op, source, data=data)
+        if extras.down is not None:
+            inner, times = products.behind(op, source, self.viewed(kernel, extras.down), data)
         result = None
         made = passing is None or bool(self.sizes.kept[passing[0].dim])
         if made and (0 not in values[1 - data].shape or extras.linear is None):
@@ -284,7 +234,8 @@ class Run:
             linear = times(kernel=self.viewed(kernel, extras.linear))
         axis = self.network.linear_axis(number(op)) if linear is not None or passing else 0
         if passing is not None:
-            return self.joined(op, result, linear, _features(op, source, data, down, axis), passing)
+            own = products.features(op, source, data, inner, axis)
+            return self.joined(op, result, linear, own, passing)
         parts = [part for part in (result, linear) if part is not None]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
 
@@ -355,83 +306,6 @@ class Run:
         )  # fmt: skip
         self.found.update(found)
         return (*carry, *stacked)
-
-
-def _features(op: Op, source: Array, data: int, down: Array | None, axis: int) -> Array:
-    """What a product with a matrix reads, behind a first factor, along an axis of its result."""
-    (contract, _) = op.params["dimension_numbers"]
-    if down is None:
-        return jnp.moveaxis(source, contract[data][0], axis)
-    inner = lax.dot_general(
-        source, down, (((contract[data][0],), (contract[1 - data][0],)), ((), ())),
-        precision=op.params["precision"],
-        preferred_element_type=op.params["preferred_element_type"],
-    )  # fmt: skip
-    return jnp.moveaxis(inner, -1, axis)
-
-
-def _times(op: Op, source: Array, kernel: Array, data: int) -> Array:
-    """The product with another kernel; as many groups as it says."""
-    values = (source, kernel) if data == 0 else (kernel, source)
-    changed = {}
-    if op.name == "conv_general_dilated" and op.params["feature_group_count"] > 1:
-        numbers = op.params["dimension_numbers"]
-        channels = source.shape[numbers.lhs_spec[1]]
-        changed["feature_group_count"] = channels // kernel.shape[numbers.rhs_spec[1]]
-    return op.bind(*values, **changed)[0]
-
-
-def _behind(op: Op, source: Array, down: Array, data: int) -> Callable[..., Array]:
-    """Products with second factors of kernels, behind a first one.
-
-    Both have as many axes as the kernel. The first reads what it reads; its directions lie along
-    one of the axes that the kernel makes, and to the second along one of those that it reads.
-    All other axes of what is made, or read, have one entry. A convolution's first factor has its
-    extent in space.
-    """
-    if op.name == "conv_general_dilated":
-        return _behind_convolution(op, source, down)
-    contract, batch = op.params["dimension_numbers"]
-    own, other = (contract, batch) if data == 0 else (contract[::-1], batch[::-1])
-    product: Any = functools.partial(
-        lax.dot_general,
-        precision=op.params["precision"],
-        preferred_element_type=op.params["preferred_element_type"],
-    )
-    inner = product(source, down, (own, other))
-    repeats, read = len(other[0]), len(own[1])
-    made = down.ndim - repeats - read
-    outer = inner.shape[: inner.ndim - made]
-    last = tuple(range(len(outer), len(outer) + read))
-    front = tuple(range(repeats))
-
-    def times(kernel: Array) -> Array:
-        rows = inner.reshape(*outer, *(kernel.shape[n] for n in own[1]))
-        if data == 0:
-            return product(rows, kernel, ((last, own[1]), (front, other[1])))
-        return product(kernel, rows, ((own[1], last), (other[1], front)))
-
-    return times
-
-
-def _behind_convolution(op: Op, source: Array, down: Array) -> Callable[..., Array]:
-    numbers = op.params["dimension_numbers"]
-    rank = len(numbers.lhs_spec) - 2
-    inner = op.bind(source, down)[0]
-    # The result of the first is laid out as results are, the second reads it as inputs are.
-    order = [0] * inner.ndim
-    for out, own in zip(numbers.out_spec, numbers.lhs_spec, strict=True):
-        order[own] = out
-    inner = inner.transpose(order)
-    plain = {
-        "window_strides": (1,) * rank, "padding": ((0, 0),) * rank,
-        "lhs_dilation": (1,) * rank, "rhs_dilation": (1,) * rank,
-    }  # fmt: skip
-
-    def times(kernel: Array) -> Array:
-        return op.bind(inner, kernel, **plain)[0]
-
-    return times
 
 
 def is_relu(op: Op) -> bool:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.dims.known import check_known
+from linjax.dims.leaves import check_known
 from linjax.dims.network import Network
 from linjax.dims.sites import Product, Site
 from linjax.dims.sizes import read_sizes

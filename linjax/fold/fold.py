@@ -13,8 +13,7 @@ from linjax.chains.flow import all_flows, settled
 from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain, write_chain
 from linjax.chains.structure import Chain, Graph, Site
-from linjax.dims.known import check_known
-from linjax.dims.run import check_leaves as check_dimensions
+from linjax.dims.leaves import check
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
@@ -280,8 +279,7 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
     """
     flat = pytree.flatten(params)
     if isinstance(evidence, Stats):
-        check_known(evidence.network, flat)
-        check_dimensions(evidence.network, flat)
+        check(evidence.network, flat)
     else:
         check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.reading import simplest
-from linjax.dims.known import check_known
-from linjax.dims.run import check_leaves
+from linjax.dims.leaves import check
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
@@ -244,8 +243,7 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
     flat = pytree.flatten(params)
-    check_known(stats.network, flat)
-    check_leaves(stats.network, flat)
+    check(stats.network, flat)
     for path, leaf in flat.items():
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():
             raise StructureError(f"{join(path)}: values aren't finite")

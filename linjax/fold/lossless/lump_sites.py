@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.leaves import EXTRAS
 from linjax.dims.network import Network
-from linjax.dims.run import EXTRAS, parameters
+from linjax.dims.run import parameters
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, Spans, exposed
 from linjax.evidence.points import point_spans

@@ -1,0 +1,90 @@
+"""The leaves of a pytree as a network takes them: checked, whole, absent ones without entries.
+
+Beside a kernel leaf ``W`` a folded pytree may hold
+
+    W_bias     a bias where the trace saw none
+    W_linear   makes linear coordinates beside those that ``W`` makes
+    W_down     a first factor: what is read goes through it before ``W`` and ``W_linear`` read it
+    W_residual what it reads of features that are carried on (see :mod:`linjax.dims.carrying`)
+
+in the layout of the kernel.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from linjax.dims.network import Network
+from linjax.dims.sizes import Flat, Sizes, read_sizes
+from linjax.errors import StructureError
+from linjax.program.pytree import is_floating, join, unknown
+
+Array = Any
+EXTRAS = ("bias", "linear", "down")
+RESIDUAL = "residual"
+
+
+def check(network: Network, flat: Flat) -> None:
+    """Checks that leaves are a network's, or those of one folded from it.
+
+    Raises:
+      StructureError: naming the first that doesn't fit, is missing, or isn't known.
+    """
+    check_known(network, flat)
+    sizes = read_sizes(network, flat)
+    for leaf in range(len(network.paths)):
+        leaf_of(network, leaf, flat, sizes)
+
+
+def check_known(network: Network, flat: Flat) -> None:
+    """Checks that every leaf of a pytree is one of a network, or one that a fold put beside.
+
+    Raises:
+      StructureError: naming the first that is neither, or of whole numbers for floating ones.
+    """
+    known = {*network.paths, *map(network.constant, network.varying)}
+    known |= {
+        network.extra(n, kind) for n in range(len(network.paths)) for kind in (*EXTRAS, RESIDUAL)
+    }
+    for path in flat:
+        if path not in known:
+            raise StructureError(f"{join(path)}: {unknown(network.paths)}")
+    for leaf, path in enumerate(network.paths):
+        if path in flat:
+            had = network.layout.program.avals[network.ref(leaf)].dtype
+            dtype = jnp.result_type(flat[path])
+            if is_floating(str(had)) != is_floating(str(dtype)):
+                raise StructureError(f"{join(path)}: dtype {dtype}, expected {had}")
+
+
+def leaf_of(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
+    """A leaf; one without entries where it is absent."""
+    path, held = network.paths[leaf], network.layout.values[network.ref(leaf)]
+    if path in flat:
+        rows = flat.get(network.extra(leaf, RESIDUAL))
+        if rows is None:
+            return flat[path]
+        axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
+        return jnp.concatenate([flat[path], rows], axis=axis)
+    shape = sizes.shape(held)
+    if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
+        raise StructureError(f"{join(path)}: missing, expected shape {shape}")
+    return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
+
+
+def _spare(network: Network, flat: Flat) -> set[int]:
+    """Leaves that may be left out though they have entries, all zeros.
+
+    These are kernels whose bias alone is there, and biases of kernels that lead no sum.
+    """
+    spare = set[int]()
+    for way in network.ways:
+        lent = way.carriers[1:]
+        own = (bias.leaf for m in lent for bias in network.biases.get(m.op, ()))
+        spare.update(own)
+        for product in (*way.makers, *way.readers):
+            paths = [network.extra(product.leaf or 0, "bias")]
+            paths += [network.paths[b.leaf] for b in network.biases.get(product.op, ())]
+            if product.leaf is not None and any(path in flat for path in paths):
+                spare.add(product.leaf)
+    return spare
