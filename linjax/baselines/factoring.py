@@ -9,8 +9,8 @@ from linjax.baselines.budget import Evidence, largest
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import frame
 from linjax.fold.frontier import known_or_made
-from linjax.fold.plans.factored import Kernel, split_in_two
-from linjax.fold.rewrite import begun, finished, shifted_result
+from linjax.fold.plans.factored import Kernel
+from linjax.fold.rewrite import Halves, begun, finished, halved
 from linjax.fold.rules import Size
 from linjax.program import pytree
 
@@ -143,8 +143,7 @@ def _low_rank(
             data = frame(kernel.moments)
             covariance, mean = data.covariance[0], data.mean[0]
             down, up, lacking = factor(covariance, mean, kernel.matrix, kernel.metric, s)
-            flat, change = split_in_two(network, now.flat, kernel, (down, up), lacking)
-            now = shifted_result(network, now._replace(flat=flat), kernel.read.op, change)
+            now = halved(network, now, kernel.read, Halves(down, up), lacking)
     return finished(now.flat, params)
 
 

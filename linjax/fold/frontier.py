@@ -20,7 +20,7 @@ from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.plans.factored import factored
 from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
-from linjax.fold.rewrite import Written, begun, finished, shifted_result, write
+from linjax.fold.rewrite import Written, begun, finished, write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.program import pytree
@@ -142,10 +142,7 @@ class Frontier(NamedTuple):
         for kernel, rank in zip(self.problems.kernels, plan.state.ranks, strict=True):
             if rank:
                 own = self.problems
-                flat, lacking = factored(
-                    network, now.flat, kernel, rank, own.problems, choices, own.points
-                )
-                now = shifted_result(network, now._replace(flat=flat), kernel.read.op, lacking)
+                now = factored(network, now, kernel, rank, own.problems, choices, own.points)
         by_site = [c.by_site(p) for c, p in zip(choices, self.problems.points, strict=True)]
         for site, choice in self.folded(by_site):
             now = write(network, now, site, choice)

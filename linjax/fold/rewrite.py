@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.reads import frame_of
+from linjax.dims.reads import frame_of, matrix_index
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
+from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice
-from linjax.fold.plans.factored import effective
+from linjax.fold.factors import effective, placed, shapes
 from linjax.program import pytree
 
 Array = np.ndarray
@@ -225,6 +226,41 @@ def shifted_result(network: Network, now: Written, op: int, change: Array) -> Wr
     shifts[op] = shifts.get(op, 0.0) + change
     add_to_bias(network, flat, op, change)
     return now._replace(flat=flat, shifts=shifts)
+
+
+class Halves(NamedTuple):
+    """A kernel in two factors: ``(p, s)`` and ``(s, q)``, or ``(s, q + r)`` with linear ones."""
+
+    down: Array
+    up: Array
+
+
+def halved(network: Network, now: Written, read: Read, both: Halves, lacking: Array) -> Written:
+    """Returns the network with a kernel in two factors.
+
+    Args:
+      network: the traced network.
+      now: what it is now.
+      read: the kernel's product.
+      both: its factors.
+      lacking: ``(q,)`` what the result lacks with them.
+    """
+    flat, leaf, rank = dict(now.flat), network.kernels[read.op].leaf, len(both.up)
+    made, start = network.bias_axes(leaf), 0
+    for path in (network.paths[leaf], network.extra(leaf, "linear")):
+        if path not in flat:
+            continue
+        shape, dtype = flat[path].shape, flat[path].dtype
+        places = matrix_index(network, read.frame, shape)[0]
+        first, second = shapes(network, leaf, shape, rank)
+        if not start:
+            change = lacking[np.argsort(places[0])].reshape([shape[n] for n in made])
+            down = placed(network, read.frame, first, both.down, dtype)
+        up = both.up[:, start : start + places.shape[1]]
+        flat[path] = placed(network, read.frame, second, up, dtype)
+        start += places.shape[1]
+    flat[network.extra(leaf, "down")] = down
+    return shifted_result(network, now._replace(flat=flat), read.op, change)
 
 
 def shifted(

@@ -1,22 +1,22 @@
-"""Kernels in two factors, ``W ≈ W_down W``: what their ranks cost, and how they are written."""
+"""Kernels in two factors, ``W ≈ W_down W``: what their ranks cost, and which they become."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, matrix_index
+from linjax.dims.reads import matrix_index
 from linjax.evidence.moments import PointMoments
 from linjax.evidence.points import Read, reads
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import Moments, Site, frame
 from linjax.fold.engine.reads import made_metric
+from linjax.fold.rewrite import Halves, Written, halved
 from linjax.program import pytree
 
 Array = np.ndarray
-Leaves = dict[Any, Array]
 
 
 class Kernel(NamedTuple):
@@ -72,26 +72,43 @@ def error_curve(kernel: Kernel) -> Array:
     return curve(train, test, kernel.matrix, kernel.metric)
 
 
+class Wanted(NamedTuple):
+    """What a kernel's results serve.
+
+    Attributes:
+      mix: ``(q, s)`` what will be made of the results.
+      metric: ``(s, s)`` what an error of that costs.
+    """
+
+    mix: Array
+    metric: Array
+
+
+def before(problem: Site, choice: Choice) -> Wanted:
+    """What the makers of a site serve that is about to be folded; it has no repeats."""
+    metric, kept = made_metric(problem, choice)[0], choice.kept[0]
+    if choice.basis is not None:
+        return Wanted(choice.basis[0], metric)
+    return Wanted(np.concatenate([np.eye(problem.width)[:, kept], choice.linear[0]], 1), metric)
+
+
 def factored(
-    network: Network, flat: Leaves, kernel: Kernel, rank: int, problems: Sequence[Site],
+    network: Network, now: Written, kernel: Kernel, rank: int, problems: Sequence[Site],
     choices: Sequence[Choice], points: Sequence[Sequence[int]],
-) -> tuple[Leaves, Array]:  # fmt: skip
-    """Returns the leaves with a kernel in two factors, before its sites are folded.
+) -> Written:  # fmt: skip
+    """Returns the network with a kernel in two factors, before its sites are folded.
 
     The directions that pass are those of what arrives once the sites are, and serve what will be
     made of it.
 
     Args:
       network: the traced network.
-      flat: its leaves.
+      now: what it is now.
       kernel: the kernel.
       rank: number of directions.
       problems: the sites.
       choices: what they will keep, by points of the problem.
       points: by site, which of the problem's points each point of the site is.
-
-    Returns:
-      The leaves, and what the result lacks, along the axes that the kernel makes.
     """
     seen = frame(kernel.moments)
     covariance, mean = seen.covariance[0], seen.mean[0]
@@ -100,41 +117,11 @@ def factored(
         covariance = _arriving(problems[site], choices[site], points[site][point])
     wanted, metric = kernel.matrix, kernel.metric
     if kernel.made >= 0 and problems[kernel.made].kind == "bent":
-        choice = choices[kernel.made]
-        mixed = wanted @ choice.linear[0]
-        wanted = np.concatenate([wanted[:, choice.kept[0]], mixed], axis=1)
-        metric = made_metric(problems[kernel.made], choice)[0]
+        goal = before(problems[kernel.made], choices[kernel.made])
+        wanted, metric = wanted @ goal.mix, goal.metric
     down, _, _ = factor(covariance, mean, wanted, metric, rank)
     up = down.T @ covariance @ kernel.matrix  # for all results, those that will go, too
-    return split_in_two(network, flat, kernel, (down, up), mean @ (kernel.matrix - down @ up))
-
-
-def split_in_two(
-    network: Network, flat: Leaves, kernel: Kernel, factors: tuple[Array, Array], lacking: Array
-) -> tuple[Leaves, Array]:
-    """Returns the leaves with a kernel in two factors.
-
-    Args:
-      network: the traced network.
-      flat: its leaves.
-      kernel: the kernel.
-      factors: ``(p, s)`` and ``(s, q)``.
-      lacking: ``(q,)`` what the result lacks.
-
-    Returns:
-      The leaves, and what the result lacks along the axes that the kernel makes.
-    """
-    path, own = network.paths[kernel.leaf], kernel.read.frame
-    value = flat[path]
-    both = shapes(network, kernel.leaf, value.shape, len(factors[1]))
-    down, up = (
-        placed(network, own, shape, matrix, value.dtype)
-        for shape, matrix in zip(both, factors, strict=True)
-    )
-    order = np.argsort(matrix_index(network, own, value.shape)[0, 0])
-    made = tuple(value.shape[n] for n in network.bias_axes(kernel.leaf))
-    result = {**flat, path: up, network.extra(kernel.leaf, "down"): down}
-    return result, lacking[order].reshape(made)
+    return halved(network, now, kernel.read, Halves(down, up), mean @ (kernel.matrix - down @ up))
 
 
 def _arriving(problem: Site, choice: Choice, point: int) -> Array:
@@ -150,39 +137,3 @@ def _arriving(problem: Site, choice: Choice, point: int) -> Array:
             mix[m:, k:] = choice.linear[0]
     rebuilt = mix @ choice.decode[point][0]
     return rebuilt.T @ whole @ rebuilt
-
-
-def shapes(
-    network: Network, leaf: int, shape: tuple[int, ...], rank: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the two factors of a kernel; one axis of what is made, or read, has its rank."""
-    made = network.bias_axes(leaf)
-    read = [n for n in range(len(shape)) if n not in made]
-    own = network.layout.values[network.ref(leaf)].read
-    at = next(n for n in read if own & set(network.layout.leaves[leaf][n].dims()))
-    first = tuple(rank if n == made[0] else 1 if n in made else shape[n] for n in range(len(shape)))
-    second = tuple(rank if n == at else shape[n] if n in made else 1 for n in range(len(shape)))
-    return first, second
-
-
-def placed(
-    network: Network, own: Frame, shape: tuple[int, ...], matrix: Array, dtype: Any
-) -> Array:
-    """A factor's matrix as a leaf."""
-    leaf = np.zeros(int(np.prod(shape)), dtype)
-    leaf[matrix_index(network, own, shape)[0].reshape(-1)] = matrix.reshape(-1)
-    return leaf.reshape(shape)
-
-
-def effective(network: Network, flat: Leaves, op: int, own: Frame) -> Array:
-    """The kernel that two factors are, in the layout of its leaf."""
-    leaf = network.kernels[op].leaf
-    up, down = flat[network.paths[leaf]], flat.get(network.extra(leaf, "down"))
-    if down is None:
-        return up
-    made = network.bias_axes(leaf)
-    shape = tuple(up.shape[n] if n in made else down.shape[n] for n in range(up.ndim))
-    first, second = (
-        x.reshape(-1)[matrix_index(network, own, x.shape)[0]].astype(np.float64) for x in (down, up)
-    )
-    return placed(network, own, shape, first @ second, np.float64)

@@ -24,6 +24,7 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
+from linjax.fold.plans.factored import before
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import add_to_bias, begun, narrowing, write
 from linjax.fold.sequential import aims, necks, regress
@@ -138,7 +139,7 @@ class _State:
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
-                goal = necks.before(problem, choice)
+                goal = before(problem, choice)
                 self._factor(maker.op, self.waiting.pop(maker.op), goal)
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
@@ -201,7 +202,7 @@ class _State:
         return free and op in self.once and down not in self.now.flat
 
     def _factor(self, op: int, moments: tuple[Array, Array], goal: necks.Wanted | None) -> None:
-        self.now = necks.halved(self.network, self.now, *self.ranks[op], moments, goal)
+        self.now = necks.refactored(self.network, self.now, *self.ranks[op], moments, goal)
         self.moved |= behind(self.network, [op])
 
     def _fit(self, op: int, frame: Frame, index: Array) -> tuple[Array, Array]:
