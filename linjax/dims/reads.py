@@ -6,6 +6,7 @@ and again with other kernels (heads, groups, experts, steps of a scan) stands in
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,10 @@ Array = Any
 
 LARGEST = 4608
 """Features beyond which a kernel's second moments aren't worth their memory."""
+
+
+Pick = Callable[[int], Any]
+"""Says which of so many samples are wanted: a slice, or their places."""
 
 
 class Frame(NamedTuple):
@@ -73,7 +78,7 @@ def frame_of(network: Network, op: int) -> Frame:
 
 
 def features(
-    frame: Frame, source: Array, window: tuple[int, ...], most: int | None = None
+    frame: Frame, source: Array, window: tuple[int, ...], pick: Pick | None = None
 ) -> Array:
     """What a product reads: ``(repeats, samples, features)``.
 
@@ -81,32 +86,37 @@ def features(
       frame: the product.
       source: its operand, steps of scans first.
       window: shape of its kernel.
-      most: the largest number of samples, spread evenly; all by default.
+      pick: which samples are wanted; all by default. No others are made.
     """
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
-        found = jax.vmap(lambda x: features(inner, x, window, most))(source)
+        found = jax.vmap(lambda x: features(inner, x, window, pick))(source)
         return found.reshape(-1, *found.shape[2:])
     if frame.op.name == "dot_general":
         contract, batch = _dot_axes(frame.op, frame.data)
         free = [n for n in range(source.ndim) if n not in (*contract, *batch)]
         x = source.transpose(*batch, *free, *contract)
         x = x.reshape(math.prod(_all(source, batch)), math.prod(_all(source, free)), -1)
-        return thinned(x, most)
-    return _patches(frame.op, source, window, most)
+        return x if pick is None else x[:, pick(x.shape[1])]
+    return _patches(frame.op, source, window, pick)
 
 
-def thinned(rows: Array, most: int | None) -> Array:
+def evenly(most: int) -> Pick:
+    """Picks so many samples at most, spread evenly."""
+
+    def pick(samples: int) -> slice:
+        step = max(-(-samples // most), 1)
+        return slice(None, None, step + (step > 1 and step % 2 == 0))  # not in step with places
+
+    return pick
+
+
+def thinned(rows: Array, most: int) -> Array:
     """Some of ``(n, samples, w)`` rows, spread evenly."""
-    return rows[:, :: _step(rows.shape[1], most)]
+    return rows[:, evenly(most)(rows.shape[1])]
 
 
-def _step(samples: int, most: int | None) -> int:
-    step = 1 if most is None else max(-(-samples // most), 1)
-    return step + (step > 1 and step % 2 == 0)  # not in step with the places of an image
-
-
-def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -> Array:
+def _patches(op: Op, source: Array, window: tuple[int, ...], pick: Pick | None) -> Array:
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
     space = np.array([window[n] for n in numbers.rhs_spec[2:]])
     order = (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
@@ -117,8 +127,9 @@ def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -
     apart, strides = np.array(op.params["rhs_dilation"]), op.params["window_strides"]
     wide = np.array(x.shape[1:-1])
     places = [max(int(n), 0) for n in (wide - (space - 1) * apart - 1) // strides + 1]
-    samples = x.shape[0] * math.prod(places)
-    at = np.unravel_index(np.arange(0, samples, _step(samples, most)), (x.shape[0], *places))
+    samples = np.arange(x.shape[0] * math.prod(places))
+    chosen = samples if pick is None else samples[pick(len(samples))]
+    at = np.unravel_index(chosen, (x.shape[0], *places))
     taps = np.indices(tuple(space.tolist())).reshape(len(space), -1)
     index, offset = at[0], np.zeros(taps.shape[1], int)
     for n, size in enumerate(wide):
@@ -130,11 +141,11 @@ def _patches(op: Op, source: Array, window: tuple[int, ...], most: int | None) -
     return jnp.moveaxis(found, 1, 0)
 
 
-def results(frame: Frame, result: Array, most: int | None = None) -> Array:
-    """What a product makes: ``(repeats, samples, made)``; some samples, as of its features."""
+def results(frame: Frame, result: Array) -> Array:
+    """What a product makes: ``(repeats, samples, made)``."""
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
-        found = jax.vmap(lambda x: results(inner, x, most))(result)
+        found = jax.vmap(lambda x: results(inner, x))(result)
         return found.reshape(-1, *found.shape[2:])
     op = frame.op
     if op.name == "dot_general":
@@ -143,11 +154,10 @@ def results(frame: Frame, result: Array, most: int | None = None) -> Array:
             order = [*range(b), *range(b + frame.made, result.ndim), *range(b, b + frame.made)]
             result = result.transpose(order)
         shape = result.shape
-        return thinned(result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1), most)
+        return result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1)
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
     x = result.transpose(numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    x = jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
-    return thinned(x, most)
+    return jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
 
 
 def matrix(frame: Frame, kernel: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, factorable, features, frame_of, results
+from linjax.dims.reads import Frame, Pick, factorable, features, frame_of, results
 from linjax.dims.remembered import remembered
 from linjax.dims.sites import Site
 from linjax.dims.sizes import Sizes
@@ -178,28 +178,28 @@ def _features(
         channels = shape[numbers.rhs_spec[1]]
         value = jnp.moveaxis(value, numbers.lhs_spec[1], 0)[:channels]
         value = jnp.moveaxis(value, 0, numbers.lhs_spec[1])
+    pick = _places(read.frame, value)
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
-        own = features(read.frame, spread, shape)[0]
+        own = features(read.frame, spread, shape, pick)[0]
         own = jnp.max(own, axis=-1)  # padding weighs nothing
-    rows = features(read.frame, value, shape)
-    index = _places(read.frame, value, rows.shape[1])
-    if index is not None:
-        rows, own = rows[:, index], None if own is None else own[index]
-    return rows, own
+    return features(read.frame, value, shape, pick), own
 
 
-def _places(frame: Frame, value: Array, count: int) -> Array | None:
-    """Some places of every example, others in each; None where all are few."""
+def _places(frame: Frame, value: Array) -> Pick | None:
+    """Some places of every example, others in each, where they are many."""
     if frame.op.name == "dot_general":
         return None
-    examples = value.shape[frame.op.params["dimension_numbers"].lhs_spec[0]]
-    each = count // max(examples, 1)
-    if each <= PLACES:
-        return None
-    rng = np.random.default_rng(0)
-    own = np.argsort(rng.random((examples, each)), axis=1)[:, :PLACES]
-    return np.sort(own + np.arange(examples)[:, None] * each, axis=1).reshape(-1)
+    examples = max(value.shape[frame.op.params["dimension_numbers"].lhs_spec[0]], 1)
+
+    def pick(samples: int) -> Any:
+        each = samples // examples
+        if each <= PLACES:
+            return slice(None)
+        order = np.argsort(np.random.default_rng(0).random((examples, each)), axis=1)[:, :PLACES]
+        return np.sort(order + np.arange(examples)[:, None] * each, axis=1).reshape(-1)
+
+    return pick
 
 
 def _by_row(network: Network, read: Read, value: Array, weights: Array) -> Array:

@@ -13,7 +13,16 @@ import numpy as np
 
 from linjax.dims.layout import Mark, number
 from linjax.dims.network import Network
-from linjax.dims.reads import LARGEST, Frame, features, frame_of, matrix_index, results, thinned
+from linjax.dims.reads import (
+    LARGEST,
+    Frame,
+    evenly,
+    features,
+    frame_of,
+    matrix_index,
+    results,
+    thinned,
+)
 from linjax.dims.replay import Replay, behind, wiring
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, transform
@@ -211,7 +220,7 @@ class _State:
         window = self.now.flat[self.network.paths[self.network.kernels[op].leaf]].shape
         parts = []
         for new, old in zip(self.new, self.old, strict=True):
-            f = features(frame, new.operand(frame.op, frame.data), window, most)
+            f = features(frame, new.operand(frame.op, frame.data), window, evenly(most))
             parts.append(regress.seen(f, thinned(self._target(frame, old, new), most)))
         whole = regress.pooled(parts)
         self._put(op, frame, index, parts)
