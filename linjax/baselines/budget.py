@@ -2,19 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from linjax.dims.network import Network
-from linjax.dims.sites import Form, Product, Site
-from linjax.dims.span import Cut, exposed
+from linjax.dims.sites import Form
 from linjax.errors import LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.frontier import Frontier
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rules import Size
-from linjax.program import pytree
 
-Array = np.ndarray
 Evidence = Stats | Frontier
 
 
@@ -61,16 +56,3 @@ def inner(network: Network) -> list[bool]:
         shared = site.form is not Form.PAIRED and paired & {m.op for m in site.makers}
         found.append(len(sources) == 1 and not shared)
     return found
-
-
-def rows_of(
-    network: Network, flat: pytree.Flat, site: Site, products: tuple[Product, ...]
-) -> Array:
-    """What kernels have for each coordinate of a site: ``(n, entries, m)``."""
-    cut = Cut(site.dim, site.beside, network.layout.traced.__getitem__, lambda x: x)
-    found = []
-    for leaf in sorted({p.leaf for p in products if p.leaf is not None}):
-        value = np.asarray(flat[network.paths[leaf]], np.float64)
-        rows = np.asarray(exposed(value, network.layout.leaves[leaf], cut))
-        found.append(rows.reshape(-1, *rows.shape[-2:]))
-    return np.concatenate(found, axis=1)

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, rows_of, same_share
+from linjax.baselines.budget import Evidence, inner, largest, same_share
+from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form
 from linjax.fold.engine.choose import Choice
 from linjax.fold.frontier import known_or_made
@@ -46,8 +47,8 @@ def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     now = begun(network, flat)
     for site, count in zip(sites, units(share), strict=True):
         if count < site.width:
-            rows = rows_of(network, flat, site, site.makers).swapaxes(1, 2)
-            labels = np.stack([k_means(own, count) for own in rows])
+            own = np.concatenate([*kernel_rows(network, flat, site, site.makers)], axis=1)
+            labels = np.stack([k_means(rows.T, count) for rows in own])
             now = write(network, now, site, merged(labels, count, len(site.points)))
     return finished(now.flat, params)
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, rows_of
+from linjax.baselines.budget import Evidence, inner, largest
 from linjax.baselines.streams import blocks_of, influence
 from linjax.dims.network import Network
+from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form, Site
 from linjax.evidence.moments import PointMoments
 from linjax.fold.engine.choose import Choice
@@ -121,7 +122,7 @@ def _singular(
     network: Network, flat: pytree.Flat, site: Site, moments: Array, count: int
 ) -> Choice:
     """The best directions of ``C^{1/2} W'``, W' the readers' rows."""
-    rows = rows_of(network, flat, site, site.readers).swapaxes(1, 2)
+    rows = np.concatenate([*kernel_rows(network, flat, site, site.readers)], 1).swapaxes(1, 2)
     bases, decodes = [], []
     for c, w in zip(moments + 1e-4 * _lift(moments), rows, strict=True):
         values, vectors = np.linalg.eigh(c)

@@ -6,9 +6,9 @@ import numpy as np
 
 from linjax.dims.leaves import check_known
 from linjax.dims.network import Network
+from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Product, Site
 from linjax.dims.sizes import read_sizes
-from linjax.dims.span import Cut, exposed
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.program import pytree
@@ -104,28 +104,15 @@ def score(params: Any, stats: Stats) -> Scores:
         if stats.points:
             worth = sum(np.einsum("nii->ni", p.metric) * p.places for p in stats.points[index])
         else:
-            worth = outgoing(stats.network, flat, site)
+            worth = norms(stats.network, flat, site, site.readers)
         result[site.name] = _score(units, worth[:, :k].reshape(units.active.shape))
     return Scores(result)
 
 
-def outgoing(network: Network, flat: pytree.Flat, site: Site) -> Array:
-    """Squared norms of what the readers' kernels have for each coordinate: ``(n, m)``."""
-    return norms(network, flat, site, site.readers)
-
-
 def norms(network: Network, flat: pytree.Flat, site: Site, products: tuple[Product, ...]) -> Array:
     """Squared norms of what some products' kernels have for each of a site's coordinates."""
-    sizes, total = read_sizes(network, flat), np.zeros(())
-    for leaf in {p.leaf for p in products if p.leaf is not None}:
-        if network.paths[leaf] not in flat:
-            continue
-        held = network.layout.values[network.ref(leaf)]
-        cut = Cut(site.dim, site.beside, sizes.of(held), lambda x: x)
-        value = np.asarray(flat[network.paths[leaf]], np.float64)
-        rows = np.asarray(exposed(value, held.spans, cut))
-        total = total + np.sum(rows.reshape(-1, *rows.shape[-2:]) ** 2, axis=1)
-    return total
+    rows = kernel_rows(network, flat, site, products)
+    return sum((np.sum(own**2, axis=1) for own in rows), start=np.zeros(()))
 
 
 def _score(u: UnitStats, worth: Array) -> UnitScores:

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linjax.dims.network import Network
+from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Product, Site
-from linjax.dims.sizes import read_sizes
-from linjax.dims.span import Cut, exposed
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.linalg import axes, root, solve
@@ -106,7 +105,8 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
 
 
 def _site(network: Network, flat: pytree.Flat, site: Site, problem: Problem) -> SiteRecoverability:
-    own, plain = problem.points, _readers(network, flat, site)
+    rows = kernel_rows(network, flat, site, site.readers)
+    own, plain = problem.points, sum(w[0].T @ w[0] for w in rows)
     worth = sum(point.metric[0] for point in own)
     pairs = splits(problem)
     products = (*site.makers, *site.readers)
@@ -130,21 +130,6 @@ def _site(network: Network, flat: pytree.Flat, site: Site, problem: Problem) -> 
         after=inputs * outputs + outputs,
         rank=max(rank for _, rank in seen),
     )
-
-
-def _readers(network: Network, flat: pytree.Flat, site: Site) -> Array:
-    """``W' W'ᵀ`` of the kernels that read a site's coordinates: ``(m, m)``."""
-    sizes, total = read_sizes(network, flat), np.zeros(())
-    for leaf in {p.leaf for p in site.readers if p.leaf is not None}:
-        held = network.layout.values[network.ref(leaf)]
-        value = np.asarray(flat[network.paths[leaf]], np.float64)
-        rows = np.asarray(exposed(value, held.spans, Cut(site.dim, (), sizes.of(held), _as_it_is)))
-        total = total + rows.T @ rows
-    return total
-
-
-def _as_it_is(x: Array) -> Array:
-    return x
 
 
 def _r2(point: Point, train: list[int], test: list[int], metric: Array) -> tuple[float, int]:
