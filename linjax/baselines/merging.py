@@ -7,7 +7,7 @@ import numpy as np
 from linjax.baselines.budget import Evidence, inner, largest, same_share
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form
-from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.choose import Choice, alike
 from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
@@ -64,9 +64,7 @@ def merged(labels: Array, count: int, points: int) -> Choice:
     member = (labels[:, None] == np.arange(count)[:, None]).astype(np.float64)
     mean = (member / np.maximum(member.sum(-1, keepdims=True), 1)).swapaxes(1, 2)
     kept = np.tile(np.arange(count), (len(labels), 1))
-    linear = np.zeros((len(labels), labels.shape[1], 0))
-    nothing = np.zeros(labels.shape)
-    return Choice(kept, linear, mean, (member,) * points, (nothing,) * points, 0.0)
+    return alike(kept, member, points, mean)
 
 
 def k_means(rows: Array, count: int) -> Array:

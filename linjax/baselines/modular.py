@@ -11,7 +11,7 @@ from linjax.dims.network import Network
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form, Site
 from linjax.evidence.moments import PointMoments
-from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.choose import Choice, alike, taking
 from linjax.fold.engine.linalg import solve
 from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
@@ -109,13 +109,12 @@ def _best(scores: Array, count: int) -> Array:
 
 def _kept(site: Site, moments: Array, kept: Array) -> Choice:
     """Keeps coordinates; readers get ``(Sᵀ C S)⁻¹ Sᵀ C`` of their rows, S that takes them."""
-    n, m = len(kept), site.width
-    decode = np.stack([np.eye(m)[own] for own in kept])
-    for repeat in range(n):
+    decode = taking(kept, site.width)
+    for repeat in range(len(kept)):
         own, c = kept[repeat], moments[repeat]
         if c.any():
             decode[repeat] = solve((c + _lift(c[None])[0])[np.ix_(own, own)], c[own])
-    return _choice(site, kept, None, decode)
+    return alike(kept, decode, len(site.points))
 
 
 def _singular(
@@ -132,10 +131,4 @@ def _singular(
         bases.append(inverse @ left)
         decodes.append(left.T @ root)
     kept = np.tile(np.arange(count), (len(rows), 1))
-    return _choice(site, kept, np.stack(bases), np.stack(decodes))
-
-
-def _choice(site: Site, kept: Array, basis: Array | None, decode: Array) -> Choice:
-    n, m, points = len(kept), site.width, len(site.points)
-    linear, nothing = np.zeros((n, m, 0)), np.zeros((n, m))
-    return Choice(kept, linear, basis, (decode,) * points, (nothing,) * points, 0.0)
+    return alike(kept, np.stack(decodes), len(site.points), np.stack(bases))

@@ -6,10 +6,10 @@ columns, so the maps count as one, which reads ``(v, v')`` by a kernel in two pa
 
 from typing import NamedTuple
 
-from linjax.chains.leaves import same_value
 from linjax.chains.maps import Part, Scaling
 from linjax.chains.products import Map, Program
 from linjax.chains.scaling import look_behind
+from linjax.dims.layout import same_value
 from linjax.dims.sites import Site
 from linjax.dims.span import Span
 from linjax.program.flat import Op, Ref

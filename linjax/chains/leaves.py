@@ -6,16 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.layout import Layout
+from linjax.dims.layout import LAYOUT, SAME, Layout
 from linjax.dims.rules import elementwise
 from linjax.dims.values import Source
 from linjax.exact.casts import cast_keeps
 from linjax.program.flat import Const, Op, Operand, Ref
 
-LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
-"""Operations that lay entries out otherwise."""
-SAME = frozenset({"copy", "copy_p", "name", "stop_gradient", "pvary"})
-"""Operations that leave a value as it is."""
 Run = tuple[int, range]
 """An axis of a leaf, and which of its entries are there."""
 
@@ -115,20 +111,6 @@ def constant(layout: Layout, operand: Operand) -> Any | None:
         return constant(layout, op.inputs[0])
     values = [constant(layout, o) for o in op.inputs] if op.name in elementwise.RULES else [None]
     return None if any(v is None for v in values) else op.bind(*values)[0]
-
-
-def same_value(layout: Layout, a: Operand, b: Operand) -> bool:
-    """Whether two operands are the same value, cast and laid out alike."""
-    while a != b:
-        if not isinstance(a, Ref) or not isinstance(b, Ref):
-            return False
-        x, y = layout.makers.get(a.id), layout.makers.get(b.id)
-        if x is None or y is None or x.name not in LAYOUT | SAME | {"convert_element_type"}:
-            return False
-        if x.name != y.name or str(x.params) != str(y.params):
-            return False
-        a, b = x.inputs[0], y.inputs[0]
-    return True
 
 
 def follow(layout: Layout, op: Op, axis: int) -> int | None:

@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 from linjax.chains.groups import Group
-from linjax.chains.leaves import LAYOUT, SAME, constant, follow, same_value
+from linjax.chains.leaves import LAYOUT, SAME, constant, follow
 from linjax.chains.products import Program
+from linjax.dims.layout import same_value
 from linjax.dims.rules import elementwise
 from linjax.exact.casts import cast_keeps
 from linjax.program.flat import Op, Operand, Ref

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.sites import Product
+from linjax.dims.sites import Product, Site
 
 
 def border(network: Network, product: Product) -> float:
@@ -25,3 +25,15 @@ def border(network: Network, product: Product) -> float:
         last = (source[numbers.lhs_spec[n + 2]].size - 1) * holes
         seen *= np.mean((at >= 0) & (at <= last) & (at % holes == 0)) if at.size else 1.0
     return 1.0 - float(seen)
+
+
+def padded(network: Network, site: Site, value: int) -> float:
+    """Share of what a site's readers see at one of its points that is no coordinate, on average."""
+    makers = network.layout.makers
+    found = [
+        border(network, reader)
+        for reader in site.readers
+        if reader.leaf is not None
+        and getattr(makers[reader.op].inputs[reader.data], "id", None) == value
+    ]
+    return float(np.mean(found)) if found else 0.0

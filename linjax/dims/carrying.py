@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from linjax.dims import merging
-from linjax.dims.layout import Layout, number
+from linjax.dims.layout import LAID_OUT, Layout, number, same_value
 from linjax.dims.merging import Merge
 from linjax.dims.sites import Product, products_of
 from linjax.dims.span import Span
@@ -115,11 +115,11 @@ def _ordered(layout: Layout, dim: int, makers: tuple[Product, ...]) -> tuple[Pro
     """Products in order; those whose results are added as chains of layers count them."""
     makers = tuple(sorted(makers, key=lambda product: product.op))
     lists: dict[int, list[int]] = {product.op: [n] for n, product in enumerate(makers)}
-    biased, views = set[int](), ("convert_element_type", "copy", "reshape", "transpose", "squeeze")
+    biased = set[int]()
     longest = list[int]()
     for op in layout.users[dim]:
         met = [lists[o.id] for o in op.inputs if isinstance(o, Ref) and o.id in lists]
-        if len(met) == 1 and op.name in views:
+        if len(met) == 1 and op.name in LAID_OUT:
             lists[number(op)] = met[0]
         elif op.name in ("add", "add_any") and len(met) == len(op.inputs):
             met.sort(key=lambda own: own[0])
@@ -141,27 +141,12 @@ def _sources(layout: Layout, ops: dict[int, Op], makers: tuple[Product, ...]) ->
     found = []
     for product in makers:
         operand = ops[product.op].inputs[product.data]
-        same = (n for n, other in enumerate(known) if _same(layout, operand, other))
+        same = (n for n, other in enumerate(known) if same_value(layout, operand, other))
         at = next(same, len(known))
         if at == len(known):
             known.append(operand)
         found.append(at)
     return tuple(found)
-
-
-def _same(layout: Layout, a: Operand, b: Operand) -> bool:
-    """Whether two operands are the same value, cast and laid out alike."""
-    while a != b:
-        if not (isinstance(a, Ref) and isinstance(b, Ref)):
-            return False
-        x, y = layout.makers.get(a.id), layout.makers.get(b.id)
-        views = ("convert_element_type", "copy", "reshape", "transpose", "squeeze")
-        if x is None or y is None or x.name not in views:
-            return False
-        if x.name != y.name or str(x.params) != str(y.params):
-            return False
-        a, b = x.inputs[0], y.inputs[0]
-    return True
 
 
 class Beside(NamedTuple):

@@ -8,7 +8,14 @@ import jax
 from linjax.dims.span import Numbering, Spans
 from linjax.dims.survey import Survey, survey
 from linjax.dims.values import Role, Source
-from linjax.program.flat import Op, Program, Ref, record
+from linjax.program.flat import Op, Operand, Program, Ref, record
+
+LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
+"""Operations that lay entries out otherwise."""
+LAID_OUT = ("reshape", "transpose", "squeeze", "convert_element_type", "copy")
+"""Operations that a product's result may go through before something is done to its units."""
+SAME = frozenset({"copy", "copy_p", "name", "stop_gradient", "pvary"})
+"""Operations that leave a value as it is."""
 
 
 class Held(NamedTuple):
@@ -182,3 +189,17 @@ def _reading(
             if wanted and values[ref].source is Source.PARAMETER:
                 found.setdefault(ref, set()).update(wanted & values[ref].dims())
     return found
+
+
+def same_value(layout: Layout, a: Operand, b: Operand) -> bool:
+    """Whether two operands are the same value, cast and laid out alike."""
+    while a != b:
+        if not isinstance(a, Ref) or not isinstance(b, Ref):
+            return False
+        x, y = layout.makers.get(a.id), layout.makers.get(b.id)
+        if x is None or y is None or x.name not in LAYOUT | SAME | {"convert_element_type"}:
+            return False
+        if x.name != y.name or str(x.params) != str(y.params):
+            return False
+        a, b = x.inputs[0], y.inputs[0]
+    return True

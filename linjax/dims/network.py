@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from linjax.dims import merging
 from linjax.dims.carrying import Way, find_ways
-from linjax.dims.layout import Layout, lay_out, number
+from linjax.dims.layout import LAID_OUT, Layout, lay_out, number
 from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
@@ -183,11 +183,7 @@ def _varying(layout: Layout, dims: set[int]) -> tuple[tuple[int, int], ...]:
 
 def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias, ...]]:
     """Finds leaves of one entry for each of a product's, behind it."""
-    users: dict[int, list[Op]] = {}
-    for op in layout.program.all_ops():
-        for operand in op.inputs:
-            if isinstance(operand, Ref):
-                users.setdefault(operand.id, []).append(op)
+    users = layout.program.takers()
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
     leaves = collections.Counter(user.leaf for user in kernels.values())
     used = uses(layout)
@@ -208,7 +204,7 @@ def _bias(
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]
-        if op.name in ("reshape", "transpose", "squeeze", "convert_element_type", "copy"):
+        if op.name in LAID_OUT:
             ref = number(op)  # laid out otherwise before the bias is added
             continue
         place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)

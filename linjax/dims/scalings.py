@@ -6,13 +6,12 @@ skipped.
 
 from typing import NamedTuple
 
-from linjax.dims.layout import Layout, number
+from linjax.dims.layout import LAID_OUT, Layout, number
 from linjax.dims.sites import Product
 from linjax.dims.values import Source
 from linjax.program.flat import Op, Ref
 
 _STEPS = ("add", "sub", "mul", "div")
-_LAID_OUT = ("reshape", "transpose", "squeeze", "convert_element_type", "copy")
 
 
 class Scaling(NamedTuple):
@@ -65,7 +64,7 @@ def _behind(
         op = users[ref][0]
         place = next(k for k, o in enumerate(op.inputs) if isinstance(o, Ref) and o.id == ref)
         ref = number(op)
-        if op.name in _LAID_OUT:
+        if op.name in LAID_OUT:
             continue
         if op.name not in _STEPS or (op.name == "div" and place):
             break
@@ -83,11 +82,8 @@ def _behind(
 
 
 def _users(layout: Layout) -> dict[int, list[Op]]:
-    found: dict[int, list[Op]] = {}
-    for op in layout.program.all_ops():
-        for operand in op.inputs:
-            if isinstance(operand, Ref):
-                found.setdefault(operand.id, []).append(op)
+    """By value that is no output, the operations that take it."""
+    found = layout.program.takers()
     for operand in layout.program.outputs:
         if isinstance(operand, Ref):
             found.pop(operand.id, None)

@@ -68,7 +68,7 @@ def collect(
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
         classification, ``"identity"`` for a regression. By default as the outputs suggest:
-        the softmax's, with a warning, for a single output of rows and two or more columns (or
+        the softmax's for a single output of rows and two or more columns (or
         several of that shape), unless a last function bounds it (tanh, a softmax) or an input is
         added to it; else the identity. The evidence says which (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
@@ -153,6 +153,13 @@ class _Part(NamedTuple):
     def taken(self, index: Any, weights: Array | None = None) -> "_Part":
         """Some of its rows."""
         return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
+
+    def halved(self) -> Any:
+        """The shapes of its inputs with half of its rows."""
+        pairs = zip(pytree.shapes_of(self.leaves), self.rows, strict=True)
+        halves = [x.update(shape=(-(-x.shape[0] // 2), *x.shape[1:])) if row else x
+                  for x, row in pairs]  # fmt: skip
+        return jax.tree.unflatten(self.tree, halves)
 
     @property
     def inputs(self) -> Any:
@@ -265,7 +272,7 @@ def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
     if not any(part.rows):
         return True
     try:
-        net.network_for(flat, part.taken(slice(0, None, 2)).inputs)
+        net.network_for(flat, part.halved())
     except StructureError:
         net.network_for(flat, part.inputs)
         return False

@@ -161,19 +161,6 @@ def _apart(a: Any, b: Any) -> tuple[Array, Array, Array]:
     return count, (b.count / xp.maximum(count, 1e-30)).astype(a.mean.dtype), b.mean - a.mean
 
 
-def merge_scatter(
-    count_a: Array, mean_a: Array, scatter_a: Array, count_b: Array, mean_b: Array, scatter_b: Array
-) -> tuple[Array, Array, Array]:
-    """Merges centred moments of two sets of rows (Chan, Golub & LeVeque 1983)."""
-    count = count_a + count_b
-    share = np.where(count > 0, count_b / np.where(count > 0, count, 1), 0.0)
-    delta = mean_b - mean_a
-    mean = mean_a + share[..., None] * delta
-    outer = delta[..., :, None] * delta[..., None, :]
-    scatter = scatter_a + scatter_b + (count_a * share)[..., None, None] * outer
-    return count, mean, scatter
-
-
 def on_host(moments: Batch) -> Batch:
     """Moments in float64, and whole numbers in int64."""
 

@@ -1,6 +1,6 @@
 """The networks that ``compress`` chooses among, and the smallest of a measured error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,6 @@ class Work(NamedTuple):
       known: what its sizes cost.
       train: rows to fit on.
       held: rows to measure on.
-      again: starts all batches anew.
       metric: output metric.
     """
 
@@ -47,7 +46,6 @@ class Work(NamedTuple):
     known: Frontier
     train: Batch
     held: Batch
-    again: Callable[[], Iterator[Batch]]
     metric: str
 
     def one_shot(self, rule: Size) -> Any:

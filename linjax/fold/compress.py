@@ -113,7 +113,7 @@ def compress(
         warnings.warn(far, FoldWarning, stacklevel=3)
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
-    work = Work(net, params, known, train, held, again, metric)
+    work = Work(net, params, known, train, held, metric)
     held_rows = taught(net, params, even(net, enriched(held)))
 
     @functools.cache

@@ -9,7 +9,6 @@ import numpy as np
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
-from linjax.dims.sites import Site
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
@@ -144,18 +143,9 @@ class Frontier(NamedTuple):
                 own = self.problems
                 now = factored(network, now, kernel, rank, own.problems, choices, own.points)
         by_site = [c.by_site(p) for c, p in zip(choices, self.problems.points, strict=True)]
-        for site, choice in self.folded(by_site):
-            now = write(network, now, site, choice)
+        for n in self.problems.folded(by_site):
+            now = write(network, now, self.problems.sites[n], by_site[n])
         return now, by_site
-
-    def folded(self, choices: list[Choice]) -> list[tuple[Site, Choice]]:
-        """The sites that become something else, with what they keep."""
-        every = zip(self.problems.sites, self.problems.problems, choices, strict=True)
-        return [
-            (site, own)
-            for site, problem, own in every
-            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
-        ]
 
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""

@@ -8,7 +8,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
-from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.choose import alike, taking
 from linjax.fold.fold import matching
 from linjax.fold.rewrite import begun, finished, write
 from linjax.program import pytree
@@ -75,7 +75,8 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
         if own.shape[-1] < width:
             beside = np.broadcast_to(np.arange(width, total), (len(own), total - width))
             stays = np.concatenate([own, beside], axis=-1)
-            now = write(network, now, site, _selecting(stays, total, len(site.points)))
+            choice = alike(stays, taking(stays, total), len(site.points))
+            now = write(network, now, site, choice)
     return finished(now.flat, params)
 
 
@@ -93,10 +94,3 @@ def _kept(stats: Stats, fraction: float, scope: str) -> list[Array]:
     order = [np.argsort(r, axis=-1, kind="stable") for r in rates]  # ties go in order
     found = zip(order, rates, units, strict=True)
     return [np.sort(o[:, r.shape[-1] - max(1, k) :], axis=-1) for o, r, k in found]
-
-
-def _selecting(kept: Array, width: int, points: int) -> Choice:
-    """Keeps some coordinates; the others count as zero."""
-    decode = np.stack([np.eye(width)[own] for own in kept])
-    nothing, none = np.zeros((len(kept), width)), np.zeros((len(kept), width, 0))
-    return Choice(kept, none, None, (decode,) * points, (nothing,) * points, 0.0)

@@ -110,17 +110,6 @@ def divided(everything: Batch) -> tuple[Batch, Batch]:
     )
 
 
-def without_held(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Yields the batches without the rows that :func:`divided` holds out."""
-    start = 0
-    for inputs in batches:
-        rows = size_of(inputs)
-        stay = (np.arange(rows) + start) % HELD_OUT != HELD_OUT - 1
-        start += rows
-        if stay.any():
-            yield jax.tree.map(lambda x, stay=stay: jnp.asarray(x)[stay], inputs)
-
-
 def enriched(inputs: Batch) -> Batch:
     """Returns the rows and others between them: as many again, or more where rows are few."""
     count = size_of(inputs)

@@ -126,6 +126,15 @@ class Program(NamedTuple):
         """Shape of an operand."""
         return operand.shape if isinstance(operand, Const) else self.avals[operand.id].shape
 
+    def takers(self) -> dict[int, list[Op]]:
+        """By value, the operations that take it, each as often as it does."""
+        found: dict[int, list[Op]] = {}
+        for op in self.all_ops():
+            for operand in op.inputs:
+                if isinstance(operand, Ref):
+                    found.setdefault(operand.id, []).append(op)
+        return found
+
     def all_ops(self) -> Iterator[Op]:
         """Yields the operations, those of a scan's body before the scan itself."""
         for op in self.ops:

@@ -92,11 +92,19 @@ def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice
             pairs = zip(part.offset, (goal.mean[i] for goal in data.goals), strict=True)
             parts.append(part._replace(offset=[own + mean for own, mean in pairs], basis=None))
         return _assembled(parts, index)
-    decode = np.stack([np.eye(site.width)[own] for own in kept])
-    nothing = np.zeros((site.repeats, site.width))
-    points = len(site.points)
-    linear = np.zeros((site.repeats, site.width, 0))
-    return Choice(kept, linear, None, (decode,) * points, (nothing,) * points, 0.0)
+    return alike(kept, taking(kept, site.width), len(site.points))
+
+
+def taking(kept: Array, width: int) -> Array:
+    """Returns the decoder that counts coordinates which aren't kept as zero: ``(n, k, m)``."""
+    return np.stack([np.eye(width)[own] for own in kept])
+
+
+def alike(kept: Array, decode: Array, points: int, basis: Array | None = None) -> Choice:
+    """Returns a choice without linear coordinates or offsets, decoded alike at all points."""
+    n, _, m = decode.shape
+    linear, nothing = np.zeros((n, m, 0)), np.zeros((n, m))
+    return Choice(kept, linear, basis, (decode,) * points, (nothing,) * points, 0.0)
 
 
 def _assembled(parts: list[_Part], index: tuple[int, ...]) -> Choice:

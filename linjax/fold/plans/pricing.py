@@ -1,10 +1,11 @@
 """What every width of every site, and every rank of a kernel, costs in predicted output error."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.dims.borders import border
+from linjax.dims.borders import padded
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.errors import EvidenceError
@@ -42,6 +43,15 @@ class Problems(NamedTuple):
     points: tuple[tuple[int, ...], ...]
     kernels: tuple[Kernel, ...]
 
+    def folded(self, choices: Sequence[Choice]) -> list[int]:
+        """Places of the sites that become something else by what they keep."""
+        pairs = enumerate(zip(self.problems, choices, strict=True))
+        return [
+            n
+            for n, (problem, own) in pairs
+            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
+        ]
+
 
 def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     """Turns evidence into problems."""
@@ -60,7 +70,8 @@ def _problem(
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]
-    own = [_bordered(p, _border(network, site, k)) for k, p in enumerate(points)]
+    pairs = zip(points, site.points, strict=False)
+    own = [_bordered(p, padded(network, site, value)) for p, value in pairs]
     joined = [
         _joined([own[j] for j in range(len(own)) if groups[j] == g]) for g in sorted(set(groups))
     ]
@@ -91,18 +102,6 @@ def _grouped(network: Network, site: Site) -> tuple[int, ...]:
             of_leaf[reader.leaf] = at
     names = {g: n for n, g in enumerate(dict.fromkeys(group))}
     return tuple(names[g] for g in group)
-
-
-def _border(network: Network, site: Site, point: int) -> float:
-    """Share of what is read at a point that is padding, on average over its readers."""
-    makers = network.layout.makers
-    readers = [r for r in site.readers if r.leaf is not None]
-    found = [
-        border(network, r)
-        for r in readers
-        if getattr(makers[r.op].inputs[r.data], "id", None) == site.points[point]
-    ]
-    return float(np.mean(found)) if found else 0.0
 
 
 def _bordered(point: PointMoments, share: float) -> PointMoments:

@@ -70,12 +70,7 @@ class Task(NamedTuple):
     @property
     def folded(self) -> dict[int, int]:
         """By dimension, the numbers of the sites that become something else."""
-        every = zip(self.problems.sites, self.problems.problems, self.choices, strict=True)
-        return {
-            site.dim: n
-            for n, (site, problem, own) in enumerate(every)
-            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
-        }
+        return {self.problems.sites[n].dim: n for n in self.problems.folded(self.choices)}
 
 
 def fold_in_order(task: Task, rows: Sequence[Array]) -> pytree.Flat:
@@ -88,9 +83,9 @@ def fold_in_order(task: Task, rows: Sequence[Array]) -> pytree.Flat:
     layout = task.network.layout
     state = _State(task, rows)
     due: dict[int, list[int]] = {}
-    order = [number(op) for op in layout.program.all_ops()]
+    order = {number(op): n for n, op in enumerate(layout.program.all_ops())}
     for n in task.folded.values():
-        due.setdefault(min(_takers(task, n), key=order.index), []).append(n)
+        due.setdefault(min(_takers(task, n), key=order.__getitem__), []).append(n)
     for op in layout.program.all_ops():
         for n in due.get(number(op), ()):
             state.settle(n)
@@ -223,7 +218,7 @@ class _State:
             f = features(frame, new.operand(frame.op, frame.data), window, evenly(most))
             parts.append(regress.seen(f, thinned(self._target(frame, old, new), most)))
         whole = regress.pooled(parts)
-        self._put(op, frame, index, parts)
+        self._put(op, frame, index, parts, whole)
         self._change(self.now.flat)
         return whole.features[0], whole.gram[0]
 
@@ -250,7 +245,9 @@ class _State:
             sizes[site.dim] = choice.kept.shape[-1]
         return jnp.concatenate([results(frame, x) for x in (value, *linear)], axis=-1)
 
-    def _put(self, op: int, frame: Frame, index: Array, parts: list[regress.Seen]) -> None:
+    def _put(
+        self, op: int, frame: Frame, index: Array, parts: list[regress.Seen], whole: regress.Seen
+    ) -> None:
         """Puts the fitted kernel, and the bias that goes with it, in place."""
         network, now = self.network, self.now
         flat, leaf = dict(now.flat), network.kernels[op].leaf
@@ -261,11 +258,10 @@ class _State:
             before.append(flat[extra].reshape(-1)[beside])
         prior = np.concatenate(before, axis=-1).astype(np.float64)
         q = before[0].shape[-1]
-        kernel = regress.fitted(parts, prior)
+        kernel = regress.fitted(parts, whole, prior)
         flat[path] = _placed(flat[path], index, kernel[..., :q])
         if extra in flat:
             flat[extra] = _placed(flat[extra], beside, kernel[..., q:])
-        whole = regress.pooled(parts)
         shift = (whole.targets - np.einsum("np,npq->nq", whole.features, kernel))[:, :q]
         shift = shift.reshape([flat[path].shape[n] for n in network.bias_axes(leaf)])
         add_to_bias(network, flat, op, shift - now.shifts.get(op, 0.0))

@@ -66,11 +66,12 @@ def pooled(parts: Sequence[Seen]) -> Seen:
     )
 
 
-def fitted(parts: Sequence[Seen], prior: Array) -> Array:
+def fitted(parts: Sequence[Seen], whole: Seen, prior: Array) -> Array:
     """Returns the kernel of the least error on the rows, shrunk as held-out rows ask for.
 
     Args:
       parts: moments by fold of the rows.
+      whole: the same of all rows.
       prior: ``(n, p, q)`` the kernel that it is shrunk to; itself where no shrinkage makes
         up for what is fitted by chance.
     """
@@ -81,7 +82,7 @@ def fitted(parts: Sequence[Seen], prior: Array) -> Array:
         pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
         errors.append(sum(_error(test, _solved(train, prior, ridge)) for train, test in pairs))
     best = int(np.argmin(errors))
-    return _solved(pooled(parts), prior, RIDGES[best - 1]) if best else prior
+    return _solved(whole, prior, RIDGES[best - 1]) if best else prior
 
 
 def _solved(own: Seen, prior: Array, ridge: float) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.borders import border
+from linjax.dims.borders import padded
 from linjax.dims.network import Network
 from linjax.dims.reads import thinned
 from linjax.dims.replay import Replay
@@ -86,8 +86,7 @@ def _joint(
     """Coordinates at a point, now and in the original, and which share of reads is padding."""
     makers = network.layout.makers
     readers = [r for r in site.readers if getattr(makers[r.op].inputs[r.data], "id", 0) == point]
-    borders = [border(network, r) for r in readers if r.leaf is not None]
-    share = float(np.mean(borders)) if borders else 0.0
+    share = padded(network, site, point)
     parts = []
     for replay in (new, before):
         value = replay.operand(makers[readers[0].op], readers[0].data)
