@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from linjax.chains.check import check_leaves
-from linjax.chains.flow import Flow, Known, entry, flows, settled
+from linjax.chains.flow import Flow, Known, all_flows, entry, flows, settled
 from linjax.chains.layers import Array, Layer, Layers
 from linjax.chains.maps import Activation, Affine
 from linjax.chains.normal import normalise
@@ -166,20 +166,26 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
     return flat
 
 
+def readable(graph: Graph, params: Flat) -> bool:
+    """Whether a pytree is one that chains know: least squares also folds what lies between them."""
+    try:
+        check_leaves(graph, params)
+        all_flows(graph, params)
+    except StructureError:
+        return False
+    return True
+
+
 def simplest(graph: Graph, params: Flat) -> Flat:
     """The same function with every chain in normal form where that has fewer parameters.
 
     Chains of which others have their form (settled ones) stay as they are.
     """
-    try:
-        check_leaves(graph, params)
-        for chain in graph.chains:
-            if settled(graph, chain, params):
-                continue
-            written = write_chain(graph, params, chain, read_chain(graph, params, chain))
-            params = written if _entries(written) < _entries(params) else params
-    except StructureError:  # what chains know nothing of
-        return params
+    for chain in graph.chains if readable(graph, params) else ():
+        if settled(graph, chain, params):
+            continue
+        written = write_chain(graph, params, chain, read_chain(graph, params, chain))
+        params = written if _entries(written) < _entries(params) else params
     return params
 
 

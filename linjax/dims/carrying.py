@@ -209,7 +209,7 @@ class Shapes:
         """How many coordinates a dimension has with those that pass by it."""
         way = self.ways.get(dim)
         if way is None:
-            return self.kept[dim]
+            return self.kept[dim] + self.linear.get(dim, 0)
         if dim not in self.totals:
             rows = (self._rows(p) for p in way.readers)
             told = next((n for n in rows if n is not None), None)

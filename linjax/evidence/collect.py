@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linjax.dims.network import Network
+from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, FoldWarning, StructureError
 from linjax.evidence import moments, placement
 from linjax.evidence.expand import expanded
@@ -172,8 +173,9 @@ class _Pass:
     def __init__(
         self, net: Net, flat: pytree.Flat, folds: int, whole: bool, mesh: Mesh | None
     ) -> None:
-        self.net, self.flat, self.whole, self.mesh = net, flat, whole, mesh
-        self.wide = expanded(net.network, flat) if whole else flat
+        self.net, self.whole, self.mesh = net, whole, mesh
+        self.flat = spelled(net.network, flat) if whole else flat
+        self.wide = expanded(net.network, self.flat) if whole else flat
         self.device: list[Any] = [None] * folds
         self.host: list[Any] = [None] * folds
         self.metrics: Any = None

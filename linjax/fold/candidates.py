@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from linjax.dims.spelled import spelled
 from linjax.fold.compare import compare
 from linjax.fold.frontier import Frontier
-from linjax.fold.rewrite import finished
 from linjax.fold.rows import (
     Batch,
     Rows,
@@ -58,9 +58,9 @@ class Work(NamedTuple):
         now, choices = self.known.write(self.params, plan)
         flat, rows = pytree.flatten(self.params), even(self.net, self.train)
         network = self.net.network_for(flat, cut(self.net, rows)[0])
-        task = Task(network, flat, self.known.problems, plan, choices)
+        task = Task(network, spelled(network, flat), self.known.problems, plan, choices)
         ordered = fold_in_order(task, jax.tree.leaves(rows))
-        return [finished(each, self.params) for each in (now.flat, ordered)]
+        return [self.known.finished(each, self.params) for each in (now.flat, ordered)]
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""

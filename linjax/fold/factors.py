@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, matrix_index
+from linjax.dims.reads import Frame, frame_of, matrix_index
 
 Array = np.ndarray
 
@@ -32,12 +32,14 @@ def placed(
     return leaf.reshape(shape)
 
 
-def effective(network: Network, flat: dict[Any, Array], op: int, own: Frame) -> Array:
-    """The kernel that two factors are, in the layout of its leaf."""
+def effective(network: Network, flat: dict[Any, Array], op: int, kind: str = "") -> Array:
+    """A product's kernel, or what makes linear coordinates beside it, as one of two factors."""
     leaf = network.kernels[op].leaf
-    up, down = flat[network.paths[leaf]], flat.get(network.extra(leaf, "down"))
+    up = flat[network.extra(leaf, kind) if kind else network.paths[leaf]]
+    down = flat.get(network.extra(leaf, "down"))
     if down is None:
         return up
+    own = frame_of(network, op)
     made = network.bias_axes(leaf)
     shape = tuple(up.shape[n] if n in made else down.shape[n] for n in range(up.ndim))
     first, second = (

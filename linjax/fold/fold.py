@@ -14,6 +14,7 @@ from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain, write_chain
 from linjax.chains.structure import Chain, Graph, Site
 from linjax.dims.leaves import check
+from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
@@ -21,7 +22,7 @@ from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.lossless import exact
 from linjax.fold.published import fold_published
-from linjax.fold.report import Report, change
+from linjax.fold.report import Report, SiteChange, change
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
 from linjax.fold.threads import one_thread
 from linjax.program import pytree
@@ -103,9 +104,8 @@ def fold(
     elif not isinstance(evidence, Stats | Frontier):
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
     about = evidence.stats if isinstance(evidence, Frontier) else evidence
-    graph = about.graph
     if not matching(params, about):
-        return (params, unchanged(params, graph)) if details else params
+        return (params, unchanged(params, about)) if details else params
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
         warnings.warn(far, FoldWarning, stacklevel=2)
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
@@ -113,7 +113,7 @@ def fold(
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
     if report.after >= report.before and not cheaper:
         _nothing(report, "the bounds" if rule is None else str(rule))
-        folded, report = params, unchanged(params, graph)
+        folded, report = params, unchanged(params, about)
     return (folded, report) if details else folded
 
 
@@ -242,11 +242,9 @@ def transform(
     flat = pytree.flatten(params)
     sites = {}
     for chain in graph.chains:
-        before = read_chain(graph, flat, chain)
-        after = rewrite(chain, before)
-        if settled(graph, chain, flat):
-            after = before
-        else:
+        before = after = read_chain(graph, flat, chain)
+        if not settled(graph, chain, flat):
+            after = rewrite(chain, before)
             flat = write_chain(graph, flat, chain, after)
         for site, old, new in zip(chain.sites, before, after, strict=False):
             sites[site.name] = change(old, new)
@@ -254,9 +252,21 @@ def transform(
     return folded, Report(graph, sites, count(params), count(folded))
 
 
-def unchanged(params: Any, graph: Graph) -> Report:
+def unchanged(params: Any, evidence: Stats | Bounds) -> Report:
     """Reports that nothing was done."""
-    return transform(params, graph, lambda _, layers: layers)[1]
+    if isinstance(evidence, Bounds):
+        return transform(params, evidence.graph, lambda _, layers: layers)[1]
+    network, before = evidence.network, count(params)
+    sizes = read_sizes(network, pytree.flatten(params))
+    sites = {}
+    for site in network.foldable:
+        kept = np.arange(sizes.all(site.dim))
+        if site.beside:
+            repeats = math.prod(network.layout.traced[dim] for dim in site.beside)
+            kept = np.broadcast_to(kept, (repeats, len(kept)))
+        carry = site.dim in sizes.ways and any(sizes.ways[site.dim].carried)
+        sites[site.name] = SiteChange(kept.shape[-1], kept, 0, carry)
+    return Report(evidence.graph, sites, before, before, network=network)
 
 
 def _nothing(report: Report, what: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
+from linjax.dims.spelled import multiplied, spelled
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
@@ -63,6 +64,12 @@ class Frontier(NamedTuple):
         """What widths cost by a rule's measure."""
         return self.of(rule)[0].prices
 
+    def whole(self, rule: Size | Tolerance) -> float:
+        """What the network is by a rule's measure."""
+        prices = self.prices(rule)
+        counted = isinstance(rule, Tolerance) or rule.of == "parameters"
+        return float(self.before) if counted else prices.cost(prices.start)
+
     def plan(self, rule: Size | Tolerance) -> Plan:
         """Returns the widths that a rule asks for.
 
@@ -71,9 +78,11 @@ class Frontier(NamedTuple):
         """
         curves = self.of(rule)
         if isinstance(rule, Tolerance):
-            return within_error(curves, rule.error)
-        prices = curves[0].prices
-        allowed = rule.fraction * prices.cost(prices.start)
+            plan = within_error(curves, rule.error)
+            return plan if plan.cost <= self.before else self.as_it_is(rule)
+        if rule.fraction >= 1.0:
+            return self.as_it_is(rule)
+        allowed = rule.fraction * self.whole(rule)
         budget = allowed
         for _ in range(TRIES):  # what a plan puts beside isn't known before it is made
             plan = within_budget(curves, budget)
@@ -86,19 +95,24 @@ class Frontier(NamedTuple):
             raise unmet(rule, self.least(rule))
         return plan
 
+    def as_it_is(self, rule: Size | Tolerance) -> Plan:
+        """The plan that leaves everything alone."""
+        curve = self.of(rule)[0]
+        return curve.plan(curve.prices.start)
+
     def least(self, rule: Size) -> float:
         """The share that the smallest network has, of what a rule counts."""
         curves = self.of(rule)
         steps = [own.smallest for own in curves]
         cost = min(step.cost + self.biases(rule.of, step.state) for step in steps)
-        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
+        return min(cost / self.whole(rule), 1.0)
 
     def enough(self, rule: Size, error: float) -> float:
         """The share, of what a rule counts, from which on the predicted error is at most this."""
         curves = self.of(rule)
         plan = within_error(curves, error)
         cost = plan.cost + self.biases(rule.of, plan.state)
-        return min(cost / curves[0].prices.cost(curves[0].prices.start), 1.0)
+        return min(cost / self.whole(rule), 1.0)
 
     def biases(self, of: str, state: State | None = None) -> float:
         """What a fold may put beside: biases where there were none, constants that moved."""
@@ -121,10 +135,11 @@ class Frontier(NamedTuple):
             for reader in site.readers
             if reader.leaf is not None and reader.op not in network.biases
         }
+        leaves = {*made, *self.problems.before.biased}
         if of == "flops":
             return 0.0
         total = 0.0
-        for leaf in made:
+        for leaf in leaves:
             spans = network.layout.leaves[leaf]
             entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
             kernel = network.layout.program.avals[network.ref(leaf)]
@@ -136,21 +151,30 @@ class Frontier(NamedTuple):
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
         """Returns the network folded to a plan in one shot, and what every site keeps."""
-        network, choices = self.stats.network, chosen(self.problems, plan)
-        now = begun(network, pytree.flatten(params))
-        for kernel, rank in zip(self.problems.kernels, plan.state.ranks, strict=True):
+        network, own, flat = self.stats.network, self.problems, pytree.flatten(params)
+        choices = chosen(own, plan)
+        by_site = [c.by_site(p) for c, p in zip(choices, own.points, strict=True)]
+        folded = own.folded(by_site)
+        if not folded and not any(plan.state.ranks):
+            return begun(network, flat), by_site
+        now = begun(network, spelled(network, flat))
+        for kernel, rank in zip(own.kernels, plan.state.ranks, strict=True):
             if rank:
-                own = self.problems
                 now = factored(network, now, kernel, rank, own.problems, choices, own.points)
-        by_site = [c.by_site(p) for c, p in zip(choices, self.problems.points, strict=True)]
-        for n in self.problems.folded(by_site):
-            now = write(network, now, self.problems.sites[n], by_site[n])
+        for n in folded:
+            now = write(network, now, own.sites[n], by_site[n])
         return now, by_site
+
+    def finished(self, flat: pytree.Flat, params: Any) -> Any:
+        """Returns leaves of a fold as a pytree on the device."""
+        small = pytree.flatten(finished(flat, params))
+        small = multiplied(self.stats.network, small, self.problems.before.vanished)
+        return pytree.unflatten(small, like=params)
 
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         now, choices = self.write(params, plan)
-        small = simplest(self.stats.graph, pytree.flatten(finished(now.flat, params)))
+        small = simplest(self.stats.graph, pytree.flatten(self.finished(now.flat, params)))
         return pytree.unflatten(small, like=params), self.told(choices)
 
     def told(self, choices: list[Choice]) -> dict[str, SiteChange]:

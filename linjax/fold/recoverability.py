@@ -7,6 +7,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Product, Site
+from linjax.dims.spelled import readings, spelled, vanished
 from linjax.errors import EvidenceError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.linalg import axes, root, solve
@@ -105,26 +106,32 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
 
 
 def _site(network: Network, flat: pytree.Flat, site: Site, problem: Problem) -> SiteRecoverability:
-    rows = kernel_rows(network, flat, site, site.readers)
-    own, plain = problem.points, sum(w[0].T @ w[0] for w in rows)
+    found = readings(network, vanished(network, flat), site)
+    flat = spelled(network, flat)
+    readers = tuple(reader for _, own in found for reader in own)
+    plain = np.zeros((problem.width, problem.width))
+    for at, products in found:
+        for rows in kernel_rows(network, flat, at, products):
+            plain = plain + rows[0].T @ rows[0]
+    own = problem.points
     worth = sum(point.metric[0] for point in own)
     pairs = splits(problem)
-    products = (*site.makers, *site.readers)
+    products = (*site.makers, *readers)
     leaves = {p.leaf for p in products} | {
         b.leaf for p in products for b in network.biases.get(p.op, ())
     }
-    before = sum(np.size(flat[network.paths[leaf]]) for leaf in leaves - {None})
+    before = sum(np.size(flat.get(network.paths[leaf], ())) for leaf in leaves - {None})
 
     def across(products: tuple[Product, ...]) -> int:
         """What kernels have for each coordinate."""
-        sizes = [np.size(flat[network.paths[leaf]]) for leaf in {p.leaf for p in products} - {None}]
-        return sum(sizes) // problem.width
+        paths = [network.paths[leaf] for leaf in {p.leaf for p in products} - {None}]
+        return sum(np.size(flat.get(path, ())) for path in paths) // problem.width
 
-    inputs, outputs = across(site.makers), across(site.readers)
-    found = [_r2(own[0], *pair, plain) for pair in pairs]
+    inputs, outputs = across(site.makers), across(readers)
+    fits = [_r2(own[0], *pair, plain) for pair in pairs]
     seen = [_r2(own[0], *pair, worth) for pair in pairs]
     return SiteRecoverability(
-        r2=float(np.mean([r2 for r2, _ in found])),
+        r2=float(np.mean([r2 for r2, _ in fits])),
         weighted=float(np.mean([r2 for r2, _ in seen])),
         before=before,
         after=inputs * outputs + outputs,

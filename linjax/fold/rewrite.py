@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.reads import frame_of, matrix_index
+from linjax.dims.reads import matrix_index
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
@@ -19,6 +19,23 @@ from linjax.program import pytree
 Array = np.ndarray
 
 
+class Lacking(NamedTuple):
+    """What a site's linear coordinates lack, since they have no bias: ``(n, m)`` each.
+
+    Attributes:
+      arriving: what they are too small by when they are read.
+      given: what their readers' biases have been given for it.
+    """
+
+    arriving: Array
+    given: Array
+
+    @property
+    def known(self) -> "Lacking":
+        """The same where a choice was made on what arrives."""
+        return self._replace(arriving=0.0 * self.arriving)
+
+
 class Written(NamedTuple):
     """A network that is being folded.
 
@@ -27,12 +44,14 @@ class Written(NamedTuple):
       sizes: of all dimensions, linear coordinates counted where they are read.
       shifts: by product, what a fold has added to its result so far, along the kernel's axes.
       kept: sizes without linear coordinates, where leaves have entries for the others alone.
+      lacking: by dimension, of linear coordinates that there were before.
     """
 
     flat: dict[Any, Array]
     sizes: dict[int, int]
     shifts: dict[int, Array]
     kept: dict[int, int]
+    lacking: dict[int, Lacking]
 
 
 def begun(network: Network, flat: dict[Any, Array]) -> Written:
@@ -42,7 +61,7 @@ def begun(network: Network, flat: dict[Any, Array]) -> Written:
         for path, leaf in flat.items()
     }
     sizes = read_sizes(network, flat)
-    return Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {}, dict(sizes.kept))
+    return Written(host, {dim: sizes.all(dim) for dim in sizes.kept}, {}, dict(sizes.kept), {})
 
 
 def finished(flat: Mapping[Any, Array], params: Any) -> Any:
@@ -57,14 +76,14 @@ def finished(flat: Mapping[Any, Array], params: Any) -> Any:
 
 def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
     """Returns the network with a site folded; sites are written in the order of execution."""
-    flat, shifts = dict(now.flat), dict(now.shifts)
+    flat, shifts, lacking = dict(now.flat), dict(now.shifts), dict(now.lacking)
     r = choice.linear.shape[-1]
     readers = {reader.leaf for reader in site.readers} - {None}  # those whose kernel is computed
     makers = {maker.leaf for maker in site.makers} - {None}
-    offset = list(choice.offset)
+    offset = _with_lacking(choice, lacking.pop(site.dim, None))
     bent, straight = _split(network, now, site, choice)
     if r:
-        offset = _with_shifts(network, site, choice, shifts)
+        offset = _with_shifts(network, site, choice, shifts, offset)
         for leaf in makers:
             kernel = flat[network.paths[leaf]]
             flat[network.extra(leaf, "linear")] = _along(
@@ -79,11 +98,13 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
                 path = linear = network.extra(leaf, "down")
             point = _point(network, site, leaf)
             decode = choice.decode[point]
-            if path in flat:
-                _shift_reader(network, now, site, leaf, offset[point], flat, shifts)
+            _shift_reader(
+                network, now._replace(flat=flat, shifts=shifts, lacking=lacking), site, leaf,
+                offset[point],
+            )  # fmt: skip
             change = _mixing(site, np.swapaxes(decode, -1, -2))
         elif choice.basis is not None:
-            change = _mixing(site, choice.basis)
+            change = _mixing(site, bent.basis)
         else:
             change = taking(bent.kept, len(site.beside))
         if path in flat:
@@ -91,8 +112,12 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         if linear in flat and leaf in readers and linear != path:
             flat[linear] = _along(network, now, site, leaf, flat[linear], change)
         elif linear in flat and leaf in makers and straight is not None:
-            change = taking(straight, len(site.beside))
-            flat[linear] = _along(network, now, site, leaf, flat[linear], change)
+            beside = _along(network, now, site, leaf, flat[linear], straight)
+            if choice.basis is None:
+                flat[linear] = beside
+            else:  # nothing lies between: what was beside is mixed in
+                flat[path] = flat[path] + beside if path in flat else beside
+                del flat[linear]
     _constants(network, now, site, bent, flat)
     for op, shift in shifts.items():
         shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, bent)
@@ -103,25 +128,28 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
     own = bent.kept if bent.basis is None else bent.basis
     kept = {**now.kept, site.dim: own.shape[-1]}
-    return Written(flat, {**now.sizes, site.dim: width}, shifts, kept)
+    return Written(flat, {**now.sizes, site.dim: width}, shifts, kept, lacking)
 
 
-def _split(
-    network: Network, now: Written, site: Site, choice: Choice
-) -> tuple[Choice, Array | None]:
+def _split(network: Network, now: Written, site: Site, choice: Choice) -> tuple[Choice, Any]:
     """What is kept of coordinates with everything on their way, and of linear ones there are.
 
     None of the latter where the site has none yet.
     """
+    repeats = len(site.beside)
     for maker in site.makers:
         extra = None if maker.leaf is None else now.flat.get(network.extra(maker.leaf, "linear"))
-        if extra is None or not site.linear:
+        if extra is None:
             continue
         spans = network.layout.leaves[maker.leaf]
         at = next(n for n, s in enumerate(spans) if s.dim == site.dim)
         first = now.sizes[site.dim] - np.shape(extra)[at]
+        if choice.basis is not None:
+            rows, beside = np.split(choice.basis, [first], axis=1)
+            return choice._replace(basis=rows), _mixing(site, beside)
         bent = choice.kept[0] < first
-        return choice._replace(kept=choice.kept[:, bent]), choice.kept[:, ~bent] - first
+        taken = taking(choice.kept[:, ~bent] - first, repeats)
+        return choice._replace(kept=choice.kept[:, bent]), taken
     return choice, None
 
 
@@ -187,37 +215,63 @@ def _point(network: Network, site: Site, leaf: int) -> int:
     raise KeyError(leaf)
 
 
+def _with_lacking(choice: Choice, lacking: Lacking | None) -> list[Array]:
+    """Offsets with what linear coordinates that there were lack, and readers haven't been given."""
+    if lacking is None:
+        return list(choice.offset)
+    if choice.basis is None:
+        arriving = np.take_along_axis(lacking.arriving, choice.kept, axis=-1)
+    else:
+        arriving = np.einsum("nm,nmk->nk", lacking.arriving, choice.basis)
+    k = arriving.shape[-1]
+    return [
+        own + np.einsum("nk,nkm->nm", arriving, decode[:, :k]) - lacking.given
+        for own, decode in zip(choice.offset, choice.decode, strict=True)
+    ]
+
+
 def _with_shifts(
-    network: Network, site: Site, choice: Choice, shifts: dict[int, Array]
+    network: Network, site: Site, choice: Choice, shifts: dict[int, Array], offset: list[Array]
 ) -> list[Array]:
     """Offsets with what linear coordinates lack: results they are made beside were shifted."""
     of_leaf = {m.leaf: shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts}
     if not of_leaf:
-        return list(choice.offset)
+        return offset
     lacking = sum(of_leaf.values())  # one for each kernel, however often it is used
     k = choice.kept.shape[-1]
     through = np.einsum("m,nmr->nr", lacking, choice.linear)
     return [
         own + np.einsum("nr,nrm->nm", through, decode[:, k:])
-        for own, decode in zip(choice.offset, choice.decode, strict=True)
+        for own, decode in zip(offset, choice.decode, strict=True)
     ]
 
 
-def _shift_reader(
-    network: Network, now: Written, site: Site, leaf: int, offset: Array, flat: dict[Any, Array],
-    shifts: dict[int, Array],
-) -> None:  # fmt: skip
-    """Adds what a kernel makes of an offset of its features to its result."""
+def _shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: Array) -> None:
+    """Adds what a kernel makes of an offset of its features to its result, in place.
+
+    Linear coordinates have no bias: whoever reads these is shifted for them.
+    """
     if not np.any(offset):
         return
     ops = [reader.op for reader in site.readers if reader.leaf == leaf]
-    kernel = flat[network.paths[leaf]]
-    if network.extra(leaf, "down") in flat:
-        kernel = effective(network, flat, ops[0], frame_of(network, ops[0]))
+    if network.paths[leaf] in now.flat:
+        kernel = effective(network, now.flat, ops[0])
+        change = shifted(network, now, site, leaf, offset, kernel)
+        for op in ops:
+            now.shifts[op] = now.shifts.get(op, 0.0) + change
+        add_to_bias(network, now.flat, ops[0], change)  # a kernel that is used twice has one bias
+    if network.extra(leaf, "linear") not in now.flat:
+        return
+    kernel = effective(network, now.flat, ops[0], "linear")
     change = shifted(network, now, site, leaf, offset, kernel)
-    for op in ops:
-        shifts[op] = shifts.get(op, 0.0) + change
-    add_to_bias(network, flat, ops[0], change)  # a kernel that is used twice has one bias
+    for other in network.sites:
+        if any(maker.leaf == leaf for maker in other.makers):
+            lacks = change.reshape(offset.shape[0], -1)
+            lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
+            before = now.lacking.get(other.dim, Lacking(0.0 * lacks, 0.0 * lacks))
+            now.lacking[other.dim] = Lacking(before.arriving + lacks, before.given + lacks)
+            for behind in sorted({reader.leaf for reader in other.readers} - {None}):
+                _shift_reader(network, now, other, behind, lacks)
 
 
 def shifted_result(network: Network, now: Written, op: int, change: Array) -> Written:

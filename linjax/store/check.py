@@ -3,8 +3,6 @@
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from linjax.chains.check import check_leaves
 from linjax.chains.flow import all_flows
@@ -138,7 +136,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
     example = containers.rebuild(manifest.inputs, specs, "inputs")
     if type(example) is not tuple:
         raise StoreError("inputs: expected a tuple")
-    flat = {leaf.path: _hollow(leaf) for leaf in manifest.leaves}
+    flat = {leaf.path: keys.hollow(leaf) for leaf in manifest.leaves}
     if manifest.chained:
         check_leaves(graph, flat)
         all_flows(graph, flat)
@@ -212,10 +210,3 @@ def _parts_meet(graph: Graph) -> bool:
                 and (affine.bias, affine.layout) == (parts[0].bias, parts[0].layout)
             }  # fmt: skip
     return not left
-
-
-def _hollow(leaf: Leaf) -> Any:
-    """Something of this shape and dtype that takes no memory."""
-    if leaf.dtype in keys.KINDS:
-        return keys.spec(leaf)
-    return np.broadcast_to(np.zeros((), jnp.dtype(leaf.dtype)), leaf.shape)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linjax.program.pytree import Leaf
 
@@ -51,3 +52,10 @@ def from_numbers(leaf: Leaf, value: Any) -> Any:
     if leaf.dtype not in KINDS:
         return value
     return jax.random.wrap_key_data(value, impl=KINDS[leaf.dtype][0])
+
+
+def hollow(leaf: Leaf) -> Any:
+    """Something of a leaf's shape and dtype that takes no memory."""
+    if leaf.dtype in KINDS:
+        return spec(leaf)
+    return np.broadcast_to(np.zeros((), jnp.dtype(leaf.dtype)), leaf.shape)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from linjax.chains.reading import readable
 from linjax.chains.structure import Graph
 from linjax.errors import StoreError
 from linjax.fold.compare import Comparison
@@ -153,6 +154,7 @@ def describe(
         if isinstance(program, str)
         else Stored(True, program.platforms, program.batch, program.reason)
     )
+    chained = net.chained and readable(net.graph, {x.path: keys.hollow(x) for x in leaves})
     return Manifest(
         SCHEMA,
         versions(),
@@ -163,8 +165,8 @@ def describe(
         leaves,
         provenance,
         stored,
-        () if net.chained else outlines(net.network),
-        net.chained,
+        () if chained else outlines(net.network),
+        chained,
     )
 
 

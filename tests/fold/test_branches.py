@@ -106,7 +106,6 @@ def test_sizes_are_met_and_measured(dtype, gated):
     assert distance(net.apply(exact, x), want) < 1e-2
 
 
-@pytest.mark.xfail(strict=True, reason="evidence doesn't yet follow what passes by a layer")
 @pytest.mark.parametrize("dtype", [np.float64], indirect=True)
 def test_what_a_fold_returns_folds_again(dtype):
     apply, params, x = actor_critic(dtype)
@@ -142,7 +141,6 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(other.apply(back, x), jax.jit(net.apply)(small, x))
 
 
-@pytest.mark.xfail(strict=True, reason="evidence doesn't yet follow what passes by a layer")
 def test_layers_that_have_vanished_still_pass_on_what_counts():
     """A site in front of a vanished layer is priced by whoever reads its features now."""
     with jax.enable_x64(True):

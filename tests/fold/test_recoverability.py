@@ -59,7 +59,6 @@ def test_it_needs_second_moments():
         linjax.recoverability(params, stats)
 
 
-@pytest.mark.xfail(strict=True, reason="evidence doesn't yet follow what passes by a layer")
 def test_it_sees_past_a_layer_that_has_vanished():
     sizes = (6, 20, 8, 3)
     params = {

@@ -20,7 +20,8 @@ import scipy
 from linjax.chains.check import check_leaves
 from linjax.chains.dtypes import coarsest
 from linjax.chains.layers import Layer, Layers, replaced
-from linjax.chains.structure import Chain
+from linjax.chains.reading import read_chain, readable
+from linjax.chains.structure import Chain, Graph
 from linjax.chains.substitute import keep_units, substitute
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError
 from linjax.evidence.bounds import Bounds, fingerprint
@@ -128,15 +129,16 @@ def lump(
     _at_least_zero(tolerance)
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
     flat = pytree.flatten(params)
-    if isinstance(net, Net) and not net.chained:
+    if isinstance(net, Net):
         net.check(params)
+    if isinstance(net, Net) and not (net.chained and readable(net.graph, flat)):
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
         lumped = pytree.unflatten(sites.flat, like=params)
         return _better(params, lumped, [_of_sites(sites, tolerance)], details)
     check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(found, flat)
-    reports: list[LumpReport] = []
+    reports: dict[Chain, LumpReport] = {}
 
     def rewrite(chain: Chain, layers: Layers) -> Layers:
         slopes = [layer.slopes for layer in layers[: len(chain.sites)]]
@@ -149,11 +151,19 @@ def lump(
         lumped, report = lump_layers(
             layers, slopes, tolerance, radius=radius, dtype=own, stored=stored
         )
-        reports.append(report._replace(units=units))
+        reports[chain] = report._replace(units=units)
         return lumped
 
     lumped, _ = transform(params, net.graph, rewrite)
-    return _better(params, lumped, reports, details)
+    told = [reports.get(chain) or _alone(net.graph, flat, chain) for chain in net.graph.chains]
+    return _better(params, lumped, told, details)
+
+
+def _alone(graph: Graph, flat: pytree.Flat, chain: Chain) -> LumpReport:
+    """Reports of a chain that stays as it is, since branches behind it have another form."""
+    layers = read_chain(graph, flat, chain)
+    units = tuple(layer.units for layer in layers[:-1])
+    return LumpReport(units, units, np.zeros(layers[-1].units))
 
 
 def _better(params: Any, lumped: Any, reports: list[LumpReport], details: bool) -> Any:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.leaves import EXTRAS
+from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import Network
 from linjax.dims.run import parameters
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, Spans, exposed
+from linjax.dims.spelled import carriers
 from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
@@ -49,11 +50,12 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
       tolerance: how far weights may be apart, see :func:`linjax.lump`.
     """
     now = begun(network, flat)
-    host = now.flat
+    host, carrying = now.flat, carriers(network, flat)
     units, kept = [], []
     for site in network.sites:
         units.append(now.sizes[site.dim])
-        if _free(network, now, site):
+        onward = any(reader.op in carrying for reader in site.readers)
+        if not onward and _free(network, now, site):
             proof = prove(network.layout, site.dim, site.beside)
             found = None if proof is None else _Lumping(network, now, site, proof).found(tolerance)
             if found is not None:
@@ -74,7 +76,7 @@ def _free(network: Network, now: Written, site: Site) -> bool:
         n for n, spans in enumerate(network.layout.leaves)
         if any(site.dim in s.dims() for s in spans)
     ]  # fmt: skip
-    extras = [network.extra(leaf, kind) for leaf in leaves for kind in EXTRAS]
+    extras = [network.extra(leaf, kind) for leaf in leaves for kind in (*EXTRAS, RESIDUAL)]
     read = {reader.leaf for reader in site.readers}
     beside = {network.extra(leaf, "bias") for leaf in read}  # what readers make is shifted
     held = all(

@@ -1,36 +1,104 @@
 """What a network costs at other widths, by terms: parameters, bytes, operations."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
+from linjax.dims.sites import Product
+from linjax.dims.sizes import Flat
 from linjax.dims.span import Span
+from linjax.dims.spelled import features_of, vanished
 from linjax.fold.engine.cost import Monomial, Term
 
 OF = ("parameters", "flops", "bytes")
 
 
+class Folded(NamedTuple):
+    """What earlier folds have left of a network.
+
+    Attributes:
+      vanished: by dimension of a vanished layer, the products that carry what they read past it.
+      inner: by leaf of a kernel in two factors, how many directions pass.
+      biased: the leaves that have a bias of their own beside them.
+    """
+
+    vanished: Mapping[int, tuple[Product, ...]] = MappingProxyType({})
+    inner: Mapping[int, int] = MappingProxyType({})
+    biased: frozenset[int] = frozenset()
+
+
+UNFOLDED = Folded()
+
+
+def folded_so_far(network: Network, flat: Flat) -> Folded:
+    """Reads off a pytree what earlier folds have left of a network."""
+    inner, leaves = {}, range(len(network.paths))
+    for leaf in leaves:
+        down = network.extra(leaf, "down")
+        if down in flat:
+            inner[leaf] = math.prod(jnp.shape(flat[down])[n] for n in network.bias_axes(leaf))
+    biased = frozenset(n for n in leaves if network.extra(n, "bias") in flat)
+    return Folded(vanished(network, flat), inner, biased)
+
+
+class Widths(NamedTuple):
+    """Whose widths the axes of values have.
+
+    Attributes:
+      sites: by dimension, its site's index in the plan.
+      past: by dimension of a vanished layer, what its readers read instead.
+    """
+
+    sites: dict[int, int]
+    past: dict[int, list[Monomial]]
+
+
 def terms_of(
-    network: Network, index: dict[int, int], ranks: dict[int, int], of: str
+    network: Network,
+    sites: dict[int, int],
+    ranks: dict[int, int],
+    of: str,
+    before: Folded = UNFOLDED,
 ) -> tuple[Term, ...]:
     """Returns the terms of a cost.
 
     Args:
       network: the traced network.
-      index: by dimension, its site's index in the plan.
+      sites: by dimension, its site's index in the plan.
       ranks: by leaf, the index of the rank that its kernel may have.
       of: one of "parameters", "flops", "bytes".
+      before: what earlier folds have left of it.
     """
+    index = Widths(sites, {})
+    for dim, carriers in before.vanished.items():
+        index.past[dim] = [
+            monomial
+            for own in carriers
+            for monomial in _monomials(features_of(network, own), index, False)
+        ]
+    gone = {product.leaf for own in before.vanished.values() for product in own}
     if of == "flops":
-        return _operations(network, index, ranks)
-    return tuple(
-        _leaf(network, leaf, index, ranks, of)
-        for leaf in range(len(network.paths))
-        if _floating(network, leaf)
-    )
+        by_leaf = [own for own in _operations(network, index, ranks) if own[0] not in gone]
+    else:
+        by_leaf = [
+            (leaf, _leaf(network, leaf, index, ranks, of))
+            for leaf in range(len(network.paths))
+            if _floating(network, leaf) and leaf not in gone
+        ]
+    return tuple(part for leaf, own in by_leaf for part in _halves(own, before.inner.get(leaf)))
+
+
+def _halves(term: Term, inner: int | None) -> tuple[Term, ...]:
+    """A kernel's term, or those of its two factors."""
+    if inner is None:
+        return (term,)
+    through = (Monomial(float(inner)),)
+    return term._replace(outputs=through), term._replace(inputs=through)
 
 
 def _floating(network: Network, leaf: int) -> bool:
@@ -38,9 +106,7 @@ def _floating(network: Network, leaf: int) -> bool:
     return bool(jnp.issubdtype(aval.dtype, jnp.inexact))
 
 
-def _leaf(
-    network: Network, leaf: int, index: dict[int, int], ranks: dict[int, int], of: str
-) -> Term:
+def _leaf(network: Network, leaf: int, index: Widths, ranks: dict[int, int], of: str) -> Term:
     """A leaf's entries; those of a kernel with linear coordinates are made and read by all."""
     held = network.layout.values[network.ref(leaf)]
     kernel = any(p.leaf == leaf for p in network.kernels.values())
@@ -57,7 +123,7 @@ def _leaf(
     )
 
 
-def _monomials(spans: list[Span], index: dict[int, int], kept: bool) -> tuple[Monomial, ...]:
+def _monomials(spans: list[Span], index: Widths, kept: bool) -> tuple[Monomial, ...]:
     """The size of some axes together, as a sum of products of widths."""
     found = [Monomial(1.0)]
     for span in spans:
@@ -69,10 +135,12 @@ def _monomials(spans: list[Span], index: dict[int, int], kept: bool) -> tuple[Mo
     return tuple(found)
 
 
-def _sizes(span: Span, index: dict[int, int], kept: bool) -> list[Monomial]:
+def _sizes(span: Span, index: Widths, kept: bool) -> list[Monomial]:
     if not span.parts:
-        if span.dim in index:
-            return [Monomial(1.0, ((index[span.dim], kept),))]
+        if span.dim in index.past:
+            return index.past[span.dim]
+        if span.dim in index.sites:
+            return [Monomial(1.0, ((index.sites[span.dim], kept),))]
         return [Monomial(float(span.size))]
     if span.flattened:
         return list(_monomials(list(span.parts), index, kept))
@@ -83,9 +151,11 @@ def _sizes(span: Span, index: dict[int, int], kept: bool) -> list[Monomial]:
     return [Monomial(coefficient, axes) for axes, coefficient in merged.items()]
 
 
-def _operations(network: Network, index: dict[int, int], ranks: dict[int, int]) -> tuple[Term, ...]:
-    """Multiplications and additions of all products, for the example traced."""
-    found = []
+def _operations(
+    network: Network, index: Widths, ranks: dict[int, int]
+) -> list[tuple[int | None, Term]]:
+    """Multiplications and additions of all products, for the example traced, with their kernels."""
+    found = list[tuple[int | None, Term]]()
     for op in network.layout.program.all_ops():
         if op.name not in ("dot_general", "conv_general_dilated"):
             continue
@@ -100,28 +170,23 @@ def _operations(network: Network, index: dict[int, int], ranks: dict[int, int]) 
             )
             left = network.layout.operand(op, 0)
             summed = [left.spans[n] for n in contract]
-            found.append(
-                Term(
-                    _monomials(summed, index, False),
-                    _monomials(list(out.spans), index, False),
-                    weight=times,
-                )
-            )
+            inputs = _monomials(summed, index, False)
+            outputs = _monomials(list(out.spans), index, False)
+            found.append((None, Term(inputs, outputs, weight=times)))
             continue
         kernel = network.layout.operand(op, 1 - product.data)
         made = [s for s in kernel.spans if _makes(network, kernel.read, s)]
         read = [s for s in kernel.spans if not _makes(network, kernel.read, s)]
         entries = math.prod(s.size for s in out.spans)
         own = math.prod(s.size for s in made)
-        found.append(
-            Term(
-                _monomials(read, index, False),
-                _monomials(made, index, False),
-                ranks.get(product.leaf, -1) if product.leaf is not None else -1,
-                times * entries / max(own, 1),
-            )
+        term = Term(
+            _monomials(read, index, False),
+            _monomials(made, index, False),
+            ranks.get(product.leaf, -1) if product.leaf is not None else -1,
+            times * entries / max(own, 1),
         )
-    return tuple(found)
+        found.append((product.leaf, term))
+    return found
 
 
 def _makes(network: Network, read: frozenset[int], span: Span) -> bool:

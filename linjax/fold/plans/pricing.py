@@ -8,6 +8,7 @@ import numpy as np
 from linjax.dims.borders import padded
 from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
+from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments
 from linjax.evidence.stats import Stats
@@ -17,7 +18,7 @@ from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import surface
-from linjax.fold.plans.costs import terms_of
+from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
 from linjax.fold.plans.travelling import with_noise
 from linjax.program import pytree
@@ -36,12 +37,14 @@ class Problems(NamedTuple):
       problems: by site.
       points: by site, which of the problem's points each point of the site is.
       kernels: those that may be factored.
+      before: what earlier folds have left of the network.
     """
 
     sites: tuple[Site, ...]
     problems: tuple[Problem, ...]
     points: tuple[tuple[int, ...], ...]
     kernels: tuple[Kernel, ...]
+    before: Folded
 
     def folded(self, choices: Sequence[Choice]) -> list[int]:
         """Places of the sites that become something else by what they keep."""
@@ -58,10 +61,10 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     network, sites = stats.network, stats.network.foldable
     pairs = zip(sites, stats.points, strict=True)
     made = [_problem(network, site, own) for site, own in pairs]
-    kernels = kernels_of(network, flat, stats.kernels)
+    kernels = kernels_of(network, spelled(network, flat), stats.kernels)
     points = tuple(index for _, index in made)
     problems = with_noise(sites, [problem for problem, _ in made], points, kernels)
-    return Problems(sites, problems, points, kernels)
+    return Problems(sites, problems, points, kernels, folded_so_far(network, flat))
 
 
 def _problem(
@@ -138,17 +141,17 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
     """
     index = {site.dim: n for n, site in enumerate(found.sites)}
     ranks = {kernel.leaf: n for n, kernel in enumerate(found.kernels)}
-    terms = terms_of(stats.network, index, ranks, of)
+    terms = terms_of(stats.network, index, ranks, of, found.before)
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
     ranked = tuple(map(error_curve, found.kernels))
-    curves = []  # repeats that have linear coordinates already would keep unlike numbers of them
+    curves = []
     for ridge in ridges(found.problems):
         rooms = tuple(
             room(
                 p._replace(multiple=round_to),
                 surface(p, ridge),
-                fixed=_unmade(stats, site) or (site.linear and not p.sources and p.repeats > 1),
+                fixed=site.dim in found.before.vanished or _uneven(site, p),
             )
             for site, p in zip(found.sites, found.problems, strict=True)
         )
@@ -157,15 +160,9 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
     return tuple(curves)
 
 
-def _unmade(stats: Stats, site: Site) -> bool:
-    """Whether nothing makes a site any more: its readers read what was carried on past it."""
-    network, present = stats.network, {leaf.path for leaf in stats.leaves}
-    made = (
-        path
-        for leaf in (maker.leaf for maker in site.makers)
-        for path in (() if leaf is None else (network.paths[leaf], network.extra(leaf, "linear")))
-    )
-    return present.isdisjoint(made) and all(maker.leaf is not None for maker in site.makers)
+def _uneven(site: Site, problem: Problem) -> bool:
+    """Whether repeats have linear coordinates already: they would keep unlike numbers of them."""
+    return site.linear and not problem.sources and problem.repeats > 1
 
 
 def chosen(found: Problems, plan: Plan) -> list[Choice]:

@@ -139,7 +139,10 @@ class _State:
             choice = choice.by_site(points)
             passed = [m.op for m in site.makers]  # moments know what was added to their results
             shifts = {op: own for op, own in self.now.shifts.items() if op not in passed}
-            self.now = self.now._replace(shifts=shifts)
+            lacking = dict(self.now.lacking)
+            if site.dim in lacking:
+                lacking[site.dim] = lacking[site.dim].known
+            self.now = self.now._replace(shifts=shifts, lacking=lacking)
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
