@@ -1,6 +1,6 @@
 """MNIST: time and verdicts of certificates from 2×100 to 2×400 and 5×100.
 
-    python -m experiments.exact --config=configs/exact_scaling.py --workdir=runs/exact_scaling \
+    python -m experiments.sweep --config=configs/exact_scaling.py --workdir=runs/exact_scaling \
         --data_dir=DIR
 
 certifies lightly trained networks (2 epochs, L1 2e-4), verifies the certificates, and solves
@@ -12,33 +12,25 @@ with compilation. ``--config=configs/exact_scaling.py:large`` adds 2×800;
 Measured so far, on two busy cores: 2×100 in 2.2 s and 3×100 in 6.8 s, verified in 0.5 and
 0.8 s, nothing undecided; the sampled programs met their limit of 10 s, so that the ratios,
 468 and 296, are lower bounds. After so little training every unit is unstable;
-``--config.l1=5e-4 --config.training.epochs=30`` makes stable ones, which take proofs instead
-of witnesses. The other shapes are still to be run.
+``--config.training.l1=5e-4 --config.training.epochs=30`` makes stable ones, which take proofs
+instead of witnesses. The other shapes are still to be run.
 """
 
-from ml_collections import ConfigDict
+from configs import exact_mnist
 
 SHAPES = ((100, 100), (200, 200), (400, 400), (100,) * 3, (100,) * 5)
 
 
 def get_config(variant: str = "standard"):
     """Returns the config; ``variant`` is ``standard`` or ``large``."""
-    return ConfigDict(
-        {
-            "experiment": "scaling",
-            "dataset": {"name": "mnist", "seed": 0, "rows": 0, "drop": ()},
-            "shapes": (*SHAPES, (800, 800)) if variant == "large" else SHAPES,
-            "l1": 2e-4,
-            "sampled": True,
-            "time_limit": 300.0,
-            "training": {
-                "penalty": "none",
-                "learning_rate": 0.01,
-                "momentum": 0.9,
-                "batch": 64,
-                "epochs": 2,
-                "stages": 1,
-                "seed": 0,
-            },
-        }
-    )
+    config = exact_mnist.get_config()
+    config.training.l1 = 2e-4
+    config.training.epochs = 2
+    config.training.stages = 1
+    config.rules = {"exact": (1.0,)}
+    config.certify_seconds = 300.0
+    config.programs = True
+    config.by = ("network.hidden",)
+    shapes = (*SHAPES, (800, 800)) if variant == "large" else SHAPES
+    config.sweep = (("network.hidden", shapes),)
+    return config

@@ -2,12 +2,15 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from experiments.models import Network
+from experiments.registry import NETWORKS
 
 Image = tuple[int, int, int]
 
@@ -91,44 +94,39 @@ class ResNet(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
-def module(config: Any, classes: int) -> tuple[nnx.Module, str]:
-    """Returns a network's module and its shape in words.
-
-    Args:
-      config: ``kind``, ``"cnn"``, ``"vgg"`` or ``"resnet"``; ``image``, (height, width,
-        channels); ``channels``; for a CNN ``hidden``, one width; for a ResNet ``blocks`` a
-        stage; ``seed``.
-      classes: number of outputs.
-    """
-    image, channels, rngs = tuple(config.image), tuple(config.channels), nnx.Rngs(config.seed)
-    words = "-".join(map(str, channels))
-    if config.kind == "cnn":
-        (hidden,) = config.hidden
-        title = f"convolutions {words}, dense {hidden}-{classes}"
-        return CNN(image, channels, hidden, classes, rngs=rngs), title
-    if config.kind == "vgg":
-        return VGG(image, channels, classes, rngs=rngs), f"VGG, two times {words}, batch norm"
-    if config.kind == "resnet":
-        (width,) = channels
-        title = f"ResNet-{6 * config.blocks + 2}, {width} channels, batch norm"
-        return ResNet(image, width, config.blocks, classes, rngs=rngs), title
-    raise ValueError(f'config.network.kind is "mlp", "cnn", "vgg" or "resnet", not {config.kind!r}')
+@NETWORKS.add("cnn")
+def cnn(config: Any, inputs: int, classes: int) -> Network:
+    """Convolutions and two dense layers: ``image``, ``channels``, ``hidden`` of one width."""
+    mine, (hidden,) = config.network, config.network.hidden
+    module = CNN(mine.image, mine.channels, hidden, classes, rngs=nnx.Rngs(mine.seed))
+    return of_images(module, mine, f"convolutions {_words(mine)}, dense {hidden}-{classes}")
 
 
-def functions(
-    made: nnx.Module, image: Image, augment: bool
-) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
-    """Returns a network as pure functions of its parameters.
+@NETWORKS.add("vgg")
+def vgg(config: Any, inputs: int, classes: int) -> Network:
+    """Pairs of convolutions with batch norm: ``image``, ``channels``."""
+    mine = config.network
+    module = VGG(mine.image, mine.channels, classes, rngs=nnx.Rngs(mine.seed))
+    return of_images(module, mine, f"VGG, two times {_words(mine)}, batch norm")
 
-    Args:
-      made: the module.
-      image: extent of its images; rows are given flat.
-      augment: whether training flips images and shifts them by up to four pixels.
 
-    Returns:
-      ``logits = apply(params, x)`` for inference; ``logits, params = learn(params, x, key)``
-      for training, which returns the parameters with the running statistics of batch norm;
-      and the parameters, statistics among them.
+@NETWORKS.add("resnet")
+def resnet(config: Any, inputs: int, classes: int) -> Network:
+    """Residual blocks: ``image``, ``channels`` of one width, ``blocks`` a stage."""
+    mine, (width,) = config.network, config.network.channels
+    module = ResNet(mine.image, width, mine.blocks, classes, rngs=nnx.Rngs(mine.seed))
+    title = f"ResNet-{6 * mine.blocks + 2}, {width} channels, batch norm"
+    return of_images(module, mine, title)
+
+
+def _words(mine: Any) -> str:
+    return "-".join(map(str, mine.channels))
+
+
+def of_images(made: nnx.Module, mine: Any, title: str) -> Network:
+    """A module as pure functions of its parameters; running statistics are among them.
+
+    ``mine.augment`` says whether training flips images and shifts them by up to four pixels.
     """
     made.eval()
     graph, state = nnx.split(made)
@@ -136,18 +134,18 @@ def functions(
     learning, _ = nnx.split(made)
 
     def images(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, *image)
+        return x.reshape(-1, *mine.image)
 
     def apply(params: Any, x: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(images(x))
 
     def learn(params: Any, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
         model = nnx.merge(learning, params)
-        x = augmented(images(x), key) if augment else images(x)
+        x = augmented(images(x), key) if mine.augment else images(x)
         logits = model(x)
         return logits, nnx.to_pure_dict(nnx.split(model)[1])
 
-    return apply, learn, nnx.to_pure_dict(state)
+    return Network(apply, nnx.to_pure_dict(state), title, learn)
 
 
 def augmented(x: jax.Array, key: jax.Array) -> jax.Array:

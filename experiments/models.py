@@ -1,4 +1,4 @@
-"""The networks of the experiments, as pure functions of their parameters."""
+"""What a network is, and the dense ones."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen, nnx
+from flax import nnx
 
-from experiments import convnets, transformers
+from experiments.registry import NETWORKS
 
+Array = Any
 Params = Any
 
 
@@ -23,95 +24,77 @@ class Network(NamedTuple):
       title: its shape in words.
       learn: ``logits, params = learn(params, x, key)`` for training, the parameters with new
         running statistics; None where training is as inference.
+      before: ``values = before(params, x)``, the pre-activations of all layers, the logits last,
+        of dense networks with parameters ``{"layers": {i: {"kernel", "bias"}}}``: these can be
+        trained beside others, with penalties, and pruned while they are trained.
+      trained: whether the parameters are final.
     """
 
     apply: Callable[..., Any]
     params: Params
     title: str
     learn: Callable[..., Any] | None = None
+    before: Callable[..., list[Array]] | None = None
+    trained: bool = False
 
 
-class MLP(nnx.Module):
-    """Dense layers with an activation between each and the next, in NNX."""
-
-    def __init__(self, widths: Sequence[int], activation: Callable, *, rngs: nnx.Rngs):
-        self.layers = nnx.List(nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths))
-        self.activation = activation
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        *hidden, head = self.layers
-        for layer in hidden:
-            x = self.activation(layer(x))
-        return head(x)
+def of_module(module: nnx.Module, title: str) -> Network:
+    """A module of NNX whose training is as its inference."""
+    graph, state = nnx.split(module)
+    params = nnx.to_pure_dict(state)
+    return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
 
 
-class LinenMLP(linen.Module):
-    """The same network in Linen."""
+def dense(layers: dict[int, Any], activation: str) -> Network:
+    """Dense layers with an activation, a function of ``jax.nn``, between each and the next."""
+    bend = getattr(jax.nn, activation)
 
-    widths: Sequence[int]
-    activation: Callable
+    def before(params: Params, x: Array) -> list[Array]:
+        values: list[Array] = []
+        for _, part in sorted(params["layers"].items()):
+            x = bend(values[-1]) if values else x
+            values.append(x @ part["kernel"] + part["bias"])
+        return values
 
-    @linen.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        *hidden, outputs = self.widths[1:]
-        for width in hidden:
-            x = self.activation(linen.Dense(width)(x))
-        return linen.Dense(outputs)(x)
-
-
-def build(config: Any, inputs: int, classes: int) -> Network:
-    """Returns a freshly initialised network.
-
-    Args:
-      config: ``kind``; for ``"mlp"`` ``hidden``, the hidden widths; ``activation``, a
-        function's name in ``jax.nn``; ``api``, ``"nnx"`` or ``"linen"``; ``seed``; for the
-        others as in ``convnets.module``, and ``augment``, or ``transformers.module``.
-      inputs: number of input features.
-      classes: number of outputs.
-    """
-    kind = config.get("kind", "mlp")
-    if kind in ("vit", "lm"):
-        made, title = transformers.module(config, inputs, classes)
-        graph, state = nnx.split(made)
-        params = nnx.to_pure_dict(state)
-        return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
-    if kind != "mlp":
-        made, title = convnets.module(config, classes)
-        apply, learn, params = convnets.functions(made, tuple(config.image), config.augment)
-        return Network(apply, params, title, learn)
-    widths = (inputs, *config.hidden, classes)
-    activation = getattr(jax.nn, config.activation)
-    title = f"{'-'.join(map(str, widths))}, {config.activation}"
-    if config.api == "nnx":
-        graph, state = nnx.split(MLP(widths, activation, rngs=nnx.Rngs(config.seed)))
-        params = nnx.to_pure_dict(state)
-        return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
-    if config.api == "linen":
-        model = LinenMLP(widths, activation)
-        variables = model.init(jax.random.key(config.seed), jnp.zeros((1, inputs)))
-        return Network(model.apply, variables, title)
-    raise ValueError(f'config.network.api is "nnx" or "linen", not {config.api!r}')
+    widths = [len(layers[0]["kernel"]), *(len(part["bias"]) for part in layers.values())]
+    title = f"{'-'.join(map(str, widths))}, {activation}"
+    return Network(
+        lambda params, x: before(params, x)[-1], {"layers": layers}, title, before=before
+    )
 
 
-def read_weights(path: str, params: Params) -> Params:
-    """Returns parameters like ``params``, with ``kernel_i`` and ``bias_i`` of an npz file.
-
-    Layer i of the file becomes the i-th layer of an NNX network made by :func:`build`.
-    """
-    if "layers" not in params:
-        raise ValueError('config.weights are read into a network with config.network.api = "nnx"')
-    with np.load(path) as file:
-        return {
-            "layers": {
-                i: {name: _checked(file, f"{name}_{i}", leaf) for name, leaf in layer.items()}
-                for i, layer in params["layers"].items()
-            }
-        }
+@NETWORKS.add("mlp")
+def mlp(config: Any, inputs: int, classes: int) -> Network:
+    """Dense layers as NNX initialises them: ``hidden`` widths, ``activation``, ``seed``."""
+    pairs = itertools.pairwise((inputs, *config.network.hidden, classes))
+    rngs = nnx.Rngs(config.network.seed)
+    made = nnx.List(nnx.Linear(p, q, rngs=rngs) for p, q in pairs)
+    layers = {i: nnx.to_pure_dict(nnx.state(layer)) for i, layer in enumerate(made)}
+    return dense(layers, config.network.activation)
 
 
-def _checked(file: Any, name: str, like: jax.Array) -> jax.Array:
-    if name not in file:
-        raise ValueError(f"the weights file has no {name}; it has {', '.join(file)}")
-    if file[name].shape != like.shape:
-        raise ValueError(f"{name} has shape {file[name].shape}; the network's is {like.shape}")
-    return jnp.asarray(file[name], like.dtype)
+def lecun(seed: int, widths: Sequence[int]) -> dict[int, Any]:
+    """First parameters of dense layers: LeCun's normal kernels, biases of zero."""
+    pairs = list(itertools.pairwise(widths))
+    keys = jax.random.split(jax.random.key(seed), len(pairs))
+    kernel = jax.nn.initializers.lecun_normal()
+    made = zip(keys, pairs, strict=True)
+    return {i: {"kernel": kernel(k, p), "bias": jnp.zeros(p[1])} for i, (k, p) in enumerate(made)}
+
+
+@NETWORKS.add("lecun")
+def lecun_mlp(config: Any, inputs: int, classes: int) -> Network:
+    """The same with LeCun's first weights, as ``configs/exact_mnist.py`` trains it."""
+    widths = (inputs, *config.network.hidden, classes)
+    return dense(lecun(config.network.seed, widths), config.network.activation)
+
+
+def without(params: Params, kept: Sequence[np.ndarray]) -> Params:
+    """Removes units of dense layers: ``kept`` says by layer which stay."""
+    layers, reads = {}, np.ones(len(params["layers"][0]["kernel"]), bool)
+    stays = [*kept, np.ones(len(params["layers"][len(kept)]["bias"]), bool)]
+    for i, own in enumerate(stays):
+        part = params["layers"][i]
+        layers[i] = {"kernel": part["kernel"][reads][:, own], "bias": part["bias"][own]}
+        reads = own
+    return {"layers": layers}

@@ -13,6 +13,7 @@ import numpy as np
 from experiments import stories, torch_files
 from experiments.data import MissingData
 from experiments.models import Network
+from experiments.registry import NETWORKS
 
 Params = Any
 
@@ -32,22 +33,12 @@ LITE = (
 """Stages of EfficientNet-Lite0: blocks, extent, stride of the first, expansion, channels."""
 
 
-def build(kind: str, weights: str) -> Network:
-    """Returns a network with the parameters that others trained.
-
-    Args:
-      kind: one of :data:`NETWORKS`.
-      weights: path of the file; without one that of an installed package.
+def found(kind: str, weights: str) -> pathlib.Path:
+    """Returns the file of a network's weights, that of an installed package if it isn't named.
 
     Raises:
       MissingData: if neither is there; the message says what to do.
     """
-    apply, read, title = NETWORKS[kind]
-    return Network(apply, read(found(kind, weights)), title)
-
-
-def found(kind: str, weights: str) -> pathlib.Path:
-    """Returns the file of a network's weights; arguments and errors as for :func:`build`."""
     package, inside = PACKAGES.get(kind, ("", ""))
     if not weights and package:
         spec = importlib.util.find_spec(package)
@@ -209,10 +200,22 @@ def _dense(found: dict[str, np.ndarray], name: str) -> Params:
     return {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
 
 
-NETWORKS: dict[str, tuple[Callable[..., Any], Callable[[pathlib.Path], Params], str]] = {
+READERS: dict[str, tuple[Callable[..., Any], Callable[[pathlib.Path], Params], str]] = {
     "resnet20": (resnet20, read_tree, "ResNet-20"),
     "stories260k": (stories.apply, read_tree, "LLaMA decoder of TinyStories"),
     "efficientnet_lite0": (efficientnet_lite0, read_efficientnet, "EfficientNet-Lite0"),
     "crepe_tiny": (crepe_tiny, read_crepe, "CREPE tiny"),
 }
 """By kind: the function, what reads its weights, and its name."""
+
+
+def _register(kind: str) -> None:
+    apply, read, title = READERS[kind]
+
+    @NETWORKS.add(kind)
+    def network(config: Any, inputs: int, classes: int) -> Network:
+        return Network(apply, read(found(kind, config.weights)), title, trained=True)
+
+
+for _kind in READERS:
+    _register(_kind)

@@ -1,165 +1,425 @@
-"""Training by optax: an epoch is one compiled scan where it can be; a checkpoint follows each."""
+"""The training loop: networks of one shape together, or one alone, going on from a checkpoint.
+
+Small networks are far too small to keep a processor busy alone: their epochs are one compiled
+scan, mapped over them. Each has its own order of rows and first weights, and may have its own
+data, learning rate, penalties and share of units to prune between epochs; what one learns doesn't
+depend on the others. An epoch's order depends only on the seed and the epoch's number, so that
+training which is killed and started again ends with the same parameters.
+"""
 
 import pathlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import evaluate, files
-from experiments.data import Dataset
+from experiments import files
+from experiments.data import Dataset, Split
 from experiments.models import Network, Params
+from linjax import penalties
 
-Scalar = Any  # a NumPy scalar, or the array without axes that a checkpoint gives back
+Array = Any
+
+BETWEEN_CHECKPOINTS = 20.0  # seconds at least, but for the last
+CHUNK = 2000  # validation rows at once
+OWN = {"learning_rate": 1e-3, "l1": 0.0, "extra": 0.0}
+"""Fields of ``training`` that networks trained together may differ in."""
 
 
-class Progress(NamedTuple):
-    """Where training is; all that a checkpoint holds.
+class Members(NamedTuple):
+    """What tells the networks apart; every leaf has an axis for them in front.
 
     Attributes:
-      params: parameters after the last epoch.
-      moments: the optimiser's state.
-      best: parameters with the lowest validation loss so far.
-      best_loss: that loss.
-      epoch: epochs done.
-      waited: epochs since ``best``.
+      params: first parameters.
+      train: rows to train on, of one number for all.
+      valid: likewise rows that decide which epoch's parameters are kept.
+      seed: ``(n,)`` of the order of the rows.
+      own: by field of :data:`OWN` ``(n,)``.
+      pruned: ``(n,)`` shares of the units to prune.
+      shared: whether all have the same rows, which then have no axis for networks.
     """
 
     params: Params
-    moments: optax.OptState
-    best: Params
-    best_loss: Scalar
-    epoch: Scalar
-    waited: Scalar
+    train: Split
+    valid: Split
+    seed: np.ndarray
+    own: dict[str, np.ndarray]
+    pruned: np.ndarray
+    shared: bool
 
 
-def optimiser(config: Any, steps: int = 0) -> optax.GradientTransformation:
-    """Returns the optimiser that a training config names.
+class State(NamedTuple):
+    """Where training is; all that a checkpoint holds. The leaves have an axis for networks.
 
-    Args:
-      config: as for :func:`fit`.
-      steps: number of steps in all, over which a cosine schedule goes to zero.
+    Attributes:
+      params: after the last epoch.
+      moments: the optimiser's state.
+      best: the parameters with the lowest validation loss so far, or the last.
+      best_loss: that loss.
+      waited: epochs since ``best``.
+      kept: by layer, which units haven't been pruned.
+      epoch: epochs done, without the axis.
     """
-    rate = config.learning_rate
-    if config.get("schedule", "constant") == "cosine":
-        rate = optax.cosine_decay_schedule(rate, max(steps, 1))
-    if config.optimiser == "sgd":
-        return optax.sgd(rate, momentum=config.momentum)
-    if config.optimiser == "adam":
-        return optax.adam(rate)
-    raise ValueError(f'config.training.optimiser is "sgd" or "adam", not {config.optimiser!r}')
+
+    params: Params
+    moments: Any
+    best: Params
+    best_loss: Array
+    waited: Array
+    kept: tuple[Array, ...]
+    epoch: Array
 
 
-def fit(
+class Trained(NamedTuple):
+    """Trained networks: their parameters, pruned units at zero, and which units are left."""
+
+    params: Params
+    kept: tuple[np.ndarray, ...]
+
+
+def alone(
     network: Network,
     dataset: Dataset,
     config: Any,
     checkpoint: pathlib.Path,
     say: Callable[[str], None] = print,
 ) -> Params:
-    """Trains a network, going on from its checkpoint if there is one.
+    """Trains one network; arguments as for :func:`fit`."""
+    trained = fit(network, members([network], [dataset], [config]), config, checkpoint, say)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.params)
 
-    Each epoch's order of rows depends only on the seed and the epoch's number, so a run
-    that is killed and started again ends with the same parameters.
+
+def members(
+    networks: Sequence[Network],
+    datasets: Sequence[Dataset],
+    configs: Sequence[Any],
+    pruned: Sequence[float] | None = None,
+) -> Members:
+    """Puts networks, their data and their ``training`` configs side by side."""
+    first, shared = datasets[0], all(d is datasets[0] for d in datasets)
+
+    def rows(parts: list[Split]) -> Split:
+        return Split(np.stack([p.x for p in parts]), np.stack([p.y for p in parts]))
+
+    return Members(
+        params=jax.tree.map(lambda *leaves: np.stack(leaves), *(n.params for n in networks)),
+        train=first.train if shared else rows([d.train for d in datasets]),
+        valid=first.valid if shared else rows([d.valid for d in datasets]),
+        seed=np.array([c.seed for c in configs]),
+        own={
+            name: np.array([c.get(name, value) for c in configs], np.float32)
+            for name, value in OWN.items()
+        },
+        pruned=np.array([0.0] * len(networks) if pruned is None else pruned, np.float32),
+        shared=shared,
+    )
+
+
+def fit(
+    network: Network,
+    group: Members,
+    config: Any,
+    checkpoint: pathlib.Path,
+    say: Callable[[str], None] = print,
+    devices: Sequence[Any] = (),
+    frozen: int | None = None,
+) -> Trained:
+    """Trains networks of one shape, going on from their checkpoint if there is one.
 
     Args:
-      network: what to train, from its parameters on.
-      dataset: its training part is trained on, its validation part decides when to stop.
-      config: ``optimiser``, ``learning_rate``, ``momentum``, ``batch``, ``epochs``,
-        ``patience`` (epochs without a lower validation loss before stopping), ``seed``,
-        ``schedule``, ``"constant"`` or ``"cosine"``.
-      checkpoint: file to write after each epoch.
+      network: one of them, for its functions.
+      group: what tells them apart.
+      config: ``optimiser``, ``"adam"`` or ``"sgd"`` with ``momentum``; ``schedule``,
+        ``"constant"``, ``"cosine"``, or ``"halving"`` in ``stages``; ``batch``, ``epochs``;
+        ``patience``, epochs without a lower validation loss before stopping, 0 to take the last
+        parameters; ``penalty``, of strength ``extra``, see :data:`PENALTIES`.
+      checkpoint: file to write now and then, and at the end.
       say: told about each epoch.
-
-    Returns:
-      The parameters with the lowest validation loss.
+      devices: to spread the networks over; by default they aren't.
+      frozen: a dense layer that stays as it is.
     """
-    size = min(config.batch, len(dataset.train.y))
-    optimise = optimiser(config, config.epochs * (len(dataset.train.y) // size))
-    run_epoch = _epoch(network, optimise)
-    x, y = jnp.asarray(dataset.train.x), jnp.asarray(dataset.train.y)
-
-    at = _start(network.params, optimise)
+    count, total = len(group.seed), group.train.y.shape[0 if group.shared else 1]
+    size = min(config.batch, total)
+    steps = total // size
+    spread = _spreader(devices, count)
+    optimise, state = direction(config), _start(network, group, direction(config))
     if checkpoint.exists():
-        at = files.read_tree(checkpoint, at)
-        say(f"going on after epoch {int(at.epoch)}, from {checkpoint}")
-    while at.epoch < config.epochs and at.waited < config.patience:
-        order = order_of_rows(config.seed, at.epoch, len(y), size)
-        key = jax.random.fold_in(jax.random.key(config.seed), int(at.epoch))
-        params, moments, train_loss = run_epoch(at.params, at.moments, x, y, order, key)
-        logits = evaluate.predict(network.apply, params, dataset.valid.x)
-        loss = np.float32(_cross_entropy(logits, dataset.valid.y))
-        better = loss < at.best_loss
-        at = Progress(
-            params=params,
-            moments=moments,
-            best=params if better else at.best,
-            best_loss=np.where(better, loss, at.best_loss),
-            epoch=at.epoch + np.int32(1),
-            waited=np.int32(0) if better else at.waited + np.int32(1),
+        state = files.read_tree(checkpoint, state)
+        say(f"going on after epoch {int(state.epoch)}, from {checkpoint}")
+    run_epoch = _epoch(network, optimise, config, steps, group)
+    losses = _losses(network, group)
+    params, moments, own = spread((state.params, state.moments, group.own))
+    keep_rows = (lambda rows: jax.tree.map(jnp.asarray, rows)) if group.shared else spread
+    train, valid = keep_rows((group.train, group.valid))
+    written = time.monotonic()
+    while state.epoch < config.epochs and _running(state, config).any():
+        epoch = int(state.epoch)
+        order = np.stack([order_of_rows(int(s), epoch, total, size) for s in group.seed])
+        keys = jax.vmap(lambda s, e=epoch: jax.random.fold_in(jax.random.key(s), e))(group.seed)
+        mask = spread(_masks(group.params, state.kept, frozen))
+        running = spread(_running(state, config).astype(np.float32))
+        params, moments, loss = run_epoch(
+            params, moments, mask, own, running, train, spread(order), spread(keys), epoch
         )
-        files.write_tree(checkpoint, at)
-        say(f"epoch {int(at.epoch):3d}: loss {float(train_loss):.4f}, validation {loss:.4f}")
-    return jax.tree.map(jnp.asarray, at.best)
+        state = state._replace(epoch=state.epoch + np.int32(1))
+        if group.pruned.any() and state.epoch < config.epochs:
+            share = group.pruned * int(state.epoch) / max(config.epochs - 1, 1)
+            rates = _rates(network, group, params, train)
+            state = state._replace(kept=_pruned(state.kept, rates, share, count))
+            params = _masked(params, spread(_masks(group.params, state.kept, None)))
+        checked = losses(params, valid)
+        state = _judged(state, params, moments, checked, group, config, count)
+        if time.monotonic() - written > BETWEEN_CHECKPOINTS:
+            files.write_tree(checkpoint, state)
+            written = time.monotonic()
+        means = f"loss {float(np.mean(loss)):.4f}, validation {float(np.mean(checked)):.4f}"
+        say(f"epoch {int(state.epoch):3d} of {config.epochs}: {means}")
+    files.write_tree(checkpoint, state)
+    return Trained(state.best, state.kept)
 
 
-def _start(params: Params, optimise: optax.GradientTransformation) -> Progress:
-    infinity, zero = np.asarray(np.inf, np.float32), np.int32(0)
-    return Progress(params, optimise.init(params), params, infinity, zero, zero)
+def direction(config: Any) -> optax.GradientTransformation:
+    """The optimiser without its learning rate, which the networks differ in."""
+    if config.optimiser == "sgd":
+        return optax.trace(config.momentum)
+    if config.optimiser == "adam":
+        return optax.scale_by_adam()
+    raise ValueError(f'config.training.optimiser is "sgd" or "adam", not {config.optimiser!r}')
 
 
-def order_of_rows(seed: int, epoch: Scalar, rows: int, size: int) -> np.ndarray:
+def schedule(config: Any, steps: int) -> Callable[[Array], Array]:
+    """What the learning rate is multiplied by at a step, of ``steps`` an epoch."""
+    total = steps * config.epochs
+    known: dict[str, Callable[[], Any]] = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, max(total, 1)),
+        "halving": lambda: optax.exponential_decay(
+            1.0, max(1, round(total / config.stages)), 0.5, staircase=True
+        ),
+    }
+    name = config.get("schedule", "constant")
+    if name not in known:
+        raise ValueError(f"config.training.schedule is one of {', '.join(known)}, not {name!r}")
+    return known[name]()
+
+
+def order_of_rows(seed: int, epoch: int, rows: int, size: int) -> np.ndarray:
     """Returns an epoch's row numbers (steps, size); rows beyond a whole batch sit it out."""
-    order = np.random.default_rng((seed, int(epoch))).permutation(rows)
+    order = np.random.default_rng((seed, epoch)).permutation(rows)
     return order[: rows // size * size].reshape(-1, size)
 
 
-def _cross_entropy(logits: jax.Array | np.ndarray, y: jax.Array | np.ndarray) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+def _running(state: State, config: Any) -> np.ndarray:
+    return np.asarray(state.waited) < (config.patience or np.inf)
 
 
-def _epoch(network: Network, optimise: optax.GradientTransformation) -> Callable:
-    """Returns the compiled function that runs one epoch."""
+def _spreader(devices: Sequence[Any], count: int) -> Callable[[Any], Any]:
+    """Spreads leaves over devices by their first axis, filled up to a multiple."""
+    if len(devices) < 2 or count < 2:
+        return lambda tree: jax.tree.map(jnp.asarray, tree)
+    sharding = NamedSharding(Mesh(np.array(devices), ("networks",)), PartitionSpec("networks"))
+    index = np.minimum(np.arange(-(-count // len(devices)) * len(devices)), count - 1)
+    return lambda tree: jax.tree.map(lambda leaf: jax.device_put(leaf[index], sharding), tree)
 
-    def loss(params, x, y, key):
-        if network.learn is None:
-            return _cross_entropy(network.apply(params, x), y), params
-        logits, seen = network.learn(params, x, key)
-        return _cross_entropy(logits, y), seen
 
-    gradient = jax.value_and_grad(loss, has_aux=True)
+def _mapped(function: Callable, axes: tuple[int | None, ...], count: int) -> Callable:
+    """Maps a function over networks; one alone runs as if there were no such axis."""
+    if count > 1:
+        return jax.vmap(function, axes)
 
-    def step(carry, at):
-        params, moments = carry
-        x, y, key = at
-        (value, seen), grads = gradient(params, x, y, key)
-        updates, moments = optimise.update(grads, moments, params)
-        return (_with_statistics(optax.apply_updates(params, updates), seen), moments), value
+    def one(*arguments: Any) -> Any:
+        mine = [
+            jax.tree.map(lambda leaf: leaf[0], tree) if axis == 0 else tree
+            for tree, axis in zip(arguments, axes, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: leaf[None], function(*mine))
 
-    @jax.jit
-    def at_once(params, moments, x, y, order, key):
-        def on_rows(carry, at):
-            rows, index = at
-            return step(carry, (x[rows], y[rows], jax.random.fold_in(key, index)))
+    return one
 
-        steps = (order, jnp.arange(len(order)))
-        (params, moments), losses = jax.lax.scan(on_rows, (params, moments), steps)
+
+def _start(network: Network, group: Members, optimise: optax.GradientTransformation) -> State:
+    count, params = len(group.seed), jax.tree.map(np.asarray, group.params)
+    moments = _host(_mapped(optimise.init, (0,), count)(params), count)
+    hidden = () if network.before is None else range(len(params["layers"]) - 1)
+    kept = tuple(np.ones(params["layers"][i]["bias"].shape, bool) for i in hidden)
+    infinite, zero = np.full(count, np.inf, np.float32), np.zeros(count, np.int32)
+    return State(params, moments, params, infinite, zero, kept, np.int32(0))
+
+
+def _host(tree: Any, count: int) -> Any:
+    """Copies of the networks' leaves on the host, without what was filled up."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], tree)
+
+
+def _judged(
+    state: State, params: Any, moments: Any, loss: Any, group: Members, config: Any, count: int
+) -> State:
+    """Takes over an epoch's result: the best so far, and how long ago that was."""
+    params, moments, loss = (_host(tree, count) for tree in (params, moments, loss))
+    running = _running(state, config)
+    # Until the last units have been pruned, the latest network is the best.
+    pruning = (group.pruned > 0) & (state.epoch < config.epochs)
+    better = running & ((loss < state.best_loss) | pruning | (config.patience == 0))
+
+    def chosen(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    best_loss = np.where(pruning, np.inf, np.where(better, loss, state.best_loss))
+    return state._replace(
+        params=params,
+        moments=moments,
+        best=jax.tree.map(chosen, params, state.best),
+        best_loss=best_loss.astype(np.float32),
+        waited=np.where(better, 0, state.waited + running).astype(np.int32),
+    )
+
+
+def _rates(network: Network, group: Members, params: Params, rows: Split) -> list[np.ndarray]:
+    """By layer ``(networks, units)``: on how many rows each unit is on."""
+
+    def count(params: Params, x: Array) -> list[Array]:
+        return [jnp.sum(z > 0, axis=0, dtype=jnp.int32) for z in network.before(params, x)[:-1]]
+
+    over = jax.jit(_mapped(count, (0, None if group.shared else 0), len(group.seed)))
+    return [np.asarray(c) for c in over(params, rows.x)]
+
+
+def _pruned(
+    kept: tuple[np.ndarray, ...], active: list[np.ndarray], share: np.ndarray, count: int
+) -> tuple[np.ndarray, ...]:
+    """Drops the units that fire least, all layers together, down to each network's share."""
+    ends = np.cumsum([k.shape[1] for k in kept])[:-1]
+    before = np.concatenate(kept, axis=1)
+    rates = np.where(before, np.concatenate([a[:count] for a in active], axis=1), -1)
+    after = before.copy()
+    for member, fraction in enumerate(share):
+        order = np.argsort(rates[member], kind="stable")
+        after[member, order[: round(fraction * rates.shape[1])]] = False
+    parts = list(np.split(after, ends, axis=1))
+    for part, rate in zip(parts, np.split(rates, ends, axis=1), strict=True):
+        empty = ~part.any(axis=1)
+        part[empty, rate[empty].argmax(axis=1)] = True  # no layer loses its last unit
+    return tuple(parts)
+
+
+def _masks(params: Params, kept: tuple[np.ndarray, ...], frozen: int | None) -> Params | None:
+    """Ones and zeros in the shapes of the parameters: zeros where nothing is or is learnt.
+
+    None if everything is there and learns.
+    """
+    if frozen is None and all(k.all() for k in kept):
+        return None
+    ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf), np.float32), params)
+    layers = ones["layers"]
+    for i, keep in enumerate(kept):
+        layers[i]["kernel"] *= keep[:, None]
+        layers[i]["bias"] *= keep
+        layers[i + 1]["kernel"] *= keep[..., None]
+    if frozen is not None:
+        layers[frozen] = jax.tree.map(np.zeros_like, layers[frozen])
+    return ones
+
+
+def _masked(tree: Params, mask: Params | None) -> Params:
+    return tree if mask is None else jax.tree.map(jnp.multiply, tree, mask)
+
+
+def _none(params: Params, values: list[Array]) -> Array:
+    return jnp.zeros(())
+
+
+def _stability(params: Params, values: list[Array]) -> Array:
+    low, high = jnp.zeros(params["layers"][0]["kernel"].shape[0]), None
+    low, high, losses = low, low + 1, []
+    for i in range(len(params["layers"]) - 1):
+        part = params["layers"][i]
+        low, high = penalties.interval_bounds(part["kernel"], part["bias"], low, high)
+        losses.append(penalties.stability(low, high))
+        low, high = jax.nn.relu(low), jax.nn.relu(high)
+    return jnp.stack(losses).mean()
+
+
+def _polarised(params: Params, values: list[Array]) -> Array:
+    return jnp.stack([penalties.polarised(z) for z in values[:-1]]).mean()
+
+
+PENALTIES = {"none": _none, "stability": _stability, "polarised": _polarised}
+"""Of parameters and a batch's pre-activations, the mean over hidden layers: interval bounds on the
+box [0, 1] that don't cross zero; activation rates that are near zero or one."""
+
+
+def _loss(network: Network, config: Any) -> Callable[..., Any]:
+    """A batch's loss, and the parameters as the pass leaves them."""
+    name = config.get("penalty", "")
+    if name and name not in PENALTIES:
+        known = ", ".join(PENALTIES)
+        raise ValueError(f"config.training.penalty is one of {known}, not {name!r}")
+
+    def loss(params: Params, x: Array, y: Array, key: Array, own: dict[str, Array]) -> Any:
+        if network.learn is not None:
+            logits, seen = network.learn(params, x, key)
+            return cross_entropy(logits, y).mean(), seen
+        if not name:
+            return cross_entropy(network.apply(params, x), y).mean(), params
+        values = network.before(params, x)
+        more = own["l1"] * penalties.l1(params) + own["extra"] * PENALTIES[name](params, values)
+        return cross_entropy(values[-1], y).mean() + more, params
+
+    return loss
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """The cross-entropy of each row."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def _epoch(
+    network: Network, optimise: Any, config: Any, steps: int, group: Members
+) -> Callable[..., Any]:
+    """The function that runs an epoch of all networks."""
+    gradient = jax.value_and_grad(_loss(network, config), has_aux=True)
+    factor = schedule(config, steps)
+    axes = (0, 0, 0, 0, 0, None if group.shared else 0)
+
+    def step(params, moments, mask, own, running, rows, part, key, index, at):
+        key = jax.random.fold_in(key, index)
+        (value, seen), grads = gradient(params, rows.x[part], rows.y[part], key, own)
+        updates, after = optimise.update(grads, moments, params)
+        # A network that has stopped waits for the others as it is.
+        moments = jax.tree.map(lambda new, old: jnp.where(running > 0, new, old), after, moments)
+        rate = own["learning_rate"] * running * factor(at)
+        new = jax.tree.map(lambda p, u: p - rate * u, params, _masked(updates, mask))
+        return new if network.learn is None else _with_statistics(new, seen), moments, value
+
+    def scanned(params, moments, mask, own, running, rows, order, key, epoch):
+        def one(carry, at):
+            (params, moments), (part, index) = carry, at
+            more = (mask, own, running, rows, part, key, index, epoch * steps + index)
+            params, moments, value = step(params, moments, *more)
+            return (params, moments), value
+
+        (params, moments), losses = jax.lax.scan(one, (params, moments), (order, np.arange(steps)))
         return params, moments, losses.mean()
 
-    one = jax.jit(step)
-
-    def one_by_one(params, moments, x, y, order, key):
-        carry, losses = (params, moments), []
-        for index, rows in enumerate(order):
-            carry, value = one(carry, (x[rows], y[rows], jax.random.fold_in(key, index)))
-            losses.append(value)
-        return *carry, jnp.stack(losses).mean()
+    if network.learn is None:
+        return jax.jit(_mapped(scanned, (*axes, 0, 0, None), len(group.seed)))
+    single = jax.jit(_mapped(step, (*axes, 0, 0, None, None), len(group.seed)))
 
     # On CPUs a convolution inside of a scan runs on one thread.
-    return at_once if network.learn is None else one_by_one
+    def one_by_one(params, moments, mask, own, running, rows, order, key, epoch):
+        losses = []
+        for i in range(steps):
+            more = (mask, own, running, rows, order[:, i], key, i, epoch * steps + i)
+            params, moments, value = single(params, moments, *more)
+            losses.append(value)
+        return params, moments, jnp.stack(losses).mean(0)
+
+    return one_by_one
 
 
 def _with_statistics(params: Params, seen: Params) -> Params:
@@ -170,3 +430,22 @@ def _with_statistics(params: Params, seen: Params) -> Params:
         return statistic if name in ("mean", "var") else new
 
     return jax.tree_util.tree_map_with_path(pick, params, seen)
+
+
+def _losses(network: Network, group: Members) -> Callable[[Params, Split], Array]:
+    """The function that gives every network's validation loss."""
+    axis = 0 if group.shared else 1
+
+    def chunk(params: Params, rows: Split) -> Array:
+        return cross_entropy(network.apply(params, rows.x), rows.y).sum()
+
+    run = jax.jit(_mapped(chunk, (0, None if group.shared else 0), len(group.seed)))
+
+    def losses(params: Params, rows: Split) -> Array:
+        places = [slice(s, s + CHUNK) for s in range(0, rows.y.shape[axis], CHUNK)]
+        parts = [jax.tree.map(lambda leaf, p=p: leaf[(slice(None),) * axis + (p,)], rows)
+                 for p in places]  # fmt: skip
+        count = rows.y[0].size if not group.shared else rows.y.size
+        return sum(np.asarray(run(params, part)) for part in parts) / np.float32(count)
+
+    return losses

@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import Network, of_module
+from experiments.registry import NETWORKS
+
 
 class Block(nnx.Module):
     """Attention and a feed-forward network, each beside the stream of features.
@@ -88,17 +91,21 @@ class LM(nnx.Module):
         return self.head(self.norm(x))
 
 
-def module(config: Any, inputs: int, classes: int) -> tuple[nnx.Module, str]:
-    """Returns a network's module and its shape in words.
+@NETWORKS.add("vit")
+def vit(config: Any, inputs: int, classes: int) -> Network:
+    """A vision transformer: ``image``, ``patch``, ``width``, ``heads``, ``ffn``, ``blocks``."""
+    mine = config.network
+    module = ViT(mine, classes, rngs=nnx.Rngs(mine.seed))
+    return of_module(module, f"vision transformer, {_words(mine)}")
 
-    Args:
-      config: ``kind``, ``"vit"`` or ``"lm"``; ``width``, ``heads``, ``ffn``, ``blocks``,
-        ``seed``; for a vision transformer ``image`` and ``patch``.
-      inputs: number of input features: pixels, or symbols of a row of text.
-      classes: number of classes, or of symbols.
-    """
-    rngs = nnx.Rngs(config.seed)
-    words = f"{config.blocks} blocks of {config.width} features and {config.ffn} units"
-    if config.kind == "vit":
-        return ViT(config, classes, rngs=rngs), f"vision transformer, {words}"
-    return LM(config, inputs, classes, rngs=rngs), f"language model, {words}, gated"
+
+@NETWORKS.add("lm")
+def lm(config: Any, inputs: int, classes: int) -> Network:
+    """A language model on rows of ``inputs`` symbols out of ``classes``."""
+    mine = config.network
+    module = LM(mine, inputs, classes, rngs=nnx.Rngs(mine.seed))
+    return of_module(module, f"language model, {_words(mine)}, gated")
+
+
+def _words(mine: Any) -> str:
+    return f"{mine.blocks} blocks of {mine.width} features and {mine.ffn} units"

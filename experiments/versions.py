@@ -1,9 +1,7 @@
-"""What a run ran on: written beside its results, and shown in reports."""
+"""What a run ran on: kept beside its results, and shown in reports."""
 
 import datetime
-import json
 import os
-import pathlib
 import platform
 
 import flax
@@ -13,7 +11,6 @@ import numpy as np
 import optax
 
 import linjax
-from experiments import files
 
 
 def versions() -> dict[str, str]:
@@ -30,10 +27,3 @@ def versions() -> dict[str, str]:
         "host": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.date.today().isoformat(),
     }
-
-
-def note(folder: pathlib.Path) -> None:
-    """Writes ``versions.json`` into a run's folder, once."""
-    file = folder / "versions.json"
-    if not file.exists():
-        files.write(file, json.dumps(versions(), indent=2).encode())

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+__all__ = ["interval_bounds", "l1", "polarised", "stability"]
+
 Array = Any
 
 

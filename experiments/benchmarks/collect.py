@@ -12,6 +12,7 @@ from jax import lax
 import linjax
 from experiments.benchmarks import reference
 from experiments.benchmarks.reference import Ratio
+from experiments.evaluate import medians
 
 
 def gram(blocks: list[Any]) -> list[Any]:
@@ -35,17 +36,17 @@ def gram(blocks: list[Any]) -> list[Any]:
 
 def ratios() -> list[Ratio]:
     """Times statistics, the forward pass, and the products that second moments need."""
-    net, params, batches = reference.network()
-    forward = jax.jit(reference.apply)
+    (net, params), batches = reference.network(), reference.batches()
+    forward = jax.jit(net.apply_fn)
 
     @jax.jit
     def products(params: Any, x: Any) -> Any:
-        blocks = [x]
-        for part in params[:-1]:
+        blocks, parts = [x], list(params["layers"].values())
+        for part in parts[:-1]:
             blocks.append(jax.nn.relu(blocks[-1] @ part["kernel"] + part["bias"]))
-        return blocks[-1] @ params[-1]["kernel"], gram(blocks)
+        return blocks[-1] @ parts[-1]["kernel"], gram(blocks)
 
-    plain, light, needed, full = reference.medians(
+    plain, light, needed, full = medians(
         lambda: [forward(params, x) for x in batches],
         lambda: linjax.collect(net, params, batches, second_moments=False).seen[0].active,
         lambda: [jax.block_until_ready(products(params, x)) for x in batches],

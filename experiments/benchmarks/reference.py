@@ -4,7 +4,6 @@ Time doesn't depend on the weights' values, so that the benchmarks need no data.
 """
 
 import datetime
-import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import linjax
-from linjax.report.table import grid
+from experiments import models
 
 
 class Ratio(NamedTuple):
@@ -40,40 +40,28 @@ WIDTHS = (784, 1024, 1024, 512, 512, 256, 256, 10)
 ROWS, BATCH = 10_000, 1_000
 
 
-def apply(params: list[dict[str, Any]], x: Any) -> Any:
-    """Dense layers with ReLU between."""
-    for index, part in enumerate(params):
-        x = x @ part["kernel"] + part["bias"]
-        x = jax.nn.relu(x) if index < len(params) - 1 else x
-    return x
-
-
-def network() -> tuple[linjax.Net, list[dict[str, Any]], list[Any]]:
-    """Returns net, parameters and batches."""
+def network(widths: Sequence[int] = WIDTHS) -> tuple[linjax.Net, Any]:
+    """A random dense network with biases."""
     rng = np.random.default_rng(0)
-    params = [
-        {
-            "kernel": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(2 / p), jnp.float32),
-            "bias": jnp.asarray(rng.normal(size=q) * 0.5, jnp.float32),
-        }
-        for p, q in itertools.pairwise(WIDTHS)
-    ]
-    x = jnp.asarray(rng.uniform(size=(ROWS, WIDTHS[0])), jnp.float32)
-    net = linjax.trace(apply, params, x[:1])
-    return net, params, [x[i : i + BATCH] for i in range(0, ROWS, BATCH)]
+    layers = {
+        i: part | {"bias": jnp.asarray(rng.normal(size=part["bias"].shape) * 0.5, jnp.float32)}
+        for i, part in models.lecun(0, widths).items()
+    }
+    made = models.dense(layers, "relu")
+    return linjax.trace(made.apply, made.params, jnp.ones((1, widths[0]))), made.params
 
 
-def medians(*functions: Callable[[], Any], runs: int = 7) -> list[float]:
-    """Times functions in turn, so that the machine's drift hits all alike; after a warm-up."""
-    for function in functions:
-        jax.block_until_ready(function())
-    seconds: list[list[float]] = [[] for _ in functions]
-    for _ in range(runs):
-        for function, taken in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            taken.append(time.perf_counter() - start)
-    return [float(np.median(taken)) for taken in seconds]
+def batches(features: int = WIDTHS[0], rows: int = ROWS, size: int = BATCH) -> list[Any]:
+    """Random inputs."""
+    x = np.random.default_rng(1).uniform(size=(rows, features)).astype(np.float32)
+    return [jnp.asarray(x[i : i + size]) for i in range(0, rows, size)]
+
+
+def once(function: Callable[[], Any]) -> float:
+    """Seconds of one call, compilation included."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
 
 
 def machine() -> str:
@@ -92,8 +80,8 @@ def show(ratios: Sequence[Ratio]) -> None:
          f"{r.other / r.seconds:.3g}", r.note)
         for r in ratios
     ]  # fmt: skip
-    print(machine())
-    print(grid(("what", "takes", "against", "takes", "times as fast", ""), rows))
+    columns = ["what", "takes", "against", "takes ", "times as fast", ""]
+    print(f"{machine()}\n{pd.DataFrame(rows, columns=columns).to_string(index=False)}")
 
 
 def _seconds(seconds: float) -> str:

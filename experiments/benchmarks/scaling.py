@@ -6,22 +6,20 @@ Widths, depths and numbers of rows grow alone; devices are virtual ones that sha
 cores, so that spreading costs what it costs and can't gain anything.
 """
 
-import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jax.sharding import Mesh
 
 import linjax
-from experiments.benchmarks.reference import apply, machine
-from linjax.report.table import grid
+from experiments.benchmarks.reference import batches, machine, network
+from experiments.evaluate import medians
 
 RUNS = 3
 BATCH = 2048
@@ -52,34 +50,9 @@ class Growth(NamedTuple):
         return float(slope)
 
 
-def network(widths: tuple[int, ...]) -> tuple[linjax.Net, Any]:
-    """A random network."""
-    rng = np.random.default_rng(0)
-    params = [
-        {
-            "kernel": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(2 / p), jnp.float32),
-            "bias": jnp.asarray(rng.normal(size=q) * 0.3, jnp.float32),
-        }
-        for p, q in itertools.pairwise(widths)
-    ]
-    return linjax.trace(apply, params, jnp.ones((1, widths[0]))), params
-
-
-def batches(rows: int, features: int) -> list[Any]:
-    """Random inputs."""
-    x = np.random.default_rng(1).normal(size=(rows, features)).astype(np.float32)
-    return [jnp.asarray(x[i : i + BATCH]) for i in range(0, rows, BATCH)]
-
-
 def median(function: Callable[[], Any]) -> float:
     """Median time of a few calls after one that compiles."""
-    jax.block_until_ready(function())
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+    return medians(function, runs=RUNS)[0]
 
 
 Widths = tuple[int, ...]
@@ -87,22 +60,20 @@ Widths = tuple[int, ...]
 
 def rates(widths: Widths, rows: int) -> float:
     """Seconds of collecting activation rates, means and variances."""
-    net, params = network(widths)
-    data = batches(rows, widths[0])
+    (net, params), data = network(widths), batches(widths[0], rows, BATCH)
     return median(lambda: linjax.collect(net, params, data, second_moments=False).seen[0].active)
 
 
 def moments(widths: Widths, rows: int, mesh: Mesh | None = None) -> float:
     """Seconds of collecting second moments, too."""
-    net, params = network(widths)
-    data = batches(rows, widths[0])
+    (net, params), data = network(widths), batches(widths[0], rows, BATCH)
     return median(lambda: linjax.collect(net, params, data, mesh=mesh).seen[0].active)
 
 
 def fold(widths: Widths, rows: int) -> float:
     """Seconds of folding to a tenth, with a frontier of its own."""
     net, params = network(widths)
-    stats = linjax.collect(net, params, batches(rows, widths[0]))
+    stats = linjax.collect(net, params, batches(widths[0], rows, BATCH))
     return median(lambda: linjax.fold(params, stats, linjax.size(0.1)))
 
 
@@ -185,7 +156,8 @@ def table(found: list[Growth]) -> str:
         )
         for g in found
     ]
-    return grid(("what", "grows in", "from", "seconds", "exponent", "expected"), rows)
+    columns = ["what", "grows in", "from", "seconds", "exponent", "expected"]
+    return pd.DataFrame(rows, columns=columns).to_string(index=False)
 
 
 if __name__ == "__main__":

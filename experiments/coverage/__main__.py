@@ -12,9 +12,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
+
+from experiments import table
 from experiments.coverage.measure import Measurement, measure
 from experiments.coverage.zoo import MODELS, Model
-from experiments.markdown import tabulated
 
 COLUMNS = ("architecture", "from", "parameters", "bent", "+ straight", "+ normed", "seconds")
 DEPTH = 10_000  # operations nest: the trace of a deep network recurses
@@ -40,6 +42,10 @@ def row(measured: Measurement) -> tuple[str, ...]:
     return (model.name, model.source, f"{shares.parameters:,}", *written, f"{seconds:.1f}")
 
 
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table.markdown(pd.DataFrame(rows, columns=list(columns)))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints; what isn't installed is named below the table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.coverage", description=__doc__)
@@ -51,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = list(chosen(options.source, options.only))
     if options.list:
         lines = [(m.name, m.source, m.package or "–") for m in models]
-        print(tabulated(("architecture", "from", "package"), lines, ("architecture", "from")))
+        print(_markdown(("architecture", "from", "package"), lines))
         return
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
     rows = [row(measure(model)) for model in models if model.installed]
-    print(tabulated(COLUMNS, rows, ("architecture", "from")))
+    print(_markdown(COLUMNS, rows))
     missing = sorted({m.package for m in models if m.package and not m.installed})
     if missing:
         print(f"\nNot installed: {', '.join(missing)}. To have them: pip install -e '.[zoo]'")

@@ -3,10 +3,9 @@
 import time
 from typing import NamedTuple
 
+import linjax
 from experiments.coverage.zoo import Model
 from linjax.dims.coverage import Shares, shares
-from linjax.dims.network import analyse
-from linjax.program.pytree import flatten
 
 
 class Measurement(NamedTuple):
@@ -31,9 +30,9 @@ def measure(model: Model) -> Measurement:
     try:
         apply, params, inputs = model.build()
         start = time.perf_counter()
-        network = analyse(apply, params, tuple(inputs), tuple(flatten(params)))
+        net = linjax.trace(apply, params, *inputs)
         seconds = time.perf_counter() - start
-        return Measurement(model, shares(network), seconds)
+        return Measurement(model, shares(net.network), seconds)
     except Exception as error:
         # One network of a hundred may fail in any way: the others' rows are still wanted.
         line = next(iter(str(error).splitlines()), "")

@@ -12,36 +12,41 @@ import sklearn.datasets
 from PIL import Image
 
 from experiments.data.dataset import Dataset, MissingData, Split, split_rows
+from experiments.registry import DATASETS
 
-TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
-"""Data sets read through TFDS, and their titles."""
-
-ARCHIVES = {"cifar10_jpeg": "CIFAR-10 (JPEG copy)"}
-"""Data sets kept as JPEG files in one archive, and their titles."""
+TITLES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10_jpeg": "CIFAR-10 (JPEG copy)",
+}
 
 PARTS = ["train", "test"]
 VALIDATION = 0.1  # of the training images: the last ones, in TFDS's order
 CHUNK = 5000  # images decoded at a time
 
 
-def digits(seed: int) -> Dataset:
+@DATASETS.add("digits")
+def digits(config: Any, data_dir: str | None) -> Dataset:
     """Returns scikit-learn's bundled digits: 1,797 images of 8×8 pixels, no download."""
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     rows = Split(np.asarray(x / 16.0, np.float32), np.asarray(y, np.int32))
-    train, valid, test = (rows.take(part) for part in split_rows(rows.y, seed))
+    train, valid, test = (rows.take(part) for part in split_rows(rows.y, config.seed))
     return Dataset("Digits", train, valid, test, classes=10)
 
 
-def prepared(name: str, data_dir: str | None) -> Dataset:
+@DATASETS.add("mnist")
+@DATASETS.add("fashion_mnist")
+def prepared(config: Any, data_dir: str | None) -> Dataset:
     """Returns an image set that TFDS has prepared, read without TensorFlow.
 
     Args:
-      name: TFDS's name.
+      config: its ``name`` is TFDS's.
       data_dir: TFDS's folder; by default ``TFDS_DATA_DIR``, else TFDS's own default.
 
     Raises:
       MissingData: if it has not been prepared there, in a format that can be read.
     """
+    name = config.name
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = str(pathlib.Path(folder).expanduser())
     # Asked for something absent, TFDS without TensorFlow blames a file format or a module.
@@ -53,30 +58,31 @@ def prepared(name: str, data_dir: str | None) -> Dataset:
     train, test = (
         _decode(source) for source in tfds.data_source(name, split=PARTS, data_dir=folder)
     )
+    return _parted(TITLES[name], train, test)
+
+
+def _parted(title: str, train: Split, test: Split) -> Dataset:
+    """The last of the training images validate."""
     cut = len(train.y) - int(VALIDATION * len(train.y))
-    return Dataset(
-        title=TITLES[name],
-        train=train.take(slice(None, cut)),
-        valid=train.take(slice(cut, None)),
-        test=test,
-        classes=int(train.y.max()) + 1,
-    )
+    rest = train.take(slice(None, cut)), train.take(slice(cut, None))
+    return Dataset(title, *rest, test, classes=int(train.y.max()) + 1)
 
 
-def jpeg_archive(name: str, data_dir: str | None) -> Dataset:
+@DATASETS.add("cifar10_jpeg")
+def jpeg_archive(config: Any, data_dir: str | None) -> Dataset:
     """Returns an image set kept as JPEG files in one ``NAME.npz``.
 
     The file holds ``jpeg_train``, all files one after another as uint8, ``start_train``,
     where each begins, and ``y_train``; likewise ``_test``.
 
     Args:
-      name: the data set's name.
+      config: ``name``.
       data_dir: the folder that holds the file.
 
     Raises:
       MissingData: if it isn't there.
     """
-    file = pathlib.Path(data_dir or ".", f"{name}.npz").expanduser()
+    file = pathlib.Path(data_dir or ".", f"{config.name}.npz").expanduser()
     if not file.is_file():
         raise MissingData(f"there is no {file}; name its folder by --data_dir=DIR")
     with np.load(file) as found:
@@ -84,14 +90,7 @@ def jpeg_archive(name: str, data_dir: str | None) -> Dataset:
             _undo_jpeg(*(found[f"{part}_{end}"] for part in ("jpeg", "start", "y")))
             for end in PARTS
         )
-    cut = len(train.y) - int(VALIDATION * len(train.y))
-    return Dataset(
-        title=ARCHIVES[name],
-        train=train.take(slice(None, cut)),
-        valid=train.take(slice(cut, None)),
-        test=test,
-        classes=int(train.y.max()) + 1,
-    )
+    return _parted(TITLES[config.name], train, test)
 
 
 def _undo_jpeg(jpeg: np.ndarray, start: np.ndarray, y: np.ndarray) -> Split:

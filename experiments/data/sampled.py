@@ -1,19 +1,20 @@
 """Data that are made where they are used: what a network has written, tones with overtones."""
 
-import functools
+from typing import Any
 
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.registry import DATASETS
 
 TEXTS = (2048, 256)  # to calibrate with and to test on
 FRAMES = (4000, 1000)
 RATE, FRAME = 16_000, 1024  # samples a second, and in a frame
 
 
-@functools.cache
-def stories_written(weights: str, length: int) -> Dataset:
-    """Returns texts that the decoder in a file has written, ``length`` tokens of each.
+@DATASETS.add("stories")
+def stories_written(config: Any, data_dir: str | None) -> Dataset:
+    """Returns texts that the decoder in ``weights`` has written, ``length`` tokens of each.
 
     What to predict for each token is the next one.
     """
@@ -21,14 +22,15 @@ def stories_written(weights: str, length: int) -> Dataset:
 
     from experiments import pretrained, stories  # these read data sets, too
 
-    params = pretrained.build("stories260k", weights).params
-    tokens = np.asarray(stories.sample(params, jax.random.key(0), sum(TEXTS), length + 1))
+    params = pretrained.read_tree(pretrained.found("stories260k", config.weights))
+    tokens = np.asarray(stories.sample(params, jax.random.key(0), sum(TEXTS), config.length + 1))
     rows = Split(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
     train, test = rows.take(slice(TEXTS[0])), rows.take(slice(TEXTS[0], None))
     return Dataset("Stories that it wrote", train, train, test, len(params["embedding"]))
 
 
-def tones() -> Dataset:
+@DATASETS.add("tones")
+def tones(config: Any, data_dir: str | None) -> Dataset:
     """Returns frames of tones with overtones and noise, 50 to 1000 Hz; classes are octaves."""
     rng = np.random.default_rng(0)
     count = sum(FRAMES)

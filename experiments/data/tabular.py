@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,26 +15,25 @@ from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 from experiments.data.dataset import Dataset, MissingData, Split, split_rows
 
 
-def table(name: str, drop: Sequence[str], seed: int, data_dir: str | None) -> Dataset:
+def table(config: Any, data_dir: str | None) -> Dataset:
     """Returns a table as a classification task, split 60/20/20 by class.
 
     Args:
-      name: the table's name, in OpenML or of a parquet file without its ending.
-      drop: columns to leave out.
-      seed: of the split.
+      config: ``name``, in OpenML or of a parquet file without its ending; ``drop``, columns to
+        leave out; ``seed`` of the split.
       data_dir: folder of parquet files with the class in a last column ``target``; by
         default ``LINJAX_TABULAR``. Without either the table comes from OpenML.
 
     Raises:
       MissingData: if the table is in neither place.
     """
-    features, target = read(name, data_dir)
+    features, target = read(config.name, data_dir)
     y = LabelEncoder().fit_transform(target.astype(str)).astype(np.int32)
-    parts = split_rows(y, seed)
-    encode = encoder().fit(features.drop(columns=list(drop)).iloc[parts[0]])
+    parts = split_rows(y, config.seed)
+    encode = encoder().fit(features.drop(columns=list(config.drop)).iloc[parts[0]])
     x = np.asarray(encode.transform(features), np.float32)
     train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
-    return Dataset(name.capitalize(), train, valid, test, classes=int(y.max()) + 1)
+    return Dataset(config.name.capitalize(), train, valid, test, classes=int(y.max()) + 1)
 
 
 def encoder():

@@ -1,21 +1,25 @@
 """Text that every Python installation carries, as rows of characters."""
 
 import pydoc_data.topics
+from typing import Any
 
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.registry import DATASETS
 
 FIRST, LAST = 32, 126  # printable ASCII; a line break and everything else have symbols of their own
 SYMBOLS = LAST - FIRST + 3
 
 
-def documentation(length: int) -> Dataset:
+@DATASETS.add("documentation")
+def documentation(config: Any, data_dir: str | None) -> Dataset:
     """Returns the language reference that ``help()`` shows, in rows of ``length`` characters.
 
     What to predict for each character is the next one. The rows are in the text's order; the
     last tenth is to test on, the tenth before it to validate.
     """
+    length = config.length
     topics = pydoc_data.topics.topics
     codes = symbols("\n\n".join(topics[name] for name in sorted(topics)))
     rows = (len(codes) - 1) // length

@@ -10,6 +10,8 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.program.flat import Ref
 
+__all__ = ["Shares", "shares"]
+
 _BENT = frozenset({Form.BENT, Form.BLOCKS, Form.PAIRED})
 
 

@@ -11,6 +11,8 @@ from linjax.errors import LinjaxError
 from linjax.net import Net
 from linjax.program import pytree
 
+__all__ = ["quantise"]
+
 Array = Any
 
 # Clipping points tried for every unit, relative to its largest weight.

@@ -7,10 +7,10 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import rules
+from experiments import methods
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-OTHERS = ("common", "exact_mnist", "exact_scaling", "real_networks")  # of no or another program
+OTHERS = ("common", "real_networks")  # of no program
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in OTHERS)
 
 
@@ -32,7 +32,7 @@ def parsed(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_config_loads_and_its_docstring_gives_the_command(parsed, name):
     config = parsed(f"--config={CONFIGS / name}.py")
-    assert "rules" not in config or rules.listed(config.rules)
+    assert "rules" not in config or methods.listed(config.rules)
     docstring = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
     assert re.search(rf"python -m experiments\.\w+ --config=configs/{name}\.py", docstring)
 
@@ -47,7 +47,7 @@ def test_fields_can_be_overridden(parsed):
     )
     assert config.network.hidden == (8, 4)
     assert config.training.epochs == 2
-    listed = rules.listed(config.rules)
+    listed = methods.listed(config.rules)
     assert listed[0] == ("threshold", 0.5)
     assert "size" not in dict(listed)
 
@@ -63,4 +63,4 @@ def test_variants(parsed):
 
 def test_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="'sise'"):
-        rules.listed({"sise": (0.1,)})
+        methods.listed({"sise": (0.1,)})

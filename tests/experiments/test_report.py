@@ -1,71 +1,124 @@
-import numpy as np
+"""The report's numbers are those of the results; the page needs no other file."""
+
+import csv
+import html.parser
+import json
+import re
+
 import pytest
 
-from experiments import plots, tables
+from experiments import journal, report, table
+from tests.experiments.rows import measured, swept
 
 
-def row(rule, amount, share, accuracy, **fields):
-    units = [max(1, int(64 * share)), max(1, int(32 * share))]
-    return {
-        "rule": rule,
-        "amount": amount,
-        "parameters": int(4000 * share),
-        "share": share,
-        "flops": 8e6 * share,
-        "accuracy": accuracy,
-        "balanced_accuracy": accuracy,
-        "agreement": min(1.0, accuracy + 0.02),
-        "layers": ["in", "middle"],
-        "units": units,
-        "linear": [0, 3],
-        "bottleneck": [2, 0],
-        **fields,
+@pytest.fixture
+def single(tmp_path):
+    folder = tmp_path / "digits<1>"
+    for each in measured():
+        journal.append(folder / "results.jsonl", each)
+    config = {"dataset.name": "digits", "network.hidden": [64, 32]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "versions.json").write_text(json.dumps({"jax": "9.9.9"}))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for i, each in enumerate(swept()):
+        journal.append(tmp_path / "seeds" / f"results-{i % 2}.jsonl", each)
+    return tmp_path / "seeds"
+
+
+class Cells(html.parser.HTMLParser):
+    """The tables of a page, and whether its tags match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("meta",):
+            return
+        self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def test_numbers_are_those_of_the_results(single):
+    page, markdown, values = report.write([report.read(single)], single, "A report")
+    (found,) = Cells(page.read_text()).tables
+    rows = measured()
+    assert len(found) == len(rows) + 1
+    by_place = {
+        (cells[0], cells[1]): dict(zip(found[0], cells, strict=True)) for cells in found[1:]
     }
-
-
-ROWS = [
-    row("original", 1.0, 1.0, 0.98, units=[64, 32], linear=[0, 0]),
-    row("threshold", 0.5, 0.9, 0.97),
-    row("threshold", 0.0, 0.02, 0.1),
-    row("size", 0.1, 0.1, 0.975),
-    row("size", 0.01, 0.01, 0.9),
-]
-RATES = {"in": np.linspace(0, 1, 64), "middle": np.zeros(32)}
-
-
-def test_pictures_are_drawn(tmp_path):
-    written = plots.write(tmp_path, ROWS, RATES, "Digits, 8-64-32-10, relu")
-    assert sorted(path.name for path in written) == [
-        "accuracy.png",
-        "rates.png",
-        "thresholds.png",
-        "widths.png",
+    for each in rows:
+        amount = "" if each["rule"] == "original" else f"{each['amount']:g}"
+        cells = by_place[each["rule"], amount]
+        assert cells["parameters"] == f"{each['parameters']:,}"
+        assert cells["accuracy"] == f"{each['accuracy']:.2%}"
+        if each["rule"] == "size":
+            assert cells["predicted error"] == f"{each['predicted']:.4f}"
+            assert cells["measured error"] == f"{each['error']:.4f}"
+    # Markdown has the same cells, and the file of values every number in full.
+    lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")]
+    assert [line.strip("|").replace(" ", "") for line in lines[2:]] == [
+        "|".join(cells).replace(" ", "") for cells in found[1:]
     ]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    with values.open() as file:
+        told = sorted(float(v["accuracy"]) for v in csv.DictReader(file))
+    assert told == sorted(r["accuracy"] for r in rows)
 
 
-def test_no_threshold_picture_without_thresholds(tmp_path):
-    rows = [r for r in ROWS if r["rule"] != "threshold"]
-    names = {path.name for path in plots.write(tmp_path, rows, RATES, "Digits")}
-    assert names == {"accuracy.png", "rates.png", "widths.png"}
+def test_the_page_is_whole_and_needs_nothing_else(single, sweep):
+    found = [report.read(single), report.read(sweep)]
+    text = report.write(found, single, "A & B")[0].read_text()
+    assert len(Cells(text).tables) == 3  # all together, and each
+    links = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert {link for link in links if not link.startswith("#")} == {"config.json"}
+    assert "gone &lt;away&gt;" in text and "A &amp; B" in text and "digits&lt;1&gt;" in text
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    assert "jax 9.9.9" in text and "_COLOURS" not in text
+    assert not re.search(r"\bnan\b", re.sub(r"<script.*?</script>", "", text), re.IGNORECASE)
+    # Every colour comes from the style, so that it suits the theme.
+    assert not re.search(r"(fill|stroke): ?#", text.split("</style>")[1])
+    used = set(re.findall(r"var\((--[a-z0-9]+)\)", text))
+    assert all(f"{name}: #" in text.split("</style>")[0] for name in used)
 
 
-@pytest.mark.parametrize(("rule", "amount"), [("threshold", 0.5), ("size", 0.1)])
-def test_smallest_good_row_is_within_a_point(rule, amount):
-    line = [r for r in ROWS if r["rule"] == rule]
-    assert plots.smallest_good(line, ROWS[0])["amount"] == amount
+def test_a_sweep_is_summarised(sweep):
+    run = report.read(sweep)
+    words = table.shown(table.summarise(run.rows))
+    (found,) = Cells(report.page([run], "A report", sweep)).tables
+    assert found == [list(words.columns), *words.values.tolist()]
+    assert run.settings == [("seed", "0, 1, 2, 3, 4"), ("dataset.name", "d")]
 
 
-def test_best_row_where_none_is_good():
-    assert plots.smallest_good([ROWS[2], ROWS[4]], ROWS[0]) is ROWS[4]
+def test_folders_without_results_are_named(tmp_path):
+    with pytest.raises(report.NoRun, match="holds no results"):
+        report.read(tmp_path)
 
 
-def test_tables(tmp_path, capsys):
-    tables.report(tmp_path, [*ROWS, row("threshold", 0.25, 0.5, 0.5)], "Digits")
-    text = (tmp_path / "results.md").read_text()
-    assert text.startswith("# Digits\n\n| rule | amount |")
-    assert "| size | 0.1 | 400 | 10.0% | 0.8 | 97.50% | 97.50% | 99.50% |" in text
-    # A rule's rows stand together, whatever order they were made in.
-    rules = [line.split("|")[1].strip() for line in text.splitlines()[4:]]
-    assert rules == ["original", "threshold", "threshold", "threshold", "size", "size"]
-    assert "97.50%" in capsys.readouterr().out
+def test_titles_name_the_kind_of_network(single):
+    def titled(**network):
+        config = {"dataset.name": "digits"} | {f"network.{k}": v for k, v in network.items()}
+        return report.read(single)._replace(config=config, rows=[]).title
+
+    assert titled(hidden=(12, 3)) == "digits, hidden layers 12-3"
+    assert titled(kind="vgg", hidden=(128,)) == "digits, vgg"

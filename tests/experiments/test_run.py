@@ -7,8 +7,8 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import results
-from experiments.run import OtherRun, claim
+from experiments import journal
+from experiments.journal import OtherRun, claim
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [
@@ -63,7 +63,7 @@ def test_killed_run_ends_with_the_results_of_an_undisturbed_one(tmp_path):
     kill_after(part, "epoch   1")
     assert not (part / "results.jsonl").exists()
     kill_after(part, "threshold 0.6")
-    assert 2 <= len(results.read(part / "results.jsonl")) < 4
+    assert 2 <= len(journal.lines(part / "results.jsonl")) < 4
     with (part / "results.jsonl").open("a") as file:
         file.write('{"rule": "thr')  # as a crash in the middle of a line would leave it
     output = finish(part)
@@ -72,13 +72,14 @@ def test_killed_run_ends_with_the_results_of_an_undisturbed_one(tmp_path):
 
     rows = (whole / "results.jsonl").read_bytes()
     assert (part / "results.jsonl").read_bytes() == rows
-    assert [row["rule"] for row in results.read(whole / "results.jsonl")] == [
+    assert [row["rule"] for row in journal.lines(whole / "results.jsonl")] == [
         "original",
         "threshold",
         "threshold",
         "size",
     ]
-    for name in ("results.md", "accuracy.png", "rates.png", "thresholds.png", "widths.png"):
+    assert "picture: " in output and f"table: {part / 'results.md'}" in output
+    for name in ("results.md", "results.html", "accuracy.png", "rates.png", "thresholds.png"):
         assert (part / name).stat().st_size > 0
 
 

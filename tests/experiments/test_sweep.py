@@ -1,6 +1,5 @@
 """A sweep killed anywhere ends as one that wasn't; so does one in several processes."""
 
-import json
 import pathlib
 import random
 import signal
@@ -11,9 +10,8 @@ import time
 import pytest
 
 from configs import digits_mlp, published_tables
-from experiments import results
-from experiments.sweep import axes, groups, journal, run, summary
-from experiments.sweep.axes import Cell
+from experiments import axes, groups, journal, run
+from experiments.axes import Cell
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [
@@ -61,6 +59,11 @@ def undisturbed(tmp_path_factory):
     return folder, rows, spent
 
 
+def table_of(folder):
+    """The table without its heading, the folder's name."""
+    return (folder / "results.md").read_text().split("\n", 1)[1]
+
+
 def killed(folder, rng, most):
     """Starts the sweep and kills it at some moment."""
     with start(folder) as process:
@@ -76,13 +79,13 @@ def check_killed(undisturbed, folder, kills, seed):
     for _ in range(kills):
         killed(folder, rng, spent)
         # As a crash in the middle of a line would leave it.
-        with (folder / "results-0.jsonl").open("a") as file:
+        with (folder / "results.jsonl").open("a") as file:
             file.write('{"task": {"se')
     finish(folder)
     assert journal.read(folder) == rows
-    lines = results.read(folder / "results-0.jsonl")
+    lines = journal.lines(folder / "results.jsonl")
     assert len(lines) == ROWS  # nothing was done twice
-    assert (folder / "summary.md").read_text() == (whole / "summary.md").read_text()
+    assert table_of(folder) == table_of(whole)
 
 
 def test_killed_sweep_ends_with_the_results_of_an_undisturbed_one(undisturbed, tmp_path):
@@ -103,9 +106,9 @@ def test_two_processes_give_the_results_of_one(undisturbed, tmp_path):
     finish(tmp_path, "--processes=2")
     whole, rows, _ = undisturbed
     assert journal.read(tmp_path) == rows
-    for process in (0, 1):
-        assert len(results.read(tmp_path / f"results-{process}.jsonl")) == ROWS // 2
-    assert (tmp_path / "summary.md").read_text() == (whole / "summary.md").read_text()
+    for name in ("results.jsonl", "results-1.jsonl"):
+        assert len(journal.lines(tmp_path / name)) == ROWS // 2
+    assert table_of(tmp_path) == table_of(whole)
 
 
 def test_failures_are_recorded_and_stop_nothing(tmp_path, capsys):
@@ -121,7 +124,7 @@ def test_failures_are_recorded_and_stop_nothing(tmp_path, capsys):
         assert "expected a number" in by_rule["digits", name, "tolerance"]["failure"]
         assert by_rule["digits", name, "threshold"]["accuracy"] > 0
     assert "4 failed" in capsys.readouterr().out
-    text = (tmp_path / "run" / "summary.md").read_text()
+    text = (tmp_path / "run" / "results.md").read_text()
     assert text.count("Failed:") == 4
 
     # They stay failed until they are to be tried again.
@@ -143,6 +146,16 @@ def test_axes():
     mine = axes.configured(config, cells[-1].settings)
     assert (mine.dataset.seed, mine.network.seed, mine.training.seed) == (1, 1, 1)
     assert mine.network.hidden == (5, 6) and config.network.hidden == (12,)
+
+
+def test_fields_vary_together():
+    pairs = "network.hidden+training.learning_rate=((4,),1e-3),((5, 6),1e-2)"
+    found = axes.cells(axes.read(tiny(), [pairs, "seed=0,1"]), None)
+    assert [cell.task["network.hidden"] for cell in found] == [(4,), (4,), (5, 6), (5, 6)]
+    mine = axes.configured(tiny(), found[2].settings)
+    assert mine.network.hidden == (5, 6) and mine.training.learning_rate == 1e-2
+    with pytest.raises(ValueError, match=r"no field training\.speed"):
+        axes.read(tiny(), ["seed+training.speed=(1,2)"])
 
 
 @pytest.mark.parametrize(
@@ -167,8 +180,8 @@ def test_groups_share_all_but_what_may_differ_in_one():
     ]  # fmt: skip
     found = groups.groups(cells, largest=2)
     assert [len(group.cells) for group in found] == [2, 1] * 4
-    assert sorted(cell.key for group in found for cell in group.cells) == sorted(
-        cell.key for cell in cells
+    assert sorted(str(cell.task) for group in found for cell in group.cells) == sorted(
+        str(cell.task) for cell in cells
     )
     assert len({group.name for group in found}) == 8
     assert found[0].shared == "car, 16"
@@ -183,41 +196,13 @@ def test_published_tables_are_three_seeds_and_four_shares(tmp_path):
     assert [len(group.cells) for group in groups.groups(cells)] == [12, 12]
 
 
-def row(accuracy, rule="size", seed=0, **fields):
-    return {
-        "task": {"seed": seed}, "rule": rule, "amount": 1.0, "parameters": 10, "share": 0.5,
-        "classes": 2, "accuracy": accuracy, "balanced_accuracy": accuracy, "agreement": 0.9,
-    } | fields  # fmt: skip
-
-
-def test_summary():
-    rows = [
-        row(0.9, "original", parameters=20), row(0.8, "original", 1, parameters=20),
-        row(0.895), row(0.785, seed=1),
-        row(0.5, "original", 2), row(0.5, seed=2),  # answers with one class
-        {"task": {"seed": 3}, "rule": "network", "amount": 0.0, "failure": "MissingData: gone"},
-    ]  # fmt: skip
-    original, size = summary.summarise(rows)
-    assert (original.networks, size.networks) == (2, 2)
-    assert size.share == 0.5 and size.accuracy == pytest.approx(0.84)
-    assert size.loss == pytest.approx(1.0) and size.within == (0.0, 0.5, 0.5, 1.0)
-    text = summary.markdown(rows)
-    assert "Left out, as the network answers with one class: 2." in text
-    assert "MissingData: gone" in text
-    # A network that was pruned is measured against the one that wasn't.
-    more = row(0.88, "original", task={"seed": 0, "pruning.share": 0.25}, parameters=15)
-    pruned = summary.summarise([*rows, more])[-1]
-    assert (pruned.pruned, pruned.share) == (0.25, 0.75)
-    assert pruned.loss == pytest.approx(2.0)
-
-
 def test_journal_forgets_failures_that_were_mended(tmp_path):
     first, second = journal.Journal(tmp_path, 0), None
     first.append({"task": {"seed": 0}, "rule": "network", "amount": 0.0, "failure": "gone"})
     first.append({"task": {"seed": 1}, "rule": "size", "amount": 0.1, "failure": "odd"})
-    assert journal.Journal(tmp_path).has(json.dumps({"seed": 0}), "size", 0.5)
+    assert journal.Journal(tmp_path).has({"seed": 0}, "size", 0.5)
     second = journal.Journal(tmp_path, 1, retry=True)
-    assert not second.has(json.dumps({"seed": 0}), "size", 0.5)
+    assert not second.has({"seed": 0}, "size", 0.5)
     second.append({"task": {"seed": 0}, "rule": "original", "amount": 1.0})
     second.append({"task": {"seed": 1}, "rule": "size", "amount": 0.1, "accuracy": 1.0})
     assert [r["rule"] for r in journal.read(tmp_path)] == ["original", "size"]

@@ -6,15 +6,16 @@ import pytest
 from ml_collections import ConfigDict
 
 import linjax
-from configs import lm_text
-from experiments import evaluate, models, rules, run
+from experiments import evaluate, layers, methods, networks
 from experiments.data import load
-from experiments.sweep import run as sweep_run
-from linjax.program.pytree import flatten
 
 VIT = {"kind": "vit", "image": (8, 8, 1), "patch": 4, "width": 8, "heads": 2, "ffn": 24,
        "blocks": 2, "seed": 0}  # fmt: skip
 LM = {"kind": "lm", "width": 8, "heads": 2, "ffn": 24, "blocks": 2, "seed": 0}
+
+
+def built(fields, inputs, classes):
+    return networks.build(ConfigDict({"network": fields, "weights": ""}), inputs, classes)
 
 
 def test_text_is_in_rows_and_predicts_the_next_character():
@@ -29,22 +30,24 @@ def test_sizes_are_shares_of_the_feed_forward_networks(kind):
     rng = np.random.default_rng(0)
     if kind == "vit":
         rows = rng.uniform(size=(60, 64)).astype(np.float32)
-        network = models.build(ConfigDict(VIT), 64, 10)
+        network = built(VIT, 64, 10)
     else:
         rows = rng.integers(0, 97, (60, 12)).astype(np.int32)
-        network = models.build(ConfigDict(LM), 12, 97)
+        network = built(LM, 12, 97)
     net = linjax.trace(network.apply, network.params, rows[:2])
-    subject = rules.gather(net, network.params, rows, 30, "foldable")
-    own = rules.foldable(net)
+    subject = methods.Subject(net, network.params, rows, 30, "foldable")
+    named = ("up/kernel", "down/kernel", "gate/kernel")  # the attention's leaves may fold, too
 
     def foldable(params):
-        return linjax.count([x for path, x in flatten(params).items() if path in own])
+        leaves = layers.flat(params).items()
+        return linjax.count([x for path, x in leaves if path.endswith(named) or "up/bias" in path])
 
-    whole = foldable(network.params)
+    whole = methods.foldable(net, network.params)
+    assert foldable(network.params) <= whole < linjax.count(network.params)
     for rule in ("size", "refit"):
-        small = rules.make(subject, rule, 0.4)
+        small = methods.make(subject, rule, 0.4)
         rest = linjax.count(network.params) - whole  # of which values of attention may go, too
-        assert 0.1 * whole < foldable(small)
+        assert 0.1 * foldable(network.params) < foldable(small)
         assert linjax.count(small) <= rest + 0.4 * whole + 24
         logits = evaluate.predict(net.apply, small, rows)
         assert np.isfinite(logits).all() and logits.shape == (
@@ -53,7 +56,7 @@ def test_sizes_are_shares_of_the_feed_forward_networks(kind):
 
 
 def test_a_language_model_sees_no_later_characters():
-    network = models.build(ConfigDict(LM), 12, 97)
+    network = built(LM, 12, 97)
     x = jnp.zeros((1, 12), jnp.int32)
     changed = network.apply(network.params, x.at[0, 7].set(5)) - network.apply(network.params, x)
     assert float(jnp.abs(changed[0, :7]).max()) < 1e-6 < float(jnp.abs(changed[0, 7:]).max())
@@ -63,20 +66,3 @@ def test_figures_of_text_are_those_of_all_characters():
     logits = np.array([[[2.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [2.0, 0.0]]])
     found = evaluate.measure(logits, logits, np.array([[0, 1], [1, 0]]))
     assert found["accuracy"] == 0.75 and found["agreement"] == 1.0
-
-
-def test_a_sweep_measures_what_a_run_measures(tmp_path):
-    config = lm_text.get_config()
-    config.dataset.rows, config.dataset.length = 150, 8
-    config.network.update({"width": 8, "heads": 2, "ffn": 8, "blocks": 1})
-    config.training.epochs, config.calibration.rows = 1, 100
-    config.rules = {"size": (0.5,), "magnitude": (0.5,)}
-    alone = run.run(config, str(tmp_path / "alone"))
-    swept = sweep_run.run(config, ["seed=0"], str(tmp_path / "swept"))
-    rows = {row["rule"]: row for row in swept}
-    for row in alone:
-        other = rows[row["rule"]]
-        for name in ("parameters", "flops", "units", "rates"):
-            assert other.get(name) == row.get(name), name
-        for name in ("share", "accuracy", "agreement", "cross_entropy", "error"):
-            np.testing.assert_allclose(other[name], row[name], rtol=1e-3, atol=1e-6)

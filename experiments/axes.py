@@ -2,17 +2,18 @@
 
 import ast
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import rules
+from experiments import methods
 
 SEEDS = ("dataset.seed", "network.seed", "training.seed")
 EVERY = "*"
+
+Settings = tuple[tuple[str, Any], ...]
 
 
 class Axes(NamedTuple):
@@ -20,7 +21,8 @@ class Axes(NamedTuple):
 
     Attributes:
       fields: values by config field, in order; their product is trained. ``seed`` stands for
-        the seeds of data, network and training together.
+        the seeds of data, network and training together; fields joined by ``+`` vary together,
+        with a tuple of values for each.
       rules: amounts by rule: what is measured on every network.
     """
 
@@ -31,24 +33,16 @@ class Axes(NamedTuple):
 class Cell(NamedTuple):
     """One network to train: its settings, ``(field, value)`` each."""
 
-    settings: tuple[tuple[str, Any], ...]
+    settings: Settings
 
     @property
-    def key(self) -> str:
-        """Names the network in files: JSON of its settings.
+    def task(self) -> dict[str, Any]:
+        """The settings as rows have them."""
+        return dict(self.settings)
 
-        >>> Cell((("seed", 0), ("dataset.name", "car"))).key
-        '{"seed": 0, "dataset.name": "car"}'
-        """
-        return json.dumps(dict(self.settings))
-
-    def without(self, *names: str) -> tuple[tuple[str, Any], ...]:
+    def without(self, *names: str) -> Settings:
         """The settings but the named ones."""
         return tuple(pair for pair in self.settings if pair[0] not in names)
-
-    def get(self, name: str, default: Any) -> Any:
-        """A setting's value, ``default`` if the sweep doesn't vary it."""
-        return dict(self.settings).get(name, default)
 
 
 def read(config: Any, given: Iterable[str]) -> Axes:
@@ -69,17 +63,17 @@ def read(config: Any, given: Iterable[str]) -> Axes:
         if not sign or not name.strip():
             raise ValueError(f"--sweep={text}: expected field=value,value")
         found[name.strip()] = tuple(_value(v) for v in _parts(listed) if v.strip())
-    fields = {name: values for name, values in found.items() if not rules.known(name)}
+    fields = {name: values for name, values in found.items() if not methods.known(name)}
     for name, values in fields.items():
         if not values:
             raise ValueError(f"the axis {name} has no values")
         if len(set(map(repr, values))) < len(values):
             raise ValueError(f"the axis {name} has a value twice")
-        for field in SEEDS if name == "seed" else (name,):
+        for field in _fields(name):
             _parent(config, field)
     amounts = {rule: tuple(values) for rule, values in config.rules.items()}
     amounts |= {
-        rule: tuple(map(float, values)) for rule, values in found.items() if rules.known(rule)
+        rule: tuple(map(float, values)) for rule, values in found.items() if methods.known(rule)
     }
     return Axes(fields, {rule: values for rule, values in amounts.items() if values})
 
@@ -115,15 +109,24 @@ def cells(axes: Axes, data_dir: str | None) -> list[Cell]:
             values = tuple(sorted(path.stem for path in files))
             if not values:
                 raise ValueError(f"dataset.name=*: no tables in {data_dir}")
-        expanded.append([(name, value) for value in values])
-    return [Cell(settings) for settings in itertools.product(*expanded)]
+        expanded.append([_settings(name, value) for value in values])
+    return [Cell(tuple(itertools.chain(*parts))) for parts in itertools.product(*expanded)]
+
+
+def _settings(name: str, value: Any) -> Settings:
+    names = name.split("+")
+    return tuple(zip(names, (value,) if len(names) == 1 else value, strict=True))
+
+
+def _fields(name: str) -> list[str]:
+    return [f for part in name.split("+") for f in (SEEDS if part == "seed" else (part,))]
 
 
 def configured(config: Any, settings: Sequence[tuple[str, Any]]) -> ConfigDict:
     """Returns a copy of a config with fields set."""
     mine = ConfigDict(config.to_dict())
     for name, value in settings:
-        for field in SEEDS if name == "seed" else (name,):
+        for field in _fields(name):
             parent, last = _parent(mine, field)
             parent[last] = value
     return mine

@@ -1,1 +1,0 @@
-"""Exact rewriting, measured: how much of a trained network is provably superfluous."""

@@ -1,0 +1,185 @@
+"""Proportional lumping on the convolutional network of 2022, where units depend on others.
+
+The layer before the last is overwritten so that some of its units are combinations of 1 to 4
+others, and frozen; the other dense layers are trained on. Then the dependent units go: as
+was published, by what linjax can prove, and by refitting.
+"""
+
+import itertools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+import linjax
+from experiments import files, journal, measure, methods, table, train
+from experiments.data import Dataset, Split, batches, load
+from experiments.methods import Subject
+from experiments.models import Network, Params, dense, lecun
+from experiments.registry import METHODS
+from linjax.fold.quantise import quantise
+
+Array = Any
+
+SIDE, CHANNELS, HIDDEN = 28, 32, (16, 128)
+FROZEN = len(HIDDEN) - 1
+CHUNK = 2000  # images run at once
+
+
+class Case(NamedTuple):
+    """``removed`` of the units of a layer are combinations of ``terms`` others."""
+
+    terms: int
+    removed: int
+    seed: int
+
+
+class Planted(NamedTuple):
+    """Which units depend on which: ``(n,)`` targets, ``(n, terms)`` sources and weights."""
+
+    target: Array
+    source: Array
+    weight: Array
+
+
+def convolutions(params: Params, x: Array) -> Array:
+    """Two 3×3 convolutions with ReLU, each with max pooling; flat features."""
+    x = x.reshape(-1, SIDE, SIDE, 1)
+    for name in ("conv_0", "conv_1"):
+        x = jax.lax.conv_general_dilated(
+            x, params[name]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x + params[name]["bias"])
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return x.reshape(len(x), -1)
+
+
+def network(seed: int) -> Network:
+    """The whole network: LeCun's normal kernels, biases of zero."""
+    keys, kernel = jax.random.split(jax.random.key(seed)), jax.nn.initializers.lecun_normal()
+    head = dense(lecun(seed, (5 * 5 * CHANNELS, *HIDDEN, 10)), "relu")
+    params: Params = {
+        f"conv_{i}": {"kernel": kernel(keys[i], (3, 3, inputs, CHANNELS)),
+                      "bias": jnp.zeros(CHANNELS)}
+        for i, inputs in enumerate((1, CHANNELS))
+    } | {"dense": head.params}  # fmt: skip
+
+    def apply(params: Params, x: Array) -> Array:
+        return head.apply(params["dense"], convolutions(params, x))
+
+    title = f"convolutions of {CHANNELS} channels, dense {HIDDEN}"
+    return Network(apply, params, title, learn=lambda p, x, _: (apply(p, x), p))
+
+
+def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
+    """Trains the network, plants dependent units, removes them, and measures what that costs.
+
+    Args:
+      config: as in ``configs/lumping_cnn.py``.
+      folder: for the weights, the journal and ``ranks.md``.
+      data_dir: folder that holds the data set.
+    """
+    dataset, whole = load(config.dataset, data_dir), network(config.training.seed)
+    params = train.alone(whole, dataset, config.training, folder / "training.npz")
+    files.write(folder / "ranks.md", table.markdown(ranks(params)).encode())
+    done = journal.Journal(folder)
+    net = linjax.trace(whole.apply, params, dataset.test.x[:2])
+    for bits in config.bits:
+        small, task = quantise(net, params, bits), {"bits": bits}
+        _measure(measure.Measured(task, net, small, dataset, config), ["lump"], done)
+    cases = itertools.product(config.terms, config.removed, range(config.seeds))
+    planted_rows([Case(*case) for case in cases], params, dataset, config, folder, done)
+
+
+def _measure(measured: measure.Measured, rules: list[str], done: journal.Journal) -> None:
+    missing = done.missing(measured.task, [(rule, 1.0) for rule in rules])
+    for row in measure.rows(measured, missing):
+        done.append(row)
+        print(f"{row['task']}: {measure.sentence(row)}", flush=True)
+
+
+def ranks(params: Params) -> pd.DataFrame:
+    """Ranks of every kernel as a matrix with a column a unit, and of parts of its energy."""
+    named = {name: params[name] for name in ("conv_0", "conv_1")}
+    named |= {f"dense_{i}": part for i, part in params["dense"]["layers"].items()}
+    found = []
+    for name, part in named.items():
+        kernel = np.asarray(part["kernel"], np.float64)
+        values = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
+        energy = np.cumsum(values**2) / (values**2).sum()
+        found.append({
+            "kernel": name,
+            "units": kernel.shape[-1],
+            "rank": int((values > 1e-6 * values[0]).sum()),
+            "99% of energy": int(np.searchsorted(energy, 0.99) + 1),
+            "90% of energy": int(np.searchsorted(energy, 0.90) + 1),
+        })  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def plant(layer: Params, case: Case) -> tuple[Params, Planted]:
+    """Overwrites units by positive combinations of others."""
+    rng = np.random.default_rng((case.seed, case.terms, case.removed))
+    kernel, bias = (np.array(layer[name]) for name in ("kernel", "bias"))
+    order = rng.permutation(len(bias))
+    target, rest = order[: case.removed], order[case.removed :]
+    source = np.array([rng.choice(rest, case.terms, replace=False) for _ in target])
+    weight = rng.uniform(0.5, 2.0, source.shape).astype(np.float32)
+    kernel[:, target] = (kernel[:, source] * weight).sum(axis=2)
+    bias[target] = (bias[source] * weight).sum(axis=1)
+    return {"kernel": kernel, "bias": bias}, Planted(target, source, weight)
+
+
+@METHODS.add("lump_2022")
+def as_published(subject: Subject, _: float) -> Params:
+    """Removes the dependent units as published, as if ``σ(Σ ρ_i z_i)`` were ``Σ ρ_i σ(z_i)``."""
+    layers, planted = dict(subject.params["layers"]), subject.extra
+    layer, reader = layers[FROZEN], layers[FROZEN + 1]
+    rows = np.array(reader["kernel"], np.float64)
+    for target, source, weight in zip(*planted, strict=True):
+        rows[source] += weight[:, None] * rows[target]
+    kept = np.delete(np.arange(len(rows)), planted.target)
+    layers[FROZEN] = {"kernel": layer["kernel"][:, kept], "bias": layer["bias"][kept]}
+    layers[FROZEN + 1] = {"kernel": rows[kept].astype(np.float32), "bias": reader["bias"]}
+    return {"layers": layers}
+
+
+@METHODS.add("size_of_2022")
+def as_large(subject: Subject, _: float) -> Params:
+    """A fold in one shot to as many parameters as that leaves."""
+    small = methods.make(subject, "lump_2022", 1.0)
+    rule = linjax.size(linjax.count(small) / linjax.count(subject.params))
+    return linjax.fold(subject.params, subject.stats, rule)
+
+
+def planted_rows(
+    cases: list[Case], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
+    done: journal.Journal,
+) -> None:  # fmt: skip
+    """Plants, trains on, all at once, and removes."""
+    rules = ["lump_2022", "size_of_2022", "lump"]
+    if not any(done.missing(case._asdict(), [(r, 1.0) for r in rules]) for case in cases):
+        return
+    run = jax.jit(convolutions)
+
+    def features(part: Split) -> Split:
+        chunks = [np.asarray(run(params, x)) for x in batches(part.x, CHUNK)]
+        return Split(np.concatenate(chunks), part.y)
+
+    seen = Dataset("Features", *map(features, dataset[1:4]), classes=dataset.classes)
+    start, layouts = [], []
+    for case in cases:
+        layers = dict(params["dense"]["layers"])
+        layers[FROZEN], planted = plant(layers[FROZEN], case)
+        start.append(dense(layers, "relu"))
+        layouts.append(planted)
+    training = config.retraining
+    together = train.members(start, [seen] * len(cases), [training] * len(cases))
+    trained = train.fit(start[0], together, training, folder / "retraining.npz", frozen=FROZEN)
+    for index, (case, planted) in enumerate(zip(cases, layouts, strict=True)):
+        mine = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), trained.params)
+        net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
+        _measure(measure.Measured(case._asdict(), net, mine, seen, config, planted), rules, done)

@@ -1,0 +1,226 @@
+"""Shows what runs and sweeps came to, in one page.
+
+    python -m experiments.report runs/fashion_mlp runs/published_tables
+
+writes ``report.html``, which needs no other file, ``report.md``, and ``report.csv`` with all
+rows, into ``--out``, by default the first folder.
+"""
+
+import colorsys
+import html
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import app, flags, logging
+
+from experiments import charts, files, journal, table
+from experiments.journal import Row
+from experiments.versions import versions
+
+OUT = flags.DEFINE_string("out", None, "Folder to write to; the first run's by default.")
+TITLE = flags.DEFINE_string("title", "linjax: report", "The page's heading.")
+
+STYLE = pathlib.Path(__file__).with_suffix(".css")
+SCRIPT = """
+const root = document.documentElement;
+document.querySelector("button").onclick = () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+};
+"""
+
+
+class NoRun(Exception):
+    """A folder holds no results."""
+
+
+class Run(NamedTuple):
+    """A folder's content.
+
+    Attributes:
+      name: the folder's name.
+      folder: where it is; None for several together.
+      config: the config's fields.
+      versions: what it ran on, empty where nobody noted it.
+      rows: its rows, also of what failed; a row's ``task`` says which network it is about.
+    """
+
+    name: str
+    folder: pathlib.Path | None
+    config: dict[str, Any]
+    versions: dict[str, str]
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        """Data and network in words."""
+        data, hidden = self.config.get("dataset.name"), self.config.get("network.hidden")
+        tables = {str(row["task"].get("dataset.name", data)) for row in table.good(self.rows)}
+        what = f"{len(tables)} data sets" if len(tables) > 1 else next(iter(tables), str(data))
+        kind = self.config.get("network.kind", "mlp")
+        if kind != "mlp":
+            return f"{what}, {kind}"
+        return what if hidden is None else f"{what}, hidden layers {'-'.join(map(str, hidden))}"
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """What tables tell apart."""
+        return tuple(self.config.get("by", table.BY))
+
+    @property
+    def settings(self) -> list[tuple[str, str]]:
+        """What the networks differ in, and the values."""
+        found: dict[str, dict[str, None]] = {}
+        for row in table.good(self.rows):
+            for name, value in row["task"].items():
+                found.setdefault(name, {})[str(value)] = None
+        return [(name, ", ".join(values)) for name, values in found.items()]
+
+
+def read(folder: pathlib.Path) -> Run:
+    """Reads the folder of a run or of a sweep.
+
+    Raises:
+      NoRun: if there are no results in it.
+    """
+    rows = journal.read(folder)
+    if not table.good(rows):
+        raise NoRun(f"{folder} holds no results of experiments.main or experiments.sweep")
+    config, made = (_json(folder / f"{name}.json") for name in ("config", "versions"))
+    return Run(folder.resolve().name, folder, config, made, rows)
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def together(found: list[Run]) -> Run:
+    """Several runs as one, each of them a task of its own."""
+    rows = [
+        row | {"task": {"run": run.name, "dataset.name": run.config.get("dataset.name", "")}
+               | row["task"]}
+        for run in found for row in run.rows
+    ]  # fmt: skip
+    first = found[0].config
+    shared = {k: v for k, v in first.items() if all(run.config.get(k) == v for run in found)}
+    return Run("All runs together", None, shared, {}, rows)
+
+
+def write(found: list[Run], out: pathlib.Path, title: str) -> list[pathlib.Path]:
+    """Writes the page, its Markdown and the rows; returns the files."""
+    shown = [together(found), *found] if len(found) > 1 else found
+    content = {
+        out / "report.html": page(shown, title, out),
+        out / "report.md": markdown(shown, title),
+        out / "report.csv": table.csv([{"run": r.name} | row for r in found for row in r.rows]),
+    }
+    for file, text in content.items():
+        files.write(file, text.encode())
+    return list(content)
+
+
+def style() -> str:
+    """The page's style; what charts are drawn with is lighter on dark paper."""
+    own = {name: c for name, c in charts.colours().items() if name not in ("ink", "soft", "grid")}
+    light = " ".join(f"--{name}: {c};" for name, c in own.items() if name != "faint")
+    dark = " ".join(f"--{name}: {_lighter(c)};" for name, c in own.items() if name != "faint")
+    text = STYLE.read_text()
+    return text.replace("LIGHT_COLOURS", light).replace("DARK_COLOURS", dark)
+
+
+def _lighter(colour: str) -> str:
+    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, light, full = colorsys.rgb_to_hls(r, g, b)
+    mixed = colorsys.hls_to_rgb(hue, max(light, 0.62), full)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+
+
+def page(runs: Sequence[Run], title: str, out: pathlib.Path) -> str:
+    """Returns the page as HTML that needs no other file; links are relative to ``out``."""
+    entries = "".join(
+        f'<li><a href="#run-{i}">{html.escape(run.name)}</a>: {html.escape(run.title)}</li>'
+        for i, run in enumerate(runs)
+    )
+    sections = "".join(_section(run, f"run-{i}", out) for i, run in enumerate(runs))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style()}</style></head><body>"
+        f"<button>light / dark</button><h1>{html.escape(title)}</h1>"
+        f'<p class="soft">Made with {html.escape(_listed(versions()))}.</p>'
+        f"<nav><ul>{entries}</ul></nav>{sections}<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _listed(made: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in made.items())
+
+
+def _section(run: Run, anchor: str, out: pathlib.Path) -> str:
+    parts = [f'<section id="{anchor}"><h2>{html.escape(run.name)}</h2>']
+    parts.append(f"<p>{html.escape(run.title)}.</p>")
+    if run.versions:
+        parts.append(f'<p class="soft">Run with {html.escape(_listed(run.versions))}.</p>')
+    for name, values in run.settings:
+        parts.append(f'<p class="soft"><b>{html.escape(name)}</b>: {html.escape(values)}</p>')
+    said = table.notes(run.rows)
+    if said:
+        failed = sum("failure" in row for row in run.rows)
+        text = html.escape("\n".join(said))
+        parts.append(
+            f"<details><summary>{failed} failed; notes</summary><pre>{text}</pre></details>"
+        )
+    drawn = "".join(map(_figure, charts.charts(run.rows, run.by)))
+    words = table.shown(table.summarise(run.rows, run.by))
+    parts.append(f'<div class="figures">{drawn}</div>')
+    parts.append(f'<div class="scroll">{table.html(words)}</div>')
+    if run.config and run.folder is not None:
+        link = html.escape(os.path.relpath(run.folder / "config.json", out))
+        fields = "\n".join(f"{name} = {value!r}" for name, value in sorted(run.config.items()))
+        parts.append(
+            f'<details><summary>Config</summary><p class="soft"><a href="{link}">{link}</a></p>'
+            f"<pre>{html.escape(fields)}</pre></details>"
+        )
+    return "".join(parts) + "</section>"
+
+
+def _figure(chart: charts.Chart) -> str:
+    kind = ' class="wide"' if chart.wide else ""
+    return (
+        f"<figure{kind}><h3>{html.escape(chart.title)}</h3>{charts.svg(chart)}"
+        f"<figcaption>{html.escape(chart.caption)}</figcaption></figure>"
+    )
+
+
+def markdown(runs: Sequence[Run], title: str) -> str:
+    """Returns the same without drawings."""
+    lines = [f"# {title}", "", f"Made with {_listed(versions())}."]
+    for run in runs:
+        lines += ["", f"## {run.name}", "", f"{run.title}."]
+        if run.versions:
+            lines += ["", f"Run with {_listed(run.versions)}."]
+        lines += ["", table.markdown(table.shown(table.summarise(run.rows, run.by)))]
+        lines += [f"\n{note}" for note in table.notes(run.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> None:
+    """Writes the report of the folders given."""
+    logging.set_verbosity(logging.ERROR)
+    if len(argv) < 2:
+        raise app.UsageError("name one or more folders of runs")
+    try:
+        found = [read(pathlib.Path(name)) for name in argv[1:]]
+    except NoRun as error:
+        sys.exit(str(error))
+    for file in write(found, pathlib.Path(OUT.value or argv[1]), TITLE.value):
+        print(f"report: {file}")
+
+
+if __name__ == "__main__":
+    app.run(main)

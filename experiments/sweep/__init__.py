@@ -1,1 +1,0 @@
-"""Many runs from one command: trained and scored together, spread, and taken up after a kill."""
