@@ -10,7 +10,7 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "dataset": {"name": "digits", "seed": 0, "rows": 0, "drop": ()},
-            "network": {"api": "nnx", "hidden": (128,), "activation": "relu", "seed": 0},
+            "network": {"kind": "mlp", "hidden": (128,), "activation": "relu", "seed": 0},
             "weights": "",  # an npz file with kernel_i and bias_i: taken instead of training
             "training": {
                 "optimiser": "adam",

@@ -6,7 +6,7 @@
 trains three seeds on every table in ``DIR``, one parquet file each, plainly and with a quarter,
 two fifths and half of the units pruned by activity between the epochs, and measures the
 published method at three quarters, half and a quarter of the size and at thresholds in steps of
-0.1, ours at a quarter to a fortieth. ``runs/published_tables/summary.md`` says how many tasks
+0.1, ours at a quarter to a fortieth. ``runs/published_tables/results.md`` says how many tasks
 lose how much; ``python -m experiments.report runs/published_tables`` draws it.
 ``--processes=2`` uses two processes; ``--sweep=dataset.name=car,wilt`` takes fewer tables.
 

@@ -17,7 +17,7 @@ def real(kind, sizes, rows, batch):
     """Returns the config of a network.
 
     Args:
-      kind: its name in ``experiments.pretrained``.
+      kind: its name in ``experiments.pretrained.READERS``.
       sizes: shares of its parameters.
       rows: how many calibration rows each of three draws has.
       batch: how many of them are run at a time.

@@ -169,7 +169,8 @@ def planted_rows(
         chunks = [np.asarray(run(params, x)) for x in batches(part.x, CHUNK)]
         return Split(np.concatenate(chunks), part.y)
 
-    seen = Dataset("Features", *map(features, dataset[1:4]), classes=dataset.classes)
+    train_rows, valid, test = map(features, dataset[1:4])
+    seen = Dataset("Features", train_rows, valid, test, dataset.classes)
     start, layouts = [], []
     for case in cases:
         layers = dict(params["dense"]["layers"])
