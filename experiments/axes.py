@@ -62,7 +62,7 @@ def read(config: Any, given: Iterable[str]) -> Axes:
         name, sign, listed = text.partition("=")
         if not sign or not name.strip():
             raise ValueError(f"--sweep={text}: expected field=value,value")
-        found[name.strip()] = tuple(_value(v) for v in _parts(listed) if v.strip())
+        found[name.strip()] = _values(listed)
     fields = {name: values for name, values in found.items() if not methods.known(name)}
     for name, values in fields.items():
         if not values:
@@ -78,23 +78,16 @@ def read(config: Any, given: Iterable[str]) -> Axes:
     return Axes(fields, {rule: values for rule, values in amounts.items() if values})
 
 
-def _parts(text: str) -> list[str]:
-    """Splits at commas outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
+def _values(text: str) -> tuple[Any, ...]:
+    """The values between commas: Python's, or words as they stand.
 
-
-def _value(text: str) -> Any:
+    >>> _values("(4,),1e-3"), _values("car,wilt"), _values("")
+    (((4,), 0.001), ('car', 'wilt'), ())
+    """
     try:
-        return ast.literal_eval(text.strip())
+        return tuple(ast.literal_eval(f"({text},)")) if text.strip() else ()
     except (ValueError, SyntaxError):
-        return text.strip()
+        return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def cells(axes: Axes, data_dir: str | None) -> list[Cell]:

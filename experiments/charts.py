@@ -53,7 +53,7 @@ class Chart(NamedTuple):
     name: str
     title: str
     caption: str
-    draw: Callable[[Figure, list[str]], None]
+    draw: Callable[[Figure, list[str]], None] = lambda *_: None
     size: tuple[float, float] = (6.4, 4.2)
     wide: bool = False
 
@@ -119,10 +119,8 @@ def charts(rows: Sequence[Row], by: Collection[str] = table.BY) -> Iterator[Char
     if found["FLOPs"].notna().all():
         yield _sizes(found, keys, "FLOPs", "operations", f"Accuracy against operations, {of}")
     if many:
-        yield _losses(found, keys)
-        yield _within(found, keys)
-    if (found["rule"] == "threshold").sum() > 1 and not keys:
-        yield _thresholds(found)
+        yield _means(found, keys, "loss", "± loss", LOSSES)
+        yield _means(found, keys, f"≤ {POINT:g}", "", WITHIN)
     if (lines["predicted error"].fillna(0) > 0).any():
         yield _errors(lines)
     if many and len(lines) > 3:
@@ -237,54 +235,35 @@ def _sizes(found: pd.DataFrame, keys: list[str], x: str, name: str, title: str) 
     return Chart(name, title, words, draw, (10.0, 4.8), wide=True)
 
 
-def _losses(found: pd.DataFrame, keys: list[str]) -> Chart:
+def _means(found: pd.DataFrame, keys: list[str], y: str, error: str, chart: Chart) -> Chart:
+    """A chart of means over networks against size; ``chart`` has all but the drawing."""
+
     def draw(figure: Figure, tips: list[str]) -> None:
         axes = figure.subplots()
-        _curves(axes, found, keys, "share", "loss", tips, "± loss")
-        axes.axhline(0, color=SOFT, linestyle=DASHES, linewidth=1)
-        top = min(found["loss"].max() + 1, DEEPEST)
-        axes.set_ylim(min(found["loss"].min(), 0) - 0.3, top)
-        axes.set_title("mean loss of accuracy, points")
+        _curves(axes, found, keys, "share", y, tips, error)
+        if error:
+            axes.axhline(0, color=SOFT, linestyle=DASHES, linewidth=1)
+            axes.set_ylim(min(found[y].min(), 0) - 0.3, min(found[y].max() + 1, DEEPEST))
+        else:
+            axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_formatter(PERCENT)
         _size_axis(axes, found.loc[found["share"] > 0, "share"].min(), LABELS["share"])
         axes.legend()
 
-    words = (
-        "Means over tasks and seeds; bars are standard errors of the difference from the "
-        f"original. What loses more than {DEEPEST:g} points is outside."
-    )
-    return Chart("losses", "Loss of accuracy against size", words, draw)
+    return chart._replace(draw=draw)
 
 
-def _within(found: pd.DataFrame, keys: list[str]) -> Chart:
-    def draw(figure: Figure, tips: list[str]) -> None:
-        axes = figure.subplots()
-        _curves(axes, found, keys, "share", f"≤ {POINT:g}", tips)
-        axes.set_ylim(-0.03, 1.03)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.set_title("networks within one point")
-        _size_axis(axes, found.loc[found["share"] > 0, "share"].min(), LABELS["share"])
-        axes.legend()
-
-    words = "Share of the networks whose accuracy is within one point of the original's."
-    return Chart("within", "Networks that lose at most one point", words, draw)
-
-
-def _thresholds(found: pd.DataFrame) -> Chart:
-    def draw(figure: Figure, tips: list[str]) -> None:
-        line = found[found["rule"] == "threshold"].sort_values("amount")
-        panels = figure.subplots(2, 1, sharex=True)
-        for axes, key in zip(panels, ("parameters", "accuracy"), strict=True):
-            axes.plot(line["amount"], line[key], **_look("threshold", 0), markersize=4.5)
-            axes.axhline(found[key].iloc[0], color=SOFT, linestyle=DASHES, linewidth=1)
-            axes.set_title(key)
-            axes.margins(y=0.15)
-        panels[0].set_ylim(bottom=0)
-        panels[1].yaxis.set_major_formatter(PERCENT)
-        panels[1].set_xlabel("threshold: units on more often than this lose their activation")
-        panels[1].invert_xaxis()
-
-    words = "What the published rule leaves; the dashed lines are the original."
-    return Chart("thresholds", "Folding by threshold", words, draw, (6.4, 5.2))
+LOSSES = Chart(
+    "losses",
+    "Loss of accuracy against size, points",
+    "Means over tasks and seeds; bars are standard errors of the difference from the "
+    f"original. What loses more than {DEEPEST:g} points is outside.",
+)
+WITHIN = Chart(
+    "within",
+    "Networks that lose at most one point",
+    "Share of the networks whose accuracy is within one point of the original's.",
+)
 
 
 def _errors(lines: pd.DataFrame) -> Chart:

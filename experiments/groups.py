@@ -143,9 +143,12 @@ def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[
             own = jax.tree.map(lambda leaf, i=index: leaf[i], found.params)
             kept = [k[index] for k in found.kept]
             params.append(own if all(np.all(k) for k in kept) else models.without(own, kept))
-    return [_measured(member, own) for member, own in zip(members, params, strict=True)]
-
-
-def _measured(member: Member, params: Any) -> measure.Measured:
-    net = linjax.trace(member.network.apply, params, member.dataset.train.x[:2])
-    return measure.Measured(member.cell.task, net, params, member.dataset, member.config)
+    nets: dict[Any, linjax.Net] = {}  # what is compiled for one serves all of its shape
+    made = []
+    for member, own in zip(members, params, strict=True):
+        shape = str(jax.tree.map(np.shape, own))
+        if shape not in nets:
+            nets[shape] = linjax.trace(network.apply, own, member.dataset.train.x[:2])
+        task, config = member.cell.task, member.config
+        made.append(measure.Measured(task, nets[shape], own, member.dataset, config))
+    return made

@@ -17,7 +17,7 @@ def main() -> None:
     growth = scaling.measure()
     show(found)
     print()
-    print(scaling.table(growth))
+    print(growth.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ import pytest
 from experiments import charts
 from tests.experiments.rows import measured, row, swept
 
-SINGLE = ["accuracy", "operations", "thresholds", "errors", "widths", "rates"]
+SINGLE = ["accuracy", "operations", "errors", "widths", "rates"]
 MANY = [
     "accuracy",
     "operations",
     "losses",
     "within",
-    "thresholds",
     "errors",
     "boxes",
     "widths",

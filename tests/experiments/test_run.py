@@ -79,7 +79,7 @@ def test_killed_run_ends_with_the_results_of_an_undisturbed_one(tmp_path):
         "size",
     ]
     assert "picture: " in output and f"table: {part / 'results.md'}" in output
-    for name in ("results.md", "results.html", "accuracy.png", "rates.png", "thresholds.png"):
+    for name in ("results.md", "results.html", "accuracy.png", "rates.png", "widths.png"):
         assert (part / name).stat().st_size > 0
 
 
