@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
-from experiments import charts, files, journal, table
+from experiments import charts, drawings, files, journal, table
 from experiments.journal import Row
 from experiments.versions import versions
 
@@ -175,7 +175,7 @@ def _section(run: Run, anchor: str, out: pathlib.Path) -> str:
         parts.append(
             f"<details><summary>{failed} failed; notes</summary><pre>{text}</pre></details>"
         )
-    drawn = "".join(map(_figure, charts.charts(run.rows, run.by)))
+    drawn = "".join(map(_figure, drawings.charts(run.rows, run.by)))
     words = table.shown(table.summarise(run.rows, run.by))
     parts.append(f'<div class="figures">{drawn}</div>')
     parts.append(f'<div class="scroll">{table.html(words)}</div>')

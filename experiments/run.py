@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from experiments import axes, charts, groups, journal, measure, methods, pretrained, table
+from experiments import axes, charts, drawings, groups, journal, measure, methods, pretrained, table
 from experiments.data import load
 from experiments.groups import Group, Job
 from experiments.journal import Row
@@ -83,7 +83,7 @@ def finish(folder: pathlib.Path, config: Any) -> None:
     """Writes the table and the pictures of all rows, and says where they are."""
     rows, by = journal.read(folder), config.get("by", table.BY)
     print(table.write(folder, rows, by))
-    for picture in charts.write(folder, rows, by):
+    for picture in charts.write(folder, drawings.charts(rows, by)):
         print(f"picture: {picture}")
 
 

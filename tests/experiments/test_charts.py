@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from experiments import charts
+from experiments import charts, drawings
 from tests.experiments.rows import measured, row, swept
 
 SINGLE = ["accuracy", "operations", "errors", "widths", "rates"]
@@ -23,34 +23,34 @@ MANY = [
 
 @pytest.mark.parametrize(("rows", "names"), [(measured(), SINGLE), (swept(), MANY)])
 def test_pictures_are_drawn(tmp_path, rows, names):
-    written = charts.write(tmp_path, rows)
+    written = charts.write(tmp_path, drawings.charts(rows))
     assert [path.name for path in written] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
 
 def test_charts_of_a_page_have_its_colours_and_words():
-    (losses,) = (chart for chart in charts.charts(swept()) if chart.name == "losses")
+    (losses,) = (chart for chart in drawings.charts(swept()) if chart.name == "losses")
     text = charts.svg(losses)
     ET.fromstring(text.replace("xlink:href", "href"))
     assert "var(--ink)" in text and not re.search(r"(fill|stroke): #", text)
     wanted = 100 * (0.972 - (0.952 + 0.001))
     assert re.search(rf"<title>size 0.1: loss {wanted:.4g} ± 0.0\d+ at 9.90%</title>", text)
-    for chart in charts.charts(measured()):
+    for chart in drawings.charts(measured()):
         assert not re.search(r"(fill|stroke): #|nan", charts.svg(chart)), chart.name
 
 
 def test_nothing_is_drawn_without_a_smaller_network():
-    assert list(charts.charts(measured()[:1])) == [] == list(charts.charts([]))
+    assert list(drawings.charts(measured()[:1])) == [] == list(drawings.charts([]))
 
 
 @pytest.mark.parametrize(("rule", "amount"), [("threshold", 0.5), ("size", 0.25)])
 def test_the_smallest_good_size_is_within_a_point(rule, amount):
     rows = measured()
-    chosen = charts.smallest_good([(rows[0], r) for r in rows if r["rule"] == rule])
+    chosen = drawings.smallest_good([(rows[0], r) for r in rows if r["rule"] == rule])
     assert {after["amount"] for _, after in chosen} == {amount}
 
 
 def test_the_best_where_none_is_good():
     original = row("original", 1.0, 1.0, 0.97)
     line = [(original, row("size", a, a, 0.5 + a)) for a in (0.1, 0.2)]
-    assert charts.smallest_good(line) == [line[1]]
+    assert drawings.smallest_good(line) == [line[1]]

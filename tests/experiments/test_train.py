@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import digits_mlp
-from experiments import evaluate, models, networks, train
+from experiments import evaluate, models, networks, steps, train
 from experiments.data import load
 
 HIDDEN = (12, 9)
@@ -203,7 +203,7 @@ def test_second_penalties_are_differentiable(name):
     x = jnp.linspace(0, 1, 20).reshape(5, 4)
 
     def loss(params):
-        return train.PENALTIES[name](params, network.before(params, x))
+        return steps.PENALTIES[name](params, network.before(params, x))
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(network.params)
     assert -1 <= value <= 1
@@ -222,10 +222,10 @@ def test_what_is_unknown_is_refused(config, digits, tmp_path, field, value):
 
 def test_schedules():
     config = ConfigDict({"epochs": 4, "stages": 2, "schedule": "halving"})
-    halving = train.schedule(config, 10)
+    halving = steps.schedule(config, 10)
     assert [float(halving(i)) for i in (0, 19, 20, 39)] == [1.0, 1.0, 0.5, 0.5]
     config.schedule = "cosine"
-    assert float(train.schedule(config, 10)(20)) == pytest.approx(0.5)
+    assert float(steps.schedule(config, 10)(20)) == pytest.approx(0.5)
 
 
 def test_last_short_batch_is_predicted_like_the_others(config, digits):
