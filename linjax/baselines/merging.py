@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, same_share
+from linjax.baselines.budget import Evidence, inner, largest, same_share, unfolded
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form
 from linjax.fold.engine.choose import Choice, alike
-from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
 from linjax.program import pytree
@@ -30,7 +29,7 @@ def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     Reference: Wang et al., Forget the data and fine-tuning! Just fold the network to compress,
     ICLR 2025, arXiv 2502.10216.
     """
-    known = known_or_made(params, stats)
+    known = unfolded(params, stats)
     network, flat, prices = known.stats.network, pytree.flatten(params), known.prices(rule)
     sites = known.problems.sites
     pairs = zip(inner(network), sites, strict=True)

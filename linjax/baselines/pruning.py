@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, same_share
+from linjax.baselines.budget import Evidence, inner, largest, same_share, unfolded
 from linjax.dims.sites import Form
 from linjax.evidence.score import norms
 from linjax.fold.engine.choose import keeping
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.problem import frame
-from linjax.fold.frontier import Frontier, known_or_made
+from linjax.fold.frontier import Frontier
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
 from linjax.program import pytree
@@ -76,7 +76,7 @@ def pruned_and_refitted(params: Any, stats: Evidence, rule: Size) -> Any:
 
 
 def _pruned(params: Any, stats: Evidence, rule: Size, score: Score, refit: bool) -> Any:
-    known = known_or_made(params, stats)
+    known = unfolded(params, stats)
     own, prices, network = known.problems, known.prices(rule), known.stats.network
     narrow = [
         inside and site.form is not Form.PAIRED  # no refit helps there

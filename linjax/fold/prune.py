@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
+from linjax.dims.spelled import multiplied, spelled, vanished
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
@@ -69,7 +70,8 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
       network: its dimensions.
       kept: by foldable site the units that stay, ascending: ``(n, k)`` for n repeats.
     """
-    now = begun(network, pytree.flatten(params))
+    flat = pytree.flatten(params)
+    now = begun(network, spelled(network, flat))
     for site, own in zip(network.foldable, kept, strict=True):
         width, total = now.kept[site.dim], now.sizes[site.dim]
         if own.shape[-1] < width:
@@ -77,7 +79,9 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
             stays = np.concatenate([own, beside], axis=-1)
             choice = alike(stays, taking(stays, total), len(site.points))
             now = write(network, now, site, choice)
-    return finished(now.flat, params)
+    small = pytree.flatten(finished(now.flat, params))
+    small = multiplied(network, small, vanished(network, flat))
+    return pytree.unflatten(small, like=params)
 
 
 def _kept(stats: Stats, fraction: float, scope: str) -> list[Array]:

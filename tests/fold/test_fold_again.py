@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.baselines import pruned_and_refitted
 from linjax.dims.spelled import spelled
 from linjax.program import pytree
 from tests.properties.architectures import KINDS, make
@@ -43,6 +44,12 @@ def check_again(net, small, x, tmp_path):
     assert relative(net.apply(plain, x), want) < 1e-9
     again = linjax.collect(net, small, [x], metric="identity")
     linjax.recoverability(small, again)
+    net.check(linjax.prune(small, again, 0.3))
+    assert relative(net.apply(linjax.prune(small, again, 0.0), x), want) < 1e-9
+    try:
+        net.check(pruned_and_refitted(small, again, linjax.size(0.7)))
+    except linjax.LinjaxError as error:
+        assert "original" in str(error) or "least" in str(error)
     found = []
     for rule in (linjax.size(0.6), linjax.tolerance(0.05)):
         try:
