@@ -70,7 +70,7 @@ LIGHT = linjax.collect(NET, PARAMS, [X], second_moments=False)
             linjax.StructureError,
             "b/kernel, axis 0: 7 entries, expected 40",
         ),
-        (lambda: linjax.prune(PARAMS, STATS, keep=-1.0), linjax.LinjaxError, "fraction = 2.0"),
+        (lambda: linjax.prune(PARAMS, STATS, keep=-1.0), linjax.LinjaxError, "keep = -1.0"),
         (lambda: linjax.prune(PARAMS, STATS, keep=0.5, scope="x"), linjax.LinjaxError, "scope"),
         (lambda: linjax.score(PARAMS, None), linjax.EvidenceError, "got NoneType"),
     ],
