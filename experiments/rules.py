@@ -158,7 +158,7 @@ do; ``refit`` is GRAIL's and CORP's, ``whitened_svd`` SVD-LLM's. Steps may follo
 
 
 def _recover(subject: Subject, small: Params) -> Params:
-    return linjax.recover(subject.net, small, subject.params, subject.batches)
+    return linjax.recover(subject.net, subject.params, small, subject.batches)
 
 
 def _recalibrate(subject: Subject, small: Params) -> Params:

@@ -186,7 +186,7 @@ def quantised(params: Params, dataset: Dataset, bits: tuple[int, ...]) -> list[r
         small = quantise(net, params, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", linjax.FoldWarning)
-            lumped, reports = linjax.lump(net, small, details=True)
+            lumped, reports = linjax.lump_and_report(net, small)
         logits = evaluate.predict(net.apply, small, test.x)
         after = evaluate.predict(net.apply, lumped, test.x)
         rows.append({
@@ -291,7 +291,7 @@ def _compared(
     published = without(params, planted, frozen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", linjax.FoldWarning)
-        lumped, (report,) = linjax.lump(net, params, details=True)
+        lumped, (report,) = linjax.lump_and_report(net, params)
         stats = linjax.collect(net, params, list(batches(calibration, CHUNK)))
         size = linjax.count(published) / linjax.count(params)
         folded = linjax.fold(params, stats, linjax.size(size))

@@ -115,7 +115,7 @@ def measure(params: Params, dataset: Dataset, time_limit: float) -> results.Row:
         with warnings.catch_warnings():
             # Nothing to remove is a result here, not a surprise.
             warnings.simplefilter("ignore", linjax.FoldWarning)
-            folded, report = linjax.fold(params, bounds, rules=rules, details=True)
+            folded, report = linjax.fold_and_report(params, bounds, rewritings=rules)
         logits = evaluate.predict(net.apply, folded, test.x)
         row[f"{name}_units"] = removed_units(report)
         row[f"{name}_parameters"] = report.before - report.after

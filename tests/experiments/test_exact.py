@@ -114,7 +114,8 @@ def test_ours_removes_at_least_as_much_as_published():
     net = linjax.trace(network.apply, params, np.zeros((1, 9), np.float32))
     bounds = linjax.certify(net, params, 0.0, 1.0)
     reports = [
-        linjax.fold(params, bounds, rules=rules, details=True)[1] for rules in (PUBLISHED, DEFAULT)
+        linjax.fold_and_report(params, bounds, rewritings=rules)[1]
+        for rules in (PUBLISHED, DEFAULT)
     ]
     published, ours = reports
     assert published.before == ours.before == 44

@@ -76,7 +76,7 @@ VALUES = {
 def folded(apply, params, x, share):
     net = linjax.trace(apply, params, x)
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(share))
     assert linjax.count(small) <= share * linjax.count(params)
     want, got = np.asarray(apply(params, x)), np.asarray(net.apply(small, x))
     error = np.linalg.norm(got - want) / np.linalg.norm(want - want.mean(0))

@@ -170,7 +170,7 @@ def test_combinations_go_where_bounds_prove_their_signs(seed, slope, terms):
 
     net = linjax.trace(apply, params, np.zeros((1, 20), np.float32))
     bounds = linjax.certify(net, params, -1.0, 1.0)
-    lumped, (report,) = linjax.lump(net, params, bounds=bounds, details=True)
+    lumped, (report,) = linjax.lump_and_report(net, params, bounds=bounds)
     # Units that are off are zero where the slope is: nothing to combine.
     assert (report.units, report.kept) == ((17,), (17 - (2 if slope == 0 else 4),))
     x = rng.uniform(-1, 1, (200, 20)).astype(np.float32)

@@ -423,7 +423,7 @@ def test_folds_and_lumping_compose():
     assert small["key"] == params["key"]
     with pytest.warns(linjax.FoldWarning):
         assert linjax.lump(net, small) is small
-    _, (report,) = linjax.lump(net, params, details=True)
+    _, (report,) = linjax.lump_and_report(net, params)
     assert report.units == (6, 6) and report.kept == (4, 5) and not report.error.any()
     params = {name: leaf for name, leaf in params.items() if name != "key"}
     net = linjax.trace(apply, params, x[:2])

@@ -79,7 +79,7 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
     seen = {"networks": 1, "refitted": int(refit), "found": 0, "removed": 0, "refused": 0}
     predicted, kept = None, {}
     if refit:
-        small, report = linjax.fold(params, stats, linjax.tolerance(0.02), details=True)
+        small, report = linjax.fold_and_report(params, stats, linjax.tolerance(0.02))
         predicted = report.predicted
         kept = {name: set(np.ravel(c.kept).tolist()) for name, c in report.sites.items()}
         error = relative(net.apply(small, x), want)

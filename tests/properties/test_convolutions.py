@@ -66,7 +66,7 @@ def test_folds_meet_their_size_and_their_prediction(plan):
     known = linjax.frontier(params, stats)
     for share in (0.8, 0.5):
         try:
-            small, report = linjax.fold(params, known, linjax.size(share), details=True)
+            small, report = linjax.fold_and_report(params, known, linjax.size(share))
         except linjax.LinjaxError as error:
             assert "the smallest network" in str(error)
             continue
@@ -85,7 +85,7 @@ def test_copies_go_without_an_error(plan):
         _, params, x, net = made(plan, np.float64)
         params = planted(plan, params)
         stats = linjax.collect(net, params, [x[:60], x[60:]], metric="identity")
-        small, report = linjax.fold(params, stats, linjax.tolerance(1e-4), details=True)
+        small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-4))
         found = linjax.compare(net, params, small, [x], metric="identity")
         assert found.error <= 0.02 or found.largest < 1e-3
         sites = {site.name: site for site in net.network.foldable if not site.fixed}
@@ -103,7 +103,7 @@ def test_what_is_pruned_runs_and_is_narrower(plan):
     """Rows of the readers are gone, and nothing is added."""
     apply, params, x, net = made(plan, np.float32, 24)
     stats = linjax.collect(net, params, [x], metric="identity")
-    small = linjax.prune(params, stats, 0.4, scope="layer")
+    small = linjax.prune(params, stats, keep=0.6, scope="layer")
     assert np.isfinite(net.apply(small, x)).all()
     assert net.apply(small, x).shape == apply(params, x).shape
     assert set(pytree.flatten(small)) <= set(pytree.flatten(params)) | {

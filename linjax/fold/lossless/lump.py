@@ -9,7 +9,6 @@ Neural network reduction by proportional lumping, 2022). Going from the first la
 last finds the coarsest such partition, in time linear in the number of weights.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,11 +22,11 @@ from linjax.chains.layers import Layer, Layers, replaced
 from linjax.chains.reading import read_chain, readable
 from linjax.chains.structure import Chain, Graph
 from linjax.chains.substitute import keep_units, substitute
-from linjax.errors import EvidenceError, FoldWarning, LinjaxError
+from linjax.errors import EvidenceError, LinjaxError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
-from linjax.fold.fold import transform
+from linjax.fold.chained import transform
 from linjax.fold.lossless.exact import exact_rewrite
-from linjax.fold.lossless.lump_sites import Lumped, lump_sites
+from linjax.fold.lossless.lump_sites import LumpedSites, lump_sites
 from linjax.fold.lossless.proportional import (
     multiples,
     proportional_classes,
@@ -40,7 +39,14 @@ from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.count import count
 
-__all__ = ["LumpReport", "lump", "lump_layers", "proportional_classes"]
+__all__ = [
+    "LumpReport",
+    "Lumped",
+    "lump",
+    "lump_and_report",
+    "lump_layers",
+    "proportional_classes",
+]
 
 Array = Any
 
@@ -68,7 +74,6 @@ def lump(
     *,
     bounds: Bounds | None = None,
     radius: float = 1.0,
-    details: bool = False,
 ) -> Any:
     """Joins units whose incoming weights are proportional: exact on all inputs, data-free.
 
@@ -99,8 +104,7 @@ def lump(
         Euclidean norm; zero allows for rounding only, see above.
       bounds: if given, units that are linear combinations of others, all of proven sign,
         are rewritten by these first: exact on the bounds' box only.
-      radius: magnitude of the chains' inputs for which the error is reported.
-      details: whether to return a tuple of :class:`LumpReport`, one a chain, too.
+      radius: magnitude of the chains' inputs for which :func:`lump_and_report` tells the error.
 
     Returns:
       A nested dict of arrays, for ``net.apply``; or ``params`` itself, with a
@@ -124,6 +128,48 @@ def lump(
       >>> lump(net, params)["out"].tolist()
       [[4.0, 4.0], [1.0, 1.0]]
     """
+    return lump_and_report(net, params, tolerance, bounds=bounds, radius=radius).params
+
+
+class Lumped(NamedTuple):
+    """Lumped parameters, and what was done; of :func:`lump_and_report`.
+
+    Attributes:
+      params: the parameters.
+      reports: one a chain; one in all for networks of other layers.
+    """
+
+    params: Any
+    reports: tuple[LumpReport, ...]
+
+
+def lump_and_report(
+    net: Net,
+    params: Any,
+    tolerance: float = 0.0,
+    *,
+    bounds: Bounds | None = None,
+    radius: float = 1.0,
+) -> Lumped:
+    """Lumps as :func:`lump` does, and says how many units were joined and what it may change.
+
+    Args:
+      net, params, tolerance, bounds, radius: as for :func:`lump`.
+
+    Returns:
+      :class:`Lumped`.
+
+    Raises:
+      StructureError, EvidenceError, LinjaxError: as :func:`lump`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.array([[1.0, 3.0, -1.0]]), "out": jnp.ones((3, 2))}
+      >>> net = linjax.trace(apply, params, jnp.ones((1, 1)))
+      >>> linjax.lump_and_report(net, params).reports[0].kept
+      (2,)
+    """
     if bounds is not None and bounds.fingerprint != fingerprint(params):
         raise EvidenceError("the bounds were proven for other values of these parameters")
     _at_least_zero(tolerance)
@@ -134,7 +180,7 @@ def lump(
     if isinstance(net, Net) and not (net.chained and readable(net.graph, flat)):
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
         lumped = pytree.unflatten(sites.flat, like=params)
-        return _better(params, lumped, [_of_sites(sites, tolerance)], details)
+        return _better(params, lumped, [_of_sites(sites, tolerance)])
     check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(found, flat)
@@ -156,7 +202,7 @@ def lump(
 
     lumped, _ = transform(params, net.graph, rewrite)
     told = [reports.get(chain) or _alone(net.graph, flat, chain) for chain in net.graph.chains]
-    return _better(params, lumped, told, details)
+    return _better(params, lumped, told)
 
 
 def _alone(graph: Graph, flat: pytree.Flat, chain: Chain) -> LumpReport:
@@ -166,16 +212,16 @@ def _alone(graph: Graph, flat: pytree.Flat, chain: Chain) -> LumpReport:
     return LumpReport(units, units, np.zeros(layers[-1].units))
 
 
-def _better(params: Any, lumped: Any, reports: list[LumpReport], details: bool) -> Any:
+def _better(params: Any, lumped: Any, reports: list[LumpReport]) -> Lumped:
     """The lumped parameters, or with a warning the original ones if nothing went."""
     if count(lumped) >= count(params):
-        warnings.warn("nothing was lumped: no units are proportional", FoldWarning, stacklevel=3)
+        warn("nothing was lumped: no units are proportional")
         lumped = params
         reports = [own._replace(kept=own.units) for own in reports]
-    return (lumped, tuple(reports)) if details else lumped
+    return Lumped(lumped, tuple(reports))
 
 
-def _of_sites(sites: Lumped, tolerance: float) -> LumpReport:
+def _of_sites(sites: LumpedSites, tolerance: float) -> LumpReport:
     return LumpReport(sites.units, sites.kept, np.asarray([np.inf if tolerance else 0.0]))
 
 
