@@ -143,7 +143,7 @@ def fold_and_report(
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
     about = evidence.stats if isinstance(evidence, Frontier) else evidence
     if not matching(params, about):
-        return Folded(params, unchanged(params, about))
+        return Folded(params, unchanged(params, about, rule))
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
         warn(far)
     folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rewritings)
@@ -151,7 +151,7 @@ def fold_and_report(
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
     if report.after >= report.before and not cheaper:
         _nothing(report, "the bounds" if rule is None else str(rule))
-        folded, report = params, unchanged(params, about)
+        folded, report = params, unchanged(params, about, rule)
     return Folded(folded, report)
 
 
@@ -225,9 +225,9 @@ def ruin(known: Frontier, rule: Size, error: str) -> str:
     )
 
 
-def unchanged(params: Any, evidence: Stats | Bounds) -> Report:
+def unchanged(params: Any, evidence: Stats | Bounds, rule: Rule | None) -> Report:
     """Reports that nothing was done."""
-    if isinstance(evidence, Bounds):
+    if isinstance(evidence, Bounds) or isinstance(rule, Threshold | PublishedSize):
         return transform(params, evidence.graph, lambda _, layers: layers)[1]
     network, before = evidence.network, count(params)
     sizes = read_sizes(network, pytree.flatten(params))

@@ -77,65 +77,74 @@ def finished(flat: Mapping[Any, Array], params: Any) -> Any:
 def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
     """Returns the network with a site folded; sites are written in the order of execution."""
     flat, shifts, lacking = dict(now.flat), dict(now.shifts), dict(now.lacking)
-    r = choice.linear.shape[-1]
-    readers = {reader.leaf for reader in site.readers} - {None}  # those whose kernel is computed
-    makers = {maker.leaf for maker in site.makers} - {None}
+    makers = {maker.leaf for maker in site.makers} - {None}  # those whose kernel isn't computed
     offset = _with_lacking(choice, lacking.pop(site.dim, None))
-    bent, straight = _split(network, now, site, choice)
-    if r:
+    split, linear = _split(network, now, site, choice), choice.linear.shape[-1]
+    if linear:
         offset = _with_shifts(network, site, choice, shifts, offset)
-        for leaf in makers:
-            kernel = flat[network.paths[leaf]]
-            flat[network.extra(leaf, "linear")] = _along(
-                network, now, site, leaf, kernel, _mixing(site, choice.linear)
-            )
+    before = now._replace(flat=flat, shifts=shifts, lacking=lacking)
+    for leaf in sorted({reader.leaf for reader in site.readers} - {None}):
+        _shift_reader(network, before, site, leaf, offset[_point(network, site, leaf)])
+    for leaf in makers if linear else ():
+        kernel, mix = flat[network.paths[leaf]], _mixing(site, choice.linear)
+        flat[network.extra(leaf, "linear")] = _along(network, now, site, leaf, kernel, mix)
     for leaf, spans in enumerate(network.layout.leaves):
-        path, linear = network.paths[leaf], network.extra(leaf, "linear")
-        if not any(site.dim in s.dims() for s in spans):
-            continue
-        if site.dim in network.layout.values[network.ref(leaf)].read and leaf in readers:
-            if network.extra(leaf, "down") in flat:  # the factor that reads
-                path = linear = network.extra(leaf, "down")
-            point = _point(network, site, leaf)
-            decode = choice.decode[point]
-            _shift_reader(
-                network, now._replace(flat=flat, shifts=shifts, lacking=lacking), site, leaf,
-                offset[point],
-            )  # fmt: skip
-            change = _mixing(site, np.swapaxes(decode, -1, -2))
-        elif choice.basis is not None:
-            change = _mixing(site, bent.basis)
-        else:
-            change = taking(bent.kept, len(site.beside))
-        if path in flat:
-            flat[path] = _along(network, now, site, leaf, flat[path], change)
-        if linear in flat and leaf in readers and linear != path:
-            flat[linear] = _along(network, now, site, leaf, flat[linear], change)
-        elif linear in flat and leaf in makers and straight is not None:
-            beside = _along(network, now, site, leaf, flat[linear], straight)
-            if choice.basis is None:
-                flat[linear] = beside
-            else:  # nothing lies between: what was beside is mixed in
-                flat[path] = flat[path] + beside if path in flat else beside
-                del flat[linear]
-    _constants(network, now, site, bent, flat)
+        if any(site.dim in s.dims() for s in spans):
+            _write_leaf(network, now, site, choice, split, leaf, flat)
+    _constants(network, now, site, split.bent, flat)
     for op, shift in shifts.items():
-        shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, bent)
+        shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, split.bent)
     for leaf in makers:
         bias = network.extra(leaf, "bias")
         if bias in flat:
-            flat[bias] = _narrowed(network, now, site, leaf, flat[bias], bent)
+            flat[bias] = _narrowed(network, now, site, leaf, flat[bias], split.bent)
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
-    own = bent.kept if bent.basis is None else bent.basis
+    own = split.bent.kept if split.bent.basis is None else split.bent.basis
     kept = {**now.kept, site.dim: own.shape[-1]}
     return Written(flat, {**now.sizes, site.dim: width}, shifts, kept, lacking)
 
 
-def _split(network: Network, now: Written, site: Site, choice: Choice) -> tuple[Choice, Any]:
-    """What is kept of coordinates with everything on their way, and of linear ones there are.
+def _write_leaf(
+    network: Network, now: Written, site: Site, choice: Choice, split: "_Split", leaf: int,
+    flat: dict[Any, Array],
+) -> None:  # fmt: skip
+    """Narrows a leaf, and what stands beside it, where it has a site's dimension; in place."""
+    path, linear = network.paths[leaf], network.extra(leaf, "linear")
+    reads = any(reader.leaf == leaf for reader in site.readers)
+    if site.dim in network.layout.values[network.ref(leaf)].read and reads:
+        if network.extra(leaf, "down") in flat:  # the factor that reads
+            path = linear = network.extra(leaf, "down")
+        decode = choice.decode[_point(network, site, leaf)]
+        change = _mixing(site, np.swapaxes(decode, -1, -2))
+    elif choice.basis is not None:
+        change = _mixing(site, split.bent.basis)
+    else:
+        change = taking(split.bent.kept, len(site.beside))
+    if path in flat:
+        flat[path] = _along(network, now, site, leaf, flat[path], change)
+    makes = any(maker.leaf == leaf for maker in site.makers)
+    if linear in flat and reads and linear != path:
+        flat[linear] = _along(network, now, site, leaf, flat[linear], change)
+    elif linear in flat and makes and split.beside is not None:
+        beside = _along(network, now, site, leaf, flat[linear], split.beside)
+        if choice.basis is None:
+            flat[linear] = beside
+        else:  # nothing lies between: what was beside is mixed in
+            flat[path] = flat[path] + beside if path in flat else beside
+            del flat[linear]
 
-    None of the latter where the site has none yet.
+
+class _Split(NamedTuple):
+    """A choice among coordinates with everything on their way, and what is done to linear ones.
+
+    The latter is None where the site has none yet.
     """
+
+    bent: Choice
+    beside: Any
+
+
+def _split(network: Network, now: Written, site: Site, choice: Choice) -> _Split:
     repeats = len(site.beside)
     for maker in site.makers:
         extra = None if maker.leaf is None else now.flat.get(network.extra(maker.leaf, "linear"))
@@ -146,11 +155,11 @@ def _split(network: Network, now: Written, site: Site, choice: Choice) -> tuple[
         first = now.sizes[site.dim] - np.shape(extra)[at]
         if choice.basis is not None:
             rows, beside = np.split(choice.basis, [first], axis=1)
-            return choice._replace(basis=rows), _mixing(site, beside)
+            return _Split(choice._replace(basis=rows), _mixing(site, beside))
         bent = choice.kept[0] < first
         taken = taking(choice.kept[:, ~bent] - first, repeats)
-        return choice._replace(kept=choice.kept[:, bent]), taken
-    return choice, None
+        return _Split(choice._replace(kept=choice.kept[:, bent]), taken)
+    return _Split(choice, None)
 
 
 def _along(
@@ -264,6 +273,8 @@ def _shift_reader(network: Network, now: Written, site: Site, leaf: int, offset:
         return
     kernel = effective(network, now.flat, ops[0], "linear")
     change = shifted(network, now, site, leaf, offset, kernel)
+    if not change.size:
+        return
     for other in network.sites:
         if any(maker.leaf == leaf for maker in other.makers):
             lacks = change.reshape(offset.shape[0], -1)

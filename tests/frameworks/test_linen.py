@@ -85,7 +85,7 @@ def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
         )
     assert net.apply(small, X).shape == (80, 3)
     again = linjax.collect(net, small, [X])
-    linjax.fold(small, again, linjax.size(0.95))
+    linjax.fold(small, again, linjax.tolerance(0.1))
 
 
 def test_a_shared_submodule_is_in_no_chain_and_the_rest_is_folded():
