@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 
 import linjax
-from linjax.fold.fold import units_of
+from linjax.fold.chained import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import KINDS, Planted, architectures, make
@@ -122,6 +122,13 @@ def test_every_planted_unit_is_found_or_refused_and_outputs_are_preserved(networ
 def test_networks_that_were_wrong_once(seed, kind):
     with jax.enable_x64(True), jax.disable_jit():
         check(make(seed, [kind]))
+
+
+@pytest.mark.parametrize(("seed", "kinds"), [(59910, ["residual", "residual", "dense", "shared"])])
+def test_kinds_that_were_wrong_together(seed, kinds):
+    """Of weights that are used twice, both uses make linear coordinates."""
+    with jax.enable_x64(True), jax.disable_jit():
+        check(make(seed, kinds))
 
 
 @given(architectures(most=2))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 import linjax
-from linjax.fold.fold import units_of
+from linjax.fold.chained import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from networks import Planted, cast, planted, relative
