@@ -9,8 +9,9 @@ from linjax.baselines.budget import Evidence, largest, unfolded
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import frame
 from linjax.fold.plans.factored import Kernel
-from linjax.fold.rewrite import Halves, begun, finished, halved
+from linjax.fold.rewrite import Halves, halved
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.program import pytree
 
 Array = np.ndarray

@@ -8,8 +8,9 @@ from linjax.baselines.budget import Evidence, inner, largest, same_share, unfold
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form
 from linjax.fold.engine.choose import Choice, alike
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.program import pytree
 
 Array = np.ndarray

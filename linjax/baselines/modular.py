@@ -13,8 +13,9 @@ from linjax.dims.sites import Form, Site
 from linjax.evidence.moments import PointMoments
 from linjax.fold.engine.choose import Choice, alike, taking
 from linjax.fold.engine.linalg import solve
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.net import Net
 from linjax.program import pytree
 

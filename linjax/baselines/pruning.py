@@ -12,8 +12,9 @@ from linjax.fold.engine.choose import keeping
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.problem import frame
 from linjax.fold.frontier import Frontier
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.program import pytree
 
 Array = np.ndarray

@@ -20,9 +20,10 @@ from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.plans.factored import factored
 from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
-from linjax.fold.rewrite import Written, begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
+from linjax.fold.written import Written, begun, finished
 from linjax.program import pytree
 from linjax.program.count import count
 from linjax.program.pytree import is_floating, join

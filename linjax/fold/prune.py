@@ -11,7 +11,8 @@ from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
 from linjax.fold.fold import matching
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
+from linjax.fold.written import begun, finished
 from linjax.program import pytree
 
 Array = np.ndarray

@@ -10,7 +10,7 @@ from linjax.chains.maps import Affine, Part
 from linjax.dims.span import Cut, transform
 from linjax.errors import StructureError
 from linjax.fold.report import Report
-from linjax.fold.rewrite import taking
+from linjax.fold.written import taking
 from linjax.program import pytree
 from linjax.program.pytree import Flat, Path
 

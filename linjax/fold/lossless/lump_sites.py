@@ -21,7 +21,8 @@ from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
 from linjax.fold.lossless.proportional import Classes, Made, in_proportion, rounding, storable
-from linjax.fold.rewrite import Written, begun, write
+from linjax.fold.rewrite import write
+from linjax.fold.written import Written, begun
 from linjax.program import pytree
 
 Array = np.ndarray

@@ -35,9 +35,11 @@ from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.plans.factored import before
 from linjax.fold.plans.pricing import Problems
-from linjax.fold.rewrite import add_to_bias, begun, narrowing, write
+from linjax.fold.rewrite import write
 from linjax.fold.sequential import aims, necks, regress
 from linjax.fold.sequential.resite import again
+from linjax.fold.shifts import add_to_bias
+from linjax.fold.written import begun, narrowing
 from linjax.program import pytree
 
 Array = Any
