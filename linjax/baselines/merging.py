@@ -11,7 +11,6 @@ from linjax.fold.engine.choose import Choice, alike
 from linjax.fold.frontier import known_or_made
 from linjax.fold.rewrite import begun, finished, write
 from linjax.fold.rules import Size
-from linjax.program import pytree
 
 Array = np.ndarray
 
@@ -31,7 +30,8 @@ def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     ICLR 2025, arXiv 2502.10216.
     """
     known = known_or_made(params, stats)
-    network, flat, prices = known.stats.network, pytree.flatten(params), known.prices(rule)
+    network, prices = known.stats.network, known.prices(rule)
+    flat = network.flatten(params)
     sites = known.problems.sites
     pairs = zip(inner(network), sites, strict=True)
     narrow = [inside and site.form is Form.BENT for inside, site in pairs]

@@ -27,6 +27,7 @@ from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, a
 from linjax.fold.threads import one_thread
 from linjax.program import pytree
 from linjax.program.count import count
+from linjax.program.pytree import Flat
 
 DEFAULT = Tolerance(0.01)
 RUIN = 0.5
@@ -151,7 +152,8 @@ def _dispatch(
             raise EvidenceError(
                 "the bounds were proven for other values of these parameters; certify these"
             )
-        return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
+        flat = evidence.flatten(params)
+        return transform(params, flat, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
         stats = evidence.stats if isinstance(evidence, Frontier) else evidence
         return _published(params, stats, rule)
@@ -194,7 +196,7 @@ def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tu
     def apply(chain: Chain, layers: Layers) -> Layers:
         return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
 
-    return transform(params, stats.graph, apply)
+    return transform(params, stats.network.flatten(params), stats.graph, apply)
 
 
 def _foldable_rates(stats: Stats) -> dict[str, Any]:
@@ -236,10 +238,16 @@ def units_of(stats: Stats, site: Site) -> UnitStats | None:
 
 
 def transform(
-    params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
+    params: Any, flat: Flat, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
 ) -> tuple[Any, Report]:
-    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report."""
-    flat = pytree.flatten(params)
+    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report.
+
+    Args:
+      params: its pytree.
+      flat: the leaves of that as the network takes them.
+      graph: its chains.
+      rewrite: what to do with a chain.
+    """
     sites = {}
     for chain in graph.chains:
         before = after = read_chain(graph, flat, chain)
@@ -255,9 +263,10 @@ def transform(
 def unchanged(params: Any, evidence: Stats | Bounds) -> Report:
     """Reports that nothing was done."""
     if isinstance(evidence, Bounds):
-        return transform(params, evidence.graph, lambda _, layers: layers)[1]
+        flat = evidence.flatten(params)
+        return transform(params, flat, evidence.graph, lambda _, layers: layers)[1]
     network, before = evidence.network, count(params)
-    sizes = read_sizes(network, pytree.flatten(params))
+    sizes = read_sizes(network, network.flatten(params))
     sites = {}
     for site in network.foldable:
         kept = np.arange(sizes.all(site.dim))
@@ -287,13 +296,13 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       StructureError: if they belong to another network.
       EvidenceError: if the evidence was collected on parameters folded further.
     """
-    flat = pytree.flatten(params)
     if isinstance(evidence, Stats):
-        check(evidence.network, flat)
+        check(evidence.network, evidence.network.flatten(params))
     else:
+        flat = evidence.flatten(params)
         check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)
-    now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
+    now = {path: tuple(jnp.shape(leaf)) for path, leaf in pytree.flatten(params).items()}
     if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:
         return True
     leaves = [leaf for leaf in evidence.leaves if pytree.is_floating(leaf.dtype)]

@@ -11,7 +11,6 @@ from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
 from linjax.fold.fold import matching
 from linjax.fold.rewrite import begun, finished, write
-from linjax.program import pytree
 
 Array = np.ndarray
 
@@ -69,7 +68,7 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
       network: its dimensions.
       kept: by foldable site the units that stay, ascending: ``(n, k)`` for n repeats.
     """
-    now = begun(network, pytree.flatten(params))
+    now = begun(network, network.flatten(params))
     for site, own in zip(network.foldable, kept, strict=True):
         width, total = now.kept[site.dim], now.sizes[site.dim]
         if own.shape[-1] < width:

@@ -143,7 +143,8 @@ def certify(
             f"undecided, nothing is claimed there: {'; '.join(reasons)}", FoldWarning, stacklevel=2
         )
     leaves, digest = pytree.leaves_of(params), fingerprint(params)
-    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons)
+    computed = net.network.computed if isinstance(net, Net) else None
+    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons, computed)
 
 
 def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck:
