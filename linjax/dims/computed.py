@@ -66,8 +66,8 @@ class Computed:
             return flat
         if own:
             raise StructureError(
-                f"{join(had[0])}: unexpected beside {join(own[0])}, which was computed of it: give "
-                "one of the two"
+                f"{join(had[0])}: unexpected beside {join(own[0])}: give the leaves that kernels "
+                "are computed of, or the kernels, not some of both"
             )
         values = self._values(flat)
         return {p: x for p, x in flat.items() if p not in self.gone} | values

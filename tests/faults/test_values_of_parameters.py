@@ -46,7 +46,7 @@ WAYS = {
     "standardised": standard,
     "rounded by a scale": by_scale,
     "rounded, with a derivative of its own": stepped,
-    "normed": lambda w: w / jnp.linalg.norm(w),
+    "normed": lambda w: 8 * w / jnp.linalg.norm(w),
     "softmax": lambda w: jax.nn.softmax(w, axis=0),
     "added up": lambda w: jnp.cumsum(w, 0),
     "a branch": lambda w: jax.lax.cond(w.sum() > 0, lambda w: w, lambda w: -w, w),
@@ -145,10 +145,14 @@ def test_half_precision_and_mixed_forms():
     want = both(standard)(P, X)
     got = net.run(half, X.astype(jnp.bfloat16)).outputs
     assert relative(np.asarray(got, np.float32), want) < 0.05
-    small = linjax.lump(net, {**P, "w": P["w"].at[:, 1].set(P["w"][:, 0])})
-    mixed = {**small, "w": P["w"]} if "w_computed" in small else P | {"w_computed": P["w"]}
-    with pytest.raises(linjax.StructureError, match="w: unexpected beside w_computed"):
-        net.apply(mixed, X)
+    for mixed in ({**P, "w_computed": P["w"]}, {"w_computed": P["w"], "v": P["v"], "b": P["b"]}):
+        with pytest.raises(linjax.StructureError, match="unexpected beside w_computed"):
+            net.apply(mixed, X)
+    computed = {"w_computed": standard(P["w"]), "v_computed": standard(P["v"]), "b": P["b"]}
+    np.testing.assert_allclose(net.apply(computed, X), want, rtol=1e-5, atol=1e-5)
+    del computed["v_computed"]
+    with pytest.raises(linjax.StructureError, match="v_computed: missing"):
+        net.apply(computed, X)
 
 
 def test_what_would_grow_or_serves_elsewhere_is_left():
