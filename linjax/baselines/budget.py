@@ -11,7 +11,6 @@ from linjax.evidence.stats import Stats
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rules import Size
-from linjax.program import pytree
 from linjax.program.pytree import join
 
 Evidence = Stats | Frontier
@@ -70,7 +69,8 @@ def unfolded(params: Any, evidence: Stats | Frontier) -> Frontier:
         beside a kernel: the methods that others use know nothing of these.
     """
     known = known_or_made(params, evidence)
-    network, flat = known.stats.network, pytree.flatten(params)
+    network = known.stats.network
+    flat = network.flatten(params)
     for leaf in range(len(network.paths)):
         for kind in ("linear", RESIDUAL, "down"):
             if network.extra(leaf, kind) in flat:

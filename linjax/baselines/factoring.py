@@ -12,7 +12,6 @@ from linjax.fold.plans.factored import Kernel
 from linjax.fold.rewrite import Halves, halved
 from linjax.fold.rules import Size
 from linjax.fold.written import begun, finished
-from linjax.program import pytree
 
 Array = np.ndarray
 
@@ -137,7 +136,7 @@ def _low_rank(
     def cost(share: float) -> float:
         return prices.cost(state(share)) + known.biases(rule.of, state(share))
 
-    now = begun(network, pytree.flatten(params))
+    now = begun(network, network.flatten(params))
     for kernel, s in zip(kernels, state(largest(cost, allowed, rule)).ranks, strict=True):
         if s:
             data = frame(kernel.moments)

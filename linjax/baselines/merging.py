@@ -11,7 +11,6 @@ from linjax.fold.engine.choose import Choice, alike
 from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
 from linjax.fold.written import begun, finished
-from linjax.program import pytree
 
 Array = np.ndarray
 
@@ -31,7 +30,8 @@ def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     ICLR 2025, arXiv 2502.10216.
     """
     known = unfolded(params, stats)
-    network, flat, prices = known.stats.network, pytree.flatten(params), known.prices(rule)
+    network, prices = known.stats.network, known.prices(rule)
+    flat = network.flatten(params)
     sites = known.problems.sites
     pairs = zip(inner(network), sites, strict=True)
     narrow = [inside and site.form is Form.BENT for inside, site in pairs]

@@ -41,7 +41,7 @@ def modular(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rule
     ICLR 2025, arXiv 2408.09632.
     """
     known = unfolded(params, stats)
-    network, flat, prices = net.network, pytree.flatten(params), known.prices(rule)
+    network, flat, prices = net.network, net.network.flatten(params), known.prices(rule)
     widths = np.array([p.width for p in known.problems.problems])
     own, loss = np.array(inner(network), bool), _shares(network, flat, batches)
 

@@ -92,7 +92,7 @@ def _pruned(params: Any, stats: Evidence, rule: Size, score: Score, refit: bool)
         return prices.cost(now) + (known.biases(rule.of, now) if refit else 0.0)
 
     units = state(largest(cost, rule.fraction * prices.cost(prices.start), rule)).units
-    flat = pytree.flatten(params)
+    flat = network.flatten(params)
     now = begun(network, flat)
     for index, (site, problem, points) in enumerate(
         zip(own.sites, own.problems, own.points, strict=True)

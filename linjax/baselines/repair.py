@@ -47,7 +47,7 @@ def recalibrated(net: Net, params: Any, batches: Iterable[Any]) -> Any:
     References: Jordan et al., REPAIR, 2022, arXiv 2211.08403; Wang et al., ICLR 2025, arXiv
     2502.10216, after folding by k-means.
     """
-    network, flat = net.network, pytree.flatten(params)
+    network, flat = net.network, net.network.flatten(params)
     norms = batch_norms(network)
 
     @jax.jit

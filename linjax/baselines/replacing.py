@@ -38,7 +38,7 @@ def replaced(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rul
       LinjaxError: if there are no such blocks, or not enough.
     """
     known = unfolded(params, stats)
-    network, flat, prices = net.network, pytree.flatten(params), known.prices(rule)
+    network, flat, prices = net.network, net.network.flatten(params), known.prices(rule)
     blocks, problems = blocks_of(network), known.problems
     if not all(block.branch in network.kernels for block in blocks) or len(blocks) < 2:
         raise LinjaxError("no blocks whose last product is added to a stream as it is")

@@ -111,7 +111,7 @@ def collect(
     _check(net, params, folds)
     metric = settled(metric, net)
     own = placement.place(params, mesh)
-    flat = pytree.flatten(own)
+    flat = net.network.flatten(own)
     pass_ = _Pass(net, flat, folds, second_moments, mesh)
     expected = SENSITIVITY_BATCHES
     if isinstance(batches, Sized):

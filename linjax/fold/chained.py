@@ -16,6 +16,7 @@ from linjax.fold.report import Report, change
 from linjax.fold.rules import PublishedSize, Threshold
 from linjax.program import pytree
 from linjax.program.count import count
+from linjax.program.pytree import Flat
 
 
 def published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
@@ -25,7 +26,7 @@ def published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tup
     def apply(chain: Chain, layers: Layers) -> Layers:
         return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
 
-    return transform(params, stats.graph, apply)
+    return transform(params, stats.network.flatten(params), stats.graph, apply)
 
 
 def _foldable_rates(stats: Stats) -> dict[str, Any]:
@@ -63,10 +64,16 @@ def units_of(stats: Stats, site: Site) -> UnitStats | None:
 
 
 def transform(
-    params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
+    params: Any, flat: Flat, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
 ) -> tuple[Any, Report]:
-    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report."""
-    flat = pytree.flatten(params)
+    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report.
+
+    Args:
+      params: its pytree.
+      flat: the leaves of that as the network takes them.
+      graph: its chains.
+      rewrite: what to do with a chain.
+    """
     sites = {}
     for chain in graph.chains:
         before = after = read_chain(graph, flat, chain)

@@ -189,7 +189,8 @@ def _dispatch(
             raise EvidenceError(
                 "the bounds were proven for other values of these parameters; certify these"
             )
-        return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
+        flat = evidence.flatten(params)
+        return transform(params, flat, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
         stats = evidence.stats if isinstance(evidence, Frontier) else evidence
         return published(params, stats, rule)
@@ -228,9 +229,11 @@ def ruin(known: Frontier, rule: Size, error: str) -> str:
 def unchanged(params: Any, evidence: Stats | Bounds, rule: Rule | None) -> Report:
     """Reports that nothing was done."""
     if isinstance(evidence, Bounds) or isinstance(rule, Threshold | PublishedSize):
-        return transform(params, evidence.graph, lambda _, layers: layers)[1]
+        source = evidence if isinstance(evidence, Bounds) else evidence.network
+        flat = source.flatten(params)
+        return transform(params, flat, evidence.graph, lambda _, layers: layers)[1]
     network, before = evidence.network, count(params)
-    sizes = read_sizes(network, pytree.flatten(params))
+    sizes = read_sizes(network, network.flatten(params))
     sites = {}
     for site in network.foldable:
         kept = np.arange(sizes.all(site.dim))
@@ -258,13 +261,13 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       StructureError: if they belong to another network.
       EvidenceError: if the evidence was collected on parameters folded further.
     """
-    flat = pytree.flatten(params)
     if isinstance(evidence, Stats):
-        check(evidence.network, flat)
+        check(evidence.network, evidence.network.flatten(params))
     else:
+        flat = evidence.flatten(params)
         check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)
-    now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
+    now = {path: tuple(jnp.shape(leaf)) for path, leaf in pytree.flatten(params).items()}
     if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:
         return True
     leaves = [leaf for leaf in evidence.leaves if pytree.is_floating(leaf.dtype)]

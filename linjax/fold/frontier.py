@@ -152,7 +152,8 @@ class Frontier(NamedTuple):
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
         """Returns the network folded to a plan in one shot, and what every site keeps."""
-        network, own, flat = self.stats.network, self.problems, pytree.flatten(params)
+        network, own = self.stats.network, self.problems
+        flat = network.flatten(params)
         choices = chosen(own, plan)
         by_site = [c.by_site(p) for c, p in zip(choices, own.points, strict=True)]
         folded = own.folded(by_site)
@@ -254,7 +255,7 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     """
     if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
-    flat = pytree.flatten(params)
+    flat = stats.network.flatten(params)
     check(stats.network, flat)
     for path, leaf in flat.items():
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():

@@ -71,7 +71,7 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
       network: its dimensions.
       kept: by foldable site the units that stay, ascending: ``(n, k)`` for n repeats.
     """
-    flat = pytree.flatten(params)
+    flat = network.flatten(params)
     now = begun(network, spelled(network, flat))
     for site, own in zip(network.foldable, kept, strict=True):
         width, total = now.kept[site.dim], now.sizes[site.dim]

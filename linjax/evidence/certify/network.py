@@ -140,7 +140,8 @@ def certify(
     if reasons:
         warn(f"undecided, nothing is claimed there: {'; '.join(reasons)}")
     leaves, digest = pytree.leaves_of(params), fingerprint(params)
-    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons)
+    computed = net.network.computed if isinstance(net, Net) else None
+    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons, computed)
 
 
 def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck:

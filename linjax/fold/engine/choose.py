@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
-from linjax.fold.engine.linalg import floored, solve, symmetric
+from linjax.fold.engine.linalg import floored, solve, symmetric, varying
 from linjax.fold.engine.problem import Site, checked
 from linjax.fold.engine.pursuit import View, pursue_all
 from linjax.fold.engine.sight import Data, Sight, gathered, sights
@@ -197,7 +197,8 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
         linear = np.zeros((sources, r))
         if r:
             found = linear_directions([_given(sight, kept) for sight in seen], r).kernel
-            linear[:, : found.shape[1]] = found
+            spread = np.sum([sight.sources for sight in seen], axis=0)
+            linear[:, : found.shape[1]] = varying(spread, found)
         choices.append(_finished(seen, kept, linear))
     return min(choices, key=lambda choice: choice.error)
 

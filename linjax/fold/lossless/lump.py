@@ -22,6 +22,7 @@ from linjax.chains.layers import Layer, Layers, replaced
 from linjax.chains.reading import read_chain, readable
 from linjax.chains.structure import Chain, Graph
 from linjax.chains.substitute import keep_units, substitute
+from linjax.dims.leaves import check
 from linjax.errors import EvidenceError, LinjaxError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.fold.chained import transform
@@ -174,9 +175,9 @@ def lump_and_report(
         raise EvidenceError("the bounds were proven for other values of these parameters")
     _at_least_zero(tolerance)
     combine = None if bounds is None else exact_rewrite(bounds, ("dependent",))
-    flat = pytree.flatten(params)
+    flat = net.network.flatten(params) if isinstance(net, Net) else pytree.flatten(params)
     if isinstance(net, Net):
-        net.check(params)
+        check(net.network, flat)
     if isinstance(net, Net) and not (net.chained and readable(net.graph, flat)):
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
         lumped = pytree.unflatten(sites.flat, like=params)
@@ -200,7 +201,7 @@ def lump_and_report(
         reports[chain] = report._replace(units=units)
         return lumped
 
-    lumped, _ = transform(params, net.graph, rewrite)
+    lumped, _ = transform(params, flat, net.graph, rewrite)
     told = [reports.get(chain) or _alone(net.graph, flat, chain) for chain in net.graph.chains]
     return _better(params, lumped, told)
 
