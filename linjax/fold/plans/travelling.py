@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from linjax.dims.sites import Site
+from linjax.fold.engine.linalg import root
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame
 from linjax.fold.engine.shrink import noise
@@ -62,4 +63,6 @@ def _travelled(
         if before.kind != "aligned":
             seen = frame(before.points[points[site][point]].moments)
             arriving = noise(before, seen)[0, : before.width, : before.width]
-    return (matrix.T @ arriving @ matrix)[None]
+    reached = root(matrix.T @ arriving @ matrix)
+    projection = reached.root @ reached.inverse.T
+    return (projection @ (own[:, None] * projection.T))[None]
