@@ -71,7 +71,6 @@ class Prices(NamedTuple):
             found += curve[min(rank, len(curve) - 1)] if rank else 0.0
         return float(found)
 
-
     def feared(self, state: State) -> float:
         """Returns the same of errors as they are priced: what plans are compared by."""
         sites = tuple(r._replace(errors=_feared(r.errors, self.caution)) for r in self.sites)

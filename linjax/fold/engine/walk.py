@@ -162,8 +162,7 @@ class Walk:
             units, linears = self._to[i]
             others, kernels = self.ledger.put_site(i, units, linears)
             self._candidates.pop(i, None)
-            # What taking a factor away saves grows where the kernel becomes smaller, what
-            # introducing one saves where linear coordinates come for nothing.
+            # What taking a factor away saves grows where the kernel becomes smaller.
             eager = {sites + j for j in kernels}
         else:
             others, kernels = self.ledger.put_rank(i - sites, self._to[i][0])
