@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.cost import State, Term, total
 from linjax.fold.engine.moves import Room
-from linjax.fold.engine.walk import Growing, Manner, Narrowing, Walk
+from linjax.fold.engine.walk import Balancing, Growing, Manner, Narrowing, Walk
 
 Array = np.ndarray
 
@@ -15,6 +15,10 @@ BEYOND = 1e6
 """How much dearer error is beyond what a site may lose."""
 GAIN = 1e-9
 """Share of the error that growing a width has to take away."""
+PRICES = 14
+"""How many prices of cost are tried for a balance."""
+SPAN = 100.0
+"""How far these are from the average price on the path, up or down."""
 TINY = np.finfo(np.float64).tiny
 
 
@@ -67,6 +71,12 @@ class Prices(NamedTuple):
             found += curve[min(rank, len(curve) - 1)] if rank else 0.0
         return float(found)
 
+    def feared(self, state: State) -> float:
+        """Returns the same of errors as they are priced: what plans are compared by."""
+        sites = tuple(r._replace(errors=_feared(r.errors, self.caution)) for r in self.sites)
+        kernels = tuple(_feared(curve, self.caution) for curve in self.kernels)
+        return self._replace(sites=sites, kernels=kernels).error(state)
+
 
 class Step(NamedTuple):
     """A point on the path: widths, what they cost, and their predicted squared error."""
@@ -116,6 +126,47 @@ def filled(prices: Prices, state: State, budget: float) -> State:
     while (added := walk.step()) is not None:
         growing.spare -= added
         walk.doubt()
+    return walk.ledger.state
+
+
+def balanced(prices: Prices, state: State, budget: float) -> State:
+    """Returns the best widths found within a budget, none of which would better change alone.
+
+    A path never takes back what it has done. From where it is, widths are made narrower and
+    wider as long as error and cost at a price λ become less together; λ is bisected to what the
+    budget affords, and what is left over is filled.
+
+    Args:
+      prices: of widths.
+      state: where to start; returned itself if nothing better is found.
+      budget: the largest cost.
+    """
+    best, least = state, prices.feared(state)
+    price = least / max(prices.cost(prices.start) - prices.cost(state), 1.0)
+    low, high = price / SPAN, price * SPAN
+    for _ in range(PRICES):
+        price = float(np.sqrt(low * high))
+        found = _at_price(prices, state, price)
+        if prices.cost(found) > budget:
+            low = price
+            continue
+        high = price
+        found = filled(prices, found, budget)
+        feared = prices.feared(found)
+        if feared < least:
+            best, least = found, feared
+    return best
+
+
+def _at_price(prices: Prices, state: State, price: float) -> State:
+    """Widths from which no single one can change for less error and cost."""
+    least = GAIN * max(prices.feared(state), TINY)
+    walk, moved = _walk(prices, state, Balancing(price, least)), True
+    while moved:  # what one move makes of another is looked at again at the end
+        moved = False
+        walk.anew()
+        while walk.step() is not None:
+            moved = True
     return walk.ledger.state
 
 
