@@ -197,7 +197,7 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
         linear = np.zeros((sources, r))
         if r:
             found = linear_directions([_given(sight, kept) for sight in seen], r).kernel
-            linear[:, : found.shape[1]] = varying(sum(s.sources for s in seen), found)
+            linear[:, : found.shape[1]] = varying(np.sum([s.sources for s in seen], axis=0), found)
         choices.append(_finished(seen, kept, linear))
     return min(choices, key=lambda choice: choice.error)
 
