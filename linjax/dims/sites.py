@@ -168,7 +168,8 @@ def _site(
     read = [ops[p.op].inputs[p.data] for p in readers]
     points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
     form = _form(roles)
-    fixed = any(p.leaf is None for p in readers)
+    made = {p.leaf for p in makers}
+    fixed = any(p.leaf is None or p.leaf in made for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
     return Site(name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed)
 

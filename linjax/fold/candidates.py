@@ -17,7 +17,7 @@ from linjax.fold.rows import (
     mean_divergence,
 )
 from linjax.fold.rules import Size, Tolerance
-from linjax.fold.sequential.in_order import Task, fold_in_order
+from linjax.fold.sequential.in_order import Task, dealt, fold_in_order
 from linjax.net import Net
 
 STEPS = 7
@@ -56,9 +56,10 @@ class Work(NamedTuple):
         plan = self.known.plan(rule)
         now, choices = self.known.write(self.params, plan)
         flat, rows = self.net.network.flatten(self.params), even(self.net, self.train)
-        network = self.net.network_for(flat, cut(self.net, rows)[0])
+        leaves, tree = jax.tree.flatten(rows)
+        network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
         task = Task(network, spelled(network, flat), self.known.problems, plan, choices)
-        ordered = fold_in_order(task, jax.tree.leaves(rows))
+        ordered = fold_in_order(task, leaves)
         return [self.known.finished(each, self.params) for each in (now.flat, ordered)]
 
     def error(self, params: Any) -> float:
