@@ -113,7 +113,7 @@ def compress(
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, metric)
-    held_rows = taught(net, params, even(net, enriched(held)))
+    held_rows = taught(net, params, even(net, held))
 
     @functools.cache
     def rows() -> Rows:
@@ -123,7 +123,9 @@ def compress(
         best, error = nearest(net, work.refitted(size), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
             return best
-        return joint_refit(net, best, rows(), held_rows, metric)
+        # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
+        between_too = taught(net, params, even(net, enriched(held)))
+        return joint_refit(net, best, rows(), between_too, metric)
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
