@@ -82,7 +82,7 @@ def test_folding_and_compressing_do_what_they_say(case):
     apply, params = CASES[case]
     net, want = linjax.trace(apply, params, X[:1]), np.asarray(apply(params, X))
     stats = linjax.collect(net, params, [X], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(0.7), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
 
     def error(folded):
         got = np.asarray(net.apply(folded, X))
