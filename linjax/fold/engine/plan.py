@@ -15,7 +15,7 @@ Array = np.ndarray
 
 RIDGE = 1e-3
 """Weight of the noise that regressions are shrunk by."""
-RIDGES = (1e-2, 1e-1, 0.5, 1e-5)
+RIDGES = (RIDGE, 1e-2, 1e-1, 0.5, 1e-5)
 """Weights that are compared on held-out rows, where rows are few; the last one for networks that
 fold almost exactly."""
 CLOSE = 1.1
