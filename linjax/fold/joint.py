@@ -18,6 +18,7 @@ import numpy as np
 
 from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
+from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
 from linjax.fold.rows import Rows, first, size_of
 from linjax.net import Net
@@ -49,8 +50,6 @@ STEADY = 3
 """Rounds for which the leaves' mean curvatures are taken for the same."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
-
-
 ONE_WAY = ("while", "custom_vjp", "pallas_call")
 """Operations that can't be differentiated forwards, or not backwards."""
 EMPTY = np.zeros(0, np.float32)
@@ -75,7 +74,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(net: Net, params: Any) -> _Parts:
-    flat, stuck = pytree.flatten(params), _in_front(net.network)
+    flat, stuck = pytree.flatten(params), _in_front(net.network) | _statistics(net.network)
     moving = {
         path: x
         for path, x in flat.items()
@@ -85,6 +84,11 @@ def _parts(net: Net, params: Any) -> _Parts:
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in (*leaves, EMPTY)]))
     shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
     return _Parts(vector, shapes, {p: x for p, x in flat.items() if p not in moving})
+
+
+def _statistics(network: Network) -> set[Path]:
+    """Running means and variances: they say what was seen, and scales and offsets suffice."""
+    return {network.paths[n] for norm in batch_norms(network) for n in (norm.mean, norm.var)}
 
 
 def _in_front(network: Network) -> set[Path]:

@@ -106,8 +106,9 @@ def _planted(network, net, stats, seen, predicted, kept):
             continue  # outputs that hardly vary, or units that differ by less than a hundredth
         seen["removed"] += 1
         left = kept[plant.layer]
-        if len(left) == 1:
-            continue  # a site keeps a coordinate, whatever it says
+        if plant.off.all():
+            assert len(left) == 1  # a site keeps a coordinate, whatever it says
+            continue
         assert not left & set(np.flatnonzero(plant.off).tolist()), (plant, left)
         assert plant.twin is None or not left >= set(plant.twin), (plant, left)
 
