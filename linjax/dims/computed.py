@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from linjax.dims.layout import LAYOUT, SAME
 from linjax.dims.rules import elementwise, joining, layout
 from linjax.errors import StructureError
 from linjax.program.flat import Op, Operand, Program, Ref, needed
@@ -25,10 +26,7 @@ from linjax.program.pytree import Flat, Leaf, Path, cast, is_floating, join
 
 Array = Any
 
-_SHOWN = frozenset(
-    {"broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "reshape", "squeeze",
-     "stop_gradient", "transpose", "name"}
-)  # fmt: skip
+_SHOWN = LAYOUT | SAME | {"convert_element_type", "expand_dims"}
 """Operations that show a value otherwise: what is computed is computed before them."""
 _CUT = frozenset({"slice", "pad"})
 """Operations whose results may have sizes that inputs have: nothing of these can be kept."""

@@ -39,6 +39,11 @@ class Held(NamedTuple):
         """The dimensions of its axes."""
         return {d for span in self.spans for d in span.dims()}
 
+    @property
+    def read_axis(self) -> int:
+        """The first axis along which a kernel reads."""
+        return next(n for n, span in enumerate(self.spans) if self.read & set(span.dims()))
+
     def differing(self) -> set[int]:
         """The dimensions along whose axes data differ from entry to entry."""
         if self.source is not Source.DATA:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.space import OPAQUE, WHOLE
-from linjax.dims.span import Spans, companions
+from linjax.dims.span import Span, Spans, companions
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
 
@@ -238,6 +238,14 @@ def _normalised(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> bool:
         if own and all(layout.values[r.id].source is Source.PARAMETER for r in op.outputs):
             kernels.update(r.id for r in op.outputs)
     return False
+
+
+def features_of(layout: Layout, product: Product) -> list[Span]:
+    """The axes of what a matrix reads that it sums over."""
+    op = layout.makers[product.op]
+    (contract, _) = op.params["dimension_numbers"]
+    spans = layout.operand(op, product.data).spans
+    return [spans[n] for n in contract[product.data]]
 
 
 def products_of(

@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
-from linjax.dims.spelled import multiplied, spelled
+from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
@@ -23,7 +23,7 @@ from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
-from linjax.fold.written import Written, begun, finished
+from linjax.fold.written import Written, begun, finished_past
 from linjax.program import pytree
 from linjax.program.count import count
 from linjax.program.pytree import is_floating, join
@@ -169,9 +169,7 @@ class Frontier(NamedTuple):
 
     def finished(self, flat: pytree.Flat, params: Any) -> Any:
         """Returns leaves of a fold as a pytree on the device."""
-        small = pytree.flatten(finished(flat, params))
-        small = multiplied(self.stats.network, small, self.problems.before.vanished)
-        return pytree.unflatten(small, like=params)
+        return finished_past(self.stats.network, flat, params, self.problems.before.vanished)
 
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.spelled import multiplied, spelled, vanished
+from linjax.dims.spelled import spelled, vanished
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
 from linjax.fold.fold import matching
 from linjax.fold.rewrite import write
-from linjax.fold.written import begun, finished
-from linjax.program import pytree
+from linjax.fold.written import begun, finished_past
 
 Array = np.ndarray
 
@@ -80,9 +79,7 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
             stays = np.concatenate([own, beside], axis=-1)
             choice = alike(stays, taking(stays, total), len(site.points))
             now = write(network, now, site, choice)
-    small = pytree.flatten(finished(now.flat, params))
-    small = multiplied(network, small, vanished(network, flat))
-    return pytree.unflatten(small, like=params)
+    return finished_past(network, now.flat, params, vanished(network, flat))
 
 
 def _kept(stats: Stats, fraction: float, scope: str) -> list[Array]:

@@ -10,6 +10,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.dims.sizes import read_sizes
 from linjax.dims.span import Cut, transform
+from linjax.dims.spelled import multiplied
 from linjax.fold.engine.choose import Choice
 from linjax.program import pytree
 
@@ -69,6 +70,21 @@ def finished(flat: Mapping[Any, Array], params: Any) -> Any:
         if np.size(x)
     }
     return pytree.unflatten(kept, like=params)
+
+
+def finished_past(
+    network: Network, flat: Mapping[Any, Array], params: Any, past: Mapping[int, Any]
+) -> Any:
+    """The same where leaves were spelled, so that layers vanish again.
+
+    Args:
+      network: the traced network.
+      flat: its leaves, spelled and folded.
+      params: the pytree that they were.
+      past: its vanished layers, see :func:`~linjax.dims.spelled.vanished`.
+    """
+    small = pytree.flatten(finished(flat, params))
+    return pytree.unflatten(multiplied(network, small, past), like=params)
 
 
 def along(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import linjax
 from linjax.chains.layers import Layer
 from linjax.errors import LinjaxError
-from linjax.fold.lossless.lump import lump_layers, proportional_classes
+from linjax.fold.lossless.lump_layers import lump_layers
+from linjax.fold.lossless.proportional import proportional_classes
 from tests.fold.chains import forward, random_chain, size
 
 seeds = st.integers(0, 2**32 - 1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
-from linjax.fold.engine.pursuit import Reading, View, pursued, shared
+from linjax.fold.engine.pursuit import Reading, View, pursued, shared, worth_of
 
 Array = np.ndarray
 
@@ -83,9 +83,7 @@ class _Held:
 
     def worth(self) -> Array:
         """How much of the target each unit explains beyond those held, −1 where spent."""
-        energy = np.einsum("iq,iq->i", self.rest, self.rest)
-        spent = np.full(len(self.left), -1.0)
-        return np.divide(energy, self.left, out=spent, where=self.left > self.floor)
+        return worth_of(self.rest, self.left, self.floor)
 
     def loss(self, added: Array) -> Array:
         """How much would be lost with each unit held beside one of others: ``(slots, added)``."""

@@ -71,11 +71,12 @@ class Prices(NamedTuple):
             found += curve[min(rank, len(curve) - 1)] if rank else 0.0
         return float(found)
 
-    def feared(self, state: State) -> float:
-        """Returns the same of errors as they are priced: what plans are compared by."""
+    @property
+    def feared(self) -> "Prices":
+        """The same with errors as they are priced: what plans are compared by."""
         sites = tuple(r._replace(errors=_feared(r.errors, self.caution)) for r in self.sites)
         kernels = tuple(_feared(curve, self.caution) for curve in self.kernels)
-        return self._replace(sites=sites, kernels=kernels).error(state)
+        return self._replace(sites=sites, kernels=kernels, caution=Caution())
 
 
 class Step(NamedTuple):
@@ -94,12 +95,9 @@ def _feared(errors: Array, caution: Caution) -> Array:
     return errors * (1.0 + caution.convexity * share) + beyond
 
 
-def _walk(prices: Prices, state: State, manner: Manner) -> Walk:
-    rooms = tuple(
-        room._replace(errors=_feared(room.errors, prices.caution)) for room in prices.sites
-    )
-    curves = tuple(_feared(curve, prices.caution) for curve in prices.kernels)
-    return Walk(prices.terms, rooms, curves, prices.multiple, state, manner)
+def _walk(feared: Prices, state: State, manner: Manner) -> Walk:
+    """A walk from some widths, by errors as they are priced."""
+    return Walk(feared.terms, feared.sites, feared.kernels, feared.multiple, state, manner)
 
 
 def path(prices: Prices) -> Iterator[Step]:
@@ -109,7 +107,7 @@ def path(prices: Prices) -> Iterator[Step]:
     serves every budget. It ends at the smallest valid network.
     """
     state = prices.start
-    walk = _walk(prices, state, Narrowing())
+    walk = _walk(prices.feared, state, Narrowing())
     cost = prices.cost(state)
     yield Step(state, cost, prices.error(state))
     while (added := walk.step()) is not None:
@@ -120,9 +118,12 @@ def path(prices: Prices) -> Iterator[Step]:
 
 def filled(prices: Prices, state: State, budget: float) -> State:
     """Returns wider widths: the most error taken away per cost, until nothing more fits."""
-    least = GAIN * max(prices.error(state), TINY)
-    growing = Growing(budget - prices.cost(state), least)
-    walk = _walk(prices, state, growing)
+    return _filled(prices.feared, state, budget, GAIN * max(prices.error(state), TINY))
+
+
+def _filled(feared: Prices, state: State, budget: float, least: float) -> State:
+    growing = Growing(budget - feared.cost(state), least)
+    walk = _walk(feared, state, growing)
     while (added := walk.step()) is not None:
         growing.spare -= added
         walk.doubt()
@@ -141,27 +142,28 @@ def balanced(prices: Prices, state: State, budget: float) -> State:
       state: where to start; returned itself if nothing better is found.
       budget: the largest cost.
     """
-    best, least = state, prices.feared(state)
-    price = least / max(prices.cost(prices.start) - prices.cost(state), 1.0)
+    feared = prices.feared
+    best, least = state, feared.error(state)
+    price = least / max(feared.cost(feared.start) - feared.cost(state), 1.0)
     low, high = price / SPAN, price * SPAN
     for _ in range(PRICES):
         price = float(np.sqrt(low * high))
-        found = _at_price(prices, state, price)
-        if prices.cost(found) > budget:
+        found = _at_price(feared, state, price)
+        if feared.cost(found) > budget:
             low = price
             continue
         high = price
-        found = filled(prices, found, budget)
-        feared = prices.feared(found)
-        if feared < least:
-            best, least = found, feared
+        found = _filled(feared, found, budget, GAIN * max(prices.error(found), TINY))
+        error = feared.error(found)
+        if error < least:
+            best, least = found, error
     return best
 
 
-def _at_price(prices: Prices, state: State, price: float) -> State:
+def _at_price(feared: Prices, state: State, price: float) -> State:
     """Widths from which no single one can change for less error and cost."""
-    least = GAIN * max(prices.feared(state), TINY)
-    walk, moved = _walk(prices, state, Balancing(price, least)), True
+    least = GAIN * max(feared.error(state), TINY)
+    walk, moved = _walk(feared, state, Balancing(price, least)), True
     while moved:  # what one move makes of another is looked at again at the end
         moved = False
         walk.anew()

@@ -41,6 +41,12 @@ class Pursuit(NamedTuple):
     explained: Array
 
 
+def worth_of(rest: Array, left: Array, floor: Array) -> Array:
+    """How much of the target units explain beyond others, −1 where spent; as :class:`Reading`."""
+    energy = np.einsum("iq,iq->i", rest, rest)
+    return np.divide(energy, left, out=np.full(len(left), -1.0), where=left > floor)
+
+
 class Reading:
     """A view given the units picked so far.
 
@@ -70,9 +76,7 @@ class Reading:
 
     def worth(self) -> Array:
         """How much of the target each unit explains beyond those picked, −1 where spent."""
-        energy = np.einsum("iq,iq->i", self.rest, self.rest)
-        spent = np.full(len(self.left), -1.0)
-        return np.divide(energy, self.left, out=spent, where=self.left > self.floor)
+        return worth_of(self.rest, self.left, self.floor)
 
     def take(self, i: int) -> None:
         """Picks a unit."""
