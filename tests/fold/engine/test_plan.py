@@ -181,7 +181,7 @@ def test_balance_is_never_worse_and_keeps_the_budget(seed, share, convexity):
     step = next(step for step in path(prices) if step.cost <= budget)
     found = balanced(prices, step.state, budget)
     assert prices.cost(found) <= budget
-    assert prices.feared(found) <= prices.feared(step.state)
+    assert prices.feared.error(found) <= prices.feared.error(step.state)
 
 
 def test_what_is_feared_is_dearer_by_the_share_that_is_lost():
@@ -189,7 +189,7 @@ def test_what_is_feared_is_dearer_by_the_share_that_is_lost():
     prices = Prices((Room(errors),), (np.array([2.0, 1.0, 0.0]),), (), caution=Caution(2.0))
     state = State((1,), (0,), (1,))
     assert prices.error(state) == 2.0
-    assert prices.feared(state) == pytest.approx(1.0 * (1 + 2 / 4) + 1.0 * (1 + 2 / 2))
+    assert prices.feared.error(state) == pytest.approx(1.0 * (1 + 2 / 4) + 1.0 * (1 + 2 / 2))
 
 
 def test_balance_comes_close_to_the_best_widths_there_are():
