@@ -11,7 +11,14 @@ from linjax.dims.span import Cut, transform
 from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import placed, shapes
-from linjax.fold.shifts import point_of, shift_reader, shifted_result, with_lacking, with_shifts
+from linjax.fold.shifts import (
+    offsets,
+    point_of,
+    shift_reader,
+    shifted_result,
+    with_lacking,
+    with_shifts,
+)
 from linjax.fold.written import Written, along, mixing, taking
 
 Array = np.ndarray
@@ -21,7 +28,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     """Returns the network with a site folded; sites are written in the order of execution."""
     flat, shifts, lacking = dict(now.flat), dict(now.shifts), dict(now.lacking)
     makers = {maker.leaf for maker in site.makers} - {None}  # those whose kernel isn't computed
-    offset = with_lacking(choice, lacking.pop(site.dim, None))
+    offset = with_lacking(choice, lacking.pop(site.dim, None), offsets(network, site, choice))
     split, linear = _split(network, now, site, choice), choice.linear.shape[-1]
     if linear:
         offset = with_shifts(network, site, choice, shifts, offset)

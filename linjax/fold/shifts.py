@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from linjax.dims.borders import padded, seen
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.fold.engine.choose import Choice
@@ -22,10 +23,17 @@ def point_of(network: Network, site: Site, leaf: int) -> int:
     raise KeyError(leaf)
 
 
-def with_lacking(choice: Choice, lacking: Lacking | None) -> list[Array]:
+def offsets(network: Network, site: Site, choice: Choice) -> list[Array]:
+    """Offsets of features, by point of the site: where data is read, not on average with padding."""
+    shares = [padded(network, site, point) for point in site.points]
+    pairs = zip(choice.offset, shares, strict=False)
+    return [own / (1.0 - share) if share < 1 else own for own, share in pairs]
+
+
+def with_lacking(choice: Choice, lacking: Lacking | None, offset: list[Array]) -> list[Array]:
     """Offsets with what linear coordinates that there were lack, and readers haven't been given."""
     if lacking is None:
-        return list(choice.offset)
+        return offset
     if choice.basis is None:
         arriving = np.take_along_axis(lacking.arriving, choice.kept, axis=-1)
     else:
@@ -33,7 +41,7 @@ def with_lacking(choice: Choice, lacking: Lacking | None) -> list[Array]:
     k = arriving.shape[-1]
     return [
         own + np.einsum("nk,nkm->nm", arriving, decode[:, :k]) - lacking.given
-        for own, decode in zip(choice.offset, choice.decode, strict=True)
+        for own, decode in zip(offset, choice.decode, strict=True)
     ]
 
 
@@ -104,6 +112,7 @@ def shifted(
     kernel = kernel.astype(np.float64)
     change = along(network, now, site, leaf, kernel, times) - kernel
     made = network.bias_axes(leaf)
+    change = change * np.mean([seen(network, r) for r in site.readers if r.leaf == leaf], axis=0)
     return change.sum(axis=tuple(n for n in range(change.ndim) if n not in made))
 
 
