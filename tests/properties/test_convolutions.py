@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 import linjax
 from linjax.program import pytree
@@ -57,7 +57,19 @@ def test_sites_are_found_or_refused_with_a_reason(plan):
     np.testing.assert_allclose(own, apply(params, x), rtol=1e-3, atol=1e-4)
 
 
+ONE_PLACE = convnets.Plan(
+    space=1, inputs=1, block="growing", end="convolution", seed=359,
+    stages=(
+        convnets.Stage(5, 1, 1, 1, "SAME", False, "none", "relu", True, "same mean"),
+        convnets.Stage(6, 1, 1, 1, "SAME", False, "after", "gelu", False, "mean"),
+        convnets.Stage(8, 1, 2, 1, "SAME", True, "before", "relu", True, "same mean"),
+    ),
+)  # fmt: skip
+"""Windows of three read one place: two taps of three see padding alone."""
+
+
 @FEW
+@example(ONE_PLACE)
 @given(convnets.plans)
 def test_folds_meet_their_size_and_their_prediction(plan):
     apply, params, x, net = made(plan, np.float32)
