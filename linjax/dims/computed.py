@@ -44,12 +44,14 @@ class Computed:
       traced: the traced leaves.
       leaves: the computed ones.
       gone: the traced leaves that aren't in a pytree with computed ones.
+      stood: for each computed leaf the path of the largest that it stands for.
     """
 
     program: Program
     traced: tuple[Leaf, ...]
     leaves: tuple[Leaf, ...]
     gone: frozenset[Path]
+    stood: tuple[Path, ...]
 
     def flatten(self, flat: Flat) -> Flat:
         """Returns leaves of either form with the computed ones in place of what these stand for.
@@ -141,10 +143,14 @@ def cut(program: Program, traced: tuple[Leaf, ...]) -> tuple[Program, Computed |
         return program, None
     refs = tuple(map(Ref, kept))
     at = {n: k for k, n in enumerate(leaves)}
-    paths = _paths(program, kept, cones, gone, [leaf.path for leaf in traced], at)
+    largest = [
+        max(sorted(cones[n].leaves & gone or cones[n].leaves), key=lambda k: _size(program, k))
+        for n in kept
+    ]
+    stood = tuple(traced[at[n]].path for n in largest)
     own = tuple(
         Leaf(path, tuple(program.avals[n].shape), str(program.avals[n].dtype))
-        for path, n in zip(paths, kept, strict=True)
+        for path, n in zip(_paths(stood, [leaf.path for leaf in traced]), kept, strict=True)
     )
     stay = tuple(ref for ref in program.inputs if ref.id not in gone)
     staying = len(traced) - len(gone)
@@ -154,7 +160,7 @@ def cut(program: Program, traced: tuple[Leaf, ...]) -> tuple[Program, Computed |
     )
     making = Program(needed(program.ops, refs), program.inputs[: len(traced)], refs, program.avals)
     away = frozenset(traced[at[n]].path for n in gone)
-    return rest, Computed(making, traced, own, away)
+    return rest, Computed(making, traced, own, away, stood)
 
 
 def staying(traced: tuple[Leaf, ...], computed: Computed | None) -> tuple[Leaf, ...]:
@@ -162,6 +168,16 @@ def staying(traced: tuple[Leaf, ...], computed: Computed | None) -> tuple[Leaf, 
     if computed is None:
         return traced
     return (*(leaf for leaf in traced if leaf.path not in computed.gone), *computed.leaves)
+
+
+def known_by(paths: tuple[Path, ...], computed: Computed | None) -> tuple[Path, ...]:
+    """Paths that layers are called after: of computed leaves those they stand for, where free."""
+    if computed is None:
+        return paths
+    taken = collections.Counter([*paths, *computed.stood])
+    own = zip(computed.leaves, computed.stood, strict=True)
+    other = {leaf.path: path for leaf, path in own if taken[path] == 1}
+    return tuple(other.get(path, path) for path in paths)
 
 
 class _Cone(NamedTuple):
@@ -252,15 +268,10 @@ def _size(program: Program, value: int) -> int:
     return math.prod(program.avals[value].shape)
 
 
-def _paths(
-    program: Program, values: list[int], cones: dict[int, _Cone], gone: set[int],
-    paths: list[Path], at: dict[int, int],
-) -> Iterable[Path]:  # fmt: skip
-    """A path for each computed leaf, beside the largest leaf that it stands for."""
+def _paths(stood: tuple[Path, ...], paths: list[Path]) -> Iterable[Path]:
+    """A path for each computed leaf, beside the one that it stands for."""
     taken = collections.Counter[Path](dict.fromkeys(paths, 1))
-    for value in values:
-        own = sorted(cones[value].leaves & gone or cones[value].leaves)
-        path = paths[at[max(own, key=lambda n: _size(program, n))]]
+    for path in stood:
         named = (*path[:-1], f"{path[-1]}_computed")
         while taken[named]:
             named = (*named[:-1], f"{named[-1]}_")

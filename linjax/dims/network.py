@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from linjax.dims import merging
 from linjax.dims.carrying import Way, find_ways
-from linjax.dims.computed import Computed, cut, staying
+from linjax.dims.computed import Computed, cut, known_by, staying
 from linjax.dims.layout import LAID_OUT, Layout, lay_out, number
 from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
@@ -161,7 +161,7 @@ def analyse(
             for product in products_of(layout, ops, marks, role):
                 if product.leaf is not None and ops[product.op].name in PRODUCTS:
                     kernels[product.op] = product
-    names = layer_names(paths, {product.leaf for product in kernels.values()})
+    names = layer_names(known_by(paths, computed), {product.leaf for product in kernels.values()})
     sites, refusals = find_sites(layout, names)
     ways = find_ways(layout, ops)
     passing = {s.dim: merging.merges(layout, s.dim) or () for s in sites if s.linear}

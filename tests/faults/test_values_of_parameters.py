@@ -185,3 +185,22 @@ def test_other_lengths_keep_what_is_computed_by_position():
     stats = linjax.collect(net, params, [x], metric="identity")
     small = linjax.fold(params, stats, linjax.size(0.8))
     assert net.apply(small, x[:, :3]).shape == (40, 3, 4)
+
+
+def test_layers_are_named_after_the_leaves_that_kernels_are_computed_of():
+    apply, params = CASES["standardised"]
+    net = linjax.trace(apply, params, X[:1])
+    assert [site.name for site in net.network.sites] == ["w"]
+    assert [affine.name for affine in net.graph.affines] == ["w", "v"]
+    assert {refusal.name for refusal in net.network.refusals} == {"v"}
+    stats = linjax.collect(net, params, [X], metric="identity")
+    assert list(linjax.fold_and_report(params, stats, linjax.size(0.7)).report.sites) == ["w"]
+
+
+def test_where_one_leaf_makes_two_kernels_they_are_told_apart():
+    def apply(p, x):
+        return jax.nn.relu(jax.nn.relu(x @ standard(p["w"])) @ by_scale(p["w"])) @ p["v"]
+
+    params = {"w": normal(8, 8), "v": normal(8, 4)}
+    names = linjax.trace(apply, params, X[:1]).network.names
+    assert len(set(names)) == len(names)
