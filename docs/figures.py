@@ -177,11 +177,45 @@ def sizes() -> None:
     save(figure, "sizes")
 
 
+def imports() -> None:
+    """Which package of the library imports which, the lowest at the bottom."""
+    from tests.test_layers import ORDER, ROOT, imported, package
+
+    counts: dict[tuple[str, str], int] = {}
+    for path in ROOT.rglob("*.py"):
+        own = package(path)
+        for other in imported(path) - {own} if own in ORDER else ():
+            counts[own, other] = counts.get((own, other), 0) + 1
+    lines = {
+        name: sum(len(p.read_text().splitlines()) for p in ROOT.rglob("*.py") if package(p) == name)
+        for name in ORDER
+    }
+    shown = [name for name in ORDER if name not in ("errors", "report", "penalties")]
+    figure, axis = plt.subplots(figsize=(7, 5.2))
+    for y, name in enumerate(shown):
+        axis.text(-0.25, y, name, ha="right", va="center", fontsize=11, weight="bold")
+        axis.text(-2.4, y, f"{lines[name]:,} lines", ha="right", va="center", color=SOFT)
+        axis.plot([0], [y], "o", color=INK, markersize=5)
+    for (own, other), count in counts.items():
+        if own in shown and other in shown:
+            top, bottom = shown.index(own), shown.index(other)
+            angle = np.linspace(-np.pi / 2, np.pi / 2, 60)
+            reach = 0.55 * (top - bottom)
+            axis.plot(
+                reach * np.cos(angle), (top + bottom) / 2 + (top - bottom) / 2 * np.sin(angle),
+                color=LINE if own in ("fold", "evidence") else SOFT,
+                linewidth=0.4 + 0.8 * np.log1p(count), alpha=0.75,
+            )  # fmt: skip
+    axis.set(xlim=(-4.2, 6.5), ylim=(-0.6, len(shown) - 0.4))
+    axis.axis("off")
+    save(figure, "imports")
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     matplotlib.use("svg")
     with plt.rc_context(STYLE):
-        for draw in (lines, layer, verdicts, sizes):
+        for draw in (lines, layer, verdicts, sizes, imports):
             draw()
 
 

@@ -192,7 +192,7 @@ PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
 @METHODS.add("exact_2020")
 def exact_2020(subject: Subject, _: float) -> Params:
     """What is proven on the box, by the rules of 2020."""
-    return linjax.fold(subject.params, subject.bounds, rules=PUBLISHED)
+    return linjax.fold(subject.params, subject.bounds, rewritings=PUBLISHED)
 
 
 @METHODS.add("exact")
@@ -204,7 +204,7 @@ def exact(subject: Subject, _: float) -> Params:
 @STEPS.add("recovered")
 def recovered(subject: Subject, small: Params) -> Params:
     """A short recovery on the same rows."""
-    return linjax.recover(subject.net, small, subject.params, subject.batches)
+    return linjax.recover(subject.net, subject.params, small, subject.batches)
 
 
 @STEPS.add("recalibrated")

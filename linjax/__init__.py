@@ -1,59 +1,93 @@
 """linjax: smaller networks without retraining, by exploiting linearity."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, StructureError
 from linjax.evidence.bounds import Bounds
-from linjax.evidence.certify.network import certify, check_certificate
+from linjax.evidence.certify.network import CertificateCheck, certify, check_certificate
 from linjax.evidence.collect import collect
-from linjax.evidence.score import score
+from linjax.evidence.score import Scores, score
 from linjax.evidence.stats import Stats, merge
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
-from linjax.fold.fold import fold
+from linjax.fold.engine.plan import Plan
+from linjax.fold.fold import Folded, fold, fold_and_report
 from linjax.fold.frontier import Frontier, frontier
-from linjax.fold.lossless.lump import lump
+from linjax.fold.lossless.lump import Lumped, LumpReport, lump, lump_and_report
 from linjax.fold.prune import prune
 from linjax.fold.recover import recover
-from linjax.fold.recoverability import recoverability
-from linjax.fold.rules import published_size, size, threshold, tolerance
+from linjax.fold.recoverability import Recoverability, recoverability
+from linjax.fold.report import Report
+from linjax.fold.rules import (
+    PublishedSize,
+    Rule,
+    Size,
+    Threshold,
+    Tolerance,
+    published_size,
+    size,
+    threshold,
+    tolerance,
+)
 from linjax.net import Net, trace
 from linjax.program.count import count
 from linjax.store.export import to_stablehlo
-from linjax.store.load import load
+from linjax.store.load import StoredNet, load
 from linjax.store.onnx import to_onnx
 from linjax.store.save import save
 from linjax.training.carry import carry_over
 
 if TYPE_CHECKING:
+    from linjax import baselines, penalties
     from linjax.frameworks.nnx import from_nnx, to_nnx
+    from linjax.training import checkpoint
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Bounds",
+    "CertificateCheck",
     "Comparison",
     "EvidenceError",
     "FoldWarning",
+    "Folded",
     "Frontier",
     "LinjaxError",
+    "LumpReport",
+    "Lumped",
     "Net",
+    "Plan",
+    "PublishedSize",
+    "Recoverability",
+    "Report",
+    "Rule",
+    "Scores",
+    "Size",
     "Stats",
     "StoreError",
+    "StoredNet",
     "StructureError",
+    "Threshold",
+    "Tolerance",
+    "baselines",
     "carry_over",
     "certify",
     "check_certificate",
+    "checkpoint",
     "collect",
     "compare",
     "compress",
     "count",
     "fold",
+    "fold_and_report",
     "from_nnx",
     "frontier",
     "load",
     "lump",
+    "lump_and_report",
     "merge",
+    "penalties",
     "prune",
     "published_size",
     "recover",
@@ -70,10 +104,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports Flax when it is asked for: it takes longer than the rest."""
-    if name in ("from_nnx", "to_nnx"):
-        from linjax.frameworks import nnx
+_MODULES = {
+    "baselines": "linjax.baselines",
+    "checkpoint": "linjax.training.checkpoint",
+    "penalties": "linjax.penalties",
+}
 
-        return getattr(nnx, name)
+
+def __getattr__(name: str) -> Any:
+    """Imports what not everybody needs when it is asked for: Flax takes longer than the rest."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in ("from_nnx", "to_nnx"):
+        return getattr(importlib.import_module("linjax.frameworks.nnx"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from linjax.dims.run import execute as run_dimensions
 from linjax.dims.table import describe
 from linjax.errors import StructureError
 from linjax.program import pytree
-from linjax.program.pytree import Flat, Leaf, is_floating
+from linjax.program.pytree import Flat, Leaf, Path, is_floating, join
 
 Array = Any
 
@@ -63,9 +63,9 @@ class Net:
           StructureError: if the pytree isn't that of this network or one folded from it,
             naming the path and the expected shape.
         """
-        flat = pytree.flatten(params)
-        original = is_original(self.graph, flat)
-        if original and pytree.same_structure(params, self.template):
+        if is_original(self.graph, pytree.flatten(params)) and pytree.same_structure(
+            params, self.template
+        ):
             return self.apply_fn(params, *inputs)
         return self.run(params, *inputs).outputs
 
@@ -75,8 +75,7 @@ class Net:
         Raises:
           StructureError: naming the first leaf that doesn't fit.
         """
-        flat = pytree.flatten(params)
-        check(self.network, flat)
+        check(self.network, self.network.flatten(params))
 
     @functools.cached_property
     def chained(self) -> bool:
@@ -106,7 +105,7 @@ class Net:
         Raises:
           StructureError: as :meth:`apply`.
         """
-        flat = pytree.flatten(params)
+        flat = self.network.flatten(params)
         check_known(self.network, flat)
         network = self.network_for(flat, inputs)
         return run_dimensions(network, flat, jax.tree.leaves(inputs), taps, probes)
@@ -116,19 +115,20 @@ class Net:
 
         Traced anew for each combination.
         """
-        leaves = _dtypes(self.graph.leaves, flat)
+        leaves = self._given(flat)
         shapes = pytree.shapes_of(inputs)
         key = (leaves, jax.tree.structure(shapes),
                tuple((s.shape, str(s.dtype)) for s in jax.tree.leaves(shapes)))  # fmt: skip
         if key not in self._networks:
             template = self._template(leaves)
             self._fitting(lambda: jax.eval_shape(self.apply_fn, template, *shapes), shapes)
-            found = find_dimensions(self.apply_fn, template, shapes, self.network.paths)
+            found = find_dimensions(self.apply_fn, template, shapes, self._paths)
             if _outline(found) != _outline(self.network):
                 raise StructureError(
                     f"inputs of shapes {[s.shape for s in jax.tree.leaves(shapes)]} lead to "
                     f"other sites than {[s.shape for s in jax.tree.leaves(self.example)]}"
                 )
+            self._same_computed(found, shapes)
             self._networks[key] = found
         return self._networks[key]
 
@@ -166,10 +166,30 @@ class Net:
         Raises:
           StructureError: if they are others with such parameters.
         """
-        found = view(self.network_for(flat, self.example), _dtypes(self.graph.leaves, flat))
+        found = view(self.network_for(flat, self.example), self._given(flat))
         if not _same_sites(found.graph, self.graph):
             raise StructureError("parameters of these dtypes lead to other chains; trace with such")
         return found
+
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        return tuple(leaf.path for leaf in self.graph.leaves)
+
+    def _given(self, flat: Flat) -> tuple[Leaf, ...]:
+        """The traced leaves with the dtypes that given ones have, of either form."""
+        own = () if self.network.computed is None else self.network.computed.leaves
+        return _dtypes((*self.graph.leaves, *own), flat)[: len(self.graph.leaves)]
+
+    def _same_computed(self, found: Network, shapes: Any) -> None:
+        """Checks that what is computed of parameters hasn't other shapes for these inputs."""
+        own = [n.computed.leaves if n.computed else () for n in (self.network, found)]
+        was, now = ({leaf.path: leaf.shape for leaf in leaves} for leaves in own)
+        if was != now:
+            path = next(p for p in {**was, **now} if was.get(p) != now.get(p))
+            raise StructureError(
+                f"{join(path)}: is computed of parameters, of shape {now.get(path)} for inputs of "
+                f"shapes {[s.shape for s in jax.tree.leaves(shapes)]}, and was {was.get(path)}"
+            )
 
     def _template(self, leaves: tuple[Leaf, ...]) -> Any:
         """The traced pytree's shapes, in the dtypes of these leaves."""

@@ -25,15 +25,20 @@ MAPPINGS = 30_000
 """Memory mappings of a process from which compiled programs are dropped."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_programs() -> Iterator[None]:
+def drop_programs() -> None:
     """Every program holds some mappings; past Linux's limit of 65,530 the compiler crashes."""
-    yield
     import jax  # not before the settings above
 
     mappings = pathlib.Path("/proc/self/maps")
     if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Drops programs between modules."""
+    yield
+    drop_programs()
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 """How much of a network a method may keep: the one number that a size settles."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from linjax.dims.leaves import RESIDUAL
 from linjax.dims.network import Network
 from linjax.dims.sites import Form
-from linjax.errors import LinjaxError
+from linjax.errors import LinjaxError, StructureError
 from linjax.evidence.stats import Stats
-from linjax.fold.frontier import Frontier
+from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rules import Size
+from linjax.program.pytree import join
 
 Evidence = Stats | Frontier
 
@@ -56,3 +59,23 @@ def inner(network: Network) -> list[bool]:
         shared = site.form is not Form.PAIRED and paired & {m.op for m in site.makers}
         found.append(len(sources) == 1 and not shared)
     return found
+
+
+def unfolded(params: Any, evidence: Stats | Frontier) -> Frontier:
+    """Returns the frontier of parameters that nothing has been folded out of into linear ones.
+
+    Raises:
+      StructureError: if a fold has put linear coordinates, a residual path or a first factor
+        beside a kernel: the methods that others use know nothing of these.
+    """
+    known = known_or_made(params, evidence)
+    network = known.stats.network
+    flat = network.flatten(params)
+    for leaf in range(len(network.paths)):
+        for kind in ("linear", RESIDUAL, "down"):
+            if network.extra(leaf, kind) in flat:
+                raise StructureError(
+                    f"{join(network.extra(leaf, kind))}: a fold has put this beside a kernel, of "
+                    "which baselines know nothing; start from the original parameters"
+                )
+    return known

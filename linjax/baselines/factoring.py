@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, largest
+from linjax.baselines.budget import Evidence, largest, unfolded
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import frame
-from linjax.fold.frontier import known_or_made
 from linjax.fold.plans.factored import Kernel
-from linjax.fold.rewrite import Halves, begun, finished, halved
+from linjax.fold.rewrite import Halves, halved
 from linjax.fold.rules import Size
-from linjax.program import pytree
+from linjax.fold.written import begun, finished
 
 Array = np.ndarray
 
@@ -112,7 +111,7 @@ def _whitened(kernel: Kernel) -> Kernel:
 def _low_rank(
     params: Any, stats: Evidence, rule: Size, seen: Callable[[Kernel], Kernel], rank: Ranks
 ) -> Any:
-    known = known_or_made(params, stats)
+    known = unfolded(params, stats)
     network = known.stats.network
     prices, kernels = known.prices(rule), tuple(map(seen, known.problems.kernels))
     start = prices.start
@@ -137,7 +136,7 @@ def _low_rank(
     def cost(share: float) -> float:
         return prices.cost(state(share)) + known.biases(rule.of, state(share))
 
-    now = begun(network, pytree.flatten(params))
+    now = begun(network, network.flatten(params))
     for kernel, s in zip(kernels, state(largest(cost, allowed, rule)).ranks, strict=True):
         if s:
             data = frame(kernel.moments)

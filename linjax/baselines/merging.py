@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, same_share
+from linjax.baselines.budget import Evidence, inner, largest, same_share, unfolded
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form
 from linjax.fold.engine.choose import Choice, alike
-from linjax.fold.frontier import known_or_made
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
-from linjax.program import pytree
+from linjax.fold.written import begun, finished
 
 Array = np.ndarray
 
@@ -30,8 +29,9 @@ def clustered(params: Any, stats: Evidence, rule: Size) -> Any:
     Reference: Wang et al., Forget the data and fine-tuning! Just fold the network to compress,
     ICLR 2025, arXiv 2502.10216.
     """
-    known = known_or_made(params, stats)
-    network, flat, prices = known.stats.network, pytree.flatten(params), known.prices(rule)
+    known = unfolded(params, stats)
+    network, prices = known.stats.network, known.prices(rule)
+    flat = network.flatten(params)
     sites = known.problems.sites
     pairs = zip(inner(network), sites, strict=True)
     narrow = [inside and site.form is Form.BENT for inside, site in pairs]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest
+from linjax.baselines.budget import Evidence, inner, largest, unfolded
 from linjax.baselines.streams import blocks_of, influence
 from linjax.dims.network import Network
 from linjax.dims.rows import kernel_rows
@@ -13,9 +13,9 @@ from linjax.dims.sites import Form, Site
 from linjax.evidence.moments import PointMoments
 from linjax.fold.engine.choose import Choice, alike, taking
 from linjax.fold.engine.linalg import solve
-from linjax.fold.frontier import known_or_made
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.net import Net
 from linjax.program import pytree
 
@@ -40,8 +40,8 @@ def modular(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rule
     Reference: Lin et al., MoDeGPT: Modular decomposition for large language model compression,
     ICLR 2025, arXiv 2408.09632.
     """
-    known = known_or_made(params, stats)
-    network, flat, prices = net.network, pytree.flatten(params), known.prices(rule)
+    known = unfolded(params, stats)
+    network, flat, prices = net.network, net.network.flatten(params), known.prices(rule)
     widths = np.array([p.width for p in known.problems.problems])
     own, loss = np.array(inner(network), bool), _shares(network, flat, batches)
 

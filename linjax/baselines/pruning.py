@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from linjax.baselines.budget import Evidence, inner, largest, same_share
+from linjax.baselines.budget import Evidence, inner, largest, same_share, unfolded
 from linjax.dims.sites import Form
 from linjax.evidence.score import norms
 from linjax.fold.engine.choose import keeping
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.problem import frame
-from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.rewrite import begun, finished, write
+from linjax.fold.frontier import Frontier
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size
+from linjax.fold.written import begun, finished
 from linjax.program import pytree
 
 Array = np.ndarray
@@ -76,7 +77,7 @@ def pruned_and_refitted(params: Any, stats: Evidence, rule: Size) -> Any:
 
 
 def _pruned(params: Any, stats: Evidence, rule: Size, score: Score, refit: bool) -> Any:
-    known = known_or_made(params, stats)
+    known = unfolded(params, stats)
     own, prices, network = known.problems, known.prices(rule), known.stats.network
     narrow = [
         inside and site.form is not Form.PAIRED  # no refit helps there
@@ -91,7 +92,7 @@ def _pruned(params: Any, stats: Evidence, rule: Size, score: Score, refit: bool)
         return prices.cost(now) + (known.biases(rule.of, now) if refit else 0.0)
 
     units = state(largest(cost, rule.fraction * prices.cost(prices.start), rule)).units
-    flat = pytree.flatten(params)
+    flat = network.flatten(params)
     now = begun(network, flat)
     for index, (site, problem, points) in enumerate(
         zip(own.sites, own.problems, own.points, strict=True)

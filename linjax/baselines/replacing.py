@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.baselines.budget import Evidence
+from linjax.baselines.budget import Evidence, unfolded
 from linjax.baselines.streams import Block, blocks_of
 from linjax.dims.network import Network
 from linjax.dims.reads import frame_of, matrix_index
 from linjax.dims.run import execute
 from linjax.errors import LinjaxError
 from linjax.fold.engine.linalg import solve
-from linjax.fold.frontier import known_or_made
 from linjax.fold.rules import Size
 from linjax.net import Net
 from linjax.program import pytree
@@ -38,8 +37,8 @@ def replaced(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rul
     Raises:
       LinjaxError: if there are no such blocks, or not enough.
     """
-    known = known_or_made(params, stats)
-    network, flat, prices = net.network, pytree.flatten(params), known.prices(rule)
+    known = unfolded(params, stats)
+    network, flat, prices = net.network, net.network.flatten(params), known.prices(rule)
     blocks, problems = blocks_of(network), known.problems
     if not all(block.branch in network.kernels for block in blocks) or len(blocks) < 2:
         raise LinjaxError("no blocks whose last product is added to a stream as it is")

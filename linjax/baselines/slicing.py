@@ -48,7 +48,7 @@ def sliced(net: Net, params: Any, batches: Iterable[Any], rule: Size) -> tuple[N
     """
     whole = _cost(net.network, (), rule)
     loose, params = untied(net, params)
-    network, flat = loose.network, pytree.flatten(params)
+    network, flat = loose.network, loose.network.flatten(params)
     streams = [s for s in network.sites if s.form is Form.NORMED and not s.beside and not s.fixed]
     if len(streams) != 1:
         raise LinjaxError(f"expected one stream that norms run over, found {len(streams)}")

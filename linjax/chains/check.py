@@ -25,8 +25,15 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
         or, outside the foldable part, of a wrong shape.
     """
     foldable = foldable_paths(graph)
-    known = {leaf.path: leaf for leaf in graph.leaves}
-    for leaf in graph.leaves:
+    leaves = (*graph.leaves, *graph.computed)
+    known = {leaf.path: leaf for leaf in leaves}
+    for path in graph.gone:
+        if path in flat:
+            raise StructureError(
+                f"{join(path)}: kernels are computed of it by the network's function; load the "
+                "network with that, linjax.load(path, apply_fn)"
+            )
+    for leaf in leaves:
         if leaf.path in flat:
             value = flat[leaf.path]
             shape, dtype = tuple(jnp.shape(value)), jnp.result_type(value)
@@ -34,7 +41,7 @@ def check_leaves(graph: Graph, flat: Flat) -> None:
                 raise StructureError(f"{join(leaf.path)}: shape {shape}, expected {leaf.shape}")
             if is_floating(leaf.dtype) != is_floating(str(dtype)):
                 raise StructureError(f"{join(leaf.path)}: dtype {dtype}, expected {leaf.dtype}")
-        elif leaf.path not in foldable:
+        elif leaf.path not in foldable and leaf.path not in graph.gone:
             raise StructureError(f"{join(leaf.path)}: missing, expected shape {leaf.shape}")
     for path in flat:
         if path not in known and path not in foldable:

@@ -88,12 +88,16 @@ class Graph(NamedTuple):
       chains: the foldable runs; each site is in exactly one.
       refusals: what cannot be folded, with reasons.
       leaves: the traced parameter pytree's leaves, in order.
+      computed: what kernels are computed of these, and of no coordinate alone.
+      gone: leaves that aren't there where such kernels are.
     """
 
     affines: tuple[Affine, ...]
     chains: tuple[Chain, ...]
     refusals: tuple[Refusal, ...]
     leaves: tuple[Leaf, ...]
+    computed: tuple[Leaf, ...] = ()
+    gone: tuple[Path, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:

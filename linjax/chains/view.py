@@ -75,7 +75,9 @@ def view(network: Network, leaves: tuple[Leaf, ...]) -> View:
     chains = link(program, order, sites)
     ends = {name for site in sites.values() for name in site.consumers}
     refusals = tuple(r for r in network.refusals if r.name not in ends)
-    return View(program, Graph(affines, chains, refusals, leaves), order, bent)
+    own = network.computed
+    computed = () if own is None else (own.leaves, tuple(sorted(own.gone)))
+    return View(program, Graph(affines, chains, refusals, leaves, *computed), order, bent)
 
 
 def _sites(program: Program) -> list[Bent]:

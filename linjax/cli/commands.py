@@ -92,7 +92,7 @@ def fold(options: argparse.Namespace) -> Found:
         small = linjax.compress(net, params, data, rule, metric=options.metric, progress=show)
     else:
         stats = linjax.collect(net, params, data, metric=options.metric, progress=show)
-        small, report = linjax.fold(params, stats, rule, details=True)
+        small, report = linjax.fold_and_report(params, stats, rule)
     measured = linjax.compare(net, params, small, data, metric=options.metric, progress=show)
     note = f"compress by {rule}" if options.refit else ""
     linjax.save(options.to, net, small, report=report, measured=measured, note=note)
@@ -138,7 +138,7 @@ def certify(options: argparse.Namespace) -> Found:
             raise LinjaxError(f"the certificate doesn't hold: {checked!r}; please report this")
         found["checked"], text = True, f"{text}\n{checked!r}"
     if options.to is not None:
-        small, report = linjax.fold(params, bounds, details=True)
+        small, report = linjax.fold_and_report(params, bounds)
         linjax.save(options.to, net, small, report=report)
         found |= {"file": options.to, "before": report.before, "after": report.after}
         text = f"{text}\n{report!r}\n{options.to}: {Path(options.to).stat().st_size:,} bytes"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from linjax.dims import merging
 from linjax.dims.layout import LAID_OUT, Layout, number, same_value
 from linjax.dims.merging import Merge
-from linjax.dims.sites import Product, products_of
+from linjax.dims.sites import Product, features_of, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role
 from linjax.errors import StructureError
@@ -227,9 +227,7 @@ class Shapes:
         return 0 if leaf is None else jnp.shape(leaf)[self._axis(product)]
 
     def _axis(self, product: Product) -> int:
-        own = self.layout.values[self.layout.program.inputs[product.leaf or 0].id].read
-        spans = self.layout.leaves[product.leaf or 0]
-        return next(n for n, s in enumerate(spans) if own & set(s.dims()))
+        return self.layout.values[self.layout.program.inputs[product.leaf or 0].id].read_axis
 
     def _rows(self, product: Product) -> int | None:
         """How many features a product reads, None where its leaves don't say."""
@@ -247,10 +245,7 @@ class Shapes:
         down = self._leaf(product, "down")
         if down is not None:
             return int(jnp.shape(down)[1 - self._axis(product)])
-        op = self.layout.makers[product.op]
-        (contract, _) = op.params["dimension_numbers"]
-        span = self.layout.operand(op, product.data).spans[contract[product.data][0]]
-        return int(span.now(self.total))
+        return int(features_of(self.layout, product)[0].now(self.total))
 
     def _check(self, way: Way, total: int) -> None:
         """Checks the rows of all kernels that read a way."""

@@ -1,14 +1,14 @@
 """A network's dimensions, laid out for running: what stays of a survey."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 
 from linjax.dims.span import Numbering, Spans
-from linjax.dims.survey import Survey, survey
+from linjax.dims.survey import survey
 from linjax.dims.values import Role, Source
-from linjax.program.flat import Op, Operand, Program, Ref, record
+from linjax.program.flat import Op, Operand, Program, Ref
 
 LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
 """Operations that lay entries out otherwise."""
@@ -38,6 +38,11 @@ class Held(NamedTuple):
     def dims(self) -> set[int]:
         """The dimensions of its axes."""
         return {d for span in self.spans for d in span.dims()}
+
+    @property
+    def read_axis(self) -> int:
+        """The first axis along which a kernel reads."""
+        return next(n for n, span in enumerate(self.spans) if self.read & set(span.dims()))
 
     def differing(self) -> set[int]:
         """The dimensions along whose axes data differ from entry to entry."""
@@ -100,14 +105,15 @@ def number(op: Op) -> int:
     return op.outputs[0].id
 
 
-def lay_out(apply_fn: Callable[..., Any], params: Any, inputs: tuple[Any, ...]) -> Layout:
-    """Traces a network and finds the dimensions of all its values."""
-    program, out_tree = record(apply_fn, params, *inputs)
-    return _laid_out(survey(program, len(jax.tree.leaves(params))), out_tree)
+def lay_out(program: Program, count: int, out_tree: jax.tree_util.PyTreeDef) -> Layout:
+    """Finds the dimensions of all values of a network.
 
-
-def _laid_out(found: Survey, out_tree: jax.tree_util.PyTreeDef) -> Layout:
-    names = Numbering()
+    Args:
+      program: the network's function.
+      count: the number of its parameter leaves, the program's first inputs.
+      out_tree: structure of its result.
+    """
+    found, names = survey(program, count), Numbering()
     leaves = tuple(tuple(map(names.span, axes)) for axes in found.leaves)
     values = {
         key: Held(tuple(map(names.span, v.axes)), v.varies, v.source, v.leaf)

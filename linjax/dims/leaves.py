@@ -64,8 +64,7 @@ def leaf_of(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
         rows = flat.get(network.extra(leaf, RESIDUAL))
         if rows is None:
             return flat[path]
-        axis = next(n for n, s in enumerate(held.spans) if held.read & set(s.dims()))
-        return jnp.concatenate([flat[path], rows], axis=axis)
+        return jnp.concatenate([flat[path], rows], axis=held.read_axis)
     shape = sizes.shape(held)
     if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 from linjax.dims import merging
 from linjax.dims.carrying import Way, find_ways
+from linjax.dims.computed import Computed, cut, known_by, staying
 from linjax.dims.layout import LAID_OUT, Layout, lay_out, number
 from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
 from linjax.dims.values import Role, Source
-from linjax.program.flat import Const, Op, Ref
-from linjax.program.pytree import Path, join
+from linjax.program import pytree
+from linjax.program.flat import Const, Op, Ref, record
+from linjax.program.pytree import Flat, Leaf, Path, join
 
 CONSTANTS = "linjax_constants"
 """Where a folded pytree has constants of the network that went along with its coordinates."""
@@ -43,6 +45,7 @@ class Network:
       varying: constants whose entries differ along a site's dimension, by operation and operand.
       biases: by product, the leaf that is added to its result and to nothing else.
       scalings: per-unit affine maps behind products, which folds multiply into kernels.
+      computed: which leaves are computed of traced ones, and how; None if none are.
     """
 
     layout: Layout
@@ -57,6 +60,16 @@ class Network:
     varying: tuple[tuple[int, int], ...]
     biases: dict[int, tuple[Bias, ...]]
     scalings: tuple[Scaling, ...]
+    computed: Computed | None = None
+
+    def flatten(self, params: Any) -> Flat:
+        """Returns a pytree's leaves by path as the network takes them: computed ones computed.
+
+        Raises:
+          StructureError: if they can't be, naming the path.
+        """
+        flat = pytree.flatten(params)
+        return flat if self.computed is None else self.computed.flatten(flat)
 
     @property
     def dense(self) -> bool:
@@ -133,7 +146,14 @@ def analyse(
     apply_fn: Any, params: Any, inputs: tuple[Any, ...], paths: tuple[Path, ...]
 ) -> Network:
     """Traces a network and finds its sites."""
-    layout = lay_out(apply_fn, params, inputs)
+    program, out_tree = record(apply_fn, params, *inputs)
+    traced = tuple(
+        Leaf(path, tuple(program.avals[ref.id].shape), str(program.avals[ref.id].dtype))
+        for path, ref in zip(paths, program.inputs, strict=False)
+    )
+    program, computed = cut(program, traced)
+    paths = tuple(leaf.path for leaf in staying(traced, computed))
+    layout = lay_out(program, len(paths), out_tree)
     ops = {number(op): op for op in layout.program.all_ops()}
     kernels = {}
     for marks in layout.marks.values():
@@ -141,7 +161,7 @@ def analyse(
             for product in products_of(layout, ops, marks, role):
                 if product.leaf is not None and ops[product.op].name in PRODUCTS:
                     kernels[product.op] = product
-    names = layer_names(paths, {product.leaf for product in kernels.values()})
+    names = layer_names(known_by(paths, computed), {product.leaf for product in kernels.values()})
     sites, refusals = find_sites(layout, names)
     ways = find_ways(layout, ops)
     passing = {s.dim: merging.merges(layout, s.dim) or () for s in sites if s.linear}
@@ -166,6 +186,7 @@ def analyse(
         varying=_varying(layout, dims),
         biases=biases,
         scalings=find_scalings(layout, kernels, added),
+        computed=computed,
     )
 
 

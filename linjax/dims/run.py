@@ -230,7 +230,7 @@ class Run:
             shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
             result = result + extras.bias.astype(result.dtype).reshape(shape)
         linear = None
-        if extras.linear is not None and self.first(passing):
+        if extras.linear is not None:
             linear = times(kernel=self.viewed(kernel, extras.linear))
         axis = self.network.linear_axis(number(op)) if linear is not None or passing else 0
         if passing is not None:
@@ -238,13 +238,6 @@ class Run:
             return self.joined(op, result, linear, own, passing)
         parts = [part for part in (result, linear) if part is not None]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
-
-    def first(self, passing: tuple[Way, int] | None) -> bool:
-        """Whether a product is the first with its kernel's leaf."""
-        if passing is None:
-            return True
-        way, place = passing
-        return all(maker.leaf != way.makers[place].leaf for maker in way.makers[:place])
 
     def joined(
         self, op: Op, made: Array | None, linear: Array | None, features: Array,

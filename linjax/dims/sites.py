@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from linjax.dims import merging
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.space import OPAQUE, WHOLE
-from linjax.dims.span import Spans, companions
+from linjax.dims.span import Span, Spans, companions
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
 
@@ -168,7 +168,8 @@ def _site(
     read = [ops[p.op].inputs[p.data] for p in readers]
     points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
     form = _form(roles)
-    fixed = any(p.leaf is None for p in readers)
+    made = {p.leaf for p in makers}
+    fixed = any(p.leaf is None or p.leaf in made for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
     return Site(name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed)
 
@@ -237,6 +238,14 @@ def _normalised(layout: Layout, dim: int, marks: tuple[Mark, ...]) -> bool:
         if own and all(layout.values[r.id].source is Source.PARAMETER for r in op.outputs):
             kernels.update(r.id for r in op.outputs)
     return False
+
+
+def features_of(layout: Layout, product: Product) -> list[Span]:
+    """The axes of what a matrix reads that it sums over."""
+    op = layout.makers[product.op]
+    (contract, _) = op.params["dimension_numbers"]
+    spans = layout.operand(op, product.data).spans
+    return [spans[n] for n in contract[product.data]]
 
 
 def products_of(

@@ -6,16 +6,15 @@ what evidence and folds know of linear coordinates serves for residual paths and
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.carrying import Way, axis_of
 from linjax.dims.network import Network
-from linjax.dims.sites import Product, Site
-from linjax.dims.sizes import Flat, read_sizes
-from linjax.dims.span import Span
+from linjax.dims.sites import Product, Site, features_of
+from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.errors import StructureError
 from linjax.program.pytree import Path, join
 
@@ -32,30 +31,45 @@ def spelled(network: Network, flat: Flat) -> dict[Path, Array]:
     Raises:
       StructureError: if one kernel carries different features past a layer.
     """
-    sizes, result = read_sizes(network, flat), dict(flat)
-    for way in network.ways:
-        beside = sizes.ways.get(way.dim)
-        if beside is None or not any(beside.carried):
-            continue
-        widths = dict(zip(way.carriers, beside.carried, strict=True))
-        _make(network, result, way, widths, beside.linear)
-        for reader in way.readers:
+    result = dict(flat)
+    for past in _passing(network, read_sizes(network, flat)):
+        _make(network, result, past)
+        for reader in past.way.readers:
             _read(network, result, reader)
     return result
 
 
-def _make(
-    network: Network, flat: dict[Path, Array], way: Way, widths: Mapping[Product, int], linear: int
-) -> None:
+class _Past(NamedTuple):
+    """A way past which features are carried: by product how many, beside linear coordinates."""
+
+    way: Way
+    widths: dict[Product, int]
+    linear: int
+
+
+def _passing(network: Network, sizes: Sizes) -> list[_Past]:
+    """The ways past which something is carried."""
+    found = []
+    for way in network.ways:
+        beside = sizes.ways.get(way.dim)
+        if beside is not None and any(beside.carried):
+            pairs = zip(way.carriers, beside.carried, strict=True)
+            widths = {product: width for product, width in pairs if width}
+            found.append(_Past(way, widths, beside.linear))
+    return found
+
+
+def _make(network: Network, flat: dict[Path, Array], past: _Past) -> None:
     """Puts identities beside the kernels that make a dimension."""
-    carrying = [product.leaf for product, width in widths.items() if width]
+    way, linear = past.way, past.linear
+    carrying = [product.leaf for product in past.widths]
     if len(set(carrying)) < len(carrying):
         raise StructureError(
             f"{join(network.paths[carrying[0] or 0])}: carries different features past a layer, "
             "which can't be folded further; fold the original instead"
         )
-    start, total = linear, linear + sum(widths.values())
-    own = {product.leaf: width for product, width in widths.items() if width}
+    start, total = linear, linear + sum(past.widths.values())
+    own = {product.leaf: width for product, width in past.widths.items()}
     for leaf in {product.leaf: None for product in way.makers}:
         path, width = network.extra(leaf, "linear"), own.get(leaf, 0)
         if not width and path not in flat:
@@ -76,7 +90,8 @@ def _read(network: Network, flat: dict[Path, Array], reader: Product) -> None:
     path, residual = network.paths[reader.leaf], network.extra(reader.leaf, "residual")
     if residual in flat:
         rows = [flat[p] for p in (path, residual) if p in flat]
-        flat[path] = jnp.concatenate(rows, _read_axis(network, reader.leaf))
+        axis = network.layout.values[network.ref(reader.leaf)].read_axis
+        flat[path] = jnp.concatenate(rows, axis)
         del flat[residual]
 
 
@@ -103,7 +118,7 @@ def multiplied(
             both = (network.paths[leaf], network.extra(leaf, "linear"))
             for path in (down,) if down in result else both:
                 if path in result:
-                    axis = _read_axis(network, leaf)
+                    axis = network.layout.values[network.ref(leaf)].read_axis
                     rows = np.moveaxis(np.asarray(result[path]), axis, 0)
                     new = np.moveaxis(linear @ rows.astype(linear.dtype), 0, axis)
                     result[path] = jnp.asarray(new.astype(rows.dtype))
@@ -122,13 +137,6 @@ def _matrix(network: Network, flat: Flat, dim: int, product: Product) -> Array:
     made = axis_of(network.layout, product.leaf, dim, read=False)
     linear = np.asarray(flat[network.extra(product.leaf, "linear")])
     return np.moveaxis(linear, made, 1).astype(np.float64)
-
-
-def _read_axis(network: Network, leaf: int) -> int:
-    """The axis of a matrix along which it reads."""
-    read = network.layout.values[network.ref(leaf)].read
-    spans = network.layout.leaves[leaf]
-    return next(n for n, span in enumerate(spans) if read & set(span.dims()))
 
 
 def _dtype(network: Network, flat: Mapping[Path, Array], leaf: int) -> Any:
@@ -154,40 +162,24 @@ def readings(
     found = []
     for dim, carriers in past.items():
         alone = len(carriers) == 1 and carriers[0].op in own
-        if alone and features_of(network, carriers[0])[0].dim == site.dim:
+        if alone and features_of(network.layout, carriers[0])[0].dim == site.dim:
             del own[carriers[0].op]
             behind = (other for other in network.sites if other.dim == dim)
             found += [pair for other in behind for pair in readings(network, past, other)]
     return [(site, tuple(own.values())), *found]
 
 
-def features_of(network: Network, product: Product) -> list[Span]:
-    """The axes of what a matrix reads that it sums over."""
-    op = network.layout.makers[product.op]
-    (contract, _) = op.params["dimension_numbers"]
-    spans = network.layout.operand(op, product.data).spans
-    return [spans[n] for n in contract[product.data]]
-
-
 def carriers(network: Network, flat: Flat) -> set[int]:
     """The products past whose results what they read is carried."""
-    ways = read_sizes(network, flat).ways
-    return {
-        product.op
-        for way in network.ways
-        if way.dim in ways
-        for product, width in zip(way.carriers, ways[way.dim].carried, strict=True)
-        if width
-    }
+    passing = _passing(network, read_sizes(network, flat))
+    return {product.op for past in passing for product in past.widths}
 
 
 def vanished(network: Network, flat: Flat) -> dict[int, tuple[Product, ...]]:
     """By dimension, the products that carry features past layers that make nothing themselves."""
     sizes = read_sizes(network, flat)
-    found = {}
-    for way in network.ways:
-        beside = sizes.ways.get(way.dim)
-        if beside is not None and not sizes.kept[way.dim] and not beside.linear:
-            pairs = zip(way.carriers, beside.carried, strict=True)
-            found[way.dim] = tuple(product for product, width in pairs if width)
-    return found
+    return {
+        past.way.dim: tuple(past.widths)
+        for past in _passing(network, sizes)
+        if not sizes.kept[past.way.dim] and not past.linear
+    }

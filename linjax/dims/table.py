@@ -4,7 +4,7 @@ import math
 
 from linjax.dims.coverage import leaf_sizes, reached
 from linjax.dims.network import Network
-from linjax.dims.sites import Site
+from linjax.dims.sites import Product, Site
 from linjax.report.table import grid
 
 
@@ -26,8 +26,7 @@ def describe(network: Network) -> str:
 
 def _row(network: Network, site: Site) -> tuple[str, ...]:
     repeats = math.prod(network.layout.traced[d] for d in site.beside)
-    made = sorted({network.names[m.leaf] for m in site.makers if m.leaf is not None})
-    read = sorted({network.names[r.leaf] for r in site.readers if r.leaf is not None})
+    made, read = (_kernels(network, own) for own in (site.makers, site.readers))
     return (
         site.name,
         str(site.width),
@@ -37,6 +36,11 @@ def _row(network: Network, site: Site) -> tuple[str, ...]:
         _some(read),
         "yes" if site.linear else "",
     )
+
+
+def _kernels(network: Network, products: tuple[Product, ...]) -> list[str]:
+    own = {"a computed kernel" if p.leaf is None else network.names[p.leaf] for p in products}
+    return sorted(own)
 
 
 def _some(names: list[str]) -> str:

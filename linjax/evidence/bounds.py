@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.structure import Graph
+from linjax.dims.computed import Computed
 from linjax.program import pytree
 from linjax.program.pytree import Leaf, join
 
@@ -100,6 +101,7 @@ class Bounds:
       leaves: the parameter pytree that they are of.
       fingerprint: of its numbers: bounds hold for no others.
       reasons: why nothing could be proven of some sites, which are undecided.
+      computed: which leaves of the network are computed of the pytree's, None if none are.
     """
 
     lower: Array
@@ -109,6 +111,12 @@ class Bounds:
     leaves: tuple[Leaf, ...] = dataclasses.field(metadata={"static": True})
     fingerprint: str = dataclasses.field(metadata={"static": True})
     reasons: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+    computed: Computed | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def flatten(self, params: Any) -> pytree.Flat:
+        """Returns a pytree's leaves by path as the network takes them."""
+        flat = pytree.flatten(params)
+        return flat if self.computed is None else self.computed.flatten(flat)
 
     def __repr__(self) -> str:
         table = summary(self.sites, [site.name for site in self.graph.sites])

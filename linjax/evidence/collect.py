@@ -1,7 +1,6 @@
 """One streaming pass over a calibration set."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 
 from linjax.dims.network import Network
 from linjax.dims.spelled import spelled
-from linjax.errors import EvidenceError, FoldWarning, StructureError
+from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence import moments, placement
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
@@ -112,7 +111,7 @@ def collect(
     _check(net, params, folds)
     metric = settled(metric, net)
     own = placement.place(params, mesh)
-    flat = pytree.flatten(own)
+    flat = net.network.flatten(own)
     pass_ = _Pass(net, flat, folds, second_moments, mesh)
     expected = SENSITIVITY_BATCHES
     if isinstance(batches, Sized):
@@ -134,11 +133,9 @@ def collect(
            if u.count < s.width}  # fmt: skip
     if few and second_moments:
         told = ", ".join(f"{name}: {n} for {width} units" for name, (n, width) in few.items())
-        warnings.warn(
+        warn(
             f"fewer samples than units ({told}): what is predicted holds for these samples alone; "
-            "collect on more, or measure on others by linjax.compare",
-            FoldWarning,
-            stacklevel=2,
+            "collect on more, or measure on others by linjax.compare"
         )
     return found
 

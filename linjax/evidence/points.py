@@ -15,7 +15,7 @@ from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
 from linjax.dims.reads import Frame, Pick, factorable, features, frame_of, results
 from linjax.dims.remembered import remembered
-from linjax.dims.sites import Site
+from linjax.dims.sites import Site, features_of
 from linjax.dims.sizes import Sizes
 from linjax.dims.span import Cut, Span, exposed
 from linjax.dims.values import Role
@@ -72,9 +72,7 @@ def reads(network: Network) -> tuple[Read, ...]:
         operand: Any = frame.op.inputs[frame.data]
         point = None
         if frame.op.name == "dot_general":
-            (contract, _) = frame.op.params["dimension_numbers"]
-            spans = network.layout.values[operand.id].spans
-            own = [spans[n].dim for n in contract[frame.data]]
+            own = [span.dim for span in features_of(network.layout, network.kernels[op])]
             point = points.get((operand.id, own[0])) if len(own) == 1 else None
         found.append(Read(op, frame, operand.id, point))
     return tuple(found)

@@ -90,7 +90,7 @@ def score(params: Any, stats: Stats) -> Scores:
     """
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
-    flat = pytree.flatten(params)
+    flat = stats.network.flatten(params)
     check_known(stats.network, flat)
     kept = read_sizes(stats.network, flat).kept
     result = {}

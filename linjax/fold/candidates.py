@@ -17,9 +17,8 @@ from linjax.fold.rows import (
     mean_divergence,
 )
 from linjax.fold.rules import Size, Tolerance
-from linjax.fold.sequential.in_order import Task, fold_in_order
+from linjax.fold.sequential.in_order import Task, dealt, fold_in_order
 from linjax.net import Net
-from linjax.program import pytree
 
 STEPS = 7
 """Sizes at which one shot is measured."""
@@ -56,10 +55,11 @@ class Work(NamedTuple):
         """Returns the network folded in one shot, and refitted in the order of execution."""
         plan = self.known.plan(rule)
         now, choices = self.known.write(self.params, plan)
-        flat, rows = pytree.flatten(self.params), even(self.net, self.train)
-        network = self.net.network_for(flat, cut(self.net, rows)[0])
+        flat, rows = self.net.network.flatten(self.params), even(self.net, self.train)
+        leaves, tree = jax.tree.flatten(rows)
+        network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
         task = Task(network, spelled(network, flat), self.known.problems, plan, choices)
-        ordered = fold_in_order(task, jax.tree.leaves(rows))
+        ordered = fold_in_order(task, leaves)
         return [self.known.finished(each, self.params) for each in (now.flat, ordered)]
 
     def error(self, params: Any) -> float:

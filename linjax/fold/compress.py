@@ -1,11 +1,10 @@
 """``compress``: a smaller network of the best quality, from the network, its parameters, data."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from linjax.errors import FoldWarning
+from linjax.errors import warn
 from linjax.evidence.collect import collect
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import moved
@@ -110,11 +109,11 @@ def compress(
         between = map(enriched_once, again())
         evidence = collect(net, params, between, metric=metric, progress=progress)
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
-        warnings.warn(far, FoldWarning, stacklevel=3)
+        warn(far)
     known = known_or_made(params, evidence)
     train, held = divided(load(again()))
     work = Work(net, params, known, train, held, metric)
-    held_rows = taught(net, params, even(net, enriched(held)))
+    held_rows = taught(net, params, even(net, held))
 
     @functools.cache
     def rows() -> Rows:
@@ -124,7 +123,9 @@ def compress(
         best, error = nearest(net, work.refitted(size), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
             return best
-        return joint_refit(net, best, rows(), held_rows, metric)
+        # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
+        between_too = taught(net, params, even(net, enriched(held)))
+        return joint_refit(net, best, rows(), between_too, metric)
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):
@@ -132,7 +133,7 @@ def compress(
             error = work.error(best)
             if error >= RUIN:
                 found = f"measured relative output error {error:.2g}"
-                warnings.warn(ruin(known, rule, found), FoldWarning, stacklevel=3)
+                warn(ruin(known, rule, found))
         return best
-    warnings.warn(f"nothing was compressed: {rule} leaves the network as it is", FoldWarning, 2)
+    warn(f"nothing was compressed: {rule} leaves the network as it is")
     return params

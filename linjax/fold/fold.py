@@ -1,28 +1,23 @@
 """``fold``: parameters and evidence in, a smaller pytree out."""
 
 import math
-import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.check import check_leaves
-from linjax.chains.flow import all_flows, settled
-from linjax.chains.layers import Layers
-from linjax.chains.reading import read_chain, write_chain
-from linjax.chains.structure import Chain, Graph, Site
+from linjax.chains.flow import all_flows
 from linjax.dims.leaves import check
 from linjax.dims.sizes import read_sizes
-from linjax.errors import EvidenceError, FoldWarning, LinjaxError
+from linjax.errors import EvidenceError, LinjaxError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import moved
-from linjax.evidence.stats import Stats, UnitStats
+from linjax.evidence.stats import Stats
+from linjax.fold.chained import published, transform
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.lossless import exact
-from linjax.fold.published import fold_published
-from linjax.fold.report import Report, SiteChange, change
+from linjax.fold.report import Report, SiteChange
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
 from linjax.fold.threads import one_thread
 from linjax.program import pytree
@@ -42,7 +37,7 @@ def fold(
     evidence: Evidence,
     rule: Rule | None = None,
     *,
-    rules: tuple[str, ...] = exact.DEFAULT,
+    rewritings: tuple[str, ...] = exact.DEFAULT,
     details: bool = False,
 ) -> Any:
     """Makes a network smaller without retraining, by the linearity of its units.
@@ -63,15 +58,14 @@ def fold(
       evidence: :class:`Stats` of :func:`collect`, :class:`Bounds` of :func:`certify`, or,
         where several sizes are wanted, the :class:`Frontier` of :func:`frontier`.
       rule: for Stats a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
-      rules: for Bounds the exact rewritings to use, all by default; those of the 2020
+      rewritings: for Bounds the exact rewritings to use, all by default; those of the 2020
         paper are ``("inactive", "dependent", "fold_layer", "collapse")``.
-      details: whether to return a :class:`Report` of what was done, too.
+      details: as :func:`fold_and_report`; deprecated, since what is returned depends on it.
 
     Returns:
       A nested dict of arrays of the same dtype, for ``net.apply``; or ``params`` itself,
       with a :class:`FoldWarning`, where nothing could be made smaller. One tells, too, if a
-      size leaves little of the network: a predicted error of a half or more. With
-      ``details``, a pair of that and the report.
+      size leaves little of the network: a predicted error of a half or more.
 
     Raises:
       StructureError: if params isn't the network of the evidence, naming the path and the
@@ -98,6 +92,50 @@ def fold(
       >>> bool(jnp.allclose(net.apply(folded, x), apply(params, x)))
       True
     """
+    found = fold_and_report(params, evidence, rule, rewritings=rewritings)
+    if details:
+        warn("details=True: use linjax.fold_and_report", DeprecationWarning)
+        return found
+    return found.params
+
+
+class Folded(NamedTuple):
+    """Folded parameters, and what was done; of :func:`fold_and_report`."""
+
+    params: Any
+    report: Report
+
+
+@one_thread()
+def fold_and_report(
+    params: Any,
+    evidence: Evidence,
+    rule: Rule | None = None,
+    *,
+    rewritings: tuple[str, ...] = exact.DEFAULT,
+) -> Folded:
+    """Folds as :func:`fold` does, and says what became of every site.
+
+    Args:
+      params, evidence, rule, rewritings: as for :func:`fold`.
+
+    Returns:
+      :class:`Folded`: the parameters that :func:`fold` returns, and a :class:`Report`; printed, a
+      table of units kept, linear units, parameters, the predicted error.
+
+    Raises:
+      StructureError, EvidenceError, LinjaxError: as :func:`fold`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, linjax
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 2))}
+      >>> x = jnp.array([[1.0, -1.0, 2.0], [3.0, -2.0, 1.0]])
+      >>> stats = linjax.collect(linjax.trace(apply, params, x), params, [x])
+      >>> small, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0))
+      >>> report.before, report.after == linjax.count(small)
+      (15, True)
+    """
     if isinstance(evidence, Bounds):
         if rule is not None:
             raise LinjaxError(f"{rule} needs Stats; Bounds fold exactly, without a rule")
@@ -105,16 +143,16 @@ def fold(
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
     about = evidence.stats if isinstance(evidence, Frontier) else evidence
     if not matching(params, about):
-        return (params, unchanged(params, about)) if details else params
+        return Folded(params, unchanged(params, about, rule))
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
-        warnings.warn(far, FoldWarning, stacklevel=2)
-    folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rules)
-    report = report._replace(rule=_named(evidence, rule, rules), evidence=_told(about))
+        warn(far)
+    folded, report = _dispatch(params, evidence, DEFAULT if rule is None else rule, rewritings)
+    report = report._replace(rule=_named(evidence, rule, rewritings), evidence=_told(about))
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
     if report.after >= report.before and not cheaper:
         _nothing(report, "the bounds" if rule is None else str(rule))
-        folded, report = params, unchanged(params, about)
-    return (folded, report) if details else folded
+        folded, report = params, unchanged(params, about, rule)
+    return Folded(folded, report)
 
 
 def _narrower(folded: Any, params: Any) -> bool:
@@ -151,10 +189,11 @@ def _dispatch(
             raise EvidenceError(
                 "the bounds were proven for other values of these parameters; certify these"
             )
-        return transform(params, evidence.graph, exact.exact_rewrite(evidence, rules))
+        flat = evidence.flatten(params)
+        return transform(params, flat, evidence.graph, exact.exact_rewrite(evidence, rules))
     if isinstance(rule, Threshold | PublishedSize):
         stats = evidence.stats if isinstance(evidence, Frontier) else evidence
-        return _published(params, stats, rule)
+        return published(params, stats, rule)
     if isinstance(rule, Size | Tolerance):
         return _least_squares(params, evidence, rule)
     raise LinjaxError(f"{rule!r} is no rule: use linjax.threshold, size or tolerance")
@@ -174,8 +213,7 @@ def _least_squares(
 
 def _warn_of_ruin(known: Frontier, rule: Size | Tolerance, error: float) -> None:
     if isinstance(rule, Size) and error >= RUIN:
-        warnings.warn(ruin(known, rule, f"predicted relative output error {error:.2g}"),
-                      FoldWarning, stacklevel=7)  # fmt: skip
+        warn(ruin(known, rule, f"predicted relative output error {error:.2g}"))
 
 
 def ruin(known: Frontier, rule: Size, error: str) -> str:
@@ -188,76 +226,14 @@ def ruin(known: Frontier, rule: Size, error: str) -> str:
     )
 
 
-def _published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
-    rates = _foldable_rates(stats)
-
-    def apply(chain: Chain, layers: Layers) -> Layers:
-        return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
-
-    return transform(params, stats.graph, apply)
-
-
-def _foldable_rates(stats: Stats) -> dict[str, Any]:
-    """Activation rates where ``σ(z) = z`` for ``z > 0``; elsewhere no unit may fold by rate."""
-    rates, other = {}, []
-    for site in stats.graph.sites:
-        units = units_of(stats, site)
-        if units is None:
-            rates[site.name] = np.full(site.width, -1.0)
-        elif site.activation.identity_above:
-            rates[site.name] = units.rate
-        else:
-            rates[site.name] = np.full(len(units.active), -1.0)
-            other.append(f"{site.name} ({site.activation.name})")
-    if not rates:
-        warnings.warn(
-            "left alone: the published rule folds chains of dense layers; fold this network by "
-            "linjax.size or linjax.tolerance",
-            FoldWarning,
-            stacklevel=4,
-        )
-    if other:
-        warnings.warn(
-            f"left alone: {', '.join(other)}: a unit that is always on isn't linear there; "
-            "fold by linjax.size or linjax.tolerance",
-            FoldWarning,
-            stacklevel=4,
-        )
-    return rates
-
-
-def units_of(stats: Stats, site: Site) -> UnitStats | None:
-    """Statistics of the units of a chain's site; none of a single unit, which stays."""
-    kernel = stats.graph.affine(site.producer).kernel
-    leaf = stats.network.paths.index(kernel)
-    names = (s.name for s in stats.sites if any(m.leaf == leaf for m in s.makers))
-    own = next(names, None)
-    return None if own is None else stats.units[own]
-
-
-def transform(
-    params: Any, graph: Graph, rewrite: Callable[[Chain, Layers], Layers]
-) -> tuple[Any, Report]:
-    """Rewrites every chain of a network; returns the new pytree, a nested dict, and a report."""
-    flat = pytree.flatten(params)
-    sites = {}
-    for chain in graph.chains:
-        before = after = read_chain(graph, flat, chain)
-        if not settled(graph, chain, flat):
-            after = rewrite(chain, before)
-            flat = write_chain(graph, flat, chain, after)
-        for site, old, new in zip(chain.sites, before, after, strict=False):
-            sites[site.name] = change(old, new)
-    folded = pytree.unflatten(flat, like=params)
-    return folded, Report(graph, sites, count(params), count(folded))
-
-
-def unchanged(params: Any, evidence: Stats | Bounds) -> Report:
+def unchanged(params: Any, evidence: Stats | Bounds, rule: Rule | None) -> Report:
     """Reports that nothing was done."""
-    if isinstance(evidence, Bounds):
-        return transform(params, evidence.graph, lambda _, layers: layers)[1]
+    if isinstance(evidence, Bounds) or isinstance(rule, Threshold | PublishedSize):
+        source = evidence if isinstance(evidence, Bounds) else evidence.network
+        flat = source.flatten(params)
+        return transform(params, flat, evidence.graph, lambda _, layers: layers)[1]
     network, before = evidence.network, count(params)
-    sizes = read_sizes(network, pytree.flatten(params))
+    sizes = read_sizes(network, network.flatten(params))
     sites = {}
     for site in network.foldable:
         kept = np.arange(sizes.all(site.dim))
@@ -270,11 +246,9 @@ def unchanged(params: Any, evidence: Stats | Bounds) -> Report:
 
 
 def _nothing(report: Report, what: str) -> None:
-    warnings.warn(
+    warn(
         f"nothing was folded: {what} can't make the network smaller "
-        f"({report.before:,} parameters, {report.after:,} when folded)",
-        FoldWarning,
-        stacklevel=3,
+        f"({report.before:,} parameters, {report.after:,} when folded)"
     )
 
 
@@ -287,13 +261,13 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       StructureError: if they belong to another network.
       EvidenceError: if the evidence was collected on parameters folded further.
     """
-    flat = pytree.flatten(params)
     if isinstance(evidence, Stats):
-        check(evidence.network, flat)
+        check(evidence.network, evidence.network.flatten(params))
     else:
+        flat = evidence.flatten(params)
         check_leaves(evidence.graph, flat)
         all_flows(evidence.graph, flat)
-    now = {path: tuple(jnp.shape(leaf)) for path, leaf in flat.items()}
+    now = {path: tuple(jnp.shape(leaf)) for path, leaf in pytree.flatten(params).items()}
     if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:
         return True
     leaves = [leaf for leaf in evidence.leaves if pytree.is_floating(leaf.dtype)]
@@ -303,10 +277,8 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
             f"the evidence was collected on folded parameters ({had:,}), these have "
             f"{count(params):,}: collect on these"
         )
-    warnings.warn(
+    warn(
         "these parameters have been folded since the evidence was collected; they are returned "
-        "unchanged (collect again to fold further)",
-        FoldWarning,
-        stacklevel=3,
+        "unchanged (collect again to fold further)"
     )
     return False

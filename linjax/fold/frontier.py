@@ -9,7 +9,7 @@ import numpy as np
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
-from linjax.dims.spelled import multiplied, spelled
+from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
 from linjax.evidence.stats import Stats
@@ -20,9 +20,10 @@ from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.plans.factored import factored
 from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
-from linjax.fold.rewrite import Written, begun, finished, write
+from linjax.fold.rewrite import write
 from linjax.fold.rules import Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
+from linjax.fold.written import Written, begun, finished_past
 from linjax.program import pytree
 from linjax.program.count import count
 from linjax.program.pytree import is_floating, join
@@ -151,7 +152,8 @@ class Frontier(NamedTuple):
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
         """Returns the network folded to a plan in one shot, and what every site keeps."""
-        network, own, flat = self.stats.network, self.problems, pytree.flatten(params)
+        network, own = self.stats.network, self.problems
+        flat = network.flatten(params)
         choices = chosen(own, plan)
         by_site = [c.by_site(p) for c, p in zip(choices, own.points, strict=True)]
         folded = own.folded(by_site)
@@ -167,9 +169,7 @@ class Frontier(NamedTuple):
 
     def finished(self, flat: pytree.Flat, params: Any) -> Any:
         """Returns leaves of a fold as a pytree on the device."""
-        small = pytree.flatten(finished(flat, params))
-        small = multiplied(self.stats.network, small, self.problems.before.vanished)
-        return pytree.unflatten(small, like=params)
+        return finished_past(self.stats.network, flat, params, self.problems.before.vanished)
 
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
@@ -253,7 +253,7 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     """
     if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
-    flat = pytree.flatten(params)
+    flat = stats.network.flatten(params)
     check(stats.network, flat)
     for path, leaf in flat.items():
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():

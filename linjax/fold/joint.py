@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.network import CONSTANTS
+from linjax.dims.leaves import EXTRAS, RESIDUAL
+from linjax.dims.network import CONSTANTS, Network
+from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
 from linjax.fold.rows import Rows, first, size_of
 from linjax.net import Net
 from linjax.program import pytree
+from linjax.program.flat import Op, Ref, needed
 from linjax.program.pytree import Path
 
 Array = Any
@@ -47,6 +50,9 @@ STEADY = 3
 """Rounds for which the leaves' mean curvatures are taken for the same."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
+ONE_WAY = ("while", "custom_vjp", "pallas_call")
+"""Operations that can't be differentiated forwards, or not backwards."""
+EMPTY = np.zeros(0, np.float32)
 
 
 class _Parts(NamedTuple):
@@ -67,17 +73,38 @@ class _Parts(NamedTuple):
         return pytree.unflatten({**self.fixed, **moving})
 
 
-def _parts(params: Any) -> _Parts:
-    flat = pytree.flatten(params)
+def _parts(net: Net, params: Any) -> _Parts:
+    flat, stuck = pytree.flatten(params), _in_front(net.network) | _statistics(net.network)
     moving = {
         path: x
         for path, x in flat.items()
-        if path[0] != CONSTANTS and jnp.issubdtype(x.dtype, jnp.floating)
+        if path[0] != CONSTANTS and path not in stuck and jnp.issubdtype(x.dtype, jnp.floating)
     }
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
-    vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in leaves]))
+    vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in (*leaves, EMPTY)]))
     shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
     return _Parts(vector, shapes, {p: x for p, x in flat.items() if p not in moving})
+
+
+def _statistics(network: Network) -> set[Path]:
+    """Running means and variances: they say what was seen, and scales and offsets suffice."""
+    return {network.paths[n] for norm in batch_norms(network) for n in (norm.mean, norm.var)}
+
+
+def _in_front(network: Network) -> set[Path]:
+    """Leaves in front of what has no derivative both ways: they stay as they are."""
+    program = network.layout.program
+
+    def opaque(op: Op) -> bool:
+        within = () if op.scan is None else op.scan.body.all_ops()
+        return any(own.name.startswith(ONE_WAY) for own in (op, *within))
+
+    taken = [operand for op in program.ops if opaque(op) for operand in op.inputs]
+    values = {o.id for op in needed(program.ops, taken) for o in op.inputs if isinstance(o, Ref)}
+    values |= {o.id for o in taken if isinstance(o, Ref)}
+    leaves = [n for n in range(len(network.paths)) if network.ref(n) in values]
+    beside = {network.extra(n, kind) for n in leaves for kind in (*EXTRAS, RESIDUAL)}
+    return {*(network.paths[n] for n in leaves), *beside}
 
 
 def joint_refit(
@@ -106,7 +133,9 @@ def joint_refit(
     """
     train, affordable = _affordable(net, params, train)
     rounds = min(rounds, affordable)
-    parts = _parts(params)
+    parts = _parts(net, params)
+    if not len(parts.vector):
+        return params
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)

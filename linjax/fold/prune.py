@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
+from linjax.dims.spelled import spelled, vanished
 from linjax.errors import EvidenceError, LinjaxError
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
 from linjax.fold.fold import matching
-from linjax.fold.rewrite import begun, finished, write
-from linjax.program import pytree
+from linjax.fold.rewrite import write
+from linjax.fold.written import begun, finished_past
 
 Array = np.ndarray
 
 
-def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network") -> Any:
+def prune(params: Any, stats: Stats, *, keep: float, scope: str = "network") -> Any:
     """Removes the units with the lowest activation rate.
 
     A removed unit's activation counts as zero: its columns of the producer's kernel and
@@ -26,15 +27,15 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
     Args:
       params: the pytree that the evidence was collected on.
       stats: activation rates.
-      fraction: share of the units to remove, in [0, 1].
-      scope: ``"network"`` ranks all units together, ``"layer"`` removes the same share
+      keep: share of the units that stay, in [0, 1], as :func:`size` names what stays.
+      scope: ``"network"`` ranks all units together, ``"layer"`` keeps the same share
         of every layer.
 
     Returns:
       The narrower pytree, a nested dict.
 
     Raises:
-      LinjaxError: if fraction or scope is out of range.
+      LinjaxError: if keep or scope is out of range.
       StructureError, EvidenceError: as for :func:`fold`.
 
     References:
@@ -47,18 +48,18 @@ def prune(params: Any, stats: Stats, fraction: float, *, scope: str = "network")
       >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 2))}
       >>> x = jnp.array([[1.0, -1.0, 2.0], [3.0, -2.0, -1.0]])
       >>> stats = linjax.collect(linjax.trace(apply, params, x), params, [x])
-      >>> linjax.prune(params, stats, 0.34)["in"].shape
+      >>> linjax.prune(params, stats, keep=0.66)["in"].shape
       (3, 2)
     """
-    if not 0 <= fraction <= 1:
-        raise LinjaxError(f"fraction = {fraction}, expected a share in [0, 1]")
+    if not 0 <= keep <= 1:
+        raise LinjaxError(f"keep = {keep}, expected a share in [0, 1]")
     if scope not in ("network", "layer"):
         raise LinjaxError(f"scope = {scope!r}, expected 'network' or 'layer'")
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
     if not matching(params, stats):
         return params
-    return selected(params, stats.network, _kept(stats, fraction, scope))
+    return selected(params, stats.network, _kept(stats, 1 - keep, scope))
 
 
 def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
@@ -69,7 +70,8 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
       network: its dimensions.
       kept: by foldable site the units that stay, ascending: ``(n, k)`` for n repeats.
     """
-    now = begun(network, pytree.flatten(params))
+    flat = network.flatten(params)
+    now = begun(network, spelled(network, flat))
     for site, own in zip(network.foldable, kept, strict=True):
         width, total = now.kept[site.dim], now.sizes[site.dim]
         if own.shape[-1] < width:
@@ -77,7 +79,7 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
             stays = np.concatenate([own, beside], axis=-1)
             choice = alike(stays, taking(stays, total), len(site.points))
             now = write(network, now, site, choice)
-    return finished(now.flat, params)
+    return finished_past(network, now.flat, params, vanished(network, flat))
 
 
 def _kept(stats: Stats, fraction: float, scope: str) -> list[Array]:

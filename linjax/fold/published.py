@@ -176,7 +176,7 @@ def fold_published(
 def _lower(layers: Layers, rates: list[Array], rule: PublishedSize) -> Threshold:
     """Finds the highest threshold at which the size is met; the smallest size if none is."""
     plan = widths(layers)
-    skip = rule.sizes == "without_first"
+    skip = rule.counted == "without_first"
     budget = rule.fraction * parameters(plan, skip)
     levels = np.unique(np.concatenate([*rates, [0.0]]))[::-1]
     ordered = [np.sort(r) for r in rates]

@@ -54,7 +54,7 @@ def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None 
     for name in names or ():
         if name not in known:
             raise LinjaxError(f"names: no affine map {name!r}; there are {', '.join(known)}")
-    flat = pytree.flatten(params)
+    flat = net.network.flatten(params)
     check_leaves(net.graph, flat)
     for affine in known.values():
         part = parts_of(affine, flat)

@@ -1,7 +1,7 @@
 """``recover``: a short distillation of the original's outputs, without labels."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,22 +35,10 @@ PROGRESS = 0.01
 """Relative improvement below which a cycle is the last, if one before it helped."""
 
 
-class Recovered(NamedTuple):
-    """Recovered parameters and how far they were from the original on held-out rows.
-
-    Attributes:
-      params: the best pytree seen.
-      errors: mean divergence on held-out rows at the start and at each look.
-    """
-
-    params: Any
-    errors: tuple[float, ...]
-
-
 def recover(
     net: Net,
-    params: Any,
     original: Any,
+    small: Any,
     batches: Iterable[Any] | Callable[[], Iterable[Any]],
     *,
     steps: int = 2500,
@@ -59,7 +47,6 @@ def recover(
     metric: str | None = None,
     mix: bool = True,
     seed: int = 0,
-    details: bool = False,
     progress: bool | None = None,
 ) -> Any:
     """Trains a folded network for a short while to give the original's outputs.
@@ -73,8 +60,8 @@ def recover(
 
     Args:
       net: the traced network.
-      params: the folded pytree to start from.
       original: the original pytree, whose outputs are the targets.
+      small: the folded pytree to start from.
       batches: unlabelled rows; as for :func:`compress`. Of rows and outputs at most 2 GiB
         are kept.
       steps: batches a cycle.
@@ -84,12 +71,10 @@ def recover(
         as their shapes suggest, see :func:`collect`.
       mix: whether to draw rows between pairs of rows.
       seed: of the order of the rows.
-      details: also return the held-out errors.
       progress: whether to show progress; by default on a terminal.
 
     Returns:
-      A pytree like ``params``, at least as good as it on the held-out rows; with ``details``
-      a :class:`Recovered`.
+      A pytree like ``small``, at least as good as it on the held-out rows.
 
     Raises:
       EvidenceError: if batches are empty or can be read only once, or aren't rows.
@@ -105,13 +90,14 @@ def recover(
       >>> x = jax.random.normal(jax.random.key(0), (64, 3))
       >>> net = linjax.trace(apply, params, x)
       >>> worse = {"in": params["in"] * 0.5, "out": params["out"]}
-      >>> result = linjax.recover(net, worse, params, [x], steps=100, details=True)
-      >>> result.errors[0] > min(result.errors)
+      >>> better = linjax.recover(net, params, worse, [x], steps=100)
+      >>> errors = [linjax.compare(net, params, p, [x]).error for p in (worse, better)]
+      >>> errors[1] < errors[0]
       True
     """
     metric = settled(metric, net)
     again = repeatable(batches)
-    in_rows(net, params, again, "train net.apply on the original's outputs in a loop of your own")
+    in_rows(net, small, again, "train net.apply on the original's outputs in a loop of your own")
     train, held = divided(load(again(), limit=10**9))
     held_rows = taught(net, original, held)
     rows = pooled(net, original, train, mix)
@@ -119,8 +105,8 @@ def recover(
     batch_size = min(batch_size, count)
 
     rows = jax.tree.map(jnp.asarray, rows)
-    best, fixed = _floating(params)
-    errors = [mean_divergence(net, params, held_rows, metric)]
+    best, fixed = _floating(small)
+    errors = [mean_divergence(net, small, held_rows, metric)]
     import optax  # here, so that importing linjax stays quick
 
     adam = optax.scale_by_adam()
@@ -133,15 +119,14 @@ def recover(
         for rates in np.array_split(_rates(steps) * learning_rate / 3**cycle, LOOKS):
             chosen = np.stack([next(order) for _ in rates])
             now, state = train_for(now, fixed, state, rows, chosen, jnp.asarray(rates))
-            error = mean_divergence(net, _joined((now, fixed), params), held_rows, metric)
+            error = mean_divergence(net, _joined((now, fixed), small), held_rows, metric)
             best = now if error < min(errors) else best
             errors.append(error)
         gained = min(errors) < (1 - PROGRESS) * before
         if helped and not gained:
             break
         helped = helped or gained
-    recovered = _joined((best, fixed), params)
-    return Recovered(recovered, tuple(errors)) if details else recovered
+    return _joined((best, fixed), small)
 
 
 def _orders(rng: np.random.Generator, count: int, batch_size: int) -> Iterator[np.ndarray]:

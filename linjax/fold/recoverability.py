@@ -95,10 +95,11 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
     """
     if not stats.points:
         raise EvidenceError("recoverability needs second moments; second_moments=True")
-    found = problems_of(pytree.flatten(params), stats)
+    flat = stats.network.flatten(params)
+    found = problems_of(flat, stats)
     return Recoverability(
         {
-            site.name: _site(stats.network, pytree.flatten(params), site, problem)
+            site.name: _site(stats.network, flat, site, problem)
             for site, problem in zip(found.sites, found.problems, strict=True)
             if problem.sources and problem.repeats == 1
         }

@@ -14,7 +14,6 @@ from linjax.evidence.objective import divergence
 from linjax.evidence.rows import by_row
 from linjax.fold.hasty import jit_hastily
 from linjax.net import Net
-from linjax.program import pytree
 
 Array = Any
 Batch = tuple[Any, ...]
@@ -69,7 +68,7 @@ def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead
       EvidenceError: if inputs differ in length, or one is looked up in another.
     """
     for inputs in again():
-        network = net.network_for(pytree.flatten(params), inputs)
+        network = net.network_for(net.network.flatten(params), inputs)
         if not all(by_row(network, jax.tree.leaves(inputs))):
             raise EvidenceError(
                 "batches: their inputs aren't all rows that could be held out (a graph, a table "

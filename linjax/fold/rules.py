@@ -20,7 +20,7 @@ class PublishedSize(NamedTuple):
 
     fraction: float
     greedy: bool = False
-    sizes: Literal["inference", "without_first"] = "inference"
+    counted: Literal["inference", "without_first"] = "inference"
     gain: Literal["reads", "published"] = "reads"
 
 
@@ -98,7 +98,7 @@ def published_size(
     fraction: float,
     *,
     greedy: bool = False,
-    count: Literal["inference", "without_first"] = "inference",
+    counted: Literal["inference", "without_first"] = "inference",
     gain: Literal["reads", "published"] = "reads",
 ) -> PublishedSize:
     """Lowers the published rule's threshold until a share of the parameters is met.
@@ -106,7 +106,7 @@ def published_size(
     Args:
       fraction: share of the parameters, in (0, 1].
       greedy: as for :func:`threshold`.
-      count: what sizes count: everything that inference needs, or, as the authors'
+      counted: what a size counts: everything that inference needs, or, as the authors'
         fixed-size variant, everything but the first layer.
       gain: as for :func:`threshold`.
 
@@ -122,7 +122,7 @@ def published_size(
       0.75
     """
     _share("fraction", fraction)
-    return PublishedSize(float(fraction), greedy, count, gain)
+    return PublishedSize(float(fraction), greedy, counted, gain)
 
 
 def size(

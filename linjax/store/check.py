@@ -170,7 +170,7 @@ def _check_leaves(graph: Graph, leaves: tuple[Leaf, ...]) -> None:
 def _check_graph(graph: Graph) -> None:
     """Every name in a graph leads to something in it."""
     names = [affine.name for affine in graph.affines]
-    paths = {leaf.path for leaf in graph.leaves}
+    paths = {leaf.path for leaf in (*graph.leaves, *graph.computed)}
     sound = len(set(names)) == len(names) and all(
         affine.kernel in paths
         and affine.layout in ((0, 1), (1, 0))
@@ -196,7 +196,7 @@ def _check_graph(graph: Graph) -> None:
 
 def _parts_meet(graph: Graph) -> bool:
     """Whether kernels that several maps share are each one gated layer's, all parts of it."""
-    columns = {leaf.path: leaf.shape for leaf in graph.leaves}
+    columns = {leaf.path: leaf.shape for leaf in (*graph.leaves, *graph.computed)}
     left = {affine.name for affine in graph.affines if affine.part != Part()}
     for site in graph.sites:
         own = [graph.affine(n) for n in (site.producer, *site.mates) if n in left]

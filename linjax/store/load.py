@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export as jax_export
 
 from linjax.chains.check import is_original
@@ -56,7 +57,8 @@ class StoredNet:
             exported so.
 
         Returns:
-          What the network's function returned.
+          What the network's function returned. Where no argument is bound to a device, no result
+          is either, so that it may meet arrays of other devices.
 
         Raises:
           StructureError: if parameters or inputs don't fit, naming the expected shape.
@@ -65,18 +67,38 @@ class StoredNet:
         _check_params(self.manifest.leaves, params)
         shaped = jax.tree.map(jnp.asarray, inputs)
         try:
-            return self.exported.call(pytree.unflatten(flat), *shaped)
+            results = self.exported.call(pytree.unflatten(flat), *shaped)
         except (ValueError, TypeError) as error:
             want = ", ".join(f"{spec.dtype} {spec.shape}" for spec in self.manifest.example)
             free = "the first axis is free" if self.manifest.program.batch is None else "exactly"
             raise StructureError(
                 f"the stored program takes {want} ({free}): {error!s:.300}"
             ) from error
+        return _placed(results, (flat, shaped))
 
     def __repr__(self) -> str:
         if self.manifest.sites:
             return describe(self.manifest.sites, self.manifest.provenance.before)
         return describe_chains(self.graph)
+
+
+def _placed(results: Any, given: Any) -> Any:
+    """Frees results from the device that a stored program leaves them on, if none was asked for.
+
+    JAX binds what such a program returns to its device, and refuses to compute with that and with
+    arrays of other devices. A copy isn't bound.
+    """
+    arrays = [x for x in jax.tree.leaves((results, given)) if isinstance(x, jax.Array)]
+    traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
+    if jax.device_count() == 1 or traced or any(x.committed for x in jax.tree.leaves(given)
+                                                if isinstance(x, jax.Array)):  # fmt: skip
+        return results
+
+    def free(x: Any) -> Any:
+        keyed = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x if keyed else jnp.asarray(np.asarray(x))
+
+    return jax.tree.map(free, results)
 
 
 def load(

@@ -154,7 +154,8 @@ def describe(
         if isinstance(program, str)
         else Stored(True, program.platforms, program.batch, program.reason)
     )
-    chained = net.chained and readable(net.graph, {x.path: keys.hollow(x) for x in leaves})
+    told = {x.path: keys.hollow(x) for x in leaves}
+    chained = net.chained and not net.graph.computed and readable(net.graph, told)
     return Manifest(
         SCHEMA,
         versions(),

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import LinjaxError
+from linjax.errors import LinjaxError, warn
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.compat import jaxpr_as_fun
@@ -60,7 +59,7 @@ def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
         code, batch, why = freest(net, lambda inputs: _converted(net, params, inputs, opset))
         _check(net, params, code, BATCHES if batch is None else (batch,))
     if batch is not None:
-        warnings.warn(f"the ONNX program takes only batches of {batch}: {why}", stacklevel=2)
+        warn(f"the ONNX program takes only batches of {batch}: {why}", UserWarning)
     return code
 
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import FoldWarning, LinjaxError, StoreError
+from linjax.errors import LinjaxError, StoreError, warn
 from linjax.fold.compare import Comparison
 from linjax.fold.report import Report
 from linjax.net import Net
@@ -40,7 +39,7 @@ def save(
       path: where to; an earlier save there is replaced, anything else is refused.
       net: the network that ``params`` belong to, of :func:`trace`.
       params: its original parameters or folded ones.
-      report: what the last fold did (``fold(..., details=True)``), to be kept as provenance:
+      report: what the last fold did (of :func:`fold_and_report`), to be kept as provenance:
         its rule, its evidence, the predicted error, what became of each site.
       measured: how far the outputs are from the original's, of :func:`compare`, to be kept, too.
       note: anything else that whoever loads it should know.
@@ -76,11 +75,9 @@ def save(
     provenance = provenance_of(net, leaves, report, measured, note)
     program = _program(net, params)
     if isinstance(program, Program) and program.batch is not None:
-        warnings.warn(
+        warn(
             f"the stored program takes only batches of {program.batch}: {program.reason}; loaded "
-            "with its function the network takes what that takes",
-            FoldWarning,
-            stacklevel=2,
+            "with its function the network takes what that takes"
         )
     manifest = describe(net, leaves, provenance, program)
     arrays = {join(leaf.path): _host(leaf, flat[leaf.path]) for leaf in leaves}

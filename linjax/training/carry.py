@@ -10,7 +10,7 @@ from linjax.chains.maps import Affine, Part
 from linjax.dims.span import Cut, transform
 from linjax.errors import StructureError
 from linjax.fold.report import Report
-from linjax.fold.rewrite import taking
+from linjax.fold.written import taking
 from linjax.program import pytree
 from linjax.program.pytree import Flat, Path
 
@@ -40,7 +40,7 @@ def carry_over(
       state: its state for ``params``.
       params: the pytree before the fold.
       folded: the pytree after it.
-      report: what the fold did, from ``fold(..., details=True)``.
+      report: what the fold did, of :func:`fold_and_report`.
 
     Returns:
       A state for ``folded``.
@@ -55,7 +55,7 @@ def carry_over(
       >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
       >>> net, adam = linjax.trace(apply, params, x), optax.adam(1e-3)
       >>> state, stats = adam.init(params), linjax.collect(net, params, [x])
-      >>> folded, report = linjax.fold(params, stats, linjax.threshold(1.0), details=True)
+      >>> folded, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0))
       >>> state = linjax.carry_over(adam, state, params, folded, report)
       >>> state[0].mu["out"].shape
       (2, 3)

@@ -168,8 +168,8 @@ def check(
     """Asserts that removing is hiding, for all sites at once; returns how many there were."""
     network = network or analysed(apply, params, inputs)
     kept = chosen(network, seed)
-    flat = flatten(params)
-    leaves, given = list(flat.values()), jax.tree.leaves(tuple(inputs))
+    flat = network.flatten(params)
+    leaves, given = [flat[path] for path in network.paths], jax.tree.leaves(tuple(inputs))
     expected = quick(lambda a, b: Blind(network, kept)(a, b), leaves, given)
     small = removed(network, flat, kept)
     for site in network.sites:

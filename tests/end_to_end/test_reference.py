@@ -48,7 +48,7 @@ def reference(shared):
 @pytest.mark.parametrize("rate", PARITY)
 def test_counts_and_widths_equal_theirs_where_no_two_layers_in_a_row_fold(reference, rate):
     _, params, stats, theirs = reference
-    folded, report = linjax.fold(params, stats, linjax.threshold(rate), details=True)
+    folded, report = linjax.fold_and_report(params, stats, linjax.threshold(rate))
     assert linjax.count(folded) == theirs[rate]["parameters"]
     assert [len(s.kept) for s in report.sites.values()] == theirs[rate]["widths"][:-1]
 
@@ -56,9 +56,7 @@ def test_counts_and_widths_equal_theirs_where_no_two_layers_in_a_row_fold(refere
 def test_where_they_do_the_difference_is_their_gain_formula(reference):
     _, params, stats, theirs = reference
     ours = linjax.fold(params, stats, linjax.threshold(0.05))
-    same, report = linjax.fold(
-        params, stats, linjax.threshold(0.05, gain="published"), details=True
-    )
+    same, report = linjax.fold_and_report(params, stats, linjax.threshold(0.05, gain="published"))
     assert linjax.count(ours) == 2_064_335
     assert linjax.count(same) == theirs[0.05]["parameters"] == 2_068_481
     assert [len(s.kept) for s in report.sites.values()] == theirs[0.05]["widths"][:-1]

@@ -82,7 +82,7 @@ def test_units_that_were_proven_are_read_at_their_own_slope():
     bounds = linjax.certify(net, params, -1.0, 1.0)
     x = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (500, 5)))
     for rules in (("inactive", "dependent", "fold_layer", "collapse"), ("linear",)):
-        close(net, params, linjax.fold(params, bounds, rules=rules), x, 1e-12)
+        close(net, params, linjax.fold(params, bounds, rewritings=rules), x, 1e-12)
     swapped = params | {"a0": params["a0"][::-1]}
     with pytest.raises(linjax.EvidenceError):
         linjax.fold(swapped, bounds)
@@ -95,7 +95,7 @@ def test_lumping_joins_units_of_equal_slope_only():
         params[name] = params[name].at[..., 1:3].set(column)
     params["a0"] = params["a0"].at[:3].set(jnp.array([0.25, 0.25, 0.5]))
     net = linjax.trace(apply, params, jnp.ones((1, 5)))
-    lumped, (report,) = linjax.lump(net, params, details=True)
+    lumped, (report,) = linjax.lump_and_report(net, params)
     assert (report.units[0], report.kept[0]) == (12, 11)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(500, 5)))
     close(net, params, lumped, x, 1e-12)

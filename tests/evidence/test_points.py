@@ -140,7 +140,7 @@ def test_what_enters_a_step_of_a_scan_is_measured_by_steps():
         want.append(np.tanh(h @ up).mean(0))
         h = h + jnp.tanh(h @ up) @ down
     np.testing.assert_allclose(pooled(point)[1], np.stack(want), atol=1e-4)
-    small, report = linjax.fold(params, stats, linjax.size(0.7), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
     error = linjax.compare(net, params, small, [x], metric="identity").error
     assert linjax.count(small) <= 0.7 * linjax.count(params)
     assert error < 2.5 * report.predicted + 1e-3
@@ -160,7 +160,7 @@ def test_integers_in_and_several_outputs():
     x = jnp.asarray(rng.integers(0, 11, (80, 7)))
     for metric in ("identity", "softmax"):
         net, stats = gathered(tokens, params, [x[:40], x[40:]], metric=metric)
-        small, report = linjax.fold(params, stats, linjax.size(0.7), details=True)
+        small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
         assert linjax.count(small) <= 0.7 * linjax.count(params)
         y, own = tokens(params, x), net.apply(small, x)
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, y)

@@ -38,7 +38,7 @@ def test_the_arithmetic_is_kept(way, which):
     except linjax.StructureError as error:
         assert "no foldable site" in str(error)
         return
-    small, report = linjax.fold(P, stats, linjax.size(0.9), details=True)
+    small, report = linjax.fold_and_report(P, stats, linjax.size(0.9))
     assert linjax.count(small) <= 0.9 * linjax.count(P)
     got = np.asarray(net.apply(small, X))
     error = np.linalg.norm(got - want) / np.linalg.norm(want - np.mean(want, axis=0))

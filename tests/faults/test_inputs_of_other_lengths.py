@@ -59,7 +59,7 @@ def test_graphs_fold(case):
     batches = [graph(40 + 8 * (n % 3), 120 + 40 * (n % 2), 4) for n in range(8)]
     net = linjax.trace(apply, params, *batches[0])
     stats = linjax.collect(net, params, batches, metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(0.7), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
     assert linjax.count(small) <= 0.7 * linjax.count(params)
     found = linjax.compare(net, params, small, batches, metric="identity")
     assert found.error < 2 * report.predicted + 0.02
@@ -154,6 +154,6 @@ def test_advice_about_rows():
         linjax.compress(net, P, [batch], linjax.size(0.5), metric="identity")
     small = linjax.fold(P, linjax.collect(net, P, [batch], metric="identity"), linjax.size(0.5))
     with pytest.raises(linjax.EvidenceError, match="a loop of your own"):
-        linjax.recover(net, small, P, [batch], metric="identity")
+        linjax.recover(net, P, small, [batch], metric="identity")
     grad = jax.grad(lambda p: jnp.sum((net.apply(p, *batch) - net.apply(P, *batch)) ** 2))(small)
     assert jax.tree.structure(grad) == jax.tree.structure(small)

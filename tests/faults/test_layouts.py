@@ -76,7 +76,7 @@ VALUES = {
 def folded(apply, params, x, share):
     net = linjax.trace(apply, params, x)
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(share))
     assert linjax.count(small) <= share * linjax.count(params)
     want, got = np.asarray(apply(params, x)), np.asarray(net.apply(small, x))
     error = np.linalg.norm(got - want) / np.linalg.norm(want - want.mean(0))
@@ -179,12 +179,13 @@ def test_explicit_meshes():
         folded(looked_up, params, jnp.asarray(RNG.integers(0, 50, (64, 6))), 0.6)
 
 
-def test_computed_kernels_are_named_and_the_advice_works():
+def test_computed_kernels_whose_leaves_serve_elsewhere_are_named_and_the_advice_works():
     def standard(w):
         return (w - w.mean((0, 1, 2))) / w.std((0, 1, 2))
 
     def apply(p, x):
-        return conv(jax.nn.relu(conv(x, standard(p["a"]))), standard(p["b"]))
+        shown = conv(jax.nn.relu(conv(x, standard(p["a"]))), standard(p["b"]))
+        return shown * jnp.square(p["a"]).mean()
 
     params = {"a": a(3, 3, 3, 16), "b": a(3, 3, 16, 8)}
     x = a(60, 6, 6, 3) * 6
@@ -193,8 +194,9 @@ def test_computed_kernels_are_named_and_the_advice_works():
     assert "compute such kernels once" in refusal.reason and refusal.reason in repr(net)
 
     def plain(p, x):
-        return conv(jax.nn.relu(conv(x, p["a"])), p["b"])
+        return conv(jax.nn.relu(conv(x, p["a"])), p["b"]) * p["c"]
 
     once = {name: standard(w) for name, w in params.items()}
+    once["c"] = jnp.square(params["a"]).mean()
     np.testing.assert_allclose(plain(once, x), apply(params, x), rtol=1e-5, atol=1e-5)
     folded(plain, once, x, 0.8)

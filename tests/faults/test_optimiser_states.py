@@ -56,7 +56,7 @@ OPTIMISERS = {
 def folded():
     net = linjax.trace(apply, P, X[:1])
     stats = linjax.collect(net, P, [X], metric="identity")
-    return net, *linjax.fold(P, stats, linjax.size(0.6), details=True)
+    return net, *linjax.fold_and_report(P, stats, linjax.size(0.6))
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)

@@ -168,3 +168,21 @@ def test_what_runs_on_many_devices_at_once_is_stored_without_a_program(tmp_path)
         linjax.load(tmp_path / "network")
     stored, params = linjax.load(tmp_path / "network", apply)  # what it says to do
     np.testing.assert_allclose(np.asarray(stored.apply(params, X)), typed(P, X), rtol=1e-4)
+
+
+def test_results_meet_arrays_of_other_devices(tmp_path):
+    """Unless an argument was bound to a device: then JAX's own rules hold."""
+    there = spread()
+    linjax.save(tmp_path / "network", linjax.trace(constrained, P, X), P)
+    stored, params = linjax.load(tmp_path / "network")
+    want = constrained(P, X)
+    assert len(want.sharding.device_set) == 8
+    result = stored.apply(params, X)
+    assert not result.committed and jnp.allclose(result, want, rtol=1e-4, atol=1e-5)
+    assert jnp.allclose(result + want, 2 * want, rtol=1e-4, atol=1e-5)
+    whole = NamedSharding(there.mesh, PartitionSpec())
+    given, x = jax.device_put((params, X), whole)
+    assert stored.apply(given, x).sharding.device_set == set(there.mesh.devices.flat)
+    bound = jax.device_put(X, jax.devices()[3])
+    assert stored.apply(params, bound).sharding.device_set == {jax.devices()[3]}
+    np.testing.assert_allclose(jax.jit(stored.apply)(params, X), want, rtol=1e-4, atol=1e-5)

@@ -61,7 +61,7 @@ def test_a_fold_that_leaves_little_says_from_which_size_on_more_is_left():
     named = float(str(told[0].message).split("from linjax.size(")[1].split(")")[0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _, report = linjax.fold(params, stats, linjax.size(named), details=True)
+        _, report = linjax.fold_and_report(params, stats, linjax.size(named))
     assert report.predicted <= 0.11
 
 

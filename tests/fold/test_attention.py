@@ -139,7 +139,7 @@ def test_values_of_lower_rank_are_folded_exactly(kind):
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
     known = linjax.frontier(params, stats)
-    small, report = linjax.fold(params, known, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, known, linjax.tolerance(1e-3))
     flat = pytree.flatten(small)
     assert flat[paths[0]].size == WIDTH * HEADS * 2
     fresh = inputs(50, seed=4)
@@ -158,7 +158,7 @@ def test_queries_and_keys_that_say_nothing_go_together():
     x = inputs()
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert small["q"].shape == small["k"].shape == (WIDTH, HEADS * 2)
     np.testing.assert_array_equal(report.sites["q"].kept, [[0, 2], [1, 3], [0, 3]])
     assert linjax.compare(net, params, small, [x], metric="identity").error < 1e-3
@@ -171,7 +171,7 @@ def test_ranks_share_the_budget_and_are_refitted():
     stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
     total, errors = linjax.count(params), []
     for share in (0.9, 0.7, 0.5):
-        small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+        small, report = linjax.fold_and_report(params, stats, linjax.size(share))
         assert linjax.count(small) <= share * total
         errors.append(linjax.compare(net, params, small, [x], metric="identity").error)
         assert 0.4 * errors[-1] < report.predicted < 5 * errors[-1] + 1e-3  # rather too much
@@ -202,7 +202,7 @@ def test_optimiser_and_files_take_lower_ranks(tmp_path):
     params, x = with_rank(params, paths, 2), inputs(100)
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert report.after == linjax.count(small)
     adam = optax.adam(1e-3)
     state = linjax.carry_over(adam, adam.init(params), params, small, report)
@@ -270,7 +270,7 @@ def test_values_that_several_heads_read_fold(kind):
     net = linjax.trace(apply, params, x[:2])
     assert net.network.site("v").form.value == "straight"
     stats = linjax.collect(net, params, [x[:150], x[150:]], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.tolerance(5e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(5e-3))
     assert small["v"].shape == (WIDTH, own, 2) and small["o"].shape == (READERS, 2, WIDTH)
     assert small["b"].shape == (own, 2)
     assert report.after == linjax.count(small)
@@ -294,7 +294,7 @@ def test_values_that_heads_read_in_turns_fold_or_are_left_alone():
     x = inputs()
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(0.8), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.8))
     error = linjax.compare(net, params, small, [x], metric="identity").error
     assert error < 2.5 * report.predicted + 1e-3
 
@@ -350,7 +350,7 @@ def test_transformers_of_scanned_layers_fold(share):
     net = linjax.trace(apply, params, x[:2])
     assert len(net.network.foldable) == 3
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(share))
     assert linjax.count(small) <= share * linjax.count(params)
     error = linjax.compare(net, params, small, [x], metric="identity").error
     assert 0.4 * error < report.predicted < 2.5 * error + 1e-3

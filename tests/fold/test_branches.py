@@ -69,7 +69,7 @@ def test_exact_modes_preserve_the_outputs(dtype):
         assert linjax.count(folded) < linjax.count(params)
         assert distance(net.apply(folded, x), want) < close
     bounds = linjax.certify(net, params, -1.0, 1.0)
-    folded, report = linjax.fold(params, bounds, details=True)
+    folded, report = linjax.fold_and_report(params, bounds)
     assert len(report.sites["trunk"].kept) < 24
     assert distance(net.apply(folded, x), want) < close
     doubled = {**params, "trunk": jax.tree.map(lambda w: w.at[..., 1].set(2 * w[..., 0]),
@@ -88,7 +88,7 @@ def test_sizes_are_met_and_measured(dtype, gated):
     known = linjax.frontier(params, linjax.collect(net, params, [x], metric="identity"))
     errors = []
     for share in (0.8, 0.5, 0.25, 0.1, 0.02):
-        folded, report = linjax.fold(params, known, linjax.size(share), details=True)
+        folded, report = linjax.fold_and_report(params, known, linjax.size(share))
         assert linjax.count(folded) <= share * linjax.count(params)
         # parameters of branches are counted once, and added biases foreseen; what normal form
         # still saves is all that a plan may overcount

@@ -20,7 +20,7 @@ def folded(apply, params, low, high, rules):
     net = linjax.trace(apply, params, jnp.ones((1, params["w"].shape[0])))
     bounds = linjax.certify(net, params, low, high)
     assert linjax.check_certificate(net, params, bounds).ok
-    return linjax.fold(params, bounds, **({} if rules is None else {"rules": rules}))
+    return linjax.fold(params, bounds, **({} if rules is None else {"rewritings": rules}))
 
 
 def real(params, x):

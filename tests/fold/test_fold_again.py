@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.baselines import pruned_and_refitted
 from linjax.dims.spelled import spelled
 from linjax.program import pytree
 from tests.properties.architectures import KINDS, make
@@ -43,10 +44,16 @@ def check_again(net, small, x, tmp_path):
     assert relative(net.apply(plain, x), want) < 1e-9
     again = linjax.collect(net, small, [x], metric="identity")
     linjax.recoverability(small, again)
+    net.check(linjax.prune(small, again, keep=0.7))
+    assert relative(net.apply(linjax.prune(small, again, keep=1.0), x), want) < 1e-9
+    try:
+        net.check(pruned_and_refitted(small, again, linjax.size(0.7)))
+    except linjax.LinjaxError as error:
+        assert "original" in str(error) or "least" in str(error)
     found = []
     for rule in (linjax.size(0.6), linjax.tolerance(0.05)):
         try:
-            smaller, report = linjax.fold(small, again, rule, details=True)
+            smaller, report = linjax.fold_and_report(small, again, rule)
         except linjax.LinjaxError as error:
             assert "smallest network" in str(error)
             continue
@@ -105,7 +112,7 @@ def test_offsets_reach_past_linear_coordinates():
         small = linjax.fold(params, stats, first)
         again = linjax.collect(net, small, [x], metric="identity")
         for share in (0.9, 0.7):
-            smaller, report = linjax.fold(small, again, linjax.size(share), details=True)
+            smaller, report = linjax.fold_and_report(small, again, linjax.size(share))
             error = linjax.compare(net, small, smaller, [x], metric="identity").error
             assert error < 1.3 * report.predicted
 

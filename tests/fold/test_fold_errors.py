@@ -70,8 +70,8 @@ LIGHT = linjax.collect(NET, PARAMS, [X], second_moments=False)
             linjax.StructureError,
             "b/kernel, axis 0: 7 entries, expected 40",
         ),
-        (lambda: linjax.prune(PARAMS, STATS, 2.0), linjax.LinjaxError, "fraction = 2.0"),
-        (lambda: linjax.prune(PARAMS, STATS, 0.5, scope="x"), linjax.LinjaxError, "scope"),
+        (lambda: linjax.prune(PARAMS, STATS, keep=-1.0), linjax.LinjaxError, "keep = -1.0"),
+        (lambda: linjax.prune(PARAMS, STATS, keep=0.5, scope="x"), linjax.LinjaxError, "scope"),
         (lambda: linjax.score(PARAMS, None), linjax.EvidenceError, "got NoneType"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_fold_changes_nothing_that_it_was_given():
 
 def test_a_fold_that_does_not_pay_says_so_and_returns_its_input():
     with pytest.warns(linjax.FoldWarning, match="nothing was folded"):
-        same, report = linjax.fold(PARAMS, STATS, linjax.threshold(1.0, layers=41), details=True)
+        same, report = linjax.fold_and_report(PARAMS, STATS, linjax.threshold(1.0, layers=41))
     assert same is PARAMS and report.after == report.before
     assert len(report.sites["a"].kept) == 40
 
@@ -130,8 +130,8 @@ def test_pruning_removes_the_units_that_fire_least():
     bias = jnp.where(jnp.arange(40) % 4 == 0, -20.0, 20.0)
     params = {"a": PARAMS["a"] | {"bias": bias}, "b": PARAMS["b"]}
     stats = linjax.collect(NET, params, [X], second_moments=False)
-    pruned = linjax.prune(params, stats, 0.25)
+    pruned = linjax.prune(params, stats, keep=0.75)
     np.testing.assert_array_equal(pruned["a"]["bias"], np.full(30, 20.0))
     np.testing.assert_allclose(NET.apply(pruned, X), apply(params, X), rtol=1e-5, atol=1e-3)
     for scope in ("network", "layer"):
-        assert linjax.prune(params, stats, 1.0, scope=scope)["a"]["bias"].shape == (1,)
+        assert linjax.prune(params, stats, keep=0.0, scope=scope)["a"]["bias"].shape == (1,)

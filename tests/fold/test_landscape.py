@@ -46,7 +46,7 @@ def test_operations_are_saved_where_images_are_large():
 @KINDS
 def test_widths_are_rounded(kind):
     _, params, _, net, stats = made(kind)
-    _, report = linjax.fold(params, stats, linjax.size(0.6, round_to=2), details=True)
+    _, report = linjax.fold_and_report(params, stats, linjax.size(0.6, round_to=2))
     for site in net.network.foldable:
         change = report.sites[site.name]
         width = np.shape(change.kept)[-1]
@@ -109,7 +109,7 @@ def test_rivals_meet_the_size_and_are_worse(kind):
 @pytest.mark.parametrize("kind", ["unet", "groups", "scanned", "residual"])
 def test_pruning_takes_what_is_least_often_on(kind, scope):
     apply, params, x, net, stats = made(kind, 100)
-    small = linjax.prune(params, stats, 0.4, scope=scope)
+    small = linjax.prune(params, stats, keep=0.6, scope=scope)
     assert linjax.count(small) < linjax.count(params)
     assert set(pytree.flatten(small)) <= set(pytree.flatten(params))
     assert net.apply(small, x).shape == apply(params, x).shape
@@ -117,7 +117,7 @@ def test_pruning_takes_what_is_least_often_on(kind, scope):
 
 def test_pruning_takes_rows_of_a_shared_kernel():
     _, params, _, _, stats = made("unet", 100)
-    small = linjax.prune(params, stats, 0.4)
+    small = linjax.prune(params, stats, keep=0.6)
     left = [small[name]["kernel"].shape[-1] for name in ("deep", "down")]
     assert small["last"]["kernel"].shape[2] == sum(left) + 2 == small["norm"]["mean"].shape[0]
 
@@ -139,6 +139,6 @@ def test_errors_that_are_alike_all_over_an_image_are_told(seed):
     net, stats = collected(apply, params, x)
     known = linjax.frontier(params, stats)
     for share in (0.8, 0.5):
-        small, report = linjax.fold(params, known, linjax.size(share), details=True)
+        small, report = linjax.fold_and_report(params, known, linjax.size(share))
         measured = relative(net.apply(small, x), apply(params, x))
         assert 0.3 < report.predicted / measured < 3

@@ -123,7 +123,7 @@ class TestBudget:
         fresh = rows(2000, 16, seed=1)
         pairs = []
         for fraction in (0.7, 0.4, 0.2, 0.1, 0.05):
-            small, report = linjax.fold(params, stats, linjax.size(fraction), details=True)
+            small, report = linjax.fold_and_report(params, stats, linjax.size(fraction))
             y, z = jax.nn.softmax(net.apply(params, fresh)), jax.nn.softmax(net.apply(small, fresh))
             pairs.append((report.predicted, float(jnp.sqrt(jnp.mean((y - z) ** 2)))))
         predicted, measured = np.log(np.array(pairs) + 1e-9).T

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.fold.candidates import Work
 from linjax.fold.compress import compress
 from tests.fold.networks import dense, rows, traced
 
@@ -24,6 +25,24 @@ def test_is_nearer_to_the_original_than_one_shot():
     small = compress(net, params, batches, rule, evidence=stats)
     assert linjax.count(small) <= 0.2 * linjax.count(params)
     assert error(net, params, small, fresh) < error(net, params, one_shot, fresh)
+
+
+def test_of_the_networks_the_one_nearest_on_real_rows_is_taken(monkeypatch):
+    """One network is right for the rows that there are, another for what lies between them."""
+
+    def apply(p, x):
+        return jax.nn.relu(x @ p["in"] + p["shift"]) @ p["out"]
+
+    def made(slope, shift, out, units=1):
+        one = np.eye(1, units, dtype=np.float32)
+        return {"in": slope * one, "shift": shift * one[0], "out": out * one.T}
+
+    params, x = made(2.0, -1.0, 1.0, 3), np.tile(np.float32([[0.0], [1.0]]), (50, 1))
+    real, between = made(1.0, 0.0, 1.0), made(2.0, -1.0, 0.99)
+    monkeypatch.setattr(Work, "refitted", lambda self, rule: [between, real])
+    net = linjax.trace(apply, params, x)
+    small = compress(net, params, [x], linjax.size(0.5), metric="identity", joint=False)
+    assert small is real
 
 
 def test_identity_metric_and_generators():

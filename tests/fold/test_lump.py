@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import linjax
 from linjax.chains.layers import Layer
 from linjax.errors import LinjaxError
-from linjax.fold.lossless.lump import lump_layers, proportional_classes
+from linjax.fold.lossless.lump_layers import lump_layers
+from linjax.fold.lossless.proportional import proportional_classes
 from tests.fold.chains import forward, random_chain, size
 
 seeds = st.integers(0, 2**32 - 1)
@@ -170,9 +171,12 @@ def test_combinations_go_where_bounds_prove_their_signs(seed, slope, terms):
 
     net = linjax.trace(apply, params, np.zeros((1, 20), np.float32))
     bounds = linjax.certify(net, params, -1.0, 1.0)
-    lumped, (report,) = linjax.lump(net, params, bounds=bounds, details=True)
+    lumped, (report,) = linjax.lump_and_report(net, params, bounds=bounds)
     # Units that are off are zero where the slope is: nothing to combine.
-    assert (report.units, report.kept) == ((17,), (17 - (2 if slope == 0 else 4),))
+    # By chance these two may be multiples of each other.
+    alike = np.linalg.matrix_rank(mixes[:, 2:4]) == 1
+    gone = 2 + int(alike) if slope == 0 else 4
+    assert (report.units, report.kept) == ((17,), (17 - gone,))
     x = rng.uniform(-1, 1, (200, 20)).astype(np.float32)
     want = np.asarray(net.apply(params, x))
     np.testing.assert_allclose(net.apply(lumped, x), want, atol=2e-5 * np.abs(want).max())

@@ -4,16 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import linjax
-from linjax.dims.sites import Form
-from linjax.dims.span import Cut, transform
-from linjax.exact.multiples import prove
-from linjax.fold.lossless.lump_sites import lump_sites
-from linjax.program import pytree
-from tests.properties import architectures, convnets
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
@@ -286,95 +278,6 @@ def test_slopes_of_their_own():
     assert agreed(apply, single(params), images(rng))["s"].shape == (5,)
 
 
-GATES = {
-    "a gate": lambda z, w: relu(z) * relu(z),
-    "its own gate": lambda z, w: z * jax.nn.sigmoid(z),
-    "a periodic function": lambda z, w: jnp.sin(z),
-    "a step": lambda z, w: jnp.where(z > 0, 1.0, 0.0),
-    "a bump": lambda z, w: jnp.maximum(0.5 - jnp.abs(z - 1), 0),
-    "the largest place": lambda z, w: jnp.argmax(z, 1).astype(z.dtype)[:, None] + 0 * z,
-    "swapped places": lambda z, w: jnp.maximum(z, 1 + z.swapaxes(1, 2)) - z,
-    "shifted twice": lambda z, w: relu(z + w) + w,
-}
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_what_is_not_homogeneous_keeps_multiples(name):
-    rng = np.random.default_rng(9)
-    params = two_layers(rng) | {"w": rng.normal(size=6)}
-
-    def apply(p, x):
-        z = conv(x, p["a"]) + p["b"]
-        return conv(GATES[name](z, p["w"]), p["c"]).mean((1, 2)) @ p["out"]
-
-    small = agreed(apply, single(params), images(rng))
-    assert small["a"].shape[-1] == 6
-    params = params | {"a": copied(params["a"], 0, 3), "b": copied(params["b"], 0, 3)}
-    params["w"] = copied(params["w"], 0, 3)
-    assert agreed(apply, single(params), images(rng))["a"].shape[-1] == 5
-
-
-def test_gates_of_other_channels_and_whole_images():
-    """Squeezed and excited: what the gate of a channel is made by counts, too."""
-    rng = np.random.default_rng(10)
-    params = two_layers(rng) | {"s": normal(rng, 6, 3), "e": copied(normal(rng, 3, 6), 4, 1)}
-
-    def apply(p, x):
-        h = relu(conv(x, p["a"]) + p["b"])
-        gate = jax.nn.sigmoid(relu(h.mean((1, 2)) @ p["s"]) @ p["e"])
-        return conv(h * gate[:, None, None], p["c"]).mean((1, 2)) @ p["out"]
-
-    assert agreed(apply, single(params), images(rng))["a"].shape[-1] == 6
-    params["a"], params["b"] = copied(params["a"], 4, 1), copied(params["b"], 4, 1)
-    assert agreed(apply, single(params), images(rng))["a"].shape[-1] == 5
-
-
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("bias", [0.0, 1.0, 100.0, 2e4])
-def test_large_biases_in_any_dtype(dtype, bias):
-    rng = np.random.default_rng(11)
-    w = np.repeat(normal(rng, 3, 3, 2, 4), 2, -1)
-    params = {"a": w, "b": np.full(8, bias), "c": normal(rng, 1, 1, 8, 3)}
-    params = {name: jnp.asarray(leaf, dtype) for name, leaf in params.items()}
-
-    def apply(p, x):
-        return conv(relu(conv(x, p["a"]) + p["b"]), p["c"])
-
-    net = linjax.trace(apply, params, images(rng).astype(dtype))
-    small = linjax.lump(net, params)
-    wide = [jax.tree.map(lambda a: np.asarray(a, np.float64), p) for p in (params, small)]
-    assert bias or small["a"].shape[-1] < 8 or dtype != jnp.float32
-    with jax.enable_x64(True):
-        x = rng.normal(size=(3, 6, 6, 2))
-        want, got = (np.asarray(apply(p, x)) for p in wide)
-    eps = float(jnp.finfo(dtype).eps)
-    spread = np.abs(want - want.mean((0, 1, 2))).max()
-    assert np.abs(got - want).max() <= (64 if eps < 1e-4 else 4) * eps * spread
-
-
-def test_a_weight_that_makes_and_reads_is_left_alone():
-    rng = np.random.default_rng(12)
-    w = copied(normal(rng, 1, 1, 4, 6), 5, 2, 2.0)
-
-    def apply(p, x):
-        return conv(relu(conv(conv(x, p["in"]), p["w"])), p["w"].swapaxes(2, 3))
-
-    params = {"in": normal(rng, 1, 1, 2, 4), "w": w}
-    assert agreed(apply, single(params), images(rng))["w"].shape[-1] == 6
-
-
-def test_parameters_that_are_summed_over_channels_are_left_alone():
-    rng = np.random.default_rng(13)
-    params = two_layers(rng)
-
-    def apply(p, x):
-        h = relu(conv(x, p["a"]) * (1 + jnp.sum(p["b"] ** 2)))
-        return conv(h, p["c"])
-
-    small = agreed(apply, single(params), images(rng))
-    assert small["a"].shape[-1] == 6
-
-
 def test_layers_of_a_scan():
     """Each layer keeps as many units as the others, with representatives of its own."""
     rng = np.random.default_rng(14)
@@ -423,77 +326,10 @@ def test_folds_and_lumping_compose():
     assert small["key"] == params["key"]
     with pytest.warns(linjax.FoldWarning):
         assert linjax.lump(net, small) is small
-    _, (report,) = linjax.lump(net, params, details=True)
+    _, (report,) = linjax.lump_and_report(net, params)
     assert report.units == (6, 6) and report.kept == (4, 5) and not report.error.any()
     params = {name: leaf for name, leaf in params.items() if name != "key"}
     net = linjax.trace(apply, params, x[:2])
     folded = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.8))
     again = linjax.lump(net, folded)
     np.testing.assert_allclose(net.apply(again, x), net.apply(folded, x), atol=1e-4)
-
-
-def planted(net, params, rng):
-    """Plants multiples of random coordinates, or duplicates, in what random sites are made of."""
-    flat = {path: np.array(leaf) for path, leaf in pytree.flatten(params).items()}
-    layout, duplicates = net.network.layout, set()
-    for site in net.network.sites:
-        if site.form not in (Form.BENT, Form.STRAIGHT) or rng.random() < 0.3:
-            continue
-        to, source = rng.choice(site.width, 2, replace=False)
-        factor, faithful = rng.choice([1.0, 0.5, 3.0]), rng.random() < 0.7
-        read = {reader.leaf for reader in site.readers}
-        for n, spans in enumerate(layout.leaves):
-            if n in read or not any(site.dim in s.dims() for s in spans):
-                continue
-            own = factor if faithful or rng.random() < 0.5 else 1.0
-
-            def plant(x, to=to, source=source, own=own):
-                return copied(x, to, source, own)
-
-            size = layout.traced.__getitem__
-            path = net.network.paths[n]
-            flat[path] = transform(flat[path], spans, Cut(site.dim, site.beside, size, plant))
-        if factor == 1.0:
-            duplicates.add(site.name)
-    return pytree.unflatten(flat, like=params), duplicates
-
-
-def keeps_the_function(apply, params, x, seed):
-    """Whatever is planted; returns widths before and after, and where duplicates were planted."""
-    rng = np.random.default_rng(seed)
-    net = linjax.trace(apply, params, x[:2])
-    params, duplicates = planted(net, params, rng)
-    params = jax.tree.map(lambda a: jnp.asarray(a), params)
-    flat = pytree.flatten(params)
-    found = lump_sites(net.network_for(flat, net.example), flat, 0.0)
-    want = np.asarray(apply(params, x), np.float64)
-    got = np.asarray(net.run(pytree.unflatten(found.flat), x).outputs, np.float64)
-    eps = float(jnp.finfo(want.dtype if x.dtype == np.float64 else x.dtype).eps)
-    scale = np.abs(want[np.isfinite(want)]).max(initial=1e-30)
-    np.testing.assert_allclose(got, want, rtol=0, atol=2000 * eps * scale)
-    names = [site.name for site in net.network.sites]
-    lost = {n for n, a, b in zip(names, found.units, found.kept, strict=True) if b < a}
-    return net, lost, duplicates
-
-
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(convnets.plans, st.integers(0, 2**20), st.booleans())
-def test_random_convolutional_networks(plan, seed, double):
-    with jax.enable_x64(double):
-        apply, params, x = convnets.build(plan, np.float64 if double else np.float32)
-        x = np.asarray(x)
-        net, lost, duplicates = keeps_the_function(apply, params, x, seed)
-        for site in net.network.sites:
-            if site.name in duplicates and not site.fixed:
-                proof = prove(net.network.layout, site.dim, site.beside)
-                assert proof is None or site.name in lost, (site.name, plan)
-
-
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(
-    st.integers(0, 2**20), st.lists(st.sampled_from(architectures.KINDS), min_size=1, max_size=3)
-)
-def test_random_architectures(seed, kinds):
-    with jax.enable_x64(True):
-        network = architectures.make(seed, kinds)
-        keeps_the_function(network.apply_fn, network.params, network.x, seed)

@@ -39,7 +39,7 @@ def test_dead_and_proportional_channels_go(norm, end):
     apply, params, x = build(Plan(2, 2, stages, "none", end, 3))
     params, x = planted(params, norm), inputs(x)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert [len(report.sites[f"stage{i}"].kept) for i in range(2)] == [6, 4]
     if norm != "after":  # there what is never on is a constant, and may be kept for its twin
         assert all(0 not in change.kept for change in report.sites.values())
@@ -61,7 +61,7 @@ def test_planted_channels_go_from_all_that_read_them(kind):
         params["norm"]["shift"] = params["norm"]["shift"].at[9].set(-60.0)
     x = inputs(x)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert len(report.sites[name].kept) == 4 and 0 not in report.sites[name].kept
     assert len(report.sites[other].kept) == report.sites[other].before
     assert relative(net.apply(small, x), apply(params, x)) < 2e-3
@@ -74,7 +74,7 @@ def test_dead_channels_of_all_groups_go():
     params["block"]["norm"]["shift"] = shift.at[jnp.array([1, 2, 6, 11])].set(-60.0)
     x = inputs(x)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     kept = report.sites["block/first"].kept
     assert kept.shape == (3, 3)
     assert small["block"]["second"].shape[-2:] == (3, 9)
@@ -93,7 +93,7 @@ def test_units_of_every_repeat_go_where_they_are_copies(kind):
         params["shift"] = params["shift"].at[n, n + 3].set(-60.0)
     x = inputs(x, 300)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     kept = report.sites[name].kept
     assert kept.shape == (len(params[name]), params[name].shape[-1] - 2)
     for n, own in enumerate(kept):
@@ -113,7 +113,7 @@ def test_channels_that_are_always_on_travel_without_activation(padding, pool, st
     params["stage0"]["bias"] = params["stage0"]["bias"].at[jnp.array([1, 2, 3, 4, 6])].set(9.0)
     x = inputs(x, 300)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-2), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-2))
     change = report.sites["stage0"]
     assert len(change.kept) + change.linears < 8
     assert relative(net.apply(small, x), apply(params, x)) < 2e-2
@@ -128,7 +128,7 @@ def test_linear_channels_are_as_few_as_the_rank():
     params["stage0"]["bias"] = params["stage0"]["bias"].at[2:].set(60.0)
     x = inputs(x)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(2e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(2e-3))
     change = report.sites["stage0"]
     assert len(change.kept) <= 2 and change.linears <= 2
     assert relative(net.apply(small, x), apply(params, x)) < 4e-3
@@ -143,7 +143,7 @@ def test_constants_are_taken_up_by_biases_where_nothing_is_padded():
     own["bias"] = own["bias"].at[2].set(0.7)
     x = inputs(x)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert 2 not in report.sites["stage0"].kept
     assert relative(net.apply(small, x), apply(params, x)) < 2e-3
 
@@ -177,7 +177,7 @@ def test_pruning_adds_no_leaves(kind):
     """What is never refitted needs no biases."""
     apply, params, x = NETWORKS[kind]()
     net, stats = collected(apply, params, inputs(x))
-    small = linjax.prune(params, stats, 0.3, scope="layer")
+    small = linjax.prune(params, stats, keep=0.7, scope="layer")
     assert linjax.count(small) < linjax.count(params)
     sizes = {p: v.shape for p, v in pytree.flatten(small).items()}
     assert set(sizes) <= set(pytree.flatten(params))

@@ -51,7 +51,7 @@ def test_more_bits_are_closer_and_lump_less():
     errors, kept = [], []
     for bits in (1, 2, 3, 4):
         small = quantise(net, params, bits)
-        lumped, (report,) = linjax.lump(net, small, details=True)
+        lumped, (report,) = linjax.lump_and_report(net, small)
         want = np.asarray(net.apply(small, x))
         np.testing.assert_allclose(net.apply(lumped, x), want, atol=1e-4 * np.abs(want).max())
         errors.append(np.abs(want - apply(params, x)).mean())

@@ -21,7 +21,7 @@ def test_keys_pass_through():
     stats = linjax.collect(net, params, [x])
     small = linjax.fold(params, stats, linjax.size(0.6))
     found = [small, linjax.compress(net, params, [x], linjax.size(0.6))]
-    found.append(linjax.recover(net, small, params, [x]))
+    found.append(linjax.recover(net, params, small, [x]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", linjax.FoldWarning)
         found.append(linjax.lump(net, params))

@@ -45,7 +45,7 @@ def test_it_is_the_definition():
 def test_an_affine_block_is_replaced_by_one_affine_map():
     net, params, stats = network(30.0)
     assert linjax.recoverability(params, stats)["a"].r2 == pytest.approx(1.0, abs=1e-4)
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert not len(report.sites["a"].kept) and linjax.count(small) == 6 * 4 + 4
     want = net.apply(params, X)
     np.testing.assert_allclose(net.apply(small, X), want, rtol=1e-3, atol=1e-2)

@@ -123,3 +123,24 @@ def test_units_that_others_explain_are_not_kept_for_their_rounding():
     np.testing.assert_array_equal(choice.kept[0], [6, 7, 8])
     assert np.abs(choice.decode[0]).max() < 100
     assert choice.error < 1e-6 * np.trace(root.T @ np.cov(rows[:, :9].T) @ root)
+
+
+@pytest.mark.parametrize("inputs", [3, 30])
+def test_noise_has_its_size_in_all_directions_that_inputs_move_in(inputs):
+    """Inputs that go together hardly move a layer in some directions; noise isn't less there."""
+    rng = np.random.default_rng(inputs)
+    x = rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, inputs))
+    sizes = [(inputs, 8), (8, 2)]
+    params = {str(i): rng.normal(size=own).astype(np.float32) for i, own in enumerate(sizes)}
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["0"] + 1.0) @ p["1"], params, x[:2])
+    stats = linjax.collect(net, params, [x.astype(np.float32)], metric="identity")
+    (problem,) = linjax.frontier(params, stats).problems.problems
+    z = x @ params["0"]
+    if inputs == 30:
+        np.testing.assert_allclose(problem.noise[0], np.diag(z.var(0)), rtol=1e-3, atol=1e-3)
+        return
+    # The noise of z's own size, in the only three directions that three inputs can move it in.
+    size = z.std(0)
+    basis = np.linalg.qr((params["0"] / size).T.astype(np.float64))[0]
+    whitened = problem.noise[0] / size / size[:, None]
+    np.testing.assert_allclose(whitened, basis @ basis.T, atol=1e-3)

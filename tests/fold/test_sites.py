@@ -26,7 +26,7 @@ def test_sizes_are_met_and_predicted_errors_are_measured(kind):
     net, stats = collected(apply, params, x)
     known = linjax.frontier(params, stats)
     for share in SHARES.get(kind, (0.8, 0.5)):
-        small, report = linjax.fold(params, known, linjax.size(share), details=True)
+        small, report = linjax.fold_and_report(params, known, linjax.size(share))
         assert report.after == linjax.count(small) <= share * report.before
         measured = linjax.compare(net, params, small, [x], metric="identity").error
         assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
@@ -75,7 +75,7 @@ def test_folded_networks_fold_again_and_are_kept(kind, tmp_path):
     again, loaded = linjax.load(tmp_path / "once.linjax", apply)
     np.testing.assert_array_equal(again.apply(loaded, x), net.apply(once, x))
     evidence = linjax.collect(net, once, [x], metric="identity")
-    twice, report = linjax.fold(once, evidence, linjax.size(0.7), details=True)
+    twice, report = linjax.fold_and_report(once, evidence, linjax.size(0.7))
     assert report.before == linjax.count(once)
     assert report.after == linjax.count(twice) <= 0.7 * linjax.count(once)
     assert relative(net.apply(twice, x), net.apply(once, x)) < 1.0
@@ -98,7 +98,7 @@ def test_folded_networks_are_functions_like_any(kind):
 def test_the_optimizers_state_follows(kind):
     apply, params, x = NETWORKS[kind]()
     _, stats = collected(apply, params, inputs(x))
-    small, report = linjax.fold(params, stats, linjax.size(0.6), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     marked, carried = carried_over(params, small, report)
     old, new = pytree.flatten(marked), pytree.flatten(carried)
     assert jax.tree.map(jnp.shape, carried) == jax.tree.map(jnp.shape, small)
@@ -111,7 +111,7 @@ def test_the_optimizers_state_follows(kind):
 def test_the_optimizers_state_keeps_the_entries_of_each_group():
     apply, params, x = NETWORKS["groups"]()
     _, stats = collected(apply, params, inputs(x))
-    small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.5))
     marked, carried = carried_over(params, small, report)
     first, second = (report.sites[f"block/{n}"].kept for n in ("first", "second"))
     was = np.asarray(marked["block"]["second"])  # a group has 4 inputs and 3 outputs
@@ -125,7 +125,7 @@ def test_the_optimizers_state_keeps_the_entries_of_each_group():
 def test_the_optimizers_state_keeps_the_rows_of_a_shared_kernel():
     apply, params, x = NETWORKS["unet"]()
     _, stats = collected(apply, params, inputs(x))
-    small, report = linjax.fold(params, stats, linjax.size(0.6), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     marked, carried = carried_over(params, small, report)
     down, deep = (np.asarray(report.sites[n].kept) for n in ("down", "deep"))
     read = np.concatenate([deep, [7, 8], 9 + down])

@@ -91,7 +91,7 @@ def test_exact_folds_preserve_the_function(dtype, biases):
     close = 1e-10 if dtype is np.float64 else 1e-4
     stats = linjax.collect(net, params, [x], second_moments=False)
     for rule in (linjax.threshold(1.0), linjax.threshold(1.0, layers=1)):
-        folded, report = linjax.fold(params, stats, rule, details=True)
+        folded, report = linjax.fold_and_report(params, stats, rule)
         assert linjax.count(folded) < linjax.count(params)
         assert len(report.sites["h"].kept) <= 25
         if any(biases):
@@ -118,7 +118,7 @@ def test_the_published_fold_takes_units_for_linear_ones():
         apply, params, x = added(np.float64)
         net = linjax.trace(apply, params, x)
         stats = linjax.collect(net, params, [x], second_moments=False)
-        folded, report = linjax.fold(params, stats, linjax.threshold(0.6, layers=1), details=True)
+        folded, report = linjax.fold_and_report(params, stats, linjax.threshold(0.6, layers=1))
         linear = {}  # where a layer is folded, units that are on often; others stay or were off
         for site in net.graph.sites:
             units = next(u for name, u in stats.units.items() if name in site.maps)
@@ -147,7 +147,7 @@ def test_sizes_are_met_and_errors_predicted():
     known = linjax.frontier(params, linjax.collect(net, params, [x], metric="identity"))
     errors = []
     for share in (0.8, 0.5, 0.25, 0.1, 0.03):
-        folded, report = linjax.fold(params, known, linjax.size(share), details=True)
+        folded, report = linjax.fold_and_report(params, known, linjax.size(share))
         assert linjax.count(folded) <= share * linjax.count(params)
         errors.append(linjax.compare(net, params, folded, [x], metric="identity").error)
         assert errors[-1] <= 2 * report.predicted + 1e-3  # float32 beside biases of 60
@@ -165,7 +165,7 @@ def test_concatenated_features_fold(dtype):
     close = 1e-10 if dtype is np.float64 else 1e-3
     assert distance(net.run(params, x).outputs, apply(params, x)) < close
     stats = linjax.collect(net, params, [x], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert all(np.shape(c.kept)[-1] + c.linears <= c.before for c in report.sites.values())
     assert linjax.count(small) < linjax.count(params)
     assert linjax.compare(net, params, small, [x], metric="identity").error < 0.02
@@ -208,7 +208,7 @@ def test_an_optimisers_state_is_carried_over():
     state = jax.tree.map(lambda m: m + 1 if jnp.ndim(m) else m, adam.init(params))
     stats = linjax.collect(net, params, [x], second_moments=False)
     rule = linjax.threshold(1.0, layers=1)
-    folded, report = linjax.fold(params, stats, rule, details=True)
+    folded, report = linjax.fold_and_report(params, stats, rule)
     moved = linjax.carry_over(adam, state, params, folded, report)[0].mu
     assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, folded)
     for name in ("join", "late", "other"):

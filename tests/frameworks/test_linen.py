@@ -69,9 +69,9 @@ def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
         "fold": lambda: linjax.fold(variables, stats, linjax.size(0.4)),
         "threshold": lambda: linjax.fold(variables, stats, linjax.threshold(0.3, layers=1)),
         "compress": lambda: linjax.compress(net, variables, [X], linjax.size(0.4)),
-        "prune": lambda: linjax.prune(variables, stats, 0.5),
+        "prune": lambda: linjax.prune(variables, stats, keep=0.5),
         "recover": lambda: linjax.recover(
-            net, linjax.prune(variables, stats, 0.5), variables, [X], steps=10
+            net, variables, linjax.prune(variables, stats, keep=0.5), [X], steps=10
         ),
         "lump": lambda: linjax.lump(net, variables),
     }[how]()
@@ -85,7 +85,7 @@ def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
         )
     assert net.apply(small, X).shape == (80, 3)
     again = linjax.collect(net, small, [X])
-    linjax.fold(small, again, linjax.size(0.95))
+    linjax.fold(small, again, linjax.tolerance(0.1))
 
 
 def test_a_shared_submodule_is_in_no_chain_and_the_rest_is_folded():

@@ -65,7 +65,7 @@ def test_units_in_an_affine_part_lose_their_activation(name):
     stats = linjax.collect(net, params, [X], metric="identity")
     scores = linjax.score(params, stats)["a"]
     assert scores.r2[affine].min() > 0.999 or scores.error[affine].max() < 1e-6
-    small, report = linjax.fold(params, stats, linjax.tolerance(0.01), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(0.01))
     site = report.sites["a"]
     # Eleven units that bend and differ, and at most as many directions as there are inputs.
     assert len(site.kept) + site.linears <= 11 + 4 + 1
@@ -88,7 +88,7 @@ def test_prelu_with_a_slope_a_channel():
 
     net = linjax.trace(apply, params, X[:1])
     stats = linjax.collect(net, params, [X], metric="identity")
-    small, report = linjax.fold(params, stats, linjax.size(0.8), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.8))
     kept = report.sites["a"].kept
     assert len(kept) < 8 and small["slope"].shape == kept.shape
     np.testing.assert_array_equal(small["slope"], params["slope"][kept])

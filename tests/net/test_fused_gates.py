@@ -141,8 +141,8 @@ def test_a_kernel_that_is_cut_itself_and_glu_without_bias():
 )
 def test_folds_to_what_two_kernels_fold_to(known, rule):
     (two, one), (params, own), (of_apart, of_joined) = known
-    want, wanted = linjax.fold(params, of_apart, rule, details=True)
-    small, report = linjax.fold(own, of_joined, rule, details=True)
+    want, wanted = linjax.fold_and_report(params, of_apart, rule)
+    small, report = linjax.fold_and_report(own, of_joined, rule)
     assert linjax.count(small) == linjax.count(want)
     np.testing.assert_allclose(one.apply(small, X), two.apply(want, X), rtol=1e-3, atol=1e-3)
     name = "both[0]" if rule == linjax.threshold(0.9) else "both"  # rules of chains name maps
@@ -156,7 +156,7 @@ def test_folds_to_what_two_kernels_fold_to(known, rule):
 
 def test_pruned_kernels_run_in_the_network_itself(known):
     (_, one), (_, own), (_, stats) = known
-    small = linjax.prune(own, stats, 0.3, scope="layer")
+    small = linjax.prune(own, stats, keep=0.7, scope="layer")
     assert small["both"]["w"].shape[1] < 2 * UNITS
     np.testing.assert_allclose(one.apply(small, X), of_one(small, X), rtol=1e-4, atol=1e-5)
 
@@ -193,7 +193,7 @@ def test_always_on_units_in_front_are_exact_in_float64():
 
 def test_saving_loading_modules_and_optimiser_state(known, tmp_path):
     (_, one), (_, own), (_, stats) = known
-    small, report = linjax.fold(own, stats, linjax.size(0.5), details=True)
+    small, report = linjax.fold_and_report(own, stats, linjax.size(0.5))
     linjax.save(tmp_path / "fused.linjax", one, small)
     again, loaded = linjax.load(tmp_path / "fused.linjax")
     want = one.apply(small, X)

@@ -86,7 +86,7 @@ def test_units_of_the_product_are_the_moments(known):
 
 def test_dead_and_duplicate_units_go_for_free(known):
     net, params, stats = known
-    small, report = linjax.fold(params, stats, linjax.tolerance(1e-4), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-4))
     kept = set(report.sites["up"].kept.tolist())
     assert 3 not in kept and len(kept & {4, 5}) <= 1
     assert small["gate"]["w"].shape[1] == small["up"]["w"].shape[1] == len(kept)
@@ -95,7 +95,7 @@ def test_dead_and_duplicate_units_go_for_free(known):
 
 def test_pruning_takes_both_columns(known):
     net, params, stats = known
-    small = linjax.prune(params, stats, 0.3, scope="layer")
+    small = linjax.prune(params, stats, keep=0.7, scope="layer")
     kept = np.flatnonzero(np.argsort(np.argsort(stats.rates["up"], kind="stable")) >= 12)
     first = np.flatnonzero(np.argsort(np.argsort(stats.rates["a"], kind="stable")) >= 5)
     h = jax.nn.relu(X @ params["a"]["w"] + params["a"]["b"])[:, first]
@@ -108,7 +108,7 @@ def test_pruning_takes_both_columns(known):
 @pytest.mark.parametrize("share", [0.6, 0.1])
 def test_folding_beats_pruning_and_refit(known, share):
     net, params, stats = known
-    small, report = linjax.fold(params, stats, linjax.size(share), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(share))
     best = linjax.compress(net, params, [X], linjax.size(share), metric="identity", evidence=stats)
     refitted = baselines.pruned_and_refitted(params, stats, linjax.size(share))
     assert linjax.count(small) == report.after <= share * linjax.count(params) + 41
@@ -132,7 +132,7 @@ def test_always_on_units_before_a_gated_layer_travel_past_it(known):
 
 def test_saving_loading_and_optimiser_state(known, tmp_path):
     net, params, stats = known
-    small, report = linjax.fold(params, stats, linjax.size(0.5), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.5))
     linjax.save(tmp_path / "gated.linjax", net, small)
     again, loaded = linjax.load(tmp_path / "gated.linjax")
     np.testing.assert_allclose(again.apply(loaded, X), net.apply(small, X), rtol=1e-5, atol=1e-5)

@@ -61,7 +61,7 @@ def test_dead_and_double_units_of_the_blocks_go(gated):
             block[part]["kernel"] = block[part]["kernel"].at[:, 9].set(block[part]["kernel"][:, 8])
     stats = linjax.collect(net, params, [TOKENS[:20], TOKENS[20:]])
     assert all(sum(own[0].count) == 40 * 7 for own in stats.points)
-    small, report = linjax.fold(params, stats, linjax.tolerance(0.02), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(0.02))
     for site in map(report.sites.__getitem__, blocks):
         kept = set(site.kept.tolist())  # at least one, whichever it is
         assert len(kept) == 1 or (min(kept) >= 8 and not {8, 9} <= kept)

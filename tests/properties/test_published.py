@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 import linjax
-from linjax.fold.fold import units_of
+from linjax.fold.chained import units_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from networks import Planted, cast, planted, relative
@@ -31,7 +31,7 @@ def test_folding_always_on_units_preserves_the_outputs(network, dtype, greedy):
     with jax.enable_x64(dtype == "float64"):
         net, params, x, stats = everything(network, dtype)
         rule = linjax.threshold(1.0, layers=1, greedy=greedy)
-        folded, report = linjax.fold(params, stats, rule, details=True)
+        folded, report = linjax.fold_and_report(params, stats, rule)
         want = network.apply_fn(params, x)
         assert relative(net.apply(folded, x), want) < (2e-5 if dtype == "float32" else 1e-12)
         assert linjax.count(folded) == report.after <= report.before == linjax.count(params)
@@ -55,8 +55,8 @@ def test_any_threshold_equals_the_definition(network, rate, layers):
     """Independent oracle: run the network with σ(z_S) := z_S for the folded sets."""
     with jax.enable_x64(True):
         net, params, x, stats = everything(network, "float64")
-        folded, report = linjax.fold(
-            params, stats, linjax.threshold(rate, layers=layers), details=True
+        folded, report = linjax.fold_and_report(
+            params, stats, linjax.threshold(rate, layers=layers)
         )
         h = np.asarray(x)
         chain = net.graph.chains[0]

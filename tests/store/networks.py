@@ -37,7 +37,7 @@ def folded() -> tuple[Any, Any, Any, Any]:
     """Returns a network, folded parameters, inputs and the fold's report."""
     net, params, x = network()
     stats = linjax.collect(net, params, [x])
-    small, report = linjax.fold(params, stats, linjax.size(0.3), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.3))
     return net, small, x, report
 
 

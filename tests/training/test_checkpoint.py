@@ -26,7 +26,7 @@ def loop():
 
     params, state = step(params, adam.init(params))
     stats = linjax.collect(net, params, [x])
-    small, report = linjax.fold(params, stats, linjax.size(0.4), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.4))
     state = linjax.carry_over(adam, state, params, small, report)
     return net, adam, step, small, state
 

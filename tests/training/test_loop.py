@@ -53,7 +53,7 @@ def test_training_goes_on_on_the_smaller_network():
         params, state, before = step(params, state)
     stats = linjax.collect(net, params, [X], second_moments=False)
     rule = linjax.threshold(1.0)
-    folded, report = linjax.fold(params, stats, rule, details=True)
+    folded, report = linjax.fold_and_report(params, stats, rule)
     assert linjax.count(folded) < linjax.count(params)
     np.testing.assert_allclose(net.apply(folded, X), net.apply(params, X), rtol=1e-4, atol=1e-4)
     carried = linjax.carry_over(OPTIMIZER, state, params, folded, report)
@@ -73,7 +73,7 @@ def test_kept_units_keep_their_moments_and_new_leaves_start_fresh():
     state, step = OPTIMIZER.init(params), step_function(net)
     params, state, _ = step(params, state)
     stats = linjax.collect(net, params, [X], second_moments=False)
-    folded, report = linjax.fold(params, stats, linjax.threshold(1.0, layers=1), details=True)
+    folded, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0, layers=1))
     carried = linjax.carry_over(OPTIMIZER, state, params, folded, report)
     old, new = state[1][0], carried[1][0]
     assert int(new.count) == int(old.count) == 1
@@ -91,7 +91,7 @@ def test_a_state_of_another_optimizer_is_refused():
     params = start()
     net = linjax.trace(apply, params, X[:1])
     stats = linjax.collect(net, params, [X], second_moments=False)
-    folded, report = linjax.fold(params, stats, linjax.threshold(1.0, layers=1), details=True)
+    folded, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0, layers=1))
     with pytest.raises(linjax.StructureError, match="isn't one that this optimizer made"):
         linjax.carry_over(OPTIMIZER, optax.sgd(0.1).init(params), params, folded, report)
 

@@ -3,7 +3,6 @@
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain
 from linjax.chains.structure import Chain, Graph
-from linjax.errors import EvidenceError, FoldWarning
+from linjax.errors import EvidenceError, warn
 from linjax.evidence.bounds import Bounds, SiteBounds, fingerprint, unknown
 from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
@@ -139,11 +138,10 @@ def certify(
             progress=progress,
         )
     if reasons:
-        warnings.warn(
-            f"undecided, nothing is claimed there: {'; '.join(reasons)}", FoldWarning, stacklevel=2
-        )
+        warn(f"undecided, nothing is claimed there: {'; '.join(reasons)}")
     leaves, digest = pytree.leaves_of(params), fingerprint(params)
-    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons)
+    computed = net.network.computed if isinstance(net, Net) else None
+    return Bounds(low, high, tuple(sites), graph, leaves, digest, reasons, computed)
 
 
 def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck:

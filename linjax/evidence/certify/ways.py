@@ -91,7 +91,7 @@ def ways_of(net: Net, params: Any) -> Ways:
       EvidenceError: naming a parameter that is used in several dtypes.
       StructureError: if params doesn't fit the network, naming the path.
     """
-    flat = pytree.flatten(params)
+    flat = net.network.flatten(params) if isinstance(net, Net) else pytree.flatten(params)
     check_leaves(net.graph, flat)
     if not net.graph.chains:
         return Ways(flat, ())

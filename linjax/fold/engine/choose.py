@@ -7,9 +7,10 @@ import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
-from linjax.fold.engine.linalg import floored, solve, symmetric
+from linjax.fold.engine.exchange import exchanged
+from linjax.fold.engine.linalg import floored, solve, symmetric, varying
 from linjax.fold.engine.problem import Site, checked
-from linjax.fold.engine.pursuit import View, pursue_all
+from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sight import Data, Sight, gathered, sights
 
 Array = np.ndarray
@@ -197,7 +198,8 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
         linear = np.zeros((sources, r))
         if r:
             found = linear_directions([_given(sight, kept) for sight in seen], r).kernel
-            linear[:, : found.shape[1]] = found
+            spread = np.sum([sight.sources for sight in seen], axis=0)
+            linear[:, : found.shape[1]] = varying(spread, found)
         choices.append(_finished(seen, kept, linear))
     return min(choices, key=lambda choice: choice.error)
 
@@ -207,7 +209,7 @@ def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
 
     Where fewer say anything, others of the largest variance fill up the number.
     """
-    order = pursue_all([_beside(sight, mix) for sight in seen], k)
+    order = exchanged([_beside(sight, mix) for sight in seen], k)
     if len(order) < k:
         rest = np.setdiff1d(np.arange(seen[0].width), order)
         variance = sum(np.diag(sight.units)[rest] for sight in seen)

@@ -34,25 +34,12 @@ class Term(NamedTuple):
       kernel: index of the rank that it may have, −1 for none. Factored through s directions it
         costs ``weight s (Σ inputs + Σ outputs)``.
       weight: how often it is applied, bytes of a number.
-      carries: whether, where it is factored, linear coordinates that it makes are coordinates of
-        its factor and cost nothing to make: of the outputs kept ones alone count then. (There
-        are no more of them than directions that pass.)
     """
 
     inputs: tuple[Monomial, ...]
     outputs: tuple[Monomial, ...]
     kernel: int = -1
     weight: float = 1.0
-    carries: bool = False
-
-    def made(self, rank: int) -> tuple[Monomial, ...]:
-        """Returns what counts as made where the kernel has a rank."""
-        if not rank or not self.carries:
-            return self.outputs
-        return tuple(
-            Monomial(coefficient, tuple((i, True) for i, _ in axes))
-            for coefficient, axes in self.outputs
-        )
 
 
 class State(NamedTuple):
@@ -83,7 +70,7 @@ def total(terms: Sequence[Term], state: State) -> float:
     values = []
     for term in terms:
         rank = state.ranks[term.kernel] if term.kernel >= 0 else 0
-        inputs, outputs = side(term.inputs), side(term.made(rank))
+        inputs, outputs = side(term.inputs), side(term.outputs)
         values.append(term.weight * (rank * (inputs + outputs) if rank else inputs * outputs))
     return math.fsum(values)
 
@@ -99,7 +86,6 @@ class Ledger:
         self.terms = tuple(terms)
         self.units, self.linears = list(state.units), list(state.linears)
         self.ranks = list(state.ranks)
-        self._narrow = [term.made(1) for term in self.terms]
         self._members = [sorted(_sites(term)) for term in self.terms]
         self._of_site: list[list[int]] = [[] for _ in self.units]
         self._of_kernel: list[list[int]] = [[] for _ in self.ranks]
@@ -153,9 +139,9 @@ class Ledger:
         plain, slope = 0.0, 0.0
         for t in self._of_kernel[kernel]:
             term = self.terms[t]
-            inputs = self._value(term.inputs)
-            plain += term.weight * inputs * self._value(term.outputs)
-            slope += term.weight * (inputs + self._value(self._narrow[t]))
+            inputs, outputs = self._value(term.inputs), self._value(term.outputs)
+            plain += term.weight * inputs * outputs
+            slope += term.weight * (inputs + outputs)
         return np.where(ranks > 0, slope * ranks, plain)
 
     def _value(self, monomials: tuple[Monomial, ...]) -> float:
@@ -191,7 +177,7 @@ class Ledger:
         term = self.terms[t]
         rank = self.ranks[term.kernel] if term.kernel >= 0 else 0
         inputs = self._side(term.inputs, site)
-        outputs = self._side(self._narrow[t] if rank else term.outputs, site)
+        outputs = self._side(term.outputs, site)
         found: Polynomial = {}
         if rank:
             for side in (inputs, outputs):

@@ -5,8 +5,6 @@ the directions that pass are the principal axes of x there. There is no regressi
 could overfit.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from linjax.fold.engine.linalg import ROUNDING, Axes, axes, descending, metric_root, root
@@ -72,46 +70,6 @@ def factor(
     down[:, : basis.shape[1]] = basis
     up = down.T @ covariance @ kernel
     return down, up, mean @ (kernel - down @ up)
-
-
-class Carrying(NamedTuple):
-    """A factored kernel that makes linear coordinates beside others, and these for nothing.
-
-    Attributes:
-      down: ``(p, s)``; its first ``t = min(r, s)`` directions are the new linear coordinates.
-      up: ``(s, k)``.
-      mix: ``(t, r)`` what makes the old linear coordinates of the new ones: a decoder's rows
-        for them become ``mix @ rows``.
-      bias: ``(k + r,)`` what the bias gains, and what is missing of the linear coordinates.
-    """
-
-    down: Array
-    up: Array
-    mix: Array
-    bias: Array
-
-
-def factor_carrying(
-    covariance: Array, mean: Array, kernel: Array, metric: Array, rank: int, linears: int
-) -> Carrying:
-    """Factors a kernel whose last results are linear coordinates.
-
-    The directions that pass may take any basis: with Q R the linear coordinates' columns of
-    ``up``, in that of Q the first ones are these coordinates but for R.
-
-    Args:
-      covariance: ``(p, p)`` of what the kernel reads.
-      mean: ``(p,)`` its mean.
-      kernel: ``(p, k + r)``.
-      metric: ``(k + r, k + r)`` the result's.
-      rank: number of directions s that pass.
-      linears: r.
-    """
-    down, up, bias = factor(covariance, mean, kernel, metric, rank)
-    units = kernel.shape[1] - linears
-    turn, mix = np.linalg.qr(up[:, units:], mode="complete")
-    few = min(linears, rank)
-    return Carrying(down @ turn, turn.T @ up[:, :units], mix[:few], bias)
 
 
 def _axes(covariance: Array, weighted: Array) -> Axes:

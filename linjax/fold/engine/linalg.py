@@ -51,6 +51,18 @@ def floored(left: Array, whole: Array) -> Array:
     return left + LEAST * np.diag(np.diag(whole))
 
 
+def varying(covariance: Array, kernel: Array) -> Array:
+    """Returns columns without what they take along directions in which variables don't vary.
+
+    There they are what rounding left, however large; they would say nothing but that.
+    """
+    inverse = inverse_scale(covariance)
+    scale = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    values, vectors = np.linalg.eigh(symmetric(covariance * inverse[:, None] * inverse))
+    solid = vectors[:, values > LEAST * values.max(initial=0.0)]
+    return np.asarray(inverse[:, None] * (solid @ (solid.T @ (scale[:, None] * kernel))))
+
+
 def lower(covariance: Array) -> Array:
     """Returns a lower triangular L with ``L Lᵀ`` the covariance, but for a relative jitter.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.cost import State, Term, total
 from linjax.fold.engine.moves import Room
-from linjax.fold.engine.walk import Growing, Manner, Narrowing, Walk
+from linjax.fold.engine.walk import Balancing, Growing, Manner, Narrowing, Walk
 
 Array = np.ndarray
 
@@ -15,6 +15,10 @@ BEYOND = 1e6
 """How much dearer error is beyond what a site may lose."""
 GAIN = 1e-9
 """Share of the error that growing a width has to take away."""
+PRICES = 14
+"""How many prices of cost are tried for a balance."""
+SPAN = 100.0
+"""How far these are from the average price on the path, up or down."""
 TINY = np.finfo(np.float64).tiny
 
 
@@ -67,6 +71,13 @@ class Prices(NamedTuple):
             found += curve[min(rank, len(curve) - 1)] if rank else 0.0
         return float(found)
 
+    @property
+    def feared(self) -> "Prices":
+        """The same with errors as they are priced: what plans are compared by."""
+        sites = tuple(r._replace(errors=_feared(r.errors, self.caution)) for r in self.sites)
+        kernels = tuple(_feared(curve, self.caution) for curve in self.kernels)
+        return self._replace(sites=sites, kernels=kernels, caution=Caution())
+
 
 class Step(NamedTuple):
     """A point on the path: widths, what they cost, and their predicted squared error."""
@@ -84,12 +95,9 @@ def _feared(errors: Array, caution: Caution) -> Array:
     return errors * (1.0 + caution.convexity * share) + beyond
 
 
-def _walk(prices: Prices, state: State, manner: Manner) -> Walk:
-    rooms = tuple(
-        room._replace(errors=_feared(room.errors, prices.caution)) for room in prices.sites
-    )
-    curves = tuple(_feared(curve, prices.caution) for curve in prices.kernels)
-    return Walk(prices.terms, rooms, curves, prices.multiple, state, manner)
+def _walk(feared: Prices, state: State, manner: Manner) -> Walk:
+    """A walk from some widths, by errors as they are priced."""
+    return Walk(feared.terms, feared.sites, feared.kernels, feared.multiple, state, manner)
 
 
 def path(prices: Prices) -> Iterator[Step]:
@@ -99,7 +107,7 @@ def path(prices: Prices) -> Iterator[Step]:
     serves every budget. It ends at the smallest valid network.
     """
     state = prices.start
-    walk = _walk(prices, state, Narrowing())
+    walk = _walk(prices.feared, state, Narrowing())
     cost = prices.cost(state)
     yield Step(state, cost, prices.error(state))
     while (added := walk.step()) is not None:
@@ -110,12 +118,57 @@ def path(prices: Prices) -> Iterator[Step]:
 
 def filled(prices: Prices, state: State, budget: float) -> State:
     """Returns wider widths: the most error taken away per cost, until nothing more fits."""
-    least = GAIN * max(prices.error(state), TINY)
-    growing = Growing(budget - prices.cost(state), least)
-    walk = _walk(prices, state, growing)
+    return _filled(prices.feared, state, budget, GAIN * max(prices.error(state), TINY))
+
+
+def _filled(feared: Prices, state: State, budget: float, least: float) -> State:
+    growing = Growing(budget - feared.cost(state), least)
+    walk = _walk(feared, state, growing)
     while (added := walk.step()) is not None:
         growing.spare -= added
         walk.doubt()
+    return walk.ledger.state
+
+
+def balanced(prices: Prices, state: State, budget: float) -> State:
+    """Returns the best widths found within a budget, none of which would better change alone.
+
+    A path never takes back what it has done. From where it is, widths are made narrower and
+    wider as long as error and cost at a price λ become less together; λ is bisected to what the
+    budget affords, and what is left over is filled.
+
+    Args:
+      prices: of widths.
+      state: where to start; returned itself if nothing better is found.
+      budget: the largest cost.
+    """
+    feared = prices.feared
+    best, least = state, feared.error(state)
+    price = least / max(feared.cost(feared.start) - feared.cost(state), 1.0)
+    low, high = price / SPAN, price * SPAN
+    for _ in range(PRICES):
+        price = float(np.sqrt(low * high))
+        found = _at_price(feared, state, price)
+        if feared.cost(found) > budget:
+            low = price
+            continue
+        high = price
+        found = _filled(feared, found, budget, GAIN * max(prices.error(found), TINY))
+        error = feared.error(found)
+        if error < least:
+            best, least = found, error
+    return best
+
+
+def _at_price(feared: Prices, state: State, price: float) -> State:
+    """Widths from which no single one can change for less error and cost."""
+    least = GAIN * max(feared.error(state), TINY)
+    walk, moved = _walk(feared, state, Balancing(price, least)), True
+    while moved:  # what one move makes of another is looked at again at the end
+        moved = False
+        walk.anew()
+        while walk.step() is not None:
+            moved = True
     return walk.ledger.state
 
 

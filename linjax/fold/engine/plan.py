@@ -7,7 +7,7 @@ import numpy as np
 
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.moves import Room
-from linjax.fold.engine.path import Prices, Step, filled, path, smallest
+from linjax.fold.engine.path import Prices, Step, balanced, filled, path, smallest
 from linjax.fold.engine.problem import Site, many_rows
 from linjax.fold.engine.surface import Surface
 
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 RIDGE = 1e-3
 """Weight of the noise that regressions are shrunk by."""
-RIDGES = (1e-2, 1e-1, 0.5, 1e-5)
+RIDGES = (RIDGE, 1e-2, 1e-1, 0.5, 1e-5)
 """Weights that are compared on held-out rows, where rows are few; the last one for networks that
 fold almost exactly."""
 CLOSE = 1.1
@@ -102,7 +102,10 @@ def within_budget(curves: Sequence[Curve], budget: float) -> Plan:
     for own in curves:
         fitting = (step for step in own.steps if step.cost <= budget)
         step = next(fitting, own.smallest)
-        plans.append(own.plan(filled(own.prices, step.state, budget)))
+        state = filled(own.prices, step.state, budget)
+        if step.cost <= budget:
+            state = balanced(own.prices, state, budget)
+        plans.append(own.plan(state))
     fits = [plan for plan in plans if plan.cost <= budget] or plans
     least = min(plan.error for plan in fits)
     return next(plan for plan in fits if plan.error <= CLOSE * least)

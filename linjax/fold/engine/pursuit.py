@@ -1,4 +1,4 @@
-"""Which units keep their activation: orthogonal matching pursuit on second moments."""
+"""Which units explain most, one after another: orthogonal matching pursuit on second moments."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,8 +41,27 @@ class Pursuit(NamedTuple):
     explained: Array
 
 
-class _Reading:
-    """A view given the units picked so far."""
+def worth_of(rest: Array, left: Array, floor: Array) -> Array:
+    """How much of the target units explain beyond others, −1 where spent; as :class:`Reading`."""
+    energy = np.einsum("iq,iq->i", rest, rest)
+    return np.divide(energy, left, out=np.full(len(left), -1.0), where=left > floor)
+
+
+class Reading:
+    """A view given the units picked so far.
+
+    Args:
+      view: the units.
+      steps: how many will be picked at most.
+
+    Attributes:
+      taken: the units picked, in their order.
+      left: ``(m,)`` variances given these; negative for themselves.
+      floor: ``(m,)`` of them; what has no more left is spent.
+      rest: ``(m, q)`` covariance with the target given the units picked.
+      factor: ``(m, steps)``, as in :class:`Pursuit`, and
+      explained: ``(steps, q)``.
+    """
 
     def __init__(self, view: View, steps: int) -> None:
         m = len(view.covariance)
@@ -53,23 +72,21 @@ class _Reading:
         self.rest = np.array(view.cross, np.float64)
         self.factor = np.zeros((m, steps), order="F")
         self.explained = np.zeros((steps, self.rest.shape[1]))
-        self.done = 0
+        self.taken: list[int] = []
 
     def worth(self) -> Array:
         """How much of the target each unit explains beyond those picked, −1 where spent."""
-        energy = np.einsum("iq,iq->i", self.rest, self.rest)
-        spent = np.full(len(self.left), -1.0)
-        return np.divide(energy, self.left, out=spent, where=self.left > self.floor)
+        return worth_of(self.rest, self.left, self.floor)
 
     def take(self, i: int) -> None:
         """Picks a unit."""
-        j, size = self.done, np.sqrt(self.left[i])
+        j, size = len(self.taken), np.sqrt(self.left[i])
         column = (self.covariance[:, i] - self.factor[:, :j] @ self.factor[i, :j]) / size
         self.factor[:, j], self.explained[j] = column, self.rest[i] / size
         self.rest -= np.outer(column, self.explained[j])
         self.left -= column**2
         self.left[i] = -1.0
-        self.done += 1
+        self.taken.append(i)
 
 
 def pursue(view: View, steps: int | None = None) -> Pursuit:
@@ -94,17 +111,9 @@ def pursue(view: View, steps: int | None = None) -> Pursuit:
     >>> pursue(View(twice, np.array([[1.0], [1.0], [2.0]]))).order.tolist()
     [2, 0]
     """
-    m = len(view.covariance)
-    steps = m if steps is None else min(steps, m)
-    reading = _Reading(view, steps)
-    order = np.zeros(steps, int)
-    for j in range(steps):
-        worth = reading.worth()
-        order[j] = np.argmax(worth)
-        if worth[order[j]] < 0:
-            return Pursuit(order[:j], reading.factor[:, :j], reading.explained[:j])
-        reading.take(order[j])
-    return Pursuit(order, reading.factor, reading.explained)
+    order, (reading,) = pursued([view], steps)
+    k = len(order)
+    return Pursuit(order, reading.factor[:, :k], reading.explained[:k])
 
 
 def pursue_all(views: Sequence[View], steps: int | None = None) -> Array:
@@ -116,20 +125,31 @@ def pursue_all(views: Sequence[View], steps: int | None = None) -> Array:
     >>> pursue_all([View(np.eye(2), one), View(np.eye(2), other)]).tolist()
     [1, 0]
     """
-    if len(views) == 1:
-        return pursue(views[0], steps).order
+    return pursued(views, steps)[0]
+
+
+def pursued(views: Sequence[View], steps: int | None = None) -> tuple[Array, list[Reading]]:
+    """Returns the same order, and every view given those units."""
     m = len(views[0].covariance)
     steps = m if steps is None else min(steps, m)
-    readings = [_Reading(view, steps) for view in views]
+    readings = [Reading(view, steps) for view in views]
     order: list[int] = []
     for _ in range(steps):
-        worths = np.stack([reading.worth() for reading in readings])
-        open_ = worths.max(0) >= 0
-        if not open_.any():
+        worths = [reading.worth() for reading in readings]
+        worth = shared(worths)
+        i = int(np.argmax(worth))
+        if worth[i] < 0:
             break
-        i = int(np.argmax(np.where(open_, np.maximum(worths, 0.0).sum(0), -1.0)))
         order.append(i)
-        for reading, worth in zip(readings, worths, strict=True):
-            if worth[i] >= 0:
+        for reading, own in zip(readings, worths, strict=True):
+            if own[i] >= 0:
                 reading.take(i)
-    return np.array(order, int)
+    return np.array(order, int), readings
+
+
+def shared(worths: Sequence[Array]) -> Array:
+    """Returns what units are worth to all views: −1 where they are spent in each of them."""
+    if len(worths) == 1:
+        return worths[0]
+    every = np.stack(worths)
+    return np.where(every.max(0) >= 0, np.maximum(every, 0.0).sum(0), -1.0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.engine.cost import Ledger, State, Term
-from linjax.fold.engine.moves import Room, Sizes, narrower, ranks_above, ranks_below, wider
+from linjax.fold.engine.moves import Room, Sizes, down, narrower, ranks_above, ranks_below, wider
 
 Array = np.ndarray
 
@@ -64,7 +64,39 @@ class Growing:
         return Best(i, float(price[i]), float(cost[i]))
 
 
-Manner = Narrowing | Growing
+class Balancing:
+    """The move that takes away the most of error and priced cost together, either way.
+
+    Attributes:
+      price: error that a unit of cost is worth.
+      least: what a move has to take away.
+    """
+
+    def __init__(self, price: float, least: float) -> None:
+        self.price, self.least = price, least
+
+    @staticmethod
+    def sizes(room: Room, units: int, linears: int) -> Sizes:
+        """Returns the widths next to a site's, smaller and larger."""
+        both = narrower(room, units, linears), wider(room, units, linears)
+        return Sizes(*(np.concatenate(pair) for pair in zip(*both, strict=True)))
+
+    @staticmethod
+    def ranks(rank: int, full: int, multiple: int) -> Array:
+        """Returns all other ranks of a kernel, 0 for no factor."""
+        found = np.unique([down(s, multiple) for s in range(full + 1)])
+        return found[found != rank]
+
+    def best(self, worse: Array, cost: Array) -> Best:
+        """Returns the best move, given what each adds to error and cost."""
+        change = worse + self.price * cost
+        if not (change < -self.least).any():
+            return NONE
+        i = int(np.argmin(change))
+        return Best(i, float(change[i]), float(cost[i]))
+
+
+Manner = Narrowing | Growing | Balancing
 """Which moves there are, and which of them is best."""
 
 
@@ -120,14 +152,17 @@ class Walk:
         """Says that moves may have become dearer, or not to be had."""
         self._stale[:] = True
 
+    def anew(self) -> None:
+        """Says that any move may be had, and worth more than it was."""
+        self._stale[:], self._price[:] = True, -np.inf
+
     def _take(self, i: int) -> None:
         sites = len(self.rooms)
         if i < sites:
             units, linears = self._to[i]
             others, kernels = self.ledger.put_site(i, units, linears)
             self._candidates.pop(i, None)
-            # What taking a factor away saves grows where the kernel becomes smaller, what
-            # introducing one saves where linear coordinates come for nothing.
+            # What taking a factor away saves grows where the kernel becomes smaller.
             eager = {sites + j for j in kernels}
         else:
             others, kernels = self.ledger.put_rank(i - sites, self._to[i][0])

@@ -21,13 +21,14 @@ from linjax.evidence.points import point_spans
 from linjax.exact.multiples import Affine, Proof, Step, prove
 from linjax.fold.engine.choose import Choice
 from linjax.fold.lossless.proportional import Classes, Made, in_proportion, rounding, storable
-from linjax.fold.rewrite import Written, begun, write
+from linjax.fold.rewrite import write
+from linjax.fold.written import Written, begun
 from linjax.program import pytree
 
 Array = np.ndarray
 
 
-class Lumped(NamedTuple):
+class LumpedSites(NamedTuple):
     """A network without coordinates that others stand for.
 
     Attributes:
@@ -41,7 +42,7 @@ class Lumped(NamedTuple):
     kept: tuple[int, ...]
 
 
-def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
+def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> LumpedSites:
     """Lumps all sites, in the order of execution.
 
     Args:
@@ -65,7 +66,7 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> Lumped:
         path: flat[path] if path in flat and x is host.get(path) else pytree.on_device(x, x.dtype)
         for path, x in now.flat.items()
     }
-    return Lumped(new, tuple(units), tuple(kept))
+    return LumpedSites(new, tuple(units), tuple(kept))
 
 
 def _free(network: Network, now: Written, site: Site) -> bool:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
-from linjax.dims.sites import Product
+from linjax.dims.sites import Product, features_of
 from linjax.dims.sizes import Flat
 from linjax.dims.span import Span
-from linjax.dims.spelled import features_of, vanished
+from linjax.dims.spelled import vanished
 from linjax.fold.engine.cost import Monomial, Term
 
 OF = ("parameters", "flops", "bytes")
@@ -79,7 +79,7 @@ def terms_of(
         index.past[dim] = [
             monomial
             for own in carriers
-            for monomial in _monomials(features_of(network, own), index, False)
+            for monomial in _monomials(features_of(network.layout, own), index, False)
         ]
     gone = {product.leaf for own in before.vanished.values() for product in own}
     if of == "flops":

@@ -13,7 +13,8 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import Moments, Site, frame
 from linjax.fold.engine.reads import made_metric
-from linjax.fold.rewrite import Halves, Written, halved
+from linjax.fold.rewrite import Halves, halved
+from linjax.fold.written import Written
 from linjax.program import pytree
 
 Array = np.ndarray

@@ -25,7 +25,7 @@ from linjax.program import pytree
 
 Array = np.ndarray
 
-CAUTION = Caution(convexity=1.0)
+CAUTION = Caution(convexity=2.0)
 """Errors that are a large share of what a site is worth are dearer than they seem."""
 
 

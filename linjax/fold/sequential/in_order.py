@@ -35,9 +35,11 @@ from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.plans.factored import before
 from linjax.fold.plans.pricing import Problems
-from linjax.fold.rewrite import add_to_bias, begun, narrowing, write
+from linjax.fold.rewrite import write
 from linjax.fold.sequential import aims, necks, regress
 from linjax.fold.sequential.resite import again
+from linjax.fold.shifts import add_to_bias
+from linjax.fold.written import begun, narrowing
 from linjax.program import pytree
 
 Array = Any
@@ -95,6 +97,13 @@ def fold_in_order(task: Task, rows: Sequence[Array]) -> pytree.Flat:
     return state.now.flat
 
 
+def dealt(rows: Sequence[Array]) -> list[list[Array]]:
+    """Returns rows in parts of one size, as they are run; the network is that of such a part."""
+    folds = FOLDS if len(rows[0]) >= FOLDS else 1
+    count = len(rows[0]) // folds * folds
+    return [[x[f:count:folds] for x in rows] for f in range(folds)]
+
+
 def _takers(task: Task, n: int) -> set[int]:
     """Products that read a site's coordinates, or pair them."""
     site = task.problems.sites[n]
@@ -109,9 +118,7 @@ class _State:
     def __init__(self, task: Task, rows: Sequence[Array]) -> None:
         self.task, self.network = task, task.network
         self.now = begun(task.network, task.original)
-        folds = FOLDS if len(rows[0]) >= FOLDS else 1
-        count = len(rows[0]) // folds * folds
-        parts = [[x[f:count:folds] for x in rows] for f in range(folds)]
+        parts = dealt(rows)
         self.old = [Replay(task.network, self.now.flat, part) for part in parts]
         self.new = [Replay(task.network, self.now.flat, part) for part in parts]
         self.settled: dict[int, tuple[Problem, Choice]] = {}
@@ -204,7 +211,10 @@ class _State:
 
     def _free(self, op: int) -> bool:
         """Whether a kernel can be fitted: it is used once, and a plan counts its bias."""
-        down = self.network.extra(self.network.kernels[op].leaf, "down")
+        leaf = self.network.kernels[op].leaf
+        if leaf is None or self.network.twice(leaf):
+            return False  # it makes the coordinates that it reads, which are what they are
+        down = self.network.extra(leaf, "down")
         free = op in self.read or op in self.network.biases or op in self.ranks
         return free and op in self.once and down not in self.now.flat
 

@@ -11,7 +11,8 @@ from linjax.fold.engine.factor import factor
 from linjax.fold.engine.problem import Site
 from linjax.fold.engine.reads import made_metric
 from linjax.fold.plans.factored import Kernel, Wanted
-from linjax.fold.rewrite import Halves, Written, halved
+from linjax.fold.rewrite import Halves, halved
+from linjax.fold.written import Written
 
 Array = Any
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linjax.fold.engine.factor import curve, factor, factor_carrying
+from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.linalg import metric_root
 from tests.fold.engine.build import metric
 
@@ -41,19 +41,6 @@ def test_a_factor_is_a_projection():
     np.testing.assert_allclose(x.mean(0) @ down @ up + change, x.mean(0) @ kernel)
     again = down @ down.T @ covariance
     np.testing.assert_allclose(again @ again, again, atol=1e-9)
-
-
-@pytest.mark.parametrize("linears", [0, 1, 3, 4, 6])
-def test_linear_coordinates_may_be_the_factor_s_own(linears):
-    covariance, x, kernel, g = _kernel(4, 7, 6)
-    down, up, change = factor(covariance, x.mean(0), kernel, g, 4)
-    found = factor_carrying(covariance, x.mean(0), kernel, g, 4, linears)
-    few = min(linears, 4)
-    assert found.down.shape == (7, 4) and found.up.shape == (4, 6 - linears)
-    assert found.mix.shape == (few, linears)
-    inner = x @ found.down
-    made = np.concatenate([inner @ found.up, inner[:, :few] @ found.mix], 1)
-    np.testing.assert_allclose(made + found.bias, x @ down @ up + change, atol=1e-8)
 
 
 def test_full_rank_changes_nothing():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from linjax.fold.engine.cost import Ledger, Monomial, State, Term, total
 from linjax.fold.engine.moves import Room, narrower, ranks_below
-from linjax.fold.engine.path import Caution, Prices, filled, path
+from linjax.fold.engine.path import Caution, Prices, balanced, filled, path
 from linjax.fold.engine.plan import Curve, Plan, curve, within_budget, within_error
 
 
@@ -32,7 +32,6 @@ def _random_terms(rng, sites, kernels, count):
             side(),
             int(rng.integers(-1, kernels)),
             float(rng.integers(1, 3)),
-            bool(rng.integers(2)),
         )
         for _ in range(count)
     )
@@ -43,13 +42,12 @@ def _by_hand(terms, state):
     for term in terms:
         sides = []
         rank = state.ranks[term.kernel] if term.kernel >= 0 else 0
-        for made, side in enumerate((term.inputs, term.outputs)):
-            free = rank and made and term.carries
+        for side in (term.inputs, term.outputs):
             value = 0.0
             for monomial in side:
                 product = monomial.coefficient
                 for site, kept in monomial.axes:
-                    product *= state.units[site] + (0 if kept or free else state.linears[site])
+                    product *= state.units[site] + (0 if kept else state.linears[site])
                 value += product
             sides.append(value)
         found += term.weight * (rank * sum(sides) if rank else sides[0] * sides[1])
@@ -175,6 +173,42 @@ def test_plans_keep_budgets(seed, share):
         assert plan.state == prices.start
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, share=st.floats(0.05, 0.9), convexity=st.sampled_from([0.0, 2.0]))
+def test_balance_is_never_worse_and_keeps_the_budget(seed, share, convexity):
+    prices = _prices(seed, caution=Caution(convexity=convexity))
+    budget = share * prices.cost(prices.start)
+    step = next(step for step in path(prices) if step.cost <= budget)
+    found = balanced(prices, step.state, budget)
+    assert prices.cost(found) <= budget
+    assert prices.feared.error(found) <= prices.feared.error(step.state)
+
+
+def test_what_is_feared_is_dearer_by_the_share_that_is_lost():
+    errors = np.array([[4.0], [1.0], [0.0]])
+    prices = Prices((Room(errors),), (np.array([2.0, 1.0, 0.0]),), (), caution=Caution(2.0))
+    state = State((1,), (0,), (1,))
+    assert prices.error(state) == 2.0
+    assert prices.feared.error(state) == pytest.approx(1.0 * (1 + 2 / 4) + 1.0 * (1 + 2 / 2))
+
+
+def test_balance_comes_close_to_the_best_widths_there_are():
+    """Of all networks of two narrow layers within a budget, and closer than a path alone."""
+    ours, greedy = [], []
+    for seed in range(12):
+        prices = _prices(seed, sizes=(6, 7, 6, 3))
+        prices = prices._replace(kernels=(np.zeros(1),) * 3)
+        budget = 0.4 * prices.cost(prices.start)
+        own = list(itertools.product(range(8), range(9), range(7), range(9)))
+        states = [State((k, p), (r, s), (0, 0, 0)) for k, r, p, s in own]
+        best = min(prices.error(state) for state in states if prices.cost(state) <= budget)
+        step = next(step for step in path(prices) if step.cost <= budget)
+        before = filled(prices, step.state, budget)
+        greedy.append(prices.error(before) / best)
+        ours.append(prices.error(balanced(prices, before, budget)) / best)
+    assert np.mean(ours) < 1.03 and np.mean(ours) < np.mean(greedy)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, error=st.floats(0.0, 1.5))
 def test_plans_keep_errors(seed, error):
@@ -194,6 +228,7 @@ def test_widths_are_multiples_and_not_too_few(seed, multiple, share):
     own = curve(1e-3, prices, 10.0)
     states = [step.state for step in own.steps]
     states.append(filled(prices, own.smallest.state, share * own.steps[0].cost))
+    states.append(balanced(prices, own.smallest.state, share * own.steps[0].cost))
     for state in states:
         assert state.units[1] == 16 and state.linears[1] == 0
         for i, full in ((0, 24), (2, 20)):

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 def main() -> None:
     net, params, x = networks.network(width=8)
     stats = linjax.collect(net, params, [x])
-    small, report = linjax.fold(params, stats, linjax.size(0.6), details=True)
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     measured = linjax.compare(net, params, small, [x])
     arrays = {"x": x[:5]}
     for name, tree in (("original", params), ("folded", small)):
