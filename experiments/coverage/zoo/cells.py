@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from experiments.coverage.zoo.convolutional import Conv, Depthwise, classifier
-from experiments.coverage.zoo.registry import Built, model
+from experiments.coverage.zoo.registry import models
 
 Array = jax.Array
 
@@ -104,36 +104,12 @@ class Cell(nn.Module):
         return jnp.concatenate([before, *sums], -1)
 
 
-@model("mobilenet_v2")
-def mobilenet_v2() -> Built:
-    return classifier(Inverted(16, 2, gated=False), Inverted(16, gated=False))
-
-
-@model("mobilenet_v2_se")
-def mobilenet_v2_se() -> Built:
-    return classifier(Inverted(16), Inverted(24, 2), Inverted(24))
-
-
-@model("shufflenet")
-def shufflenet() -> Built:
-    return classifier(Shuffle(), Shuffle(), Conv(48), stem=24)
-
-
-@model("inception")
-def inception() -> Built:
-    return classifier(Inception(16), Inception(24))
-
-
-@model("xception")
-def xception() -> Built:
-    return classifier(Separable(24), Separable(32))
-
-
-@model("squeezenet")
-def squeezenet() -> Built:
-    return classifier(Fire(8, 24), Fire(12, 32))
-
-
-@model("nasnet_cell")
-def nasnet_cell() -> Built:
-    return classifier(Cell(12), Cell(16))
+models(
+    mobilenet_v2=lambda: classifier(Inverted(16, 2, gated=False), Inverted(16, gated=False)),
+    mobilenet_v2_se=lambda: classifier(Inverted(16), Inverted(24, 2), Inverted(24)),
+    shufflenet=lambda: classifier(Shuffle(), Shuffle(), Conv(48), stem=24),
+    inception=lambda: classifier(Inception(16), Inception(24)),
+    xception=lambda: classifier(Separable(24), Separable(32)),
+    squeezenet=lambda: classifier(Fire(8, 24), Fire(12, 32)),
+    nasnet_cell=lambda: classifier(Cell(12), Cell(16)),
+)

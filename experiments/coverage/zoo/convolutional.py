@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from experiments.coverage.zoo.registry import Built, linen, model, normal
+from experiments.coverage.zoo.registry import Built, linen, models, normal
 
 Array = jax.Array
 
@@ -178,41 +178,15 @@ def classifier(*blocks: nn.Module, stem: int = 16) -> Built:
     return linen(Classifier(blocks, stem), normal(2, 16, 16, 3))
 
 
-@model("resnet18")
-def resnet18() -> Built:
-    return classifier(Basic(16), Basic(32, 2), Basic(64, 2), Basic(64))
-
-
-@model("resnet50")
-def resnet50() -> Built:
-    return classifier(Bottleneck(8), Bottleneck(8), Bottleneck(16, 2), Bottleneck(16))
-
-
-@model("resnext")
-def resnext() -> Built:
-    return classifier(Bottleneck(16, 1, 4, 2), Bottleneck(32, 2, 4, 2), Bottleneck(32, 1, 4, 2))
-
-
-@model("resnet_v2")
-def resnet_v2() -> Built:
-    return classifier(Preactivated(16), Preactivated(32, 2), Preactivated(32))
-
-
-@model("densenet")
-def densenet() -> Built:
-    return classifier(Dense(3), Transition(), Dense(3))
-
-
-@model("convnext")
-def convnext() -> Built:
-    return classifier(ConvNeXtBlock(), Downsampling(32), ConvNeXtBlock())
-
-
-@model("vgg")
-def vgg() -> Built:
-    return linen(Flattening((16, 24, 32)), normal(2, 16, 16, 3))
-
-
-@model("lenet_tanh")
-def lenet_tanh() -> Built:
-    return linen(Flattening((6, 16), nn.tanh), normal(2, 16, 16, 1))
+models(
+    resnet18=lambda: classifier(Basic(16), Basic(32, 2), Basic(64, 2), Basic(64)),
+    resnet50=lambda: classifier(Bottleneck(8), Bottleneck(8), Bottleneck(16, 2), Bottleneck(16)),
+    resnext=lambda: classifier(
+        Bottleneck(16, 1, 4, 2), Bottleneck(32, 2, 4, 2), Bottleneck(32, 1, 4, 2)
+    ),
+    resnet_v2=lambda: classifier(Preactivated(16), Preactivated(32, 2), Preactivated(32)),
+    densenet=lambda: classifier(Dense(3), Transition(), Dense(3)),
+    convnext=lambda: classifier(ConvNeXtBlock(), Downsampling(32), ConvNeXtBlock()),
+    vgg=lambda: linen(Flattening((16, 24, 32)), normal(2, 16, 16, 3)),
+    lenet_tanh=lambda: linen(Flattening((6, 16), nn.tanh), normal(2, 16, 16, 1)),
+)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.coverage.zoo.registry import Built, filled, linen, model, normal
+from experiments.coverage.zoo.registry import Built, filled, linen, model, models, normal
 
 Array = jax.Array
 
@@ -188,36 +188,6 @@ def masked_flow(params: dict, x: Array) -> tuple[Array, Array]:
     return x, volume
 
 
-@model("unet")
-def unet() -> Built:
-    return linen(UNet(), normal(2, 16, 16, 3))
-
-
-@model("diffusion_unet")
-def diffusion_unet() -> Built:
-    return linen(DiffusionUNet(), normal(2, 8, 8, 3), jnp.asarray([3.0, 70.0]))
-
-
-@model("vae")
-def vae() -> Built:
-    return linen(VAE(), normal(2, 48), normal(2, 8, seed=2))
-
-
-@model("vqvae")
-def vqvae() -> Built:
-    return linen(VQVAE(), normal(2, 16, 16, 3))
-
-
-@model("dcgan_generator")
-def dcgan_generator() -> Built:
-    return linen(Generator(), normal(2, 12))
-
-
-@model("realnvp")
-def realnvp() -> Built:
-    return linen(RealNVP(), normal(4, 8))
-
-
 @model("maf")
 def maf() -> Built:
     def shape(*sizes: int) -> dict:
@@ -228,11 +198,13 @@ def maf() -> Built:
     return masked_flow, filled({f"flow_{k}": layer for k in range(3)}), (normal(4, 6),)
 
 
-@model("fno")
-def fno() -> Built:
-    return linen(Fourier(), normal(2, 12, 12, 3))
-
-
-@model("nerf")
-def nerf() -> Built:
-    return linen(NeRF(), normal(4, 5, 3), normal(4, 5, 3, seed=2))
+models(
+    unet=lambda: linen(UNet(), normal(2, 16, 16, 3)),
+    diffusion_unet=lambda: linen(DiffusionUNet(), normal(2, 8, 8, 3), jnp.asarray([3.0, 70.0])),
+    vae=lambda: linen(VAE(), normal(2, 48), normal(2, 8, seed=2)),
+    vqvae=lambda: linen(VQVAE(), normal(2, 16, 16, 3)),
+    dcgan_generator=lambda: linen(Generator(), normal(2, 12)),
+    realnvp=lambda: linen(RealNVP(), normal(4, 8)),
+    fno=lambda: linen(Fourier(), normal(2, 12, 12, 3)),
+    nerf=lambda: linen(NeRF(), normal(4, 5, 3), normal(4, 5, 3, seed=2)),
+)

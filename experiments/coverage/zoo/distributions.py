@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.coverage.zoo.registry import Built, filled, model, normal
+from experiments.coverage.zoo.registry import Built, filled, model, models, normal
 
 
 def flow(kind: str, **options: Any) -> Built:
@@ -29,16 +29,6 @@ def flow(kind: str, **options: Any) -> Built:
 
     spread = jax.tree.map(lambda a: a + 0.1 * noise.normal(size=a.shape).astype(a.dtype), arrays)
     return apply, spread, (normal(4, 6),)
-
-
-@model("flowjax_coupling", "flowjax")
-def coupling() -> Built:
-    return flow("coupling_flow", flow_layers=2, nn_width=24, nn_depth=2)
-
-
-@model("flowjax_maf", "flowjax")
-def masked_autoregressive() -> Built:
-    return flow("masked_autoregressive_flow", flow_layers=2, nn_width=24, nn_depth=2)
 
 
 @model("distrax_realnvp", "distrax")
@@ -74,3 +64,10 @@ def realnvp() -> Built:
         return distrax.Transformed(base, distrax.Chain(layers)).log_prob(x)
 
     return apply, [filled(shapes, k) for k in range(3)], (normal(4, 6),)
+
+
+models(
+    "flowjax",
+    flowjax_coupling=lambda: flow("coupling_flow", flow_layers=2, nn_width=24, nn_depth=2),
+    flowjax_maf=lambda: flow("masked_autoregressive_flow", flow_layers=2, nn_width=24, nn_depth=2),
+)

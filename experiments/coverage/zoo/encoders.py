@@ -6,7 +6,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.coverage.zoo.attention import Attention, Feedforward, Gated, RMSNorm
-from experiments.coverage.zoo.registry import Built, linen, model, normal, tokens
+from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN = 32, 64
@@ -172,39 +172,18 @@ class Tubelets(nn.Module):
         return nn.Dense(6)(nn.LayerNorm()(x).mean((1, 2)))
 
 
-@model("llama_cached_step")
-def llama_cached_step() -> Built:
-    cache = normal(2, 2, 10, 2, 8)
-    return linen(Cached(), tokens(2), jnp.int32(6), cache, 0.5 * cache)
+CACHE = (2, 2, 10, 2, 8)
 
-
-@model("masked_autoencoder")
-def masked_autoencoder() -> Built:
-    rng = np.random.default_rng(0)
-    order = jnp.asarray(np.stack([rng.permutation(16) for _ in range(2)]), jnp.int32)
-    return linen(Masked(), normal(2, 16, 12), order)
-
-
-@model("detr")
-def detr() -> Built:
-    return linen(Detector(), normal(2, 16, 16, 3))
-
-
-@model("perceiver")
-def perceiver() -> Built:
-    return linen(Perceiver(), normal(2, 18, 7))
-
-
-@model("conformer")
-def conformer() -> Built:
-    return linen(Conformer(), normal(2, 12, 8))
-
-
-@model("latent_attention")
-def latent_attention() -> Built:
-    return linen(Coded(), tokens(2, 8))
-
-
-@model("video_transformer")
-def video_transformer() -> Built:
-    return linen(Tubelets(), normal(2, 4, 8, 8, 3))
+models(
+    detr=lambda: linen(Detector(), normal(2, 16, 16, 3)),
+    perceiver=lambda: linen(Perceiver(), normal(2, 18, 7)),
+    conformer=lambda: linen(Conformer(), normal(2, 12, 8)),
+    latent_attention=lambda: linen(Coded(), tokens(2, 8)),
+    video_transformer=lambda: linen(Tubelets(), normal(2, 4, 8, 8, 3)),
+    llama_cached_step=lambda: linen(
+        Cached(), tokens(2), jnp.int32(6), normal(*CACHE), 0.5 * normal(*CACHE)
+    ),
+    masked_autoencoder=lambda: linen(
+        Masked(), normal(2, 16, 12), jnp.argsort(normal(2, 16)).astype(jnp.int32)
+    ),
+)

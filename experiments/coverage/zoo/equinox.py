@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.coverage.zoo.registry import Built, filled, model, normal, tokens
+from experiments.coverage.zoo.registry import Built, filled, model, models, normal, tokens
 
 
 def built(make: Callable[[Any, jax.Array], Any], *inputs: jax.Array) -> Built:
@@ -20,11 +20,6 @@ def built(make: Callable[[Any, jax.Array], Any], *inputs: jax.Array) -> Built:
         return jax.vmap(equinox.combine(params, rest))(*inputs)
 
     return apply, filled(arrays), inputs
-
-
-@model("eqx_mlp", "equinox")
-def mlp() -> Built:
-    return built(lambda nn, key: nn.MLP(20, 10, 48, 3, key=key), normal(4, 20))
 
 
 @model("eqx_cnn", "equinox")
@@ -148,3 +143,9 @@ def gru() -> Built:
             return self.head(jax.lax.scan(step, jnp.zeros(24), x)[0])
 
     return built(Reader, normal(2, 8, 6))
+
+
+models(
+    "equinox",
+    eqx_mlp=lambda: built(lambda nn, key: nn.MLP(20, 10, 48, 3, key=key), normal(4, 20)),
+)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.coverage.zoo.registry import Built, filled, model, normal, tokens
+from experiments.coverage.zoo.registry import Built, filled, models, normal, tokens
 
 CLASSES = 10
 
@@ -63,186 +63,81 @@ class Narrow:
         return narrow
 
 
-def narrowed(module: str, name: str, side: int, factor: int) -> Built:
-    """An application whose layers are all narrower by a factor."""
+def application(
+    module: str, maker: str, /, *args: Any, side: int = 32, factor: int = 1, **options: Any
+) -> Built:
+    """An application with random weights, on one small picture; all layers narrower by a factor."""
 
     def make(keras: Any) -> Any:
         code: Any = importlib.import_module(f"keras.src.applications.{module}")
-        code.layers = Narrow(keras.layers, factor)
+        shape = {"weights": None, "input_shape": (side, side, 3), "classes": CLASSES}
+        code.layers = Narrow(keras.layers, factor) if factor > 1 else keras.layers
         try:
-            return getattr(code, name)(weights=None, input_shape=(side, side, 3), classes=CLASSES)
+            return getattr(code, maker)(*args, **shape, **options)
         finally:
             code.layers = keras.layers
 
     return built(make, normal(1, side, side, 3))
 
 
-def application(name: str, side: int = 32, **options: Any) -> Built:
-    """An application with random weights, on one small picture."""
+def stack(x: Any) -> Any:
+    """Stages of a narrow ResNet."""
+    from keras.src.applications import resnet
 
-    def make(keras: Any) -> Any:
-        build = getattr(keras.applications, name)
-        shape = (side, side, 3)
-        return build(weights=None, input_shape=shape, classes=CLASSES, **options)
-
-    return built(make, normal(1, side, side, 3))
+    for k, width in enumerate((8, 16, 24)):
+        x = resnet.stack_residual_blocks_v2(x, width, 2, name=f"stage_{k}")
+    return x
 
 
-@model("keras_resnet50v2", "keras")
-def resnet50v2() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import resnet
-
-        def stack(x: Any) -> Any:
-            for k, width in enumerate((8, 16, 24)):
-                x = resnet.stack_residual_blocks_v2(x, width, 2, name=f"stage_{k}")
-            return x
-
-        return resnet.ResNet(
-            stack,
-            preact=True,
-            use_bias=True,
-            weights=None,
-            input_shape=(32, 32, 3),
-            classes=CLASSES,
-            weights_name="small",
-        )
-
-    return built(make, normal(1, 32, 32, 3))
+def recurrent(keras: Any) -> Any:
+    """Words through cells in both directions, a classifier."""
+    layers = keras.layers
+    words = keras.Input((8,), dtype="int32")
+    x = layers.Embedding(64, 24)(words)
+    x = layers.Bidirectional(layers.LSTM(24, return_sequences=True))(x)
+    x = layers.Bidirectional(layers.GRU(16))(x)
+    return keras.Model(words, layers.Dense(3)(layers.Dense(24, "relu")(x)))
 
 
-@model("keras_vgg16", "keras")
-def vgg16() -> Built:
-    return narrowed("vgg16", "VGG16", 32, 16)
+def attentive(keras: Any) -> Any:
+    """A layer of a transformer on words, their mean classified."""
+    layers = keras.layers
+    words = keras.Input((8,), dtype="int32")
+    x = layers.Embedding(64, 32)(words)
+    y = layers.MultiHeadAttention(4, 8)(x, x)
+    x = layers.LayerNormalization()(x + layers.Dropout(0.1)(y))
+    y = layers.Dense(32)(layers.Dense(64, "relu")(x))
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x + y))
+    return keras.Model(words, layers.Dense(2)(layers.Dense(20, "relu")(x)))
 
 
-@model("keras_densenet", "keras")
-def densenet() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import densenet
+CELLS = {"penultimate_filters": 192, "num_blocks": 1, "stem_block_filters": 16}
+CELLS |= {"skip_reduction": False, "filter_multiplier": 2, "default_size": 32}
 
-        return densenet.DenseNet(
-            [2, 2, 2, 2], weights=None, input_shape=(32, 32, 3), classes=CLASSES
-        )
-
-    return built(make, normal(1, 32, 32, 3))
-
-
-@model("keras_inception_v3", "keras")
-def inception_v3() -> Built:
-    return narrowed("inception_v3", "InceptionV3", 75, 16)
-
-
-@model("keras_mobilenet", "keras")
-def mobilenet() -> Built:
-    return application("MobileNet", alpha=0.25)
-
-
-@model("keras_mobilenet_v2", "keras")
-def mobilenet_v2() -> Built:
-    return application("MobileNetV2", alpha=0.35)
-
-
-@model("keras_mobilenet_v3_small", "keras")
-def mobilenet_v3_small() -> Built:
-    return application("MobileNetV3Small", alpha=0.5, minimalistic=False)
-
-
-@model("keras_efficientnet", "keras")
-def efficientnet() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import efficientnet
-
-        return efficientnet.EfficientNet(
-            0.25, 0.5, 32, weights=None, input_shape=(32, 32, 3), classes=CLASSES, name="small"
-        )
-
-    return built(make, normal(1, 32, 32, 3))
-
-
-@model("keras_efficientnet_v2", "keras")
-def efficientnet_v2() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import efficientnet_v2
-
-        return efficientnet_v2.EfficientNetV2(
-            0.25,
-            0.4,
-            32,
-            weights=None,
-            input_shape=(32, 32, 3),
-            classes=CLASSES,
-            name="efficientnetv2-b0",
-        )
-
-    return built(make, normal(1, 32, 32, 3))
-
-
-@model("keras_xception", "keras")
-def xception() -> Built:
-    return narrowed("xception", "Xception", 71, 16)
-
-
-@model("keras_nasnet_mobile", "keras")
-def nasnet_mobile() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import nasnet
-
-        return nasnet.NASNet(
-            input_shape=(32, 32, 3),
-            penultimate_filters=192,
-            num_blocks=1,
-            stem_block_filters=16,
-            skip_reduction=False,
-            filter_multiplier=2,
-            weights=None,
-            classes=CLASSES,
-            default_size=32,
-        )
-
-    return built(make, normal(1, 32, 32, 3))
-
-
-@model("keras_convnext", "keras")
-def convnext() -> Built:
-    def make(keras: Any) -> Any:
-        from keras.src.applications import convnext
-
-        return convnext.ConvNeXt(
-            depths=[1, 1, 2, 1],
-            projection_dims=[8, 16, 24, 32],
-            weights=None,
-            input_shape=(32, 32, 3),
-            classes=CLASSES,
-            name="small",
-        )
-
-    return built(make, normal(1, 32, 32, 3))
-
-
-@model("keras_lstm_text", "keras")
-def lstm_text() -> Built:
-    def make(keras: Any) -> Any:
-        layers = keras.layers
-        words = keras.Input((8,), dtype="int32")
-        x = layers.Embedding(64, 24)(words)
-        x = layers.Bidirectional(layers.LSTM(24, return_sequences=True))(x)
-        x = layers.Bidirectional(layers.GRU(16))(x)
-        return keras.Model(words, layers.Dense(3)(layers.Dense(24, "relu")(x)))
-
-    return built(make, tokens(2, 8))
-
-
-@model("keras_transformer_text", "keras")
-def transformer_text() -> Built:
-    def make(keras: Any) -> Any:
-        layers = keras.layers
-        words = keras.Input((8,), dtype="int32")
-        x = layers.Embedding(64, 32)(words)
-        y = layers.MultiHeadAttention(4, 8)(x, x)
-        x = layers.LayerNormalization()(x + layers.Dropout(0.1)(y))
-        y = layers.Dense(32)(layers.Dense(64, "relu")(x))
-        x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x + y))
-        return keras.Model(words, layers.Dense(2)(layers.Dense(20, "relu")(x)))
-
-    return built(make, tokens(2, 8))
+models(
+    "keras",
+    keras_resnet50v2=lambda: application(
+        "resnet", "ResNet", stack, preact=True, use_bias=True, weights_name="small"
+    ),
+    keras_vgg16=lambda: application("vgg16", "VGG16", factor=16),
+    keras_densenet=lambda: application("densenet", "DenseNet", [2, 2, 2, 2]),
+    keras_inception_v3=lambda: application("inception_v3", "InceptionV3", side=75, factor=16),
+    keras_mobilenet=lambda: application("mobilenet", "MobileNet", alpha=0.25),
+    keras_mobilenet_v2=lambda: application("mobilenet_v2", "MobileNetV2", alpha=0.35),
+    keras_mobilenet_v3_small=lambda: application(
+        "mobilenet_v3", "MobileNetV3Small", alpha=0.5, minimalistic=False
+    ),
+    keras_efficientnet=lambda: application(
+        "efficientnet", "EfficientNet", 0.25, 0.5, 32, name="small"
+    ),
+    keras_efficientnet_v2=lambda: application(
+        "efficientnet_v2", "EfficientNetV2", 0.25, 0.4, 32, name="efficientnetv2-b0"
+    ),
+    keras_xception=lambda: application("xception", "Xception", side=71, factor=16),
+    keras_nasnet_mobile=lambda: application("nasnet", "NASNet", **CELLS),
+    keras_convnext=lambda: application(
+        "convnext", "ConvNeXt", [1, 1, 2, 1], [8, 16, 24, 32], name="small"
+    ),
+    keras_lstm_text=lambda: built(recurrent, tokens(2, 8)),
+    keras_transformer_text=lambda: built(attentive, tokens(2, 8)),
+)

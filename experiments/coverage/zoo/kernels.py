@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.coverage.zoo.registry import Built, filled, linen, model, normal
+from experiments.coverage.zoo.registry import layered, linen, models, normal
 
 Array = jax.Array
 
@@ -122,59 +122,22 @@ def hyper(params: dict, x: Array, task: Array) -> Array:
     return y @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-def shapes(**layers: tuple[tuple[int, ...], int]) -> dict:
-    """Kernels and biases by name."""
-    return {
-        name: {
-            "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
-            **({"bias": jax.ShapeDtypeStruct((bias,), jnp.float32)} if bias else {}),
-        }
-        for name, (kernel, bias) in layers.items()
-    }
-
-
-@model("lora_mlp")
-def lora_mlp() -> Built:
-    return linen(Adapted(), normal(4, 20))
-
-
-@model("kan")
-def kan() -> Built:
-    return linen(Splines(), normal(4, 8))
-
-
-@model("conv3d")
-def conv3d() -> Built:
-    return linen(Volumes(), normal(2, 8, 8, 8, 2))
-
-
-@model("highway")
-def highway() -> Built:
-    return linen(Highway(), normal(4, 20))
-
-
-@model("film")
-def film() -> Built:
-    return linen(Modulated(), normal(2, 8, 8, 3), normal(2, 6))
-
-
-@model("maxout")
-def maxout() -> Built:
-    return linen(Maxout(), normal(4, 20))
-
-
-@model("cbam")
-def cbam() -> Built:
-    return linen(Attentive(), normal(2, 8, 8, 3))
-
-
-@model("deep_equilibrium")
-def deep_equilibrium() -> Built:
-    layers = shapes(inner=((24, 24), 0), outer=((10, 24), 0), head=((24, 4), 4))
-    return implicit, filled(layers), (normal(3, 10),)
-
-
-@model("hypernetwork")
-def hypernetwork() -> Built:
-    layers = shapes(first=((6, 32), 32), second=((32, 10 * 16), 16), head=((16, 4), 4))
-    return hyper, filled(layers), (normal(3, 10), normal(6))
+models(
+    lora_mlp=lambda: linen(Adapted(), normal(4, 20)),
+    kan=lambda: linen(Splines(), normal(4, 8)),
+    conv3d=lambda: linen(Volumes(), normal(2, 8, 8, 8, 2)),
+    highway=lambda: linen(Highway(), normal(4, 20)),
+    film=lambda: linen(Modulated(), normal(2, 8, 8, 3), normal(2, 6)),
+    maxout=lambda: linen(Maxout(), normal(4, 20)),
+    cbam=lambda: linen(Attentive(), normal(2, 8, 8, 3)),
+    deep_equilibrium=lambda: (
+        implicit,
+        layered(inner=(24, 24), outer=(10, 24), head=(24, 4, 4)),
+        (normal(3, 10),),
+    ),
+    hypernetwork=lambda: (
+        hyper,
+        layered(first=(6, 32, 32), second=(32, 160, 16), head=(16, 4, 4)),
+        (normal(3, 10), normal(6)),
+    ),
+)

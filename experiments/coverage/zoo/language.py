@@ -16,10 +16,11 @@ from experiments.coverage.zoo.attention import (
     RMSNorm,
     sinusoids,
 )
-from experiments.coverage.zoo.registry import Built, linen, model, tokens
+from experiments.coverage.zoo.registry import Built, linen, models, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN, VOCABULARY = 32, 64, 64
+LLAMA: dict[str, Any] = {"groups": 2}
 
 
 class Block(nn.Module):
@@ -87,13 +88,13 @@ class Scanned(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        def step(block: nn.Module, carry: Array) -> tuple[Array, None]:
-            return block(carry), None
+        def step(layer: nn.Module, carry: Array) -> tuple[Array, None]:
+            return layer(carry), None
 
         scan = nn.scan(
             step, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers
         )
-        return scan(llama_block(), x)[0]
+        return scan(block(LLAMA), x)[0]
 
 
 class Experts(nn.Module):
@@ -118,93 +119,62 @@ class Experts(nn.Module):
         return jnp.einsum("...em,emq,...e->...q", h, down, weights)
 
 
-def llama_block() -> Block:
-    """Grouped queries, rotary, SwiGLU."""
-    return Block(
-        lambda: Attention(groups=2, rotary=True, causal=True), lambda: Gated(HIDDEN), RMSNorm
-    )
+def dense() -> Feedforward:
+    """Two dense layers."""
+    return Feedforward(HIDDEN)
 
 
-def decoder(*blocks: nn.Module, **options: Any) -> Built:
+def block(
+    attention: dict[str, Any], feedforward: Any = lambda: Gated(HIDDEN), norm: Any = RMSNorm,
+    **options: Any,
+) -> Block:  # fmt: skip
+    """A block whose attention has these options: causal and rotary, if nothing else is said."""
+    how = {"rotary": True, "causal": True} | attention
+    return Block(lambda: Attention(**how), feedforward, norm, **options)
+
+
+def decoder(*blocks: nn.Module, norm: Any = RMSNorm, **options: Any) -> Built:
     """The decoder of these blocks, on short texts."""
-    return linen(Decoder(blocks, **options), tokens(2, 12, vocabulary=VOCABULARY))
+    return linen(Decoder(blocks, norm, **options), tokens(2, 12, vocabulary=VOCABULARY))
 
 
-@model("lm1b")
-def lm1b() -> Built:
-    blocks = [
-        Block(lambda: Attention(causal=True), lambda: Feedforward(HIDDEN, "relu")) for _ in range(2)
-    ]
-    return decoder(*blocks, positions="sines")
+def twice(*args: Any, **options: Any) -> tuple[Block, Block]:
+    """Two blocks of one kind."""
+    return block(*args, **options), block(*args, **options)
 
 
-@model("gpt2_fused")
-def gpt2_fused() -> Built:
-    blocks = [Block(Fused, lambda: Feedforward(HIDDEN)) for _ in range(2)]
-    return decoder(*blocks, positions="learned", tied=True)
-
-
-@model("gptj_parallel")
-def gptj_parallel() -> Built:
-    blocks = [
-        Block(
-            lambda: Attention(rotary=True, causal=True), lambda: Feedforward(HIDDEN), parallel=True
-        )
-        for _ in range(2)
-    ]
-    return decoder(*blocks)
-
-
-@model("llama")
-def llama() -> Built:
-    return decoder(llama_block(), llama_block(), norm=RMSNorm)
-
-
-@model("scanned_llama")
-def scanned_llama() -> Built:
-    return decoder(Scanned(), norm=RMSNorm)
-
-
-@model("qwen3")
-def qwen3() -> Built:
-    blocks = [
-        Block(
-            lambda: Attention(groups=2, rotary=True, normed=True, causal=True),
-            lambda: Gated(HIDDEN),
-            RMSNorm,
-        )
-        for _ in range(2)
-    ]
-    return decoder(*blocks, norm=RMSNorm, tied=True)
-
-
-@model("gemma2")
 def gemma2() -> Built:
+    """Norms on both sides, whose scales are read as one more; logits of a bounded size."""
+
     def norm() -> RMSNorm:
         return RMSNorm(offset=1.0)
 
-    blocks = [
-        Block(
-            lambda: Attention(groups=1, rotary=True, causal=True, cap=50.0),
-            lambda: Gated(HIDDEN, "gelu"),
-            norm,
-            post=True,
-        )
-        for _ in range(2)
-    ]
+    blocks = twice({"groups": 1, "cap": 50.0}, lambda: Gated(HIDDEN, "gelu"), norm, post=True)
     return decoder(*blocks, norm=norm, tied=True, scaled=True)
 
 
-@model("mixture_of_experts")
-def mixture_of_experts() -> Built:
-    blocks = [
-        Block(lambda: Attention(groups=2, rotary=True, causal=True), Experts, RMSNorm)
-        for _ in range(2)
-    ]
-    return decoder(*blocks, norm=RMSNorm)
+def albert() -> Built:
+    """The same block three times."""
+    shared = block({"bias": True, "causal": False, "rotary": False}, dense, nn.LayerNorm)
+    return decoder(shared, shared, shared, norm=nn.LayerNorm, positions="learned", narrow=16)
 
 
-@model("albert_shared")
-def albert_shared() -> Built:
-    block = Block(lambda: Attention(bias=True), lambda: Feedforward(HIDDEN))
-    return decoder(block, block, block, positions="learned", narrow=16)
+models(
+    lm1b=lambda: decoder(
+        *twice({"rotary": False}, lambda: Feedforward(HIDDEN, "relu"), nn.LayerNorm),
+        norm=nn.LayerNorm,
+        positions="sines",
+    ),
+    gpt2_fused=lambda: decoder(
+        *(Block(Fused, dense) for _ in range(2)), norm=nn.LayerNorm, positions="learned", tied=True
+    ),
+    gptj_parallel=lambda: decoder(
+        *twice({}, dense, nn.LayerNorm, parallel=True), norm=nn.LayerNorm
+    ),
+    llama=lambda: decoder(*twice(LLAMA)),
+    scanned_llama=lambda: decoder(Scanned()),
+    qwen3=lambda: decoder(*twice(LLAMA | {"normed": True}), tied=True),
+    gemma2=gemma2,
+    mixture_of_experts=lambda: decoder(*twice(LLAMA, Experts)),
+    albert_shared=albert,
+)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.coverage.zoo.registry import Built, filled, model, normal, tokens
+from experiments.coverage.zoo.registry import Built, filled, models, normal, tokens
 
 Array = jax.Array
 
@@ -106,21 +106,9 @@ def built(make: Any, *inputs: Any) -> Built:
     return apply, filled(nnx.to_pure_dict(state)), inputs
 
 
-@model("nnx_mlp")
-def nnx_mlp() -> Built:
-    return built(lambda rngs: Perceptron((20, 64, 48, 10), rngs), normal(4, 20))
-
-
-@model("nnx_resnet")
-def nnx_resnet() -> Built:
-    return built(Pictures, normal(2, 16, 16, 3))
-
-
-@model("nnx_transformer")
-def nnx_transformer() -> Built:
-    return built(Encoder, tokens(2, 8))
-
-
-@model("nnx_scanned_transformer")
-def nnx_scanned_transformer() -> Built:
-    return built(Stacked, tokens(2, 8))
+models(
+    nnx_mlp=lambda: built(lambda rngs: Perceptron((20, 64, 48, 10), rngs), normal(4, 20)),
+    nnx_resnet=lambda: built(Pictures, normal(2, 16, 16, 3)),
+    nnx_transformer=lambda: built(Encoder, tokens(2, 8)),
+    nnx_scanned_transformer=lambda: built(Stacked, tokens(2, 8)),
+)

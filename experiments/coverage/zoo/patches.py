@@ -6,7 +6,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.coverage.zoo.attention import Attention, Feedforward
-from experiments.coverage.zoo.registry import Built, linen, model, normal, tokens
+from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN = 32, 64
@@ -163,41 +163,13 @@ class Denoiser(nn.Module):
 PICTURES = (2, 16, 16, 3)
 
 
-@model("vit")
-def vit() -> Built:
-    return linen(ViT(), normal(*PICTURES))
-
-
-@model("vit_scaled_pooled")
-def vit_scaled_pooled() -> Built:
-    return linen(ViT(scaled=True, pooled=True), normal(*PICTURES))
-
-
-@model("vit_hybrid")
-def vit_hybrid() -> Built:
-    return linen(ViT(stem=16), normal(*PICTURES))
-
-
-@model("mlp_mixer")
-def mlp_mixer() -> Built:
-    return linen(Mixer(), normal(*PICTURES))
-
-
-@model("swin")
-def swin() -> Built:
-    return linen(Swin(), normal(*PICTURES))
-
-
-@model("convmixer")
-def convmixer() -> Built:
-    return linen(PatchConv(), normal(*PICTURES))
-
-
-@model("clip")
-def clip() -> Built:
-    return linen(Contrastive(), normal(*PICTURES), tokens(2, 8))
-
-
-@model("diffusion_transformer")
-def diffusion_transformer() -> Built:
-    return linen(Denoiser(), normal(2, 16, 12), jnp.asarray([3.0, 70.0]))
+models(
+    vit=lambda: linen(ViT(), normal(*PICTURES)),
+    vit_scaled_pooled=lambda: linen(ViT(scaled=True, pooled=True), normal(*PICTURES)),
+    vit_hybrid=lambda: linen(ViT(stem=16), normal(*PICTURES)),
+    mlp_mixer=lambda: linen(Mixer(), normal(*PICTURES)),
+    swin=lambda: linen(Swin(), normal(*PICTURES)),
+    convmixer=lambda: linen(PatchConv(), normal(*PICTURES)),
+    clip=lambda: linen(Contrastive(), normal(*PICTURES), tokens(2, 8)),
+    diffusion_transformer=lambda: linen(Denoiser(), normal(2, 16, 12), jnp.asarray([3.0, 70.0])),
+)

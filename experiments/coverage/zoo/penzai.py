@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from experiments.coverage.zoo.registry import Built, filled, model, tokens
+from experiments.coverage.zoo.registry import Built, filled, models, tokens
 
 
 def built(**options: Any) -> Built:
@@ -35,28 +35,18 @@ def built(**options: Any) -> Built:
     return apply, filled(shapes), (tokens(2, 8),)
 
 
-@model("penzai_gemma", "penzai")
-def gemma() -> Built:
-    return built(
+models(
+    "penzai",
+    penzai_gemma=lambda: built(
         num_kv_heads=2,
         mlp_variant="geglu_approx",
         tie_embedder_and_logits=True,
         use_post_attn_norm=True,
         use_post_ffw_norm=True,
         final_logit_softcap=30.0,
-    )
-
-
-@model("penzai_llama", "penzai")
-def llama() -> Built:
-    return built(num_kv_heads=2, mlp_variant="swiglu", tie_embedder_and_logits=False)
-
-
-@model("penzai_stacked_llama", "penzai")
-def stacked_llama() -> Built:
-    return built(
-        num_kv_heads=2,
-        mlp_variant="swiglu",
-        tie_embedder_and_logits=False,
-        use_layer_stack=True,
-    )
+    ),
+    penzai_llama=lambda: built(num_kv_heads=2, mlp_variant="swiglu", tie_embedder_and_logits=False),
+    penzai_stacked_llama=lambda: built(
+        num_kv_heads=2, mlp_variant="swiglu", tie_embedder_and_logits=False, use_layer_stack=True
+    ),
+)

@@ -53,6 +53,12 @@ def model(name: str, package: str | None = None) -> Callable[[Callable], Callabl
     return register
 
 
+def models(package: str | None = None, /, **rows: Callable[[], Built]) -> None:
+    """Puts many on the list, each of them by name."""
+    for name, build in rows.items():
+        model(name, package)(build)
+
+
 def filled(shapes: Any, seed: int = 0) -> Any:
     """Random parameters of these shapes: no leaf is constant, as those of a trained network.
 
@@ -77,6 +83,23 @@ def filled(shapes: Any, seed: int = 0) -> Any:
         return jnp.asarray(value, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def layered(count: int = 0, **layers: tuple[int, ...]) -> dict:
+    """Random kernels by name, from rows and columns, and a bias where a third size is given.
+
+    Each is stacked where there is a count.
+    """
+    first = (count,) if count else ()
+
+    def leaves(rows: int, columns: int, *bias: int) -> dict:
+        kernel = jax.ShapeDtypeStruct((*first, rows, columns), jnp.float32)
+        made = {"kernel": kernel}
+        if bias:
+            made["bias"] = jax.ShapeDtypeStruct((*first, *bias), jnp.float32)
+        return made
+
+    return filled({name: leaves(*sizes) for name, sizes in layers.items()})
 
 
 def linen(module: nn.Module, *inputs: Any) -> Built:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.coverage.zoo.attention import RMSNorm
-from experiments.coverage.zoo.registry import Built, linen, model, normal, tokens
+from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 
@@ -194,41 +194,13 @@ class Retentive(nn.Module):
         return nn.Dense(64)(nn.LayerNorm()(x))
 
 
-@model("lstm_text")
-def lstm_text() -> Built:
-    return linen(Texts(), tokens(2, 8))
-
-
-@model("gru_text_bidirectional")
-def gru_text_bidirectional() -> Built:
-    return linen(Texts(nn.GRUCell, both=True), tokens(2, 8))
-
-
-@model("lstm_seq2seq")
-def lstm_seq2seq() -> Built:
-    return linen(Reader(), tokens(2, 8), tokens(2, 6, seed=2))
-
-
-@model("mamba")
-def mamba() -> Built:
-    return linen(Mamba(), tokens(2, 8))
-
-
-@model("s4d")
-def s4d() -> Built:
-    return linen(S4D(), normal(2, 16, 3))
-
-
-@model("wavenet")
-def wavenet() -> Built:
-    return linen(WaveNet(), normal(2, 16, 4))
-
-
-@model("tcn")
-def tcn() -> Built:
-    return linen(Temporal(), normal(2, 16, 4))
-
-
-@model("linear_attention")
-def linear_attention() -> Built:
-    return linen(Retentive(), tokens(2, 8))
+models(
+    lstm_text=lambda: linen(Texts(), tokens(2, 8)),
+    gru_text_bidirectional=lambda: linen(Texts(nn.GRUCell, both=True), tokens(2, 8)),
+    lstm_seq2seq=lambda: linen(Reader(), tokens(2, 8), tokens(2, 6, seed=2)),
+    mamba=lambda: linen(Mamba(), tokens(2, 8)),
+    s4d=lambda: linen(S4D(), normal(2, 16, 3)),
+    wavenet=lambda: linen(WaveNet(), normal(2, 16, 4)),
+    tcn=lambda: linen(Temporal(), normal(2, 16, 4)),
+    linear_attention=lambda: linen(Retentive(), tokens(2, 8)),
+)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.coverage.zoo.registry import Built, filled, linen, model, normal, tokens
+from experiments.coverage.zoo.registry import layered, linen, models, normal, tokens
 
 Array = jax.Array
 
@@ -165,75 +165,24 @@ def graph(nodes: int = 6, edges: int = 10) -> tuple[Array, Array, Array]:
     return normal(nodes, 7), senders, receivers
 
 
-@model("mlp")
-def mlp() -> Built:
-    return linen(MLP((64, 48, 32, 10)), normal(4, 20))
-
-
-@model("mlp_layernorm")
-def mlp_layernorm() -> Built:
-    return linen(MLP((48, 48, 1), norm=True, activation="silu"), normal(4, 20))
-
-
-@model("dlrm")
-def dlrm() -> Built:
-    return linen(Recommender(), normal(4, 13), tokens(4, 5, vocabulary=40))
-
-
-@model("dlrm_residual")
-def dlrm_residual() -> Built:
-    return linen(Recommender(residual=True), normal(4, 13), tokens(4, 5, vocabulary=40))
-
-
-@model("ppo_atari")
-def ppo_atari() -> Built:
-    return linen(Atari(), 255 * abs(normal(2, 32, 32, 4)))
-
-
-@model("ppo_continuous")
-def ppo_continuous() -> Built:
-    return linen(Actor(), normal(4, 11))
-
-
-@model("dqn_dueling")
-def dqn_dueling() -> Built:
-    return linen(Dueling(), normal(4, 8))
-
-
-@model("gcn")
-def gcn() -> Built:
-    return linen(Convolved(), *graph())
-
-
-@model("graph_network")
-def graph_network() -> Built:
-    nodes, senders, receivers = graph()
-    return linen(Messages(), nodes, normal(len(senders), 5), senders, receivers)
-
-
-@model("graph_attention")
-def graph_attention() -> Built:
-    return linen(Attended(), *graph())
-
-
-@model("deep_sets")
-def deep_sets() -> Built:
-    return linen(Sets(), normal(4, 6, 3))
-
-
-@model("deeponet")
-def deeponet() -> Built:
-    return linen(Operator(), normal(4, 20), normal(7, 2))
-
-
-@model("mlp_ensemble")
-def mlp_ensemble() -> Built:
-    def shape(*sizes: int) -> dict:
-        kernel, bias = ((4, *s) for s in (sizes, sizes[1:]))
-        return {
-            "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
-            "bias": jax.ShapeDtypeStruct(bias, jnp.float32),
-        }
-
-    layers = {"first": shape(12, 32), "second": shape(32, 24), "last": shape(24, 3)}
-    return ensemble, filled(layers), (normal(5, 12),)
+models(
+    mlp=lambda: linen(MLP((64, 48, 32, 10)), normal(4, 20)),
+    mlp_layernorm=lambda: linen(MLP((48, 48, 1), norm=True, activation="silu"), normal(4, 20)),
+    dlrm=lambda: linen(Recommender(), normal(4, 13), tokens(4, 5, vocabulary=40)),
+    dlrm_residual=lambda: linen(
+        Recommender(residual=True), normal(4, 13), tokens(4, 5, vocabulary=40)
+    ),
+    ppo_atari=lambda: linen(Atari(), 255 * abs(normal(2, 32, 32, 4))),
+    ppo_continuous=lambda: linen(Actor(), normal(4, 11)),
+    dqn_dueling=lambda: linen(Dueling(), normal(4, 8)),
+    gcn=lambda: linen(Convolved(), *graph()),
+    graph_attention=lambda: linen(Attended(), *graph()),
+    deep_sets=lambda: linen(Sets(), normal(4, 6, 3)),
+    deeponet=lambda: linen(Operator(), normal(4, 20), normal(7, 2)),
+    graph_network=lambda: linen(Messages(), normal(6, 7), normal(10, 5), *graph()[1:]),
+    mlp_ensemble=lambda: (
+        ensemble,
+        layered(4, first=(12, 32, 32), second=(32, 24, 24), last=(24, 3, 3)),
+        (normal(5, 12),),
+    ),
+)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from experiments.coverage.zoo.attention import Attention, Feedforward, Gated, RMSNorm, sinusoids
-from experiments.coverage.zoo.registry import Built, linen, model, normal, tokens
+from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN, VOCABULARY = 32, 64, 64
@@ -130,26 +130,10 @@ def pair() -> tuple[Array, Array]:
     return tokens(2, 10).at[0, 8:].set(0), tokens(2, 8, seed=2)
 
 
-@model("wmt")
-def wmt() -> Built:
-    return linen(Translator(), *pair())
-
-
-@model("t5")
-def t5() -> Built:
-    return linen(T5(), *pair())
-
-
-@model("whisper")
-def whisper() -> Built:
-    return linen(Whisper(), normal(2, 16, 8), tokens(2, 8))
-
-
-@model("bert")
-def bert() -> Built:
-    return linen(Bert(), tokens(2, 10), tokens(2, 10, vocabulary=2) * 0)
-
-
-@model("siamese_towers")
-def siamese_towers() -> Built:
-    return linen(Towers(), *pair())
+models(
+    wmt=lambda: linen(Translator(), *pair()),
+    t5=lambda: linen(T5(), *pair()),
+    whisper=lambda: linen(Whisper(), normal(2, 16, 8), tokens(2, 8)),
+    bert=lambda: linen(Bert(), tokens(2, 10), tokens(2, 10, vocabulary=2) * 0),
+    siamese_towers=lambda: linen(Towers(), *pair()),
+)
