@@ -20,7 +20,6 @@ from experiments.data import Dataset, Split, batches, load
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
 from experiments.registry import METHODS
-from linjax.fold.quantise import quantise
 
 Array = Any
 
@@ -88,7 +87,7 @@ def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
     done = journal.Journal(folder)
     net = linjax.trace(whole.apply, params, dataset.test.x[:2])
     for bits in config.bits:
-        small, task = quantise(net, params, bits), {"bits": bits}
+        small, task = linjax.quantise(net, params, bits), {"bits": bits}
         _measure(measure.Measured(task, net, small, dataset, config), ["lump"], done)
     cases = itertools.product(config.terms, config.removed, range(config.seeds))
     planted_rows([Case(*case) for case in cases], params, dataset, config, folder, done)

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 import linjax
@@ -83,7 +82,7 @@ class Subject:
         """Share of the parameters that sizes don't count: 0, or what can't fold."""
         if self.of != "foldable":
             return 0.0
-        return 1 - foldable(self.net, self.params) / linjax.count(self.params)
+        return 1 - linjax.coverage(self.net).foldable
 
     def size(self, amount: float) -> Any:
         """Returns the rule for a share of what sizes count."""
@@ -95,13 +94,6 @@ class Subject:
         rule = self.size(amount)
         least = self.frontier.least(rule)
         return rule if rule.fraction >= least else rule._replace(fraction=least)
-
-
-def foldable(net: linjax.Net, params: Params) -> int:
-    """How many parameters are in leaves that folding may make smaller."""
-    dims = {site.dim for site in net.network.foldable}
-    leaves = zip(jax.tree.leaves(params), net.network.layout.leaves, strict=True)
-    return linjax.count([x for x, spans in leaves if dims & {d for s in spans for d in s.dims()}])
 
 
 @METHODS.add("original")

@@ -11,11 +11,13 @@ from linjax.evidence.score import Scores, score
 from linjax.evidence.stats import Stats, merge
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
+from linjax.fold.coverage import Shares, coverage
 from linjax.fold.engine.plan import Plan
 from linjax.fold.fold import Folded, fold, fold_and_report
 from linjax.fold.frontier import Frontier, frontier
 from linjax.fold.lossless.lump import Lumped, LumpReport, lump, lump_and_report
 from linjax.fold.prune import prune
+from linjax.fold.quantise import quantise
 from linjax.fold.recover import recover
 from linjax.fold.recoverability import Recoverability, recoverability
 from linjax.fold.report import Report
@@ -63,6 +65,7 @@ __all__ = [
     "Report",
     "Rule",
     "Scores",
+    "Shares",
     "Size",
     "Stats",
     "StoreError",
@@ -79,6 +82,7 @@ __all__ = [
     "compare",
     "compress",
     "count",
+    "coverage",
     "fold",
     "fold_and_report",
     "from_nnx",
@@ -90,6 +94,7 @@ __all__ = [
     "penalties",
     "prune",
     "published_size",
+    "quantise",
     "recover",
     "recoverability",
     "save",

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import linjax
 from experiments.coverage.zoo import Model
-from linjax.dims.coverage import Shares, shares
 
 
 class Measurement(NamedTuple):
@@ -19,7 +18,7 @@ class Measurement(NamedTuple):
     """
 
     model: Model
-    shares: Shares | None
+    shares: linjax.Shares | None
     seconds: float
     error: str = ""
 
@@ -32,7 +31,7 @@ def measure(model: Model) -> Measurement:
         start = time.perf_counter()
         net = linjax.trace(apply, params, *inputs)
         seconds = time.perf_counter() - start
-        return Measurement(model, shares(net.network), seconds)
+        return Measurement(model, linjax.coverage(net), seconds)
     except Exception as error:
         # One network of a hundred may fail in any way: the others' rows are still wanted.
         line = next(iter(str(error).splitlines()), "")

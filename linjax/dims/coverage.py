@@ -25,21 +25,25 @@ class Shares(NamedTuple):
       bent: with a dimension of which some coordinates are chosen.
       straight: or one that may change its basis.
       normed: or one that a norm runs over.
+      foldable: share in leaves with a dimension that least squares makes smaller: all of
+        ``straight`` but blocks.
     """
 
     parameters: int
     bent: float
     straight: float
     normed: float
+    foldable: float
 
 
 def shares(network: Network) -> Shares:
     """Returns how much of a network's parameters its sites reach."""
     sizes = leaf_sizes(network)
-    total, found = sum(sizes), []
-    for forms in (_BENT, _BENT | {Form.STRAIGHT}, frozenset(Form)):
-        found.append(reached(network, [s for s in network.sites if s.form in forms], sizes))
-    return Shares(total, *found)
+    bent, straight, normed = (
+        reached(network, [s for s in network.sites if s.form in forms], sizes)
+        for forms in (_BENT, _BENT | {Form.STRAIGHT}, frozenset(Form))
+    )
+    return Shares(sum(sizes), bent, straight, normed, reached(network, network.foldable, sizes))
 
 
 def reached(network: Network, sites: Iterable[Site], sizes: Sequence[int]) -> float:

@@ -40,11 +40,10 @@ def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None 
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
-      >>> from linjax.fold.quantise import quantise
       >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
       >>> params = {"in": jnp.array([[1.0, 2.1, 3.0], [1.1, 1.9, -2.0]]), "out": jnp.eye(3)}
       >>> net = linjax.trace(apply, params, jnp.ones((1, 2)))
-      >>> small = linjax.lump(net, quantise(net, params, 1, names=("in",)))
+      >>> small = linjax.lump(net, linjax.quantise(net, params, 1, names=("in",)))
       >>> small["in"].shape
       (2, 2)
     """
