@@ -1,6 +1,6 @@
 """How the times of ``collect`` and ``fold`` grow, with fitted exponents beside expected ones.
 
-    python -m experiments.benchmarks.scaling
+    python -m experiments.benchmarks scaling
 
 Widths, depths and numbers of rows grow alone; devices are virtual ones that share the host's
 cores, so that spreading costs what it costs and can't gain anything.
@@ -18,7 +18,7 @@ import pandas as pd
 from jax.sharding import Mesh
 
 import linjax
-from experiments.benchmarks.reference import batches, machine, network
+from experiments.benchmarks.reference import batches, network
 from experiments.evaluate import medians
 
 RUNS = 3
@@ -115,13 +115,10 @@ def _on_devices(count: int) -> float:
     flags = f"--xla_force_host_platform_device_count={count}"
     # XLA takes NPROC for the number of threads: as many as devices would wait for one another.
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "16"}
-    command = [sys.executable, "-m", "experiments.benchmarks.scaling", "devices"]
+    command = [sys.executable, "-m", "experiments.benchmarks.scaling"]
     done = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["devices"]:
-        print(seconds(moments, SPREAD, mesh=Mesh(np.array(jax.devices()), ("data",))))
-    else:
-        print(f"{machine()}\n{measure().to_string(index=False)}")
+if __name__ == "__main__":  # one of the processes of `_on_devices`
+    print(seconds(moments, SPREAD, mesh=Mesh(np.array(jax.devices()), ("data",))))

@@ -10,16 +10,50 @@ Architectures of packages come with `pip install -e ".[zoo]"` (see `experiments.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
+import linjax
 from experiments import table
-from experiments.coverage.measure import Measurement, measure
 from experiments.coverage.zoo import MODELS, Model
 
 COLUMNS = ("architecture", "from", "parameters", "bent", "+ straight", "+ normed", "seconds")
 DEPTH = 10_000  # operations nest: the trace of a deep network recurses
+
+
+class Measurement(NamedTuple):
+    """A row of the report.
+
+    Attributes:
+      model: the architecture.
+      shares: what of it can fold; None where it couldn't be traced.
+      seconds: how long tracing took.
+      error: why it couldn't be traced or built; empty if it could.
+    """
+
+    model: Model
+    shares: linjax.Shares | None
+    seconds: float
+    error: str = ""
+
+
+def measure(model: Model) -> Measurement:
+    """Builds and traces an architecture; what goes wrong is the row's error."""
+    start = time.perf_counter()
+    try:
+        apply, params, inputs = model.build()
+        start = time.perf_counter()
+        net = linjax.trace(apply, params, *inputs)
+        seconds = time.perf_counter() - start
+        return Measurement(model, linjax.coverage(net), seconds)
+    except Exception as error:
+        # One network of a hundred may fail in any way: the others' rows are still wanted.
+        line = next(iter(str(error).splitlines()), "")
+        reason = f"{type(error).__name__}: {line}"
+        return Measurement(model, None, time.perf_counter() - start, reason)
 
 
 def chosen(sources: Sequence[str] | None, names: Sequence[str] | None) -> Iterator[Model]:

@@ -7,52 +7,20 @@ and Equinox; no torch, no TensorFlow):
 
     python -m venv .venv-zoo && .venv-zoo/bin/pip install -e ".[zoo]"
 
-A new model is one function under `@model(name, package)` that returns
+A new model is one row of a module's `models(package, name=build)`, where `build` returns
 `(apply, params, inputs)`: see `registry`. Nothing here knows about linjax.
 """
 
-from experiments.coverage.zoo import (
-    cells,
-    convolutional,
-    dense_outputs,
-    diffusers,
-    distributions,
-    encoders,
-    equinox,
-    haiku,
-    huggingface,
-    keras,
-    kernels,
-    language,
-    modules,
-    patches,
-    penzai,
-    sequences,
-    tables,
-    translation,
-)
-from experiments.coverage.zoo.registry import MODELS, Built, Model, model
+import importlib
+import pkgutil
+
+from experiments.coverage.zoo.registry import MODELS, Built, Model, model, models
 
 # Importing a module registers its models; what they build from is imported when they are built.
-SOURCES = (
-    cells,
-    convolutional,
-    dense_outputs,
-    diffusers,
-    distributions,
-    encoders,
-    equinox,
-    haiku,
-    huggingface,
-    keras,
-    kernels,
-    language,
-    modules,
-    patches,
-    penzai,
-    sequences,
-    tables,
-    translation,
+SOURCES = tuple(
+    importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in ("attention", "registry")
 )
 
-__all__ = ["MODELS", "SOURCES", "Built", "Model", "model"]
+__all__ = ["MODELS", "SOURCES", "Built", "Model", "model", "models"]

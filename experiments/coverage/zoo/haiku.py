@@ -71,7 +71,8 @@ def transformer_lm(hk: Any, words: jax.Array) -> jax.Array:
     for _ in range(2):
         y = norm(x)
         x = x + hk.MultiHeadAttention(4, 8, w_init=make, model_size=width)(y, y, y, mask=past)
-        x = x + hk.Linear(width)(jax.nn.gelu(hk.Linear(64)(norm(x))))
+        y = jax.nn.gelu(hk.Linear(64)(norm(x)))
+        x = x + hk.Linear(width)(y)
     return hk.Linear(64)(norm(x))
 
 
