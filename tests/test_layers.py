@@ -46,3 +46,17 @@ def test_every_package_is_in_the_order_and_told_of():
     assert packages == set(ORDER)
     told = (ROOT.parent / "docs" / "architecture.md").read_text()
     assert all(f"`{name}`" in told for name in ORDER)
+
+
+def test_experiments_use_public_names_alone():
+    allowed, folder = {*linjax.__all__, "__version__"}, ROOT.parent
+    used = []
+    for path in [*folder.glob("experiments/**/*.py"), *folder.glob("configs/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("linjax"):
+                used += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
+            elif isinstance(node, ast.Import):
+                used += [(path.name, a.name) for a in node.names if a.name.startswith("linjax.")]
+            elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "linjax":
+                used.append((path.name, f"linjax.{node.attr}"))
+    assert used and not [one for one in used if one[1].removeprefix("linjax.") not in allowed]
