@@ -101,8 +101,8 @@ def test_tolerances_and_compress_keep_to_it():
 def test_what_cannot_be_kept_is_an_error_that_names_what_can():
     with pytest.raises(linjax.LinjaxError, match=r"size\(0.1, least=.*ask for linjax.size\("):
         linjax.fold(PARAMS, KNOWN, linjax.size(0.1, least={"*": 1.0}))
-    with pytest.raises(linjax.LinjaxError, match="no layer is called 'hed'.*head"):
+    with pytest.raises(linjax.LinjaxError, match=r"no layer is called 'hed'.*head"):
         linjax.fold(PARAMS, KNOWN, linjax.size(0.5, least={"hed": 1.0}))
     for wrong in (0, -1, 2.5, float("nan")):
-        with pytest.raises(linjax.LinjaxError, match="a share in .0, 1. or a number of units"):
+        with pytest.raises(linjax.LinjaxError, match=r"a share in .0, 1. or a number of units"):
             linjax.size(0.5, least={"head": wrong})
