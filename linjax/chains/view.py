@@ -11,6 +11,7 @@ from linjax.chains.products import Map, Program
 from linjax.chains.region import Region, grow
 from linjax.chains.structure import Chain, Graph, Site
 from linjax.dims.network import Network
+from linjax.dims.sites import Refusal
 from linjax.exact.casts import cast_keeps
 from linjax.program.flat import Const, Operand, Ref
 from linjax.program.pytree import Leaf
@@ -20,11 +21,13 @@ class Bent(NamedTuple):
     """A site of chains as it stands in the program.
 
     Attributes:
+      dim: its dimension.
       groups: what makes its units, a gate first.
       region: its activation.
       activation: what that is.
     """
 
+    dim: int
     groups: tuple[Group, ...]
     region: Region
     activation: Activation
@@ -74,7 +77,7 @@ def view(network: Network, leaves: tuple[Leaf, ...]) -> View:
     order = {names[m]: m for m in maps}
     chains = link(program, order, sites)
     ends = {name for site in sites.values() for name in site.consumers}
-    refusals = tuple(r for r in network.refusals if r.name not in ends)
+    refusals = (*(r for r in network.refusals if r.name not in ends), *_outside(network, found))
     own = network.computed
     computed = () if own is None else (own.leaves, tuple(sorted(own.gone)))
     return View(program, Graph(affines, chains, refusals, leaves, *computed), order, bent)
@@ -88,23 +91,35 @@ def _sites(program: Program) -> list[Bent]:
     for site in program.network.sites:
         groups = find_groups(program, site)
         if groups:
-            candidates.append((min(g.map.at for g in groups), groups))
-    for _, groups in sorted(candidates, key=lambda c: -c[0]):
+            candidates.append((min(g.map.at for g in groups), site.dim, groups))
+    for _, dim, groups in sorted(candidates, key=lambda c: -c[0]):
         region = grow(program, groups, frozenset(whole))
         if region is None:
             continue
-        found.append(_described(program, groups, region))
+        found.append(_described(program, dim, groups, region))
         whole |= {m.at for g in groups for m in (g.map, *g.terms)}
     return found[::-1]
 
 
-def _described(program: Program, groups: list[Group], region: Region) -> Bent:
+def _outside(network: Network, found: list[Bent]) -> list[Refusal]:
+    """Sites that aren't part of the chains that there are."""
+    own = {bent.dim for bent in found}
+    if not own:
+        return []
+    return [
+        Refusal(site.name, "its units are made, bent or read by more than affine maps")
+        for site in network.sites
+        if site.dim not in own
+    ]
+
+
+def _described(program: Program, dim: int, groups: list[Group], region: Region) -> Bent:
     if len(groups) == 1:
         what = activation.describe(program, region, groups[0].map.results[0])
-        return Bent(tuple(groups), region, what)
+        return Bent(dim, tuple(groups), region, what)
     what, gate = activation.describe_gate(program, region, groups)
     rest = (g for n, g in enumerate(groups) if n != gate)
-    return Bent((groups[gate], *rest), region, what)
+    return Bent(dim, (groups[gate], *rest), region, what)
 
 
 def _maps(program: Program, found: list[Bent]) -> tuple[list[Map], dict[Map, Scaling]]:

@@ -17,7 +17,7 @@ from linjax.dims.reads import Frame, Pick, factorable, features, frame_of, resul
 from linjax.dims.remembered import remembered
 from linjax.dims.sites import Site, features_of
 from linjax.dims.sizes import Sizes
-from linjax.dims.span import Cut, Span, exposed
+from linjax.dims.span import Cut, Span, exposed, places
 from linjax.dims.values import Role
 from linjax.errors import EvidenceError
 
@@ -137,7 +137,8 @@ def samples(
             found.append(Samples(rows, own))
     for read in reads(network):
         if read.point is None:
-            found.append(Samples(*_features(network, read, values[read.value], weights)))
+            value = without_linear(network, read.value, values[read.value], sizes)
+            found.append(Samples(*_features(network, read, value, weights)))
     return found
 
 
@@ -171,17 +172,23 @@ def _features(
     window = network.layout.leaves[network.kernels[read.op].leaf]
     shape = tuple(span.size for span in window)
     own = None
-    if read.frame.op.name != "dot_general":  # without linear coordinates, that stand behind
-        numbers = read.frame.op.params["dimension_numbers"]
-        channels = shape[numbers.rhs_spec[1]]
-        value = jnp.moveaxis(value, numbers.lhs_spec[1], 0)[:channels]
-        value = jnp.moveaxis(value, 0, numbers.lhs_spec[1])
     pick = _places(read.frame, value)
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape, pick)[0]
         own = jnp.max(own, axis=-1)  # padding weighs nothing
     return features(read.frame, value, shape, pick), own
+
+
+def without_linear(network: Network, number: int, value: Array, sizes: Sizes) -> Array:
+    """A value without linear coordinates, wherever they stand: parts of an axis have their own."""
+    for n, span in enumerate(point_spans(network.layout, number)):
+        beside = [dim for dim in dict.fromkeys(span.dims()) if sizes.beside.get(dim)]
+        linear = [places(span, dim, sizes.all)[:, sizes.kept[dim] :].reshape(-1) for dim in beside]
+        if linear:
+            kept = np.delete(np.arange(value.shape[n]), np.concatenate(linear))
+            value = jnp.take(value, kept, axis=n)
+    return value
 
 
 def _places(frame: Frame, value: Array) -> Pick | None:

@@ -90,10 +90,11 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
     plan = work.known.plan(rule)
     predicted = plan.cost / work.known.before
     best, low, high = work.params, 0.0, 1.0
-    share, least = min(max(predicted, 1e-6), 1.0), work.known.least(Size(1.0, rule.round_to))
+    whole = Size(1.0, rule.round_to, least=rule.least)
+    share, smallest = min(max(predicted, 1e-6), 1.0), work.known.least(whole)
 
     def size(share: float) -> Size:
-        return Size(max(share, least), rule.round_to)
+        return whole._replace(fraction=max(share, smallest))
 
     for _ in range(STEPS):
         made = work.one_shot(size(share))

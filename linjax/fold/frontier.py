@@ -21,7 +21,7 @@ from linjax.fold.plans.factored import factored
 from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import write
-from linjax.fold.rules import Size, Tolerance, unmet
+from linjax.fold.rules import Least, Size, Tolerance, unmet
 from linjax.fold.threads import one_thread
 from linjax.fold.written import Written, begun, finished_past
 from linjax.program import pytree
@@ -42,21 +42,21 @@ class Frontier(NamedTuple):
     Attributes:
       stats: the evidence that it was made of.
       problems: the sites with their moments.
-      curves: what every size costs, by what is counted and by the multiple of widths.
+      curves: what every size costs, by what is counted, the multiple of widths, and what stays.
       before: parameters of the network.
       fingerprint: digest of its parameters.
     """
 
     stats: Stats
     problems: Problems
-    curves: dict[tuple[str, int], tuple[Curve, ...]]
+    curves: dict[tuple[str, int, Least], tuple[Curve, ...]]
     before: int
     fingerprint: str
 
     def of(self, rule: Size | Tolerance) -> tuple[Curve, ...]:
         """What every size costs by a rule's measure; worked out once."""
         measure = rule.of if isinstance(rule, Size) else "parameters"
-        key = (measure, rule.round_to)
+        key = (measure, rule.round_to, rule.least)
         if key not in self.curves:
             self.curves[key] = priced(self.stats, self.problems, *key)
         return self.curves[key]

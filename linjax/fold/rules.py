@@ -1,6 +1,9 @@
 """What a fold is asked for: a threshold, a size, or a tolerance."""
 
+import difflib
+import fnmatch
 import math
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from linjax.errors import LinjaxError
@@ -24,17 +27,21 @@ class PublishedSize(NamedTuple):
     gain: Literal["reads", "published"] = "reads"
 
 
+Least = tuple[tuple[str, float], ...]
+"""What stays at least, by pattern of layers' names: a share up to 1, or a number of units."""
+
+
 class Size(NamedTuple):
     """A share of the parameters; see :func:`size`."""
 
     fraction: float
     round_to: int = 1
     of: Literal["parameters", "flops", "bytes"] = "parameters"
+    least: Least = ()
 
     def __repr__(self) -> str:
-        more = f", round_to={self.round_to}" if self.round_to > 1 else ""
         of = f", of={self.of!r}" if self.of != "parameters" else ""
-        return f"size({self.fraction:g}{more}{of})"
+        return f"size({self.fraction:g}{_widths(self.round_to, self.least)}{of})"
 
 
 class Tolerance(NamedTuple):
@@ -42,6 +49,15 @@ class Tolerance(NamedTuple):
 
     error: float
     round_to: int = 1
+    least: Least = ()
+
+    def __repr__(self) -> str:
+        return f"tolerance({self.error:g}{_widths(self.round_to, self.least)})"
+
+
+def _widths(round_to: int, least: Least) -> str:
+    more = f", round_to={round_to}" if round_to > 1 else ""
+    return more + (f", least={dict(least)}" if least else "")
 
 
 Rule = Threshold | PublishedSize | Size | Tolerance
@@ -128,6 +144,7 @@ def published_size(
 def size(
     fraction: float, *, round_to: int = 1,
     of: Literal["parameters", "flops", "bytes"] = "parameters",
+    least: Mapping[str, float] | None = None,
 ) -> Size:  # fmt: skip
     """Asks for a share of the parameters, or of the operations or bytes.
 
@@ -136,6 +153,9 @@ def size(
       round_to: widths are rounded to a multiple of this, for hardware.
       of: what is counted: parameters; multiplications and additions of all products, for
         inputs as traced; or bytes of the parameters.
+      least: what stays at least, by pattern of the layers' names as ``print(net)`` shows them
+        (``*`` stands for anything): a share of its units up to 1, which leaves all of them, or a
+        number of units; linear ones count. Kernels of these layers aren't factored, either.
 
     Returns:
       A rule for :func:`fold` and :func:`compress`.
@@ -147,15 +167,19 @@ def size(
       >>> import linjax
       >>> linjax.size(0.1)
       size(0.1)
+      >>> linjax.size(0.1, least={"decoder/*": 1.0, "encoder/*": 64})
+      size(0.1, least={'decoder/*': 1.0, 'encoder/*': 64.0})
     """
     _share("fraction", fraction)
     _multiple(round_to)
     if of not in ("parameters", "flops", "bytes"):
         raise LinjaxError(f"of = {of!r}, expected 'parameters', 'flops' or 'bytes'")
-    return Size(float(fraction), round_to, of)
+    return Size(float(fraction), round_to, of, _least(least))
 
 
-def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
+def tolerance(
+    error: float, *, round_to: int = 1, least: Mapping[str, float] | None = None
+) -> Tolerance:
     """Asks for the smallest network with at most this relative output error.
 
     Args:
@@ -163,6 +187,7 @@ def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
         the output metric of the evidence, ≥ 0; predicted from the calibration set by
         :func:`fold`, measured on held-out rows by :func:`compress`.
       round_to: widths are rounded to a multiple of this, for hardware.
+      least: what stays at least, as for :func:`size`.
 
     Returns:
       A rule for :func:`fold` and :func:`compress`.
@@ -178,7 +203,7 @@ def tolerance(error: float, *, round_to: int = 1) -> Tolerance:
     if not 0 <= error < float("inf"):
         raise LinjaxError(f"error = {error}, expected a number ≥ 0")
     _multiple(round_to)
-    return Tolerance(float(error), round_to)
+    return Tolerance(float(error), round_to, _least(least))
 
 
 def unmet(rule: Size, least: float) -> LinjaxError:
@@ -198,6 +223,39 @@ def above(share: float) -> str:
     """A share in three digits, rounded up, at most one."""
     unit = 10.0 ** (math.floor(math.log10(max(share, 1e-12))) - 2)
     return f"{min(math.ceil(share / unit - 1e-9) * unit, 1.0):.3g}"
+
+
+def stays(least: Least, name: str, width: int) -> int:
+    """How many of a layer's units stay at least, by the strictest pattern; 0 if there is none."""
+    own = [value for pattern, value in least if fnmatch.fnmatchcase(name, pattern)]
+    counts = (math.ceil(value * width) if value <= 1 else int(value) for value in own)
+    return min(max(counts, default=0), width)
+
+
+def _least(least: Mapping[str, float] | None) -> Least:
+    pairs = tuple((str(name), float(value)) for name, value in (least or {}).items())
+    for name, value in pairs:
+        if not (0 < value <= 1 or (value > 1 and value == int(value))):
+            raise LinjaxError(
+                f"least[{name!r}] = {value:g}, expected a share in (0, 1] or a number of units"
+            )
+    return pairs
+
+
+def unmatched(least: Least, names: Iterable[str]) -> None:
+    """Checks that every pattern is of some layer.
+
+    Raises:
+      LinjaxError: naming one that isn't, and what there is.
+    """
+    known = sorted(set(names))
+    for pattern, _ in least:
+        if not fnmatch.filter(known, pattern):
+            close = difflib.get_close_matches(pattern, known, 3, 0.0) or known[:3]
+            raise LinjaxError(
+                f"least: no layer is called {pattern!r}; there are {len(known)}, such as "
+                f"{', '.join(close)} (print the net to see them)"
+            )
 
 
 def _unit(name: str, value: float) -> None:

@@ -24,7 +24,7 @@ def point_of(network: Network, site: Site, leaf: int) -> int:
 
 
 def offsets(network: Network, site: Site, choice: Choice) -> list[Array]:
-    """Offsets of features, by point of the site: where data is read, not on average with padding."""
+    """Offsets of features by point of the site: of data, not of data and padding on average."""
     shares = [padded(network, site, point) for point in site.points]
     pairs = zip(choice.offset, shares, strict=False)
     return [own / (1.0 - share) if share < 1 else own for own, share in pairs]

@@ -37,6 +37,9 @@ WAYS = {"branches", "tree", "heads", "gated", "glu", "sum", "concat", "skip", "m
 RARE = 1e-2
 """Error that no prediction sees: directions with a ten-thousandth of the variance, which are left
 out of the search, and rows in the half that is fitted to alone, where a unit is on once."""
+LOST = 5e-2
+"""The same where weights of a residual stream are used twice: errors that don't count where they
+are made arrive where a narrowed stream is read anew, in directions that no row has."""
 HARDLY = 1e-2
 """Variation of outputs, relative to their size, up to which they count as constant."""
 
@@ -84,7 +87,8 @@ def check(network: Planted, refit: bool = True) -> dict[str, int]:
         kept = {name: set(np.ravel(c.kept).tolist()) for name, c in report.sites.items()}
         error = relative(net.apply(small, x), want)
         times = WORST if WAYS & set(network.kinds) or not net.chained else WORSE
-        assert error <= times * (0.0 if predicted is None else predicted) + RARE
+        rare = LOST if "shared" in network.kinds else RARE
+        assert error <= times * (0.0 if predicted is None else predicted) + rare
     if net.chained:
         _planted(network, net, stats, seen, predicted, kept)
     return seen
@@ -125,7 +129,13 @@ def test_networks_that_were_wrong_once(seed, kind):
         check(make(seed, [kind]))
 
 
-@pytest.mark.parametrize(("seed", "kinds"), [(59910, ["residual", "residual", "dense", "shared"])])
+@pytest.mark.parametrize(
+    ("seed", "kinds"),
+    [
+        (59910, ["residual", "residual", "dense", "shared"]),
+        (59910, ["residual", "normed", "dense", "shared"]),
+    ],
+)
 def test_kinds_that_were_wrong_together(seed, kinds):
     """Of weights that are used twice, both uses make linear coordinates."""
     with jax.enable_x64(True), jax.disable_jit():

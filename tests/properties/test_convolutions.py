@@ -66,10 +66,20 @@ ONE_PLACE = convnets.Plan(
     ),
 )  # fmt: skip
 """Windows of three read one place: two taps of three see padding alone."""
+CONSTANT = convnets.Plan(
+    space=2, inputs=2, block="growing", end="convolution", seed=359,
+    stages=(
+        convnets.Stage(5, 2, 2, 1, "VALID", False, "none", "gelu", True, "same mean"),
+        convnets.Stage(6, 1, 2, 1, "SAME", False, "after", "gelu", False, "mean"),
+        convnets.Stage(8, 1, 2, 2, "explicit", True, "before", "leaky_relu", True, "same mean"),
+    ),
+)  # fmt: skip
+"""The last stage sees padding alone: all behind it is constant, up to rounding."""
 
 
 @FEW
 @example(ONE_PLACE)
+@example(CONSTANT)
 @given(convnets.plans)
 def test_folds_meet_their_size_and_their_prediction(plan):
     apply, params, x, net = made(plan, np.float32)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linjax.fold.engine.linalg import JITTER, axes, inverse_scale, root
+from linjax.fold.engine.linalg import JITTER, Axes, axes, inverse_scale, root
 from linjax.fold.engine.problem import Frame, Point, Site, distinct, frame, with_goal
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.shrink import noise
@@ -12,7 +12,9 @@ from linjax.fold.engine.shrink import noise
 Array = np.ndarray
 
 TARGET_SHARE = 1e-4
-"""Variance of the target that may be left out of the search."""
+"""Variance of the target that may be left out of the search for a surface."""
+MIXED = 8
+"""Number of random mixtures of what is left out, by which that is measured."""
 SEARCHED = 128
 """Number of target directions that units are searched by for a surface: it is measured by all."""
 CHOSEN = 512
@@ -142,11 +144,12 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
       site: the site.
       data: its moments.
       repeat: which repeat.
-      few: whether targets are cut to the directions that hold almost all variance.
+      few: whether directions of targets that hold almost no variance are mixed.
     """
     found = []
     for train, test, metrics, goal in zip(*data, strict=True):
         metric, wished = metrics[repeat], goal.covariance[repeat]
+        target, searched = (mixed if few else whole)(wanted(wished, metric))
         found.append(
             Sight(
                 site.width,
@@ -154,8 +157,8 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
                 test.covariance[repeat],
                 train.mean[repeat],
                 metric,
-                wanted(wished, metric, few),
-                SEARCHED if few else CHOSEN,
+                target,
+                searched,
                 goal.cross[repeat],
                 float(np.sum(wished * metric)),
                 goal.own,
@@ -164,14 +167,32 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
     return found
 
 
-def wanted(covariance: Array, metric: Array, few: bool) -> Array:
-    """Returns the target's principal directions as columns, in their size: ``(m, q)``."""
+def wanted(covariance: Array, metric: Array) -> Axes:
+    """Returns the target's principal directions, the largest first."""
     values, basis = axes(factor(covariance), metric)
-    if few:
-        behind = values.sum() - np.cumsum(values)
-        rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
-        values = values[:rank]
-    return basis[:, : len(values)] * np.sqrt(values)
+    return Axes(values, basis[:, : len(values)])
+
+
+def whole(directions: Axes) -> tuple[Array, int]:
+    """Directions in their size, as columns ``(m, q)``, and how many are searched."""
+    return directions.basis * np.sqrt(directions.values), CHOSEN
+
+
+def mixed(directions: Axes) -> tuple[Array, int]:
+    """Directions that hold almost all variance, mixtures of the others, and how many are searched.
+
+    With random signs the squared errors of mixtures are on average those of what they are made
+    of: what hardly counts for the site may count for outputs that are a small difference of
+    large branches.
+    """
+    values, (target, _) = directions.values, whole(directions)
+    behind = values.sum() - np.cumsum(values)
+    rank = int(np.searchsorted(-behind, -TARGET_SHARE * values.sum())) + 1
+    rest = target[:, rank:]
+    if rest.shape[1] > MIXED:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (rest.shape[1], MIXED))
+        rest = rest @ signs / np.sqrt(MIXED)
+    return np.concatenate([target[:, :rank], rest], axis=1), min(rank, SEARCHED)
 
 
 def factor(covariance: Array) -> Array:

@@ -21,6 +21,7 @@ from linjax.fold.engine.surface import surface
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
 from linjax.fold.plans.travelling import with_noise
+from linjax.fold.rules import Least, stays, unmatched
 from linjax.program import pytree
 
 Array = np.ndarray
@@ -133,10 +134,20 @@ def _joined(points: list[PointMoments]) -> Point:
     return Point(Moments(count, mean, scatter / count[:, None, None, None]), metric)
 
 
-def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve, ...]:
+def priced(
+    stats: Stats, found: Problems, of: str, round_to: int, least: Least = ()
+) -> tuple[Curve, ...]:
     """Prices all widths, and follows the path to the smallest network; once for each shrinkage.
 
+    Args:
+      stats: the evidence.
+      found: the problems that were made of it.
+      of: what is counted.
+      round_to: widths are multiples of this.
+      least: what stays at least.
+
     Raises:
+      LinjaxError: if ``least`` names no layer.
       EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
     """
     index = {site.dim: n for n, site in enumerate(found.sites)}
@@ -144,16 +155,29 @@ def priced(stats: Stats, found: Problems, of: str, round_to: int) -> tuple[Curve
     terms = terms_of(stats.network, index, ranks, of, found.before)
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
-    ranked = tuple(map(error_curve, found.kernels))
+    names = [stats.network.names[kernel.leaf] for kernel in found.kernels]
+    unmatched(least, [*names, *(problem.name for problem in found.problems)])
+    whole = [bool(stays(least, name, 1)) for name in names]
+    ranked = tuple(
+        np.zeros(1) if left else error_curve(kernel)
+        for kernel, left in zip(found.kernels, whole, strict=True)
+    )
+    problems = [
+        problem._replace(
+            multiple=round_to,
+            least=max(problem.least, stays(least, problem.name, problem.width)),
+        )
+        for problem in found.problems
+    ]
     curves = []
     for ridge in ridges(found.problems):
         rooms = tuple(
             room(
-                p._replace(multiple=round_to),
+                p,
                 surface(p, ridge),
-                fixed=site.dim in found.before.vanished or _uneven(site, p),
+                fixed=p.least >= p.width or site.dim in found.before.vanished or _uneven(site, p),
             )
-            for site, p in zip(found.sites, found.problems, strict=True)
+            for site, p in zip(found.sites, problems, strict=True)
         )
         prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
