@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -89,3 +91,13 @@ def test_the_report_counts_parameters(capsys):
 def test_the_report_refuses_names_that_it_does_not_know():
     with pytest.raises(SystemExit, match="not in the zoo: resnet51"):
         report.main(["--only", "resnet51"])
+
+
+def test_the_report_needs_none_of_the_packages_of_the_other_experiments():
+    code = (
+        "import sys, runpy; sys.argv[1:] = ['--list']\n"
+        "sys.modules |= dict.fromkeys(('pandas', 'sklearn', 'matplotlib', 'ml_collections'))\n"
+        "runpy.run_module('experiments.coverage', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "| resnet50 | convolutional |" in done.stdout, done.stderr
