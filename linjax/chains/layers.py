@@ -62,12 +62,6 @@ class Layer(NamedTuple):
         """The bias and those of the mates, one after another."""
         return np.concatenate([self.bias, *(bias for _, bias in self.mates)])
 
-    def with_kernels(self, kernels: Array, biases: Array) -> "Layer":
-        """Returns the layer with other :attr:`kernels` and :attr:`biases`."""
-        split = len(self.mates) + 1
-        parts = list(zip(np.split(kernels, split, axis=1), np.split(biases, split), strict=True))
-        return self._replace(kernel=parts[0][0], bias=parts[0][1], mates=tuple(parts[1:]))
-
     @property
     def units(self) -> int:
         """Number k of units that keep their activation."""

@@ -134,8 +134,8 @@ def cut(program: Program, traced: tuple[Leaf, ...]) -> tuple[Program, Computed |
     cones = _cones(program, leaves)
     wanted = [ref for ref in _computed(program, cones) if _may(program, cones, ref)]
     kept, gone = list[int](), set[int]()
-    for group in _groups(wanted, cones, leaves):
-        free = _free(program, group, cones, leaves)
+    for group in _groups(wanted, cones):
+        free = _free(program, group, cones)
         if sum(_size(program, n) for n in group) <= sum(_size(program, n) for n in free):
             kept += group
             gone |= free
@@ -243,7 +243,7 @@ def _may(program: Program, cones: dict[int, _Cone], value: int) -> bool:
     return not any(spread) and any(op.name not in _BY_COORDINATE for op in own)
 
 
-def _groups(values: list[int], cones: dict[int, _Cone], leaves: list[int]) -> list[list[int]]:
+def _groups(values: list[int], cones: dict[int, _Cone]) -> list[list[int]]:
     """Values that have leaves in common, each of one group."""
     groups: list[tuple[set[int], list[int]]] = []
     for value in values:
@@ -254,9 +254,7 @@ def _groups(values: list[int], cones: dict[int, _Cone], leaves: list[int]) -> li
     return [group for _, group in groups]
 
 
-def _free(
-    program: Program, group: list[int], cones: dict[int, _Cone], leaves: list[int]
-) -> set[int]:
+def _free(program: Program, group: list[int], cones: dict[int, _Cone]) -> set[int]:
     """Leaves that nothing needs once some values are there."""
     ops = [op for op in program.ops if not {r.id for r in op.outputs} & set(group)]
     used = {o.id for o in program.outputs if isinstance(o, Ref)}

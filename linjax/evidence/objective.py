@@ -55,18 +55,3 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
         return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
-
-
-def importance(outputs: Any, samples: int, metric: str) -> Array:
-    """Returns tr F of each sample's outputs: how much they can still move, ``(samples,)``.
-
-    Ones where outputs don't belong to samples one by one, or for a regression.
-    """
-    leaves = _floating(outputs)
-    if len(leaves) != 1 or not is_logits(leaves[0], metric):
-        return jnp.ones(samples, jnp.float32)
-    p = jax.nn.softmax(leaves[0].astype(jnp.float32))
-    trace = (1.0 - jnp.sum(p**2, axis=-1)).reshape(-1) + LOGITS * (p.shape[-1] - 1)
-    if samples % trace.shape[0]:
-        return jnp.ones(samples, jnp.float32)
-    return jnp.repeat(trace, samples // trace.shape[0])

@@ -31,7 +31,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     offset = with_lacking(choice, lacking.pop(site.dim, None), offsets(network, site, choice))
     split, linear = _split(network, now, site, choice), choice.linear.shape[-1]
     if linear:
-        offset = with_shifts(network, site, choice, shifts, offset)
+        offset = with_shifts(site, choice, shifts, offset)
     before = now._replace(flat=flat, shifts=shifts, lacking=lacking)
     for leaf in sorted({reader.leaf for reader in site.readers} - {None}):
         shift_reader(network, before, site, leaf, offset[point_of(network, site, leaf)])

@@ -46,7 +46,7 @@ def with_lacking(choice: Choice, lacking: Lacking | None, offset: list[Array]) -
 
 
 def with_shifts(
-    network: Network, site: Site, choice: Choice, shifts: dict[int, Array], offset: list[Array]
+    site: Site, choice: Choice, shifts: dict[int, Array], offset: list[Array]
 ) -> list[Array]:
     """Offsets with what linear coordinates lack: results they are made beside were shifted."""
     of_leaf = {m.leaf: shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts}

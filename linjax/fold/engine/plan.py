@@ -70,16 +70,15 @@ def ridges(sites: Iterable[Site]) -> tuple[float, ...]:
     return (RIDGE,) if all(map(many_rows, sites)) else RIDGES
 
 
-def room(site: Site, found: Surface, price: float = 1.0, fixed: bool = False) -> Room:
+def room(site: Site, found: Surface, fixed: bool = False) -> Room:
     """Returns what a site may be narrowed to.
 
     Args:
       site: the site.
       found: its errors.
-      price: what its errors are multiplied by, as measured folds say.
       fixed: whether it stays as it is.
     """
-    return Room(found.errors * price, site.least, site.multiple, fixed)
+    return Room(found.errors, site.least, site.multiple, fixed)
 
 
 def curve(ridge: float, prices: Prices, scale: float) -> Curve:
