@@ -113,10 +113,10 @@ def test_channels_that_are_always_on_travel_without_activation(padding, pool, st
     params["stage0"]["bias"] = params["stage0"]["bias"].at[jnp.array([1, 2, 3, 4, 6])].set(9.0)
     x = inputs(x, 300)
     net, stats = collected(apply, params, x)
-    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-2))
+    small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1.5e-2))
     change = report.sites["stage0"]
     assert len(change.kept) + change.linears < 8
-    assert relative(net.apply(small, x), apply(params, x)) < 2e-2
+    assert relative(net.apply(small, x), apply(params, x)) < 3e-2
 
 
 def test_linear_channels_are_as_few_as_the_rank():
