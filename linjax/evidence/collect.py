@@ -184,9 +184,9 @@ class _Pass:
         for fold, own in enumerate(_dealt(part, folds)):
             network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
-            self.device[fold] = moments.batch_sums(
-                network, self.wide, own.leaves, own.weights, self.device[fold], self.whole, turn
-            )
+            now = moments.batch_sums(network, self.wide, own.leaves, own.weights, self.whole, turn)
+            old = self.device[fold]
+            self.device[fold] = now if old is None else moments.merge_on_device(old, now)
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
@@ -215,9 +215,8 @@ class _Pass:
         order, weights = first(part.weights, quota)
         some = part.taken(order, weights)
         network = self.net.network_for(self.flat, some.inputs)
-        found = metric_sums(network, self.flat, some.leaves, key, metric, weights)
-        now = jax.tree.map(lambda x: np.asarray(x, np.float64), placement.fetch(found, self.mesh))
-        self.metrics = now if self.metrics is None else jax.tree.map(np.add, self.metrics, now)
+        now = metric_sums(network, self.flat, some.leaves, key, metric, weights)
+        self.metrics = now if self.metrics is None else _added(self.metrics, now)
 
     def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
         """The evidence."""
@@ -227,8 +226,16 @@ class _Pass:
             unit_stats(functools.reduce(moments.merge_units, own))
             for own in zip(*(fold.units for fold in folds), strict=True)
         )
-        second = _second(net.network, [fold.places for fold in folds], self.metrics)
+        metrics = self.metrics and jax.tree.map(
+            lambda x: np.array(x, np.float64), placement.fetch(self.metrics, self.mesh)
+        )
+        second = _second(net.network, [fold.places for fold in folds], metrics)
         return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
+
+
+@jax.jit
+def _added(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
 
 
 def _second(
@@ -260,7 +267,7 @@ def _second(
 
 def _weight(gram: Array, examples: float, samples: float) -> tuple[Array, Array]:
     """The metric at a place, and the number of places of an example."""
-    return gram / max(samples, 1e-30), np.asarray(samples / examples)
+    return moments.mirrored(gram) / max(samples, 1e-30), np.asarray(samples / examples)
 
 
 def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:

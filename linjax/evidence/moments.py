@@ -19,6 +19,9 @@ from linjax.evidence.points import Samples, samples, taps, unit_samples
 
 Array = Any
 
+PARTS, PART = 4, 256
+"""Into how many blocks of columns a product with itself is cut, and their least width."""
+
 
 class Units(NamedTuple):
     """Moments of single units: z before their activation, h where they are read.
@@ -38,7 +41,8 @@ class Units(NamedTuple):
 
 class Sums(NamedTuple):
     """Moments of rows ``(n, samples, w)``: how many, or what they weigh, ``(n, w)`` and
-    ``(n, w, w)`` means and centred sums of outer products."""
+    ``(n, w, w)`` means and centred sums of outer products: on the device their lower blocks alone
+    (:func:`lower_gram`), on the host all of them."""
 
     count: Array
     mean: Array
@@ -54,23 +58,22 @@ class Batch(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("network", "whole"))
 def batch_sums(
-    network: Network, flat: Flat, inputs: list[Array], weights: Array | None,
-    before: Batch | None, whole: bool, turn: Array | None = None,
+    network: Network, flat: Flat, inputs: list[Array], weights: Array | None, whole: bool,
+    turn: Array | None = None,
 ) -> Batch:  # fmt: skip
-    """Adds some rows to the moments at all places of evidence.
+    """Takes the moments of some rows at all places of evidence.
 
     Args:
       network: the traced network.
       flat: its parameters, linear coordinates expanded.
       inputs: the leaves of the rows.
       weights: of the rows, or of their positions.
-      before: moments so far.
       whole: whether second moments of all coordinates, and of kernels, are wanted.
       turn: which samples count, by a remainder and a divisor of their numbers; by default all.
     """
     values = execute(network, flat, inputs, taps(network)).values
     sizes = read_sizes(network, flat, inputs)
-    now = Batch(
+    return Batch(
         tuple(
             _units(z, h, _counted(turn, own, h.shape[1]))
             for z, h, own in unit_samples(network, values, sizes, weights)
@@ -80,7 +83,6 @@ def batch_sums(
             for own in (samples(network, values, sizes, weights) if whole else ())
         ),
     )
-    return now if before is None else merge_batches(before, now)
 
 
 def _counted(turn: Array | None, weights: Array | None, count: int) -> Array | None:
@@ -111,8 +113,32 @@ def _sums(own: Samples) -> Sums:
     count = jnp.asarray(x.shape[1], x.dtype)
     if own.weights is not None:
         count = jnp.sum(own.weights, dtype=x.dtype)
-    scatter = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
-    return Sums(count, mean, scatter)
+    return Sums(count, mean, lower_gram(centred))
+
+
+def lower_gram(x: Array) -> Array:
+    """Sums of outer products of ``(n, samples, w)`` rows: ``(n, w, w)``, its lower blocks alone.
+
+    What is above them is the same again, and half of the work; :func:`mirrored` puts it there,
+    once for all batches.
+    """
+    width, rows = x.shape[-1], []
+    for start, end in _parts(width):
+        own = jnp.einsum("nsi,nsj->nij", x[..., start:end], x[..., :end], precision="highest")
+        rows.append(jnp.pad(own, ((0, 0), (0, 0), (0, width - end))))
+    return jnp.concatenate(rows, axis=1) if len(rows) > 1 else rows[0]
+
+
+def mirrored(lower: np.ndarray) -> np.ndarray:
+    """Puts what is below the diagonal above it, in place."""
+    for start, end in _parts(lower.shape[-1]):
+        lower[..., :start, start:end] = lower[..., start:end, :start].swapaxes(-1, -2)
+    return lower
+
+
+def _parts(width: int) -> list[tuple[int, int]]:
+    step = max(-(-width // PARTS), PART)
+    return [(start, min(start + step, width)) for start in range(0, max(width, 1), step)]
 
 
 def _centred(x: Array, weights: Array | None) -> tuple[Array, Array]:
@@ -139,6 +165,10 @@ def merge_batches(a: Batch, b: Batch) -> Batch:
     )
 
 
+merge_on_device = jax.jit(merge_batches)
+"""A program of its own, so that the one that runs the network is compiled once."""
+
+
 def merge_units(a: Units, b: Units) -> Units:
     """Moments of single units of two disjoint sets of samples as those of one."""
     xp: Any = np if isinstance(a.mean, np.ndarray) else jnp
@@ -162,14 +192,15 @@ def _apart(a: Any, b: Any) -> tuple[Array, Array, Array]:
 
 
 def on_host(moments: Batch) -> Batch:
-    """Moments in float64, and whole numbers in int64."""
+    """Moments in float64, and whole numbers in int64; outer products whole."""
 
     def wide(x: Array) -> np.ndarray:
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         return np.asarray(x).astype(np.int64 if whole else np.float64)
 
     found: Batch = jax.tree.map(wide, moments)
-    return found
+    places = (own._replace(scatter=mirrored(own.scatter)) for own in found.places)
+    return found._replace(places=tuple(places))
 
 
 class PointMoments(NamedTuple):

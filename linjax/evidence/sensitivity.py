@@ -19,6 +19,7 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.metric import is_logits
+from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature
 from linjax.evidence.points import at_point, reads, weights_at, weights_of_results
 from linjax.evidence.weights import of_outputs, of_rows
@@ -39,10 +40,18 @@ def metric_sums(
     unbiased estimate, Hutchinson 1990); where an example has several output vectors, random signs
     tell these apart.
 
+    Args:
+      network: the traced network.
+      flat: its parameters.
+      inputs: the leaves of the rows.
+      key: of the random signs.
+      metric: output metric.
+      weights: of the rows, or of their positions.
+
     Returns:
-      By point of every site, then by kernel, ``(n, q, q)`` sums and the number of samples; the
-      number of examples; and the outputs' variation, summed over these. With weights numbers are
-      what there is of these.
+      By point of every site, then by kernel, ``(n, q, q)`` sums, their lower blocks alone, and the
+      number of samples; the number of examples; and the outputs' variation, summed over these. With
+      weights numbers are what there is of these.
     """
     sizes = read_sizes(network, flat, inputs)
     found = reads(network)
@@ -61,7 +70,8 @@ def metric_sums(
 
     def gram(g: Array, own: Array | None) -> tuple[Array, Array]:
         total = jnp.float32(g.shape[2]) if own is None else jnp.sum(own).astype(jnp.float32)
-        return jnp.einsum("cnsi,cnsj->nij", g, g, precision="highest"), total
+        rows = jnp.moveaxis(g, 0, 1)
+        return lower_gram(rows.reshape(rows.shape[0], -1, rows.shape[-1])), total
 
     grams = [
         gram(

@@ -12,9 +12,11 @@ from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.joint import joint_refit
+from linjax.fold.joint import affordable, joint_refit
 from linjax.fold.rows import (
+    Batch,
     Rows,
+    cut,
     divided,
     enriched,
     enriched_once,
@@ -22,6 +24,7 @@ from linjax.fold.rows import (
     in_rows,
     load,
     repeatable,
+    size_of,
     taught,
 )
 from linjax.fold.rules import Size, Tolerance
@@ -116,12 +119,18 @@ def compress(
     held_rows = taught(net, params, even(net, held))
 
     @functools.cache
+    def inputs() -> Batch:
+        return even(net, enriched(train))
+
+    @functools.cache
     def rows() -> Rows:
-        return taught(net, params, even(net, enriched(train)))
+        return taught(net, params, inputs())
 
     def make(size: Size) -> Any:
         best, error = nearest(net, work.refitted(size), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
+            return best
+        if not affordable(net, best, cut(net, inputs())[0], size_of(inputs()))[1]:
             return best
         # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
         between_too = taught(net, params, even(net, enriched(held)))

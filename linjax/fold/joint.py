@@ -20,7 +20,7 @@ from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
-from linjax.fold.rows import Rows, first, size_of
+from linjax.fold.rows import Batch, Rows, cut, even, first, size_of
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.flat import Op, Ref, needed
@@ -32,9 +32,9 @@ Curve = Callable[[np.ndarray], np.ndarray]
 ROUNDS = 12
 STEPS = 20
 """Conjugate-gradient steps of a round."""
-WORK = 3e13
-"""Floating point operations that all rounds may take: some minutes on two cores."""
-WORK_CONVOLUTIONS = 3e12
+WORK = 1e13
+"""Floating point operations that all rounds may take: about a minute on two cores."""
+WORK_CONVOLUTIONS = 1e12
 """Likewise where there are convolutions, whose derivatives run at a tenth of the speed."""
 WORTHWHILE = 4
 """Rounds that are worth leaving rows away for."""
@@ -42,6 +42,10 @@ FEWEST = 500
 """Rows below which a joint refit isn't tried."""
 PASSES = 6
 """Operations of a curvature product, in forward passes."""
+CURVED = 3
+"""One row in so many tells the curvature, other ones each round; slopes are of all rows."""
+ENOUGH = 2000
+"""Samples of outputs that the curvature is told from at least."""
 DAMPING = 10.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
@@ -114,7 +118,8 @@ def joint_refit(
 
     Each round minimises ``Σ ‖y + J δ − y*‖²_F + λ δᵀ D δ`` over δ, J being the outputs' Jacobian
     by all parameters, F the output metric and D the mean curvature of each leaf; λ follows the
-    ratio of the actual to the predicted decrease.
+    ratio of the actual to the predicted decrease. Slopes are of all rows, the curvature is that of
+    one row in three, by turns: it only has to be right roughly, and takes most of the time.
 
     Args:
       net: the traced network.
@@ -129,20 +134,21 @@ def joint_refit(
       A pytree like ``params``, never worse than it on the held-out rows.
 
     References:
-      Martens, Deep learning via Hessian-free optimization, 2010.
+      Martens, Deep learning via Hessian-free optimization, 2010; Byrd, Chin, Neveitt & Nocedal, On
+      the use of stochastic Hessian information in optimization methods, 2011.
     """
-    train, affordable = _affordable(net, params, train)
-    rounds = min(rounds, affordable)
-    parts = _parts(net, params)
-    if not len(parts.vector):
+    most, allowed = affordable(net, params, train.chunks[0][0], train.total)
+    train, rounds, parts = first(train, most), min(rounds, allowed), _parts(net, params)
+    if rounds < 1 or not len(parts.vector):
         return params
     system = _System(net, parts, metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
     patience, accepted, rng = PATIENCE, 0, np.random.default_rng(0)
-    scale = system.scale(now, train, rng)
-    for _ in range(rounds):
-        step, predicted = system.step(now, gradient, train, damping * scale)
+    turns = _by_turns(net, params, train)
+    scale = system.scale(now, turns(0), rng)
+    for turn in range(rounds):
+        step, predicted = system.step(now, gradient, turns(turn), damping * scale)
         after, slope = system.slope(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
@@ -150,7 +156,7 @@ def joint_refit(
         else:
             now, error, gradient, accepted = now + step, after, slope, accepted + 1
             if accepted % STEADY == 0:
-                scale = system.scale(now, train, rng)
+                scale = system.scale(now, turns(turn), rng)
             damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
             outside = system.error(now, held)
             patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
@@ -163,18 +169,45 @@ def joint_refit(
     return pytree.unflatten(now, like=params)
 
 
-def _affordable(net: Net, params: Any, rows: Rows) -> tuple[Rows, int]:
-    """The rows to fit on, and the number of rounds that may be taken."""
-    inputs = rows.chunks[0][0]
-    once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (STEPS + 3)
+def affordable(net: Net, params: Any, inputs: Batch, total: int) -> tuple[int, int]:
+    """How many rows a joint refit of a network may use, and how many rounds it may take.
+
+    Args:
+      net: the traced network.
+      params: its folded parameters.
+      inputs: some of the rows, as many as run at a time.
+      total: how many there are.
+
+    Returns:
+      Both numbers; no rounds where the network is too large for any that is worth its time.
+    """
+    share = 1 / _apart(net, params, inputs, total)
+    once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (share * (STEPS + 2) + 1)
     work = WORK if net.network.dense else WORK_CONVOLUTIONS
-    rounds = int(work / max(once * rows.total, 1.0))
+    rounds = int(work / max(once * total, 1.0))
     if rounds >= WORTHWHILE:
-        return rows, rounds
+        return total, rounds
     fewer = int(work / max(once * WORTHWHILE, 1.0))
-    if fewer < min(FEWEST, rows.total):
-        return rows, rounds
-    return first(rows, fewer), WORTHWHILE
+    return (total, rounds) if fewer < min(FEWEST, total) else (fewer, WORTHWHILE)
+
+
+def _apart(net: Net, params: Any, inputs: Batch, total: int) -> int:
+    """One row in how many tells the curvature."""
+    outputs = jax.tree.leaves(jax.eval_shape(net.apply, params, *inputs))
+    samples = total * math.prod(outputs[0].shape[1:-1])
+    return int(min(max(samples // ENOUGH, 1), CURVED))
+
+
+def _by_turns(net: Net, params: Any, rows: Rows) -> Callable[[int], list[Batch]]:
+    """By round, the inputs that the curvature is told from: chunks of as many rows each time."""
+    apart = _apart(net, params, rows.chunks[0][0], rows.total)
+    every = jax.tree.map(lambda *x: np.concatenate(x), *(inputs for inputs, _ in rows.chunks))
+    most = rows.total // apart
+
+    def own(turn: int) -> list[Batch]:
+        return cut(net, even(net, jax.tree.map(lambda x: x[turn % apart :: apart][:most], every)))
+
+    return own
 
 
 class _System:
@@ -209,7 +242,7 @@ class _System:
         return float(sum(error for error, _ in pairs)) / rows.total, gradient
 
     def step(
-        self, vector: Array, gradient: np.ndarray, rows: Rows, damping: np.ndarray
+        self, vector: Array, gradient: np.ndarray, rows: list[Batch], damping: np.ndarray
     ) -> tuple[Array, float]:
         """Returns the damped Gauss–Newton step and the decrease that it predicts.
 
@@ -219,16 +252,16 @@ class _System:
         step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, damping, STEPS)
         return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
 
-    def _curve(self, vector: Array, rows: Rows) -> Curve:
+    def _curve(self, vector: Array, rows: list[Batch]) -> Curve:
         """The mean Gauss–Newton matrix of the rows, as a product with vectors."""
 
         def curve(direction: np.ndarray) -> np.ndarray:
             moved = jnp.asarray(direction, jnp.float32)
-            return _mean((self._product(vector, moved, x) for x, _ in rows.chunks), rows.total)
+            return _mean((self._product(vector, moved, x) for x in rows), sum(map(size_of, rows)))
 
         return curve
 
-    def scale(self, vector: Array, rows: Rows, rng: np.random.Generator) -> np.ndarray:
+    def scale(self, vector: Array, rows: list[Batch], rng: np.random.Generator) -> np.ndarray:
         """Mean curvature of each leaf, one entry a parameter, from one random product."""
         signs = rng.choice([-1.0, 1.0], self._ends[-1])
         leaves = np.split(signs * self._curve(vector, rows)(signs), self._ends[:-1])

@@ -51,7 +51,7 @@ def test_statistics_and_folded_networks_lower_for_tpus(make):
     names = {"/".join(path): path for path in wide}
     lowered(
         lambda p, i: moments.batch_sums(
-            network, {names[k]: v for k, v in p.items()}, i, None, None, True
+            network, {names[k]: v for k, v in p.items()}, i, None, True
         ), {name: wide[path] for name, path in names.items()}, [x],
     )  # fmt: skip
     lowered(

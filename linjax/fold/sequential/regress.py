@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.fold.engine.linalg import solve
+from linjax.fold.hasty import jit_hastily
 
 Array = Any
 
@@ -36,14 +37,19 @@ class Seen(NamedTuple):
 
 def seen(features: Array, targets: Array) -> Seen:
     """Gathers moments of ``(n, samples, p)`` features and ``(n, samples, q)`` targets."""
+    found = _moments(features, targets)
+    return Seen(float(features.shape[1]), *(np.asarray(x, np.float64) for x in found))
+
+
+@jit_hastily
+def _moments(features: Array, targets: Array) -> tuple[Array, ...]:
     f, t = features.astype(jnp.float32), targets.astype(jnp.float32)
     means, count = (jnp.mean(f, axis=1), jnp.mean(t, axis=1)), f.shape[1]
     f, t = f - means[0][:, None], t - means[1][:, None]
     turned = f.swapaxes(1, 2)
     gram = jnp.matmul(turned, f, precision="highest") / count
     cross = jnp.matmul(turned, t, precision="highest") / count
-    found = (*means, gram, cross, jnp.mean(t * t, axis=1))
-    return Seen(float(count), *(np.asarray(x, np.float64) for x in found))
+    return (*means, gram, cross, jnp.mean(t * t, axis=1))
 
 
 def pooled(parts: Sequence[Seen]) -> Seen:

@@ -15,6 +15,7 @@ from linjax.evidence.points import at_point
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.problem import Goal, Moments, Point
 from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.hasty import jit_hastily
 
 Array = Any
 
@@ -96,7 +97,13 @@ def _joint(
 
 
 def _sums(x: Array) -> tuple[Array, Array]:
+    mean, gram = _centred(x)
+    return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
+
+
+@jit_hastily
+def _centred(x: Array) -> tuple[Array, Array]:
     mean = jnp.mean(x, axis=1)
     centred = x - mean[:, None]
     gram = jnp.matmul(centred.swapaxes(1, 2), centred, precision="highest") / x.shape[1]
-    return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
+    return mean, gram
