@@ -12,7 +12,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
 from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.joint import affordable, joint_refit
+from linjax.fold.joint import affordable, joint_refit, last_refit
 from linjax.fold.rows import (
     Batch,
     Rows,
@@ -57,10 +57,10 @@ def compress(
     and kernels refitted by least squares so that what the original computes is reproduced from
     what the folded network itself does. At last all layers are refitted
     together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
-    floating point inputs, on others between pairs of them; fewer rows and rounds where a network is
-    large. Of the three networks (one shot, sequential, joint) the one whose outputs are nearest
-    to the original's on held-out calibration rows is returned: one row in five, which the
-    refits don't see. Labels are not used.
+    floating point inputs, on others between pairs of them; fewer rows and rounds, or the last layer
+    alone, where a network is large. Of the three networks (one shot, sequential, joint) the one
+    whose outputs are nearest to the original's on held-out calibration rows is returned: one row
+    in five, which the refits don't see. Labels are not used.
 
     By a tolerance it is the smallest network found whose error, *measured* on these rows, is at
     most that: sizes are bisected, in one shot first, then refitted. :func:`fold`, which sees no
@@ -131,7 +131,7 @@ def compress(
         if not joint or error <= NEGLIGIBLE:
             return best
         if not affordable(net, best, cut(net, inputs())[0], size_of(inputs()))[1]:
-            return best
+            return last_refit(net, best, taught(net, params, even(net, train)), held_rows, metric)
         # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
         between_too = taught(net, params, even(net, enriched(held)))
         return joint_refit(net, best, rows(), between_too, metric)

@@ -9,7 +9,7 @@ Levenberg–Marquardt damping). Rows held out decide when to stop.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
+from linjax.fold.last import last
 from linjax.fold.rows import Batch, Rows, cut, even, first, size_of
 from linjax.net import Net
 from linjax.program import pytree
@@ -28,6 +29,7 @@ from linjax.program.pytree import Path
 
 Array = Any
 Curve = Callable[[np.ndarray], np.ndarray]
+Apply = Callable[..., Any]
 
 ROUNDS = 12
 STEPS = 20
@@ -77,13 +79,19 @@ class _Parts(NamedTuple):
         return pytree.unflatten({**self.fixed, **moving})
 
 
-def _parts(net: Net, params: Any) -> _Parts:
-    flat, stuck = pytree.flatten(params), _in_front(net.network) | _statistics(net.network)
-    moving = {
-        path: x
+def _movable(net: Net, flat: pytree.Flat) -> set[Path]:
+    """Paths of the leaves that may change."""
+    stuck = _in_front(net.network) | _statistics(net.network)
+    return {
+        path
         for path, x in flat.items()
         if path[0] != CONSTANTS and path not in stuck and jnp.issubdtype(x.dtype, jnp.floating)
     }
+
+
+def _parts(params: Any, movable: Set[Path]) -> _Parts:
+    flat = pytree.flatten(params)
+    moving = {path: x for path, x in flat.items() if path in movable}
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in (*leaves, EMPTY)]))
     shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
@@ -138,14 +146,58 @@ def joint_refit(
       the use of stochastic Hessian information in optimization methods, 2011.
     """
     most, allowed = affordable(net, params, train.chunks[0][0], train.total)
-    train, rounds, parts = first(train, most), min(rounds, allowed), _parts(net, params)
+    train, rounds = first(train, most), min(rounds, allowed)
+    parts = _parts(params, _movable(net, pytree.flatten(params)))
+    turns = _by_turns(net, params, train)
+    return _refitted(net.apply, params, parts, _Task(train, held, metric, turns), rounds)
+
+
+def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> Any:
+    """Refits the last layer alone, where all layers together would take too long.
+
+    What it reads is computed once, so that a round costs next to nothing. Of a network of classes
+    the layer was fitted to logits before; what counts is what becomes of them.
+
+    Args:
+      net, params, train, held, metric: as for :func:`joint_refit`.
+
+    Returns:
+      A pytree like ``params``, never worse than it on the held-out rows.
+    """
+    own = last(net, params)
+    if own is None or not any(len(jnp.shape(y)) for y in jax.tree.leaves(train.chunks[0][1])):
+        return params
+    parts, before = _parts(params, own.moving), own.read(params, train)
+    each = 2.0 * len(parts.vector) * PASSES * (STEPS + 3) * _samples(train)
+    inputs = [chunk for chunk, _ in before.chunks]
+    task = _Task(before, own.read(params, held), metric, lambda _: inputs)
+    return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
+
+
+def _samples(rows: Rows) -> float:
+    """Rows times positions of their outputs."""
+    outputs = jax.tree.leaves(rows.chunks[0][1])
+    return float(rows.total * math.prod(outputs[0].shape[1:-1]))
+
+
+class _Task(NamedTuple):
+    """Rows to fit on and others, the output metric, and what tells a round its curvature."""
+
+    train: Rows
+    held: Rows
+    metric: str
+    turns: Callable[[int], list[Batch]]
+
+
+def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int) -> Any:
+    """Some rounds of Gauss–Newton steps of what may move."""
     if rounds < 1 or not len(parts.vector):
         return params
-    system = _System(net, parts, metric)
+    train, held, turns = task.train, task.held, task.turns
+    system = _System(apply, parts, task.metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
     patience, accepted, rng = PATIENCE, 0, np.random.default_rng(0)
-    turns = _by_turns(net, params, train)
     scale = system.scale(now, turns(0), rng)
     for turn in range(rounds):
         step, predicted = system.step(now, gradient, turns(turn), damping * scale)
@@ -213,9 +265,9 @@ def _by_turns(net: Net, params: Any, rows: Rows) -> Callable[[int], list[Batch]]
 class _System:
     """The linearised problem: errors, gradients and curvature products summed over chunks."""
 
-    def __init__(self, net: Net, parts: _Parts, metric: str) -> None:
+    def __init__(self, apply: Apply, parts: _Parts, metric: str) -> None:
         def outputs(vector: Array, inputs: Any) -> Any:
-            return net.apply(parts.tree(vector), *inputs)
+            return apply(parts.tree(vector), *inputs)
 
         @jax.jit
         def error(vector: Array, inputs: Any, teacher: Any) -> Array:
