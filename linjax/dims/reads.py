@@ -91,7 +91,7 @@ def features(
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
         found = jax.vmap(lambda x: features(inner, x, window, pick))(source)
-        return found.reshape(-1, *found.shape[2:])
+        return found.reshape(math.prod(found.shape[:2]), *found.shape[2:])
     if frame.op.name == "dot_general":
         contract, batch = _dot_axes(frame.op, frame.data)
         free = [n for n in range(source.ndim) if n not in (*contract, *batch)]
@@ -135,7 +135,8 @@ def _patches(op: Op, source: Array, window: tuple[int, ...], pick: Pick | None) 
     for n, size in enumerate(wide):
         index = index * size + at[n + 1] * strides[n]
         offset = offset * size + taps[n] * apart[n]
-    found = jnp.take(x.reshape(-1, x.shape[-1]), index[:, None] + offset, axis=0)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # there may be no channel left
+    found = jnp.take(rows, index[:, None] + offset, axis=0)
     each = found.shape[1] * found.shape[2] // groups  # channels times taps
     found = found.swapaxes(1, 2).reshape(len(index), groups, each)
     return jnp.moveaxis(found, 1, 0)
@@ -146,7 +147,7 @@ def results(frame: Frame, result: Array) -> Array:
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
         found = jax.vmap(lambda x: results(inner, x))(result)
-        return found.reshape(-1, *found.shape[2:])
+        return found.reshape(math.prod(found.shape[:2]), *found.shape[2:])
     op = frame.op
     if op.name == "dot_general":
         b, last = len(_dot_axes(op, frame.data)[1]), result.ndim - frame.made
@@ -157,7 +158,8 @@ def results(frame: Frame, result: Array) -> Array:
         return result.reshape(math.prod(shape[:b]), math.prod(shape[b:last]), -1)
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
     x = result.transpose(numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    return jnp.moveaxis(x.reshape(-1, groups, x.shape[-1] // groups), 1, 0)
+    x = x.reshape(math.prod(x.shape[:-1]), groups, x.shape[-1] // groups)
+    return jnp.moveaxis(x, 1, 0)
 
 
 def matrix(frame: Frame, kernel: Array) -> Array:
@@ -166,7 +168,7 @@ def matrix(frame: Frame, kernel: Array) -> Array:
     if frame.loops:
         inner = frame._replace(loops=frame.loops - 1)
         found = np.stack([matrix(inner, k) for k in kernel])
-        return found.reshape(-1, *found.shape[2:])
+        return found.reshape(math.prod(found.shape[:2]), *found.shape[2:])
     if op.name == "dot_general":
         contract, batch = _dot_axes(op, 1 - frame.data)
         free = [n for n in range(kernel.ndim) if n not in (*contract, *batch)]
@@ -177,7 +179,7 @@ def matrix(frame: Frame, kernel: Array) -> Array:
     numbers, groups = op.params["dimension_numbers"], op.params["feature_group_count"]
     made, read, *space = numbers.rhs_spec
     x = kernel.transpose(read, *space, made)
-    x = x.reshape(-1, groups, kernel.shape[made] // groups)
+    x = x.reshape(math.prod(x.shape[:-1]), groups, kernel.shape[made] // groups)
     return np.moveaxis(np.asarray(x), 1, 0)
 
 

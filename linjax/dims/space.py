@@ -52,7 +52,7 @@ class Axis:
 
     def __init__(self, size: int) -> None:
         self.id = next(_numbers)
-        self.size = size
+        self.size = int(size)  # programs hold NumPy's integers, too
         self.kind = Kind.ATOM
         self.parts: tuple[Axis, ...] = ()
         self.reasons: dict[str, None] = {}

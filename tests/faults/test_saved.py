@@ -186,3 +186,25 @@ def test_results_meet_arrays_of_other_devices(tmp_path):
     bound = jax.device_put(X, jax.devices()[3])
     assert stored.apply(params, bound).sharding.device_set == {jax.devices()[3]}
     np.testing.assert_allclose(jax.jit(stored.apply)(params, X), want, rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_a_program_holds_as_numpys_integers(tmp_path):
+    """As ``split`` does: what is told of its sites is written as JSON."""
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def apply(p, x):
+        most = jnp.einsum("nd,dhk->nhk", x, p["a"]).max(1)
+        value, gate = jnp.split(x @ p["b"], 2, axis=1)
+        return jnp.concatenate([most, value * jax.nn.sigmoid(gate)], 1) @ p["c"]
+
+    params = {
+        "a": jax.random.normal(keys[0], (10, 4, 8)),
+        "b": jax.random.normal(keys[1], (10, 40)),
+        "c": jax.random.normal(keys[2], (28, 5)),
+    }
+    x = jax.random.normal(keys[3], (50, 10))
+    net = linjax.trace(apply, params, x)
+    linjax.save(tmp_path / "network", net, params)
+    stored, loaded = linjax.load(tmp_path / "network")
+    np.testing.assert_allclose(stored.apply(loaded, x), apply(params, x), rtol=1e-5, atol=1e-5)
+    assert all(type(site.width) is int for site in net.network.sites)

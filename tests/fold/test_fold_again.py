@@ -128,3 +128,38 @@ def test_a_whole_size_changes_nothing(rule):
     same = linjax.fold(small, again, linjax.size(1.0))
     assert linjax.count(same) == linjax.count(small)
     np.testing.assert_allclose(net.apply(same, x), net.apply(small, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_branch_that_keeps_linear_channels_alone_is_collected_again():
+    """What its reader reads are no coordinates at all, and linear ones."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
+
+    def convolve(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def apply(p, x):
+        always_on = jax.nn.relu(convolve(x, p["c1"]) + 9.0)
+        both = [convolve(jax.nn.relu(convolve(x, p["b1"])), p["b2"]), convolve(always_on, p["c2"])]
+        return convolve(jax.nn.relu(jnp.concatenate(both, -1)), p["out"])
+
+    shapes = {"b1": (1, 1, 3, 6), "b2": (3, 3, 6, 8), "c1": (1, 1, 3, 6), "c2": (3, 3, 6, 8)}
+    params = {name: normal(*shape) for name, shape in shapes.items()} | {"out": normal(3, 3, 16, 4)}
+    x = jnp.asarray(rng.normal(size=(200, 4, 4, 3)), jnp.float32)
+    net = linjax.trace(apply, params, x[:2])
+    bent = {"always": False}
+    for share in (0.7, 0.5, 0.35, 0.25, 0.15):
+        small = linjax.fold(params, collected(net, params, x), linjax.size(share))
+        bent["always"] |= "c1" not in small or "c2" not in small
+        again = linjax.fold(small, collected(net, small, x), linjax.size(0.8))
+        assert linjax.count(again) < linjax.count(small)
+        assert np.isfinite(net.apply(again, x)).all()
+    assert bent["always"]
+
+
+def collected(net, params, x):
+    return linjax.collect(net, params, [x], metric="identity")
