@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+import numpy as np
+
 
 class Kind(Enum):
     """How an axis is made of others."""
@@ -52,7 +54,7 @@ class Axis:
 
     def __init__(self, size: int) -> None:
         self.id = next(_numbers)
-        self.size = int(size)  # programs hold NumPy's integers, too
+        self.size = int(size) if isinstance(size, np.integer) else size  # symbolic ones stay
         self.kind = Kind.ATOM
         self.parts: tuple[Axis, ...] = ()
         self.reasons: dict[str, None] = {}
