@@ -186,7 +186,8 @@ class _Pass:
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
             now = moments.batch_sums(network, self.wide, own.leaves, own.weights, self.whole, turn)
             old = self.device[fold]
-            self.device[fold] = _done(now if old is None else moments.merge_on_device(old, now))
+            now = now if old is None else moments.merge_on_device(old, now)
+            self.device[fold] = _done(now, self.mesh)
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
@@ -216,7 +217,8 @@ class _Pass:
         some = part.taken(order, weights)
         network = self.net.network_for(self.flat, some.inputs)
         now = metric_sums(network, self.flat, some.leaves, key, metric, weights)
-        self.metrics = _done(now if self.metrics is None else _added(self.metrics, now))
+        now = now if self.metrics is None else _added(self.metrics, now)
+        self.metrics = _done(now, self.mesh)
 
     def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
         """The evidence."""
@@ -233,9 +235,9 @@ class _Pass:
         return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
 
 
-def _done(found: Any) -> Any:
-    """Waits for results where processes exchange parts of them, so that all do so in one order."""
-    return jax.block_until_ready(found) if jax.process_count() > 1 else found
+def _done(found: Any, mesh: Any) -> Any:
+    """Waits for results that devices exchange parts of, so that all of them do so in one order."""
+    return found if mesh is None else jax.block_until_ready(found)
 
 
 @jax.jit
