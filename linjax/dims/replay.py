@@ -4,7 +4,7 @@ Operations run one by one, and each at most once for the leaves that it depends 
 of leaves drops what depends on them, and nothing else.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -119,11 +119,9 @@ class Replay:
         }
         before, self.flat = getattr(self, "run", None), dict(flat)
         self.run, leaves = begin(network, self.there, self.inputs)
-        program = network.layout.program
-        for ref, value in zip(program.inputs, [*leaves, *self.inputs], strict=True):
-            self.run.put(ref, value)
+        self.run.start(network.layout.program, [*leaves, *self.inputs])
         if before is not None:
-            stale = behind(network, *_changed(network, paths))
+            stale = behind(network, *changed(network, paths))
             sizes, old = self.run.sizes, before.sizes
             moved = {d for d in sizes.kept if sizes.all(d) != old.all(d)}
             moved |= {d for d in sizes.kept if sizes.kept[d] != old.kept[d]}
@@ -190,7 +188,7 @@ class Replay:
         return self.run.found.pop(value)
 
 
-def _changed(network: Network, paths: set[Any]) -> tuple[set[int], set[int]]:
+def changed(network: Network, paths: Set[Any]) -> tuple[set[int], set[int]]:
     """Values that some leaves are, and leaves beside which there are others."""
     values, beside = set[int](), set[int]()
     for leaf, path in enumerate(network.paths):

@@ -130,10 +130,18 @@ class Run:
 
     def program(self, program: Program, arguments: Sequence[Array]) -> list[Array]:
         """Runs a program on some arguments."""
-        for ref, value in zip(program.inputs, arguments, strict=True):
-            self.put(ref, value)
+        self.start(program, arguments)
         for op in program.ops:
             self.step(op)
+        return self.results(program)
+
+    def start(self, program: Program, arguments: Sequence[Array]) -> None:
+        """Keeps a program's arguments."""
+        for ref, value in zip(program.inputs, arguments, strict=True):
+            self.put(ref, value)
+
+    def results(self, program: Program) -> list[Array]:
+        """A program's outputs, which are there."""
         return [o.value if isinstance(o, Const) else self.env[o.id] for o in program.outputs]
 
     def step(self, op: Op) -> None:

@@ -8,29 +8,27 @@ import jax.numpy as jnp
 from linjax.dims.layout import number
 from linjax.dims.leaves import EXTRAS
 from linjax.dims.network import Network
-from linjax.dims.replay import behind, wiring
-from linjax.dims.run import begin
+from linjax.dims.replay import behind, changed, wiring
+from linjax.dims.run import Run, begin
 from linjax.fold.rows import Batch, Rows
 from linjax.net import Net
 from linjax.program import pytree
-from linjax.program.flat import Const, Op, Ref
+from linjax.program.flat import Op, Ref
 from linjax.program.pytree import Path
 
 Array = Any
 
 
 class Last(NamedTuple):
-    """The operations from a network's last kernel on.
+    """The operations that depend on some leaves: the last layer's.
 
     Attributes:
       net: the traced network.
-      moving: paths of the kernel, what stands beside it, and its biases.
-      op: the kernel's product.
+      moving: paths of its kernel, what stands beside it, and its biases.
     """
 
     net: Net
     moving: frozenset[Path]
-    op: int
 
     def read(self, params: Any, rows: Rows) -> Rows:
         """Rows whose inputs are, beside themselves, what the last layer reads of them."""
@@ -51,23 +49,21 @@ class Last(NamedTuple):
         run.env.update(values)
         for op in self._ops(network):
             run.step(op)
-        outputs = [
-            o.value if isinstance(o, Const) else run.env[o.id]
-            for o in network.layout.program.outputs
-        ]
-        return jax.tree.unflatten(network.layout.out_tree, outputs)
+        return jax.tree.unflatten(network.layout.out_tree, run.results(network.layout.program))
 
-    def _begun(self, params: Any, inputs: Batch) -> tuple[Network, Any]:
-        flat = self.net.network.flatten(params)
+    def kernels(self) -> set[int]:
+        """The products that depend on the leaves."""
+        return set(self.net.network.kernels) & self._behind(self.net.network)
+
+    def _begun(self, params: Any, inputs: Batch) -> tuple[Network, Run]:
+        flat, leaves = self.net.network.flatten(params), jax.tree.leaves(inputs)
         network = self.net.network_for(flat, inputs)
-        leaves = jax.tree.leaves(inputs)
         run, own = begin(network, flat, leaves)
-        for ref, value in zip(network.layout.program.inputs, [*own, *leaves], strict=True):
-            run.put(ref, value)
+        run.start(network.layout.program, [*own, *leaves])
         return network, run
 
     def _behind(self, network: Network) -> set[int]:
-        return behind(network, [self.op])
+        return behind(network, *changed(network, self.moving))
 
     def _ops(self, network: Network) -> list[Op]:
         own = self._behind(network)
@@ -83,7 +79,7 @@ class Last(NamedTuple):
 
 
 def last(net: Net, params: Any) -> Last | None:
-    """A network's last layer; None where its kernel is used elsewhere, too, or isn't a leaf."""
+    """A network's last layer; None where another one depends on its leaves, or it has none."""
     network, flat = net.network, pytree.flatten(params)
     places = wiring(network)
     outer = [op for op in network.kernels if op in places.at and op not in places.inner]
@@ -91,10 +87,8 @@ def last(net: Net, params: Any) -> Last | None:
         return None
     op = max(outer, key=places.at.__getitem__)
     leaf = network.kernels[op].leaf
-    if leaf is None or network.twice(leaf):
-        return None
     own = [network.paths[leaf], *(network.extra(leaf, kind) for kind in EXTRAS)]
     own += [network.paths[bias.leaf] for bias in network.biases.get(op, ())]
     moving = {p for p in own if p in flat and jnp.issubdtype(flat[p].dtype, jnp.floating)}
-    used = [product.leaf for product in network.kernels.values()]
-    return Last(net, frozenset(moving), op) if moving and used.count(leaf) == 1 else None
+    found = Last(net, frozenset(moving))
+    return found if found.kernels() == {op} else None
