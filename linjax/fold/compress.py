@@ -16,11 +16,11 @@ from linjax.fold.joint import affordable, joint_refit, last_refit
 from linjax.fold.rows import (
     Batch,
     Rows,
-    cut,
     divided,
     enriched,
     enriched_once,
     even,
+    first,
     in_rows,
     load,
     repeatable,
@@ -130,11 +130,13 @@ def compress(
         best, error = nearest(net, work.refitted(size), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
             return best
-        if not affordable(net, best, cut(net, inputs())[0], size_of(inputs()))[1]:
+        allowed = affordable(net, best, held_rows, size_of(inputs()))
+        if not allowed.rounds:
             return last_refit(net, best, taught(net, params, even(net, train)), held_rows, metric)
         # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
         between_too = taught(net, params, even(net, enriched(held)))
-        return joint_refit(net, best, rows(), between_too, metric)
+        some = first(rows(), allowed.rows)
+        return joint_refit(net, best, some, between_too, metric, allowed.rounds)
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):

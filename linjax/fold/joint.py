@@ -21,7 +21,7 @@ from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
 from linjax.fold.last import last
-from linjax.fold.rows import Batch, Rows, cut, even, first, size_of
+from linjax.fold.rows import Batch, Rows, cut, even, size_of
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.flat import Op, Ref, needed
@@ -79,12 +79,12 @@ class _Parts(NamedTuple):
         return pytree.unflatten({**self.fixed, **moving})
 
 
-def _movable(net: Net, flat: pytree.Flat) -> set[Path]:
+def _movable(net: Net, params: Any) -> set[Path]:
     """Paths of the leaves that may change."""
     stuck = _in_front(net.network) | _statistics(net.network)
     return {
         path
-        for path, x in flat.items()
+        for path, x in pytree.flatten(params).items()
         if path[0] != CONSTANTS and path not in stuck and jnp.issubdtype(x.dtype, jnp.floating)
     }
 
@@ -119,9 +119,7 @@ def _in_front(network: Network) -> set[Path]:
     return {*(network.paths[n] for n in leaves), *beside}
 
 
-def joint_refit(
-    net: Net, params: Any, train: Rows, held: Rows, metric: str, rounds: int = ROUNDS
-) -> Any:
+def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rounds: int) -> Any:
     """Refits all kernels and biases of the chains together, towards the original's outputs.
 
     Each round minimises ``Σ ‖y + J δ − y*‖²_F + λ δᵀ D δ`` over δ, J being the outputs' Jacobian
@@ -135,8 +133,7 @@ def joint_refit(
       train: rows to fit on, with the original's outputs.
       held: other rows, that choose among the rounds' results; ``params`` is one of them.
       metric: output metric.
-      rounds: the largest number of linearisations; fewer, and on fewer rows, where a network is
-        so large that they would take more operations than ``WORK``.
+      rounds: the largest number of linearisations, see :func:`affordable`.
 
     Returns:
       A pytree like ``params``, never worse than it on the held-out rows.
@@ -145,10 +142,7 @@ def joint_refit(
       Martens, Deep learning via Hessian-free optimization, 2010; Byrd, Chin, Neveitt & Nocedal, On
       the use of stochastic Hessian information in optimization methods, 2011.
     """
-    most, allowed = affordable(net, params, train.chunks[0][0], train.total)
-    train, rounds = first(train, most), min(rounds, allowed)
-    parts = _parts(params, _movable(net, pytree.flatten(params)))
-    turns = _by_turns(net, params, train)
+    parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train)
     return _refitted(net.apply, params, parts, _Task(train, held, metric, turns), rounds)
 
 
@@ -167,17 +161,16 @@ def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> A
     own = last(net, params)
     if own is None:
         return params
-    parts, before = _parts(params, own.moving), own.read(params, train)
-    each = 2.0 * len(parts.vector) * PASSES * (STEPS + 3) * _samples(train)
+    parts, before = _parts(params, own.moving & _movable(net, params)), own.read(params, train)
+    each = 2.0 * len(parts.vector) * PASSES * (STEPS + 3) * train.total * _positions(train)
     inputs = [chunk for chunk, _ in before.chunks]
     task = _Task(before, own.read(params, held), metric, lambda _: inputs)
     return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
 
 
-def _samples(rows: Rows) -> float:
-    """Rows times positions of their outputs."""
-    outputs = jax.tree.leaves(rows.chunks[0][1])
-    return float(rows.total * math.prod(outputs[0].shape[1:-1]))
+def _positions(rows: Rows) -> int:
+    """Positions of a row's outputs."""
+    return math.prod(jax.tree.leaves(rows.chunks[0][1])[0].shape[1:-1])
 
 
 class _Task(NamedTuple):
@@ -221,38 +214,44 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
     return pytree.unflatten(now, like=params)
 
 
-def affordable(net: Net, params: Any, inputs: Batch, total: int) -> tuple[int, int]:
-    """How many rows a joint refit of a network may use, and how many rounds it may take.
+class Affordable(NamedTuple):
+    """How many rows a joint refit may use, and how many rounds it may take: both tell its work."""
+
+    rows: int
+    rounds: int
+
+
+def affordable(net: Net, params: Any, some: Rows, total: int) -> Affordable:
+    """What a joint refit of a network may take; fewer rounds, then fewer rows, if it is large.
 
     Args:
       net: the traced network.
       params: its folded parameters.
-      inputs: some of the rows, as many as run at a time.
-      total: how many there are.
+      some: a few rows.
+      total: how many there are to fit on.
 
     Returns:
-      Both numbers; no rounds where the network is too large for any that is worth its time.
+      No rounds where the network is too large for any that is worth its time.
     """
-    share = 1 / _apart(net, params, inputs, total)
+    inputs, share = some.chunks[0][0], 1 / _apart(total * _positions(some))
     once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (share * (STEPS + 2) + 1)
     work = WORK if net.network.dense else WORK_CONVOLUTIONS
     rounds = int(work / max(once * total, 1.0))
     if rounds >= WORTHWHILE:
-        return total, rounds
+        return Affordable(total, min(rounds, ROUNDS))
     fewer = int(work / max(once * WORTHWHILE, 1.0))
-    return (total, rounds) if fewer < min(FEWEST, total) else (fewer, WORTHWHILE)
+    worth = fewer >= min(FEWEST, total)
+    return Affordable(fewer, WORTHWHILE) if worth else Affordable(total, rounds)
 
 
-def _apart(net: Net, params: Any, inputs: Batch, total: int) -> int:
+def _apart(samples: int) -> int:
     """One row in how many tells the curvature."""
-    outputs = jax.tree.leaves(jax.eval_shape(net.apply, params, *inputs))
-    samples = total * math.prod(outputs[0].shape[1:-1])
     return int(min(max(samples // ENOUGH, 1), CURVED))
 
 
-def _by_turns(net: Net, params: Any, rows: Rows) -> Callable[[int], list[Batch]]:
+def _by_turns(net: Net, rows: Rows) -> Callable[[int], list[Batch]]:
     """By round, the inputs that the curvature is told from: chunks of as many rows each time."""
-    apart = _apart(net, params, rows.chunks[0][0], rows.total)
+    apart = _apart(rows.total * _positions(rows))
     every = jax.tree.map(lambda *x: np.concatenate(x), *(inputs for inputs, _ in rows.chunks))
     most = rows.total // apart
 

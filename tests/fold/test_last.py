@@ -130,3 +130,50 @@ def test_compress_refits_it_where_all_layers_would_take_too_long(monkeypatch):
     refitted = linjax.compress(net, params, [x], linjax.size(0.15), **options)
     assert linjax.count(refitted) == linjax.count(plain)
     assert divergence(net, params, refitted, x) < divergence(net, params, plain, x)
+
+
+def looked_up(p, x):
+    h = p["e"][x]
+    return (h + jax.nn.relu(h @ p["a"]) @ p["b"]) @ p["e"].T
+
+
+def shifted_twice(p, x):
+    return jax.nn.relu(x @ p["w"] + p["b"]) @ p["v"] + p["b"]
+
+
+def test_leaves_of_other_layers_are_not_moved():
+    """A tied embedding, looked up in front, and a bias that two layers have."""
+    words = jnp.asarray(RNG.integers(0, 20, (100, 5)))
+    tied_embedding = {"e": normal(20, 8), "a": normal(8, 30), "b": normal(30, 8)}
+    shared_bias = {"w": normal(6, 6), "b": normal(6), "v": normal(6, 6)}
+    cases = ((looked_up, tied_embedding, words), (shifted_twice, shared_bias, X))
+    for apply, params, x in cases:
+        net = linjax.trace(apply, params, x[:2])
+        found = last(net, params)
+        assert found is None or not found.moving & {("e",), ("b",)}
+        other = jax.tree.map(lambda w: w + 0.1 * normal(*w.shape), params)
+        rows = taught(net, other, (x,))
+        new = last_refit(net, params, rows, rows, "softmax")
+        before, after = (
+            joint.divergence(net.apply(p, x), net.apply(other, x), "softmax") for p in (params, new)
+        )
+        assert after <= before
+
+
+def test_what_has_no_derivative_forwards_is_left_alone():
+    @jax.custom_vjp
+    def own(x):
+        return x
+
+    own.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+    def apply(p, x):
+        return own(jax.nn.relu(x @ p["a"] + p["b"]) @ p["f"])
+
+    params = {name: P[name] for name in ("a", "b", "f")}
+    net, rows = (
+        linjax.trace(apply, params, X[:2]),
+        taught(linjax.trace(apply, params, X[:2]), params, (X,)),
+    )
+    new = last_refit(net, params, rows, rows, "softmax")
+    jax.tree.map(np.testing.assert_array_equal, new, params)
