@@ -267,10 +267,8 @@ def _layers(rows: Sequence[Row]) -> Iterator[Chart]:
     lines = -(-len(chosen) // columns)
 
     def draw(figure: Figure, tips: list[str]) -> None:
-        panels = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
-        for axes in panels[len(chosen) :]:
-            axes.set_axis_off()
-        for axes, (rule, own) in zip(panels, chosen.items(), strict=False):
+        panels = _panels(figure, len(chosen), columns, sharey=True)
+        for axes, (rule, own) in zip(panels, chosen.items(), strict=True):
             _widths(axes, rule, own)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3)
@@ -281,6 +279,14 @@ def _layers(rows: Sequence[Row]) -> Iterator[Chart]:
     )
     size = (4.2 * columns, (0.3 * depths.pop() + 0.9) * lines + 0.5)
     yield Chart("widths", "Units in each layer", words, draw, size, wide=True)
+
+
+def _panels(figure: Figure, count: int, columns: int, **shared: Any) -> list[Axes]:
+    """So many axes in rows; what is left over of the last row stays empty."""
+    found = list(figure.subplots(-(-count // columns), columns, squeeze=False, **shared).flat)
+    for axes in found[count:]:
+        axes.set_axis_off()
+    return found[:count]
 
 
 def _widths(axes: Axes, rule: str, own: list[tuple[Row, Row]]) -> None:
@@ -320,10 +326,8 @@ def _rates(rows: Sequence[Row]) -> Iterator[Chart]:
     lines = -(-len(means) // columns)
 
     def draw(figure: Figure, tips: list[str]) -> None:
-        panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
-        for axes in panels[len(means) :]:
-            axes.set_axis_off()
-        for axes, (name, counts) in zip(panels, means.items(), strict=False):
+        panels = _panels(figure, len(means), columns, sharex=True)
+        for axes, (name, counts) in zip(panels, means.items(), strict=True):
             edges = np.arange(BINS) / BINS
             colour = [SOFT, *[LINEAR] * (BINS - 2), ON]
             axes.bar(edges, counts, width=0.92 / BINS, align="edge", color=colour)

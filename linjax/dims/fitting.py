@@ -1,6 +1,7 @@
 """Operands whose axes have to become as long as the others': constants, and parameters beside
 linear coordinates."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 
 from linjax.dims.layout import Held
 from linjax.dims.sizes import Sizes
-from linjax.dims.span import places
+from linjax.dims.span import Span, places
 
 Array = Any
 
@@ -30,7 +31,7 @@ def fitted(value: Array, held: Held, sizes: Sizes, dims: set[int] | None) -> Arr
         if not held.varies[n]:
             value = _repeated(value, n, wanted)
         elif dims is None or set(span.dims()) & dims:
-            value = _padded(value, n, _kept(span, sizes))
+            value = _padded(value, n, kept(span, sizes, sizes.beside))
     return value
 
 
@@ -51,10 +52,10 @@ def _padded(value: Array, axis: int, mask: np.ndarray) -> Array:
     return jnp.take(jnp.concatenate([value, one], axis=axis), index, axis=axis)
 
 
-def _kept(span: Any, sizes: Sizes) -> np.ndarray:
-    """Which entries of an axis are of coordinates with everything on their way."""
+def kept(span: Span, sizes: Sizes, dims: Iterable[int]) -> np.ndarray:
+    """Which entries of an axis are no linear coordinates of some dimensions."""
     mask = np.ones(span.now(sizes.all), bool)
-    for dim in set(span.dims()) & set(sizes.beside):
+    for dim in set(span.dims()) & set(dims):
         mask[places(span, dim, sizes.all)[:, sizes.kept[dim] :]] = False
     return mask
 
@@ -63,8 +64,7 @@ def merged(value: Array, root: Array, held: Held, dim: int, sizes: Sizes) -> Arr
     """A value whose entries at a dimension's linear coordinates are those of its root."""
     for n, span in enumerate(held.spans):
         if dim in span.dims():
-            mask = np.ones(span.now(sizes.all), bool)
-            mask[places(span, dim, sizes.all)[:, sizes.kept[dim] :]] = False
+            mask = kept(span, sizes, [dim])
             if mask.all():
                 return value
             behind = (1,) * (value.ndim - n - 1)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.fitting import kept
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
 from linjax.dims.reads import Frame, Pick, factorable, features, frame_of, results
 from linjax.dims.remembered import remembered
 from linjax.dims.sites import Site, features_of
 from linjax.dims.sizes import Sizes
-from linjax.dims.span import Cut, Span, exposed, places
+from linjax.dims.span import Cut, Span, exposed
 from linjax.dims.values import Role
 from linjax.errors import EvidenceError
 
@@ -183,11 +184,8 @@ def _features(
 def without_linear(network: Network, number: int, value: Array, sizes: Sizes) -> Array:
     """A value without linear coordinates, wherever they stand: parts of an axis have their own."""
     for n, span in enumerate(point_spans(network.layout, number)):
-        beside = [dim for dim in dict.fromkeys(span.dims()) if sizes.beside.get(dim)]
-        linear = [places(span, dim, sizes.all)[:, sizes.kept[dim] :].reshape(-1) for dim in beside]
-        if linear:
-            kept = np.delete(np.arange(value.shape[n]), np.concatenate(linear))
-            value = jnp.take(value, kept, axis=n)
+        if set(span.dims()) & set(sizes.beside):
+            value = jnp.take(value, np.flatnonzero(kept(span, sizes, sizes.beside)), axis=n)
     return value
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.program import pytree
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 RNG = np.random.default_rng(0)
@@ -35,17 +36,12 @@ KNOWN = linjax.frontier(PARAMS, STATS)
 
 def widths(params):
     """Units and linear units of both layers, and whether each kernel is factored."""
-    flat = {"/".join(k): v for k, v in linjax_flat(params).items()}
+    flat = {pytree.join(path): leaf for path, leaf in pytree.flatten(params).items()}
     found = {}
     for name in ("body/first", "body/second"):
         kinds = (flat.get(f"{name}/{leaf}") for leaf in ("w", "w_linear"))
         found[name] = sum(0 if w is None else w.shape[1] for w in kinds)
     return found, {name.rsplit("/", 1)[0] for name in flat if name.endswith("_down")}
-
-
-def linjax_flat(params):
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {tuple(key.key for key in path): leaf for path, leaf in paths}
 
 
 @pytest.mark.parametrize(
