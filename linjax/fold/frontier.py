@@ -18,7 +18,7 @@ from linjax.fold.engine.cost import State
 from linjax.fold.engine.path import Prices
 from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
 from linjax.fold.plans.factored import factored
-from linjax.fold.plans.pricing import Problems, chosen, priced, problems_of
+from linjax.fold.plans.pricing import Errors, Problems, chosen, errors_of, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import write
 from linjax.fold.rules import Least, Size, Tolerance, unmet
@@ -42,6 +42,7 @@ class Frontier(NamedTuple):
     Attributes:
       stats: the evidence that it was made of.
       problems: the sites with their moments.
+      errors_by_width: what their widths cost in error.
       curves: what every size costs, by what is counted, the multiple of widths, and what stays.
       before: parameters of the network.
       fingerprint: digest of its parameters.
@@ -49,6 +50,7 @@ class Frontier(NamedTuple):
 
     stats: Stats
     problems: Problems
+    errors_by_width: Errors
     curves: dict[tuple[str, int, Least], tuple[Curve, ...]]
     before: int
     fingerprint: str
@@ -58,7 +60,7 @@ class Frontier(NamedTuple):
         measure = rule.of if isinstance(rule, Size) else "parameters"
         key = (measure, rule.round_to, rule.least)
         if key not in self.curves:
-            self.curves[key] = priced(self.stats, self.problems, *key)
+            self.curves[key] = priced(self.stats, self.problems, self.errors_by_width, *key)
         return self.curves[key]
 
     def prices(self, rule: Size | Tolerance) -> Prices:
@@ -258,7 +260,9 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     for path, leaf in flat.items():
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():
             raise StructureError(f"{join(path)}: values aren't finite")
-    return Frontier(stats, problems_of(flat, stats), {}, count(params), fingerprint(params))
+    problems = problems_of(flat, stats)
+    errors = errors_of(stats, problems)
+    return Frontier(stats, problems, errors, {}, count(params), fingerprint(params))
 
 
 def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:

@@ -17,7 +17,7 @@ from linjax.fold.engine.path import Caution, Prices
 from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
-from linjax.fold.engine.surface import surface
+from linjax.fold.engine.surface import Surface, surface
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
 from linjax.fold.plans.travelling import with_noise
@@ -134,33 +134,57 @@ def _joined(points: list[PointMoments]) -> Point:
     return Point(Moments(count, mean, scatter / count[:, None, None, None]), metric)
 
 
+class Errors(NamedTuple):
+    """What widths and ranks cost in predicted output error, whatever is counted.
+
+    Attributes:
+      surfaces: of the sites, by shrinkage.
+      ranks: of the kernels.
+    """
+
+    surfaces: dict[float, tuple[Surface, ...]]
+    ranks: tuple[Array, ...]
+
+
+def errors_of(stats: Stats, found: Problems) -> Errors:
+    """Measures all widths and ranks on rows that nothing is fitted to.
+
+    Raises:
+      EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
+    """
+    if not np.isfinite(float(stats.variation)):
+        raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
+    surfaces = {
+        ridge: tuple(surface(problem, ridge) for problem in found.problems)
+        for ridge in ridges(found.problems)
+    }
+    return Errors(surfaces, tuple(map(error_curve, found.kernels)))
+
+
 def priced(
-    stats: Stats, found: Problems, of: str, round_to: int, least: Least = ()
+    stats: Stats, found: Problems, errors: Errors, of: str, round_to: int, least: Least
 ) -> tuple[Curve, ...]:
     """Prices all widths, and follows the path to the smallest network; once for each shrinkage.
 
     Args:
       stats: the evidence.
       found: the problems that were made of it.
+      errors: of their widths.
       of: what is counted.
       round_to: widths are multiples of this.
       least: what stays at least.
 
     Raises:
       LinjaxError: if ``least`` names no layer.
-      EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
     """
     index = {site.dim: n for n, site in enumerate(found.sites)}
     ranks = {kernel.leaf: n for n, kernel in enumerate(found.kernels)}
     terms = terms_of(stats.network, index, ranks, of, found.before)
-    if not np.isfinite(float(stats.variation)):
-        raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
     names = [stats.network.names[kernel.leaf] for kernel in found.kernels]
     unmatched(least, [*names, *(problem.name for problem in found.problems)])
-    whole = [bool(stays(least, name, 1)) for name in names]
     ranked = tuple(
-        np.zeros(1) if left else error_curve(kernel)
-        for kernel, left in zip(found.kernels, whole, strict=True)
+        np.zeros(1) if stays(least, name, 1) else own
+        for own, name in zip(errors.ranks, names, strict=True)
     )
     problems = [
         problem._replace(
@@ -170,14 +194,14 @@ def priced(
         for problem in found.problems
     ]
     curves = []
-    for ridge in ridges(found.problems):
+    for ridge, surfaces in errors.surfaces.items():
         rooms = tuple(
             room(
                 p,
-                surface(p, ridge),
+                own,
                 fixed=p.least >= p.width or site.dim in found.before.vanished or _uneven(site, p),
             )
-            for site, p in zip(found.sites, problems, strict=True)
+            for site, p, own in zip(found.sites, problems, surfaces, strict=True)
         )
         prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
