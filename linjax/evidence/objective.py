@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linjax.evidence.metric import is_logits
 
@@ -55,3 +56,28 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
         return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
+
+
+def root(outputs: Array, signs: Array, metric: str) -> Array:
+    """Returns ``B s``: ``B Bᵀ`` is the metric of logits but for its small part, or the identity."""
+    if not is_logits(outputs, metric):
+        return signs
+    wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    p = jax.nn.softmax(wide, axis=-1).astype(outputs.dtype)
+    half = jnp.sqrt(p)  # B = diag(√p) − p √pᵀ
+    return half * signs - p * jnp.sum(half * signs, axis=-1, keepdims=True)
+
+
+def directions(outputs: Any, key: Array, metric: str, count: int) -> Any:
+    """Returns ``count`` random directions of the outputs, whose covariance is the metric F."""
+
+    def draw(y: Array, key: Array) -> Array:
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            return np.zeros((count, *y.shape), jax.dtypes.float0)
+        signs, others = jax.random.rademacher(key, (2, count, *y.shape), y.dtype)
+        found = root(y, signs, metric)
+        return found + LOGITS**0.5 * _centred(others) if is_logits(y, metric) else found
+
+    leaves, tree = jax.tree.flatten(outputs)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(tree, list(map(draw, leaves, keys)))

@@ -18,9 +18,8 @@ from linjax.dims.reads import results
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
-from linjax.evidence.metric import is_logits
 from linjax.evidence.moments import lower_gram
-from linjax.evidence.objective import curvature
+from linjax.evidence.objective import curvature, root
 from linjax.evidence.points import at_point, reads, weights_at, weights_of_results
 from linjax.evidence.weights import of_outputs, of_rows
 
@@ -148,19 +147,10 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
         draw = jax.random.rademacher(key, (PROBES, *leaf.shape), leaf.dtype)
         return draw / jnp.sqrt(jnp.asarray(PROBES, leaf.dtype))
 
-    def weigh(leaf: Array, key: Array) -> Array:
-        seed = signs(leaf, key)
-        if not is_logits(leaf, metric):
-            return seed
-        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        p = jax.nn.softmax(wide, axis=-1).astype(leaf.dtype)
-        root = jnp.sqrt(p)  # F = B Bᵀ with B = diag(√p) − p √pᵀ
-        return root * seed - p * jnp.sum(root * seed, axis=-1, keepdims=True)
-
     flat, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(flat))
     seeds = [
-        weigh(leaf, k)
+        root(leaf, signs(leaf, k), metric)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
         else jnp.zeros((count, *leaf.shape), jax.dtypes.float0)
         for leaf, k in zip(flat, keys, strict=True)

@@ -19,7 +19,8 @@ import numpy as np
 from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
-from linjax.evidence.objective import curvature, divergence
+from linjax.evidence.objective import curvature, directions, divergence
+from linjax.fold.kronecker import SAMPLES, Curvatures, curvatures
 from linjax.fold.last import last
 from linjax.fold.rows import Batch, Rows, cut, even, size_of
 from linjax.net import Net
@@ -32,7 +33,7 @@ Curve = Callable[[np.ndarray], np.ndarray]
 Apply = Callable[..., Any]
 
 ROUNDS = 12
-STEPS = 20
+STEPS = 8
 """Conjugate-gradient steps of a round."""
 WORK = 1e13
 """Floating point operations that all rounds may take: about a minute on two cores."""
@@ -190,10 +191,9 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
     system = _System(apply, parts, task.metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
-    patience, accepted, rng = PATIENCE, 0, np.random.default_rng(0)
-    scale = system.scale(now, turns(0), rng)
+    patience, accepted, known = PATIENCE, 0, system.curvatures(now, turns(0), 0)
     for turn in range(rounds):
-        step, predicted = system.step(now, gradient, turns(turn), damping * scale)
+        step, predicted = system.step(now, gradient, turns(turn), known, damping)
         after, slope = system.slope(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
@@ -201,7 +201,7 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
         else:
             now, error, gradient, accepted = now + step, after, slope, accepted + 1
             if accepted % STEADY == 0:
-                scale = system.scale(now, turns(turn), rng)
+                known = system.curvatures(now, turns(turn), accepted)
             damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
             outside = system.error(now, held)
             patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
@@ -278,9 +278,14 @@ class _System:
             (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
             return back
 
-        self._error, self._product = error, product
+        @jax.jit
+        def samples(vector: Array, inputs: Any, key: Array) -> Array:
+            y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
+            return jax.vmap(pull)(directions(y, key, metric, SAMPLES))[0]
+
+        self._error, self._product, self._samples = error, product, samples
         self._slope = jax.jit(jax.value_and_grad(error))
-        self._ends = parts.ends
+        self._shapes = tuple(parts.shapes.values())
 
     def error(self, vector: Array, rows: Rows) -> float:
         """Mean divergence of the rows."""
@@ -293,14 +298,21 @@ class _System:
         return float(sum(error for error, _ in pairs)) / rows.total, gradient
 
     def step(
-        self, vector: Array, gradient: np.ndarray, rows: list[Batch], damping: np.ndarray
+        self,
+        vector: Array,
+        gradient: np.ndarray,
+        rows: list[Batch],
+        known: Curvatures,
+        damping: float,
     ) -> tuple[Array, float]:
         """Returns the damped Gauss–Newton step and the decrease that it predicts.
 
         Sums over chunks and conjugate gradients run on the host: their programs would have to
         be compiled anew for every number of parameters.
         """
-        step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, damping, STEPS)
+        own = damping * known.means()
+        near = functools.partial(known.divide, damping=own)
+        step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, own, near)
         return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
 
     def _curve(self, vector: Array, rows: list[Batch]) -> Curve:
@@ -312,12 +324,11 @@ class _System:
 
         return curve
 
-    def scale(self, vector: Array, rows: list[Batch], rng: np.random.Generator) -> np.ndarray:
-        """Mean curvature of each leaf, one entry a parameter, from one random product."""
-        signs = rng.choice([-1.0, 1.0], self._ends[-1])
-        leaves = np.split(signs * self._curve(vector, rows)(signs), self._ends[:-1])
-        raw = np.concatenate([np.full(x.shape, np.mean(x)) for x in leaves])
-        return np.maximum(raw, 1e-3 * np.mean(np.abs(raw)) + 1e-12)
+    def curvatures(self, vector: Array, rows: list[Batch], seed: int) -> Curvatures:
+        """What is known of the Gauss–Newton matrix from a few random derivatives."""
+        keys = jax.random.split(jax.random.key(seed), len(rows))
+        samples = (self._samples(vector, x, key) for x, key in zip(rows, keys, strict=True))
+        return curvatures(samples, sum(map(size_of, rows)), self._shapes)
 
 
 def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
@@ -326,18 +337,18 @@ def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
 
 
 def _conjugate_gradients(
-    curve: Curve, target: np.ndarray, damping: np.ndarray, steps: int
+    curve: Curve, target: np.ndarray, damping: np.ndarray, near: Curve
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solves ``(A + diag damping) x = target``, preconditioned by the damping; returns A x, too."""
+    """Solves ``(A + diag damping) x = target``, ``near`` being nearly its inverse; and A x."""
     x = np.zeros_like(target)
     residual = target
-    direction = weighted = residual / damping
+    direction = weighted = near(residual)
     energy = start = residual @ weighted
-    for _ in range(steps):
+    for _ in range(STEPS):
         image = curve(direction) + damping * direction
         length = energy / (direction @ image)
         x, residual = x + length * direction, residual - length * image
-        weighted = residual / damping
+        weighted = near(residual)
         energy, before = residual @ weighted, energy
         if not energy > 1e-6 * start:
             break
