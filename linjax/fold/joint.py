@@ -312,7 +312,8 @@ class _System:
         """
         own = damping * known.means()
         near = functools.partial(known.divide, damping=own)
-        step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, own, near)
+        curve, spread = self._curve(vector, rows), known.spread(own)
+        step, curved = _conjugate_gradients(curve, -gradient, spread, near)
         return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
 
     def _curve(self, vector: Array, rows: list[Batch]) -> Curve:

@@ -70,17 +70,24 @@ class Curvatures(NamedTuple):
     leaves: tuple[Factored, ...]
     ends: Sequence[int]
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many entries every leaf has."""
+        return np.diff([0, *self.ends])
+
     def means(self) -> np.ndarray:
-        """Mean curvature of each leaf, one entry a parameter; none of them is next to nothing."""
-        sizes = np.diff([0, *self.ends])
+        """Mean curvature of each leaf; none of them is next to nothing."""
         means = np.array([leaf.mean for leaf in self.leaves])
-        floor = LEAST * (means @ sizes) / max(sizes.sum(), 1) + 1e-12
-        return np.repeat(np.maximum(means, floor), sizes)
+        floor = LEAST * (means @ self.sizes) / max(self.sizes.sum(), 1) + 1e-12
+        return np.maximum(means, floor)
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """A value a leaf, for each of its entries."""
+        return np.repeat(values, self.sizes)
 
     def divide(self, vector: np.ndarray, damping: np.ndarray) -> np.ndarray:
-        """``(A + diag damping)⁻¹`` times a vector; the damping is the same within a leaf."""
-        parts, starts = np.split(vector, self.ends[:-1]), [0, *self.ends[:-1]]
-        each = zip(self.leaves, parts, damping[starts], strict=True)
+        """``(A + D)⁻¹`` times a vector, D being a multiple of the identity for every leaf."""
+        each = zip(self.leaves, np.split(vector, self.ends[:-1]), damping, strict=True)
         return np.concatenate([leaf.divide(part, float(own)) for leaf, part, own in each])
 
 

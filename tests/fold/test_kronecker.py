@@ -27,9 +27,9 @@ def test_kronecker_products_are_found_and_divided_by(shape):
     whole = np.kron(spread(rng, m), spread(rng, n))
     found = curvatures([drawn(rng, whole, 20_000)] * 2, 2, [shape])  # two chunks of one row
     np.testing.assert_allclose(found.means(), np.trace(whole) / len(whole), rtol=0.05)
-    vector, damping = rng.normal(size=len(whole)), np.full(len(whole), 0.1)
-    expected = np.linalg.solve(whole + np.diag(damping), vector)
-    error = found.divide(vector, damping) - expected
+    vector = rng.normal(size=len(whole))
+    expected = np.linalg.solve(whole + 0.1 * np.eye(len(whole)), vector)
+    error = found.divide(vector, np.array([0.1])) - expected
     assert np.linalg.norm(error) < 0.03 * np.linalg.norm(expected)
 
 
@@ -39,18 +39,18 @@ def test_leaves_have_a_curvature_each():
     samples = np.concatenate([drawn(rng, first, 20_000), drawn(rng, second, 20_000)], axis=1)
     found = curvatures([samples], 1, [(3, 2), (4,)])
     assert found.ends == [6, 10]
-    np.testing.assert_allclose(found.means()[6:], 5, rtol=0.05)
-    damping = np.repeat([0.1, 1.0], [6, 4])
+    np.testing.assert_allclose(found.means()[1], 5, rtol=0.05)
+    damping = np.array([0.1, 1.0])
     vector = rng.normal(size=10)
     whole = np.block([[first, np.zeros((6, 4))], [np.zeros((4, 6)), second]])
-    expected = np.linalg.solve(whole + np.diag(damping), vector)
+    expected = np.linalg.solve(whole + np.diag(found.spread(damping)), vector)
     np.testing.assert_allclose(found.divide(vector, damping), expected, rtol=0.05, atol=0.05)
 
 
 def test_a_leaf_that_nothing_depends_on_keeps_a_least_curvature():
     samples = np.concatenate([np.ones((3, 6)), np.zeros((3, 2))], axis=1)
     means = curvatures([samples], 1, [(3, 2), (2,)]).means()
-    np.testing.assert_allclose(means[6:], LEAST * 6 / 8, rtol=1e-3)
+    np.testing.assert_allclose(means[1], LEAST * 6 / 8, rtol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(LARGEST + 1, 2), (2, LARGEST + 1), (5,), (1, 5), (), (0, 3)])
@@ -58,7 +58,7 @@ def test_long_sides_and_single_ones_have_no_eigenvectors(shape):
     size = int(np.prod(shape))
     samples = np.random.default_rng(2).normal(size=(4, size))
     found = curvatures([samples], 1, [shape])
-    divided = found.divide(np.ones(size), np.full(size, 1e3))
+    divided = found.divide(np.ones(size), np.array([1e3]))
     np.testing.assert_allclose(divided, 1e-3, rtol=0.02)
     (leaf,) = found.leaves
     for side in (leaf.rows, leaf.columns):
@@ -115,4 +115,4 @@ def test_few_steps_solve_what_is_badly_scaled():
         x, _ = _conjugate_gradients(lambda v: whole @ v, target, damping, near)
         return np.linalg.norm(target - whole @ x - damping * x) / np.linalg.norm(target)
 
-    assert left(lambda v: found.divide(v, damping)) < 0.2 * left(lambda v: v / damping)
+    assert left(lambda v: found.divide(v, damping[:1])) < 0.2 * left(lambda v: v / damping)
