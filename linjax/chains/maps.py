@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from linjax.program.pytree import Path
+from linjax.program.pytree import Path, beside
 
 
 class Slope(NamedTuple):
@@ -121,6 +121,7 @@ class Affine(NamedTuple):
         Flax, ``(1, 0)`` in Equinox.
       scaling: a per-unit affine map that follows it, such as batch norm; None without one.
       part: which of the columns and of the bias are its own, where a gated layer has one kernel.
+      taken: names of leaves that begin like the kernel's: no others may be called so.
     """
 
     name: str
@@ -131,10 +132,12 @@ class Affine(NamedTuple):
     layout: tuple[int, int] = (0, 1)
     scaling: Scaling | None = None
     part: Part = Part()
+    taken: tuple[str, ...] = ()
 
     def extra(self, kind: str) -> Path:
         """Path of a leaf that folding adds beside the kernel: ``kernel_residual``."""
-        return (*self.kernel[:-1], f"{self.kernel[-1]}_{kind}")
+        taken = {(*self.kernel[:-1], name) for name in self.taken}
+        return beside(self.kernel, kind, taken)
 
     @property
     def bias_path(self) -> Path:

@@ -140,6 +140,8 @@ def _names(network: Network, maps: list[Map]) -> dict[Map, str]:
 
 def _affine(program: Program, m: Map, name: str, scaling: Scaling | None) -> Affine:
     paths, shape = program.network.paths, program.leaf_shape(m.leaf)
+    folder, like = paths[m.leaf][:-1], f"{paths[m.leaf][-1]}_"
+    beside = (path[-1] for path in paths if path[:-1] == folder)
     return Affine(
         name=name,
         kernel=paths[m.leaf],
@@ -149,6 +151,7 @@ def _affine(program: Program, m: Map, name: str, scaling: Scaling | None) -> Aff
         layout=m.layout,
         scaling=scaling,
         part=m.part,
+        taken=tuple(sorted(name for name in beside if name.startswith(like))),
     )
 
 

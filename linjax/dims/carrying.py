@@ -21,7 +21,7 @@ from linjax.dims.span import Span
 from linjax.dims.values import Role
 from linjax.errors import StructureError
 from linjax.program.flat import Op, Operand, Ref
-from linjax.program.pytree import Path, join
+from linjax.program.pytree import Path, beside, join
 
 Array = Any
 
@@ -183,6 +183,7 @@ class Shapes:
         flat: Mapping[Path, Array], kept: Mapping[int, int], linear: Mapping[int, int],
     ) -> None:  # fmt: skip
         self.layout, self.paths, self.flat = layout, paths, flat
+        self.own = frozenset(paths)
         self.ways = {way.dim: way for way in ways}
         self.kept, self.linear = kept, linear
         self.totals: dict[int, int] = {}
@@ -218,8 +219,11 @@ class Shapes:
         return self.totals[dim]
 
     def _leaf(self, product: Product, kind: str = "") -> Array | None:
+        return self.flat.get(self._path(product, kind))
+
+    def _path(self, product: Product, kind: str) -> Path:
         path = self.paths[product.leaf or 0]
-        return self.flat.get((*path[:-1], f"{path[-1]}_{kind}") if kind else path)
+        return beside(path, kind, self.own) if kind else path
 
     def _size(self, product: Product, kind: str = "") -> int:
         """How many features a leaf beside a kernel reads, 0 without it."""
@@ -253,12 +257,12 @@ class Shapes:
             rows = self._rows(product)
             if rows is None or (rows == total and self.total(way.dim) == total):
                 continue
-            path, axis = self.paths[product.leaf or 0], self._axis(product)
+            axis = self._axis(product)
             for kind in ("down", "", "linear"):
                 leaf = self._leaf(product, kind)
                 if leaf is None:
                     continue
-                own = join((*path[:-1], f"{path[-1]}_{kind}") if kind else path)
+                own = join(self._path(product, kind))
                 plain = self.kept[way.dim] + self.linear.get(way.dim, 0)
                 less = 0 if kind else self._size(product, "residual")
                 want = " or ".join(str(n - less) for n in sorted({plain, total}) if n >= less)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from linjax.dims.layout import LAYOUT, SAME
 from linjax.dims.rules import elementwise, joining, layout
 from linjax.errors import StructureError
+from linjax.program import pytree
 from linjax.program.flat import Op, Operand, Program, Ref, needed
 from linjax.program.pytree import Flat, Leaf, Path, cast, is_floating, join
 
@@ -268,10 +269,8 @@ def _size(program: Program, value: int) -> int:
 
 def _paths(stood: tuple[Path, ...], paths: list[Path]) -> Iterable[Path]:
     """A path for each computed leaf, beside the one that it stands for."""
-    taken = collections.Counter[Path](dict.fromkeys(paths, 1))
+    taken = set(paths)
     for path in stood:
-        named = (*path[:-1], f"{path[-1]}_computed")
-        while taken[named]:
-            named = (*named[:-1], f"{named[-1]}_")
-        taken[named] += 1
+        named = pytree.beside(path, "computed", taken)
+        taken.add(named)
         yield named

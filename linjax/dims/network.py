@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 from linjax.dims import merging
@@ -62,6 +63,10 @@ class Network:
     scalings: tuple[Scaling, ...]
     computed: Computed | None = None
 
+    @functools.cached_property
+    def _own(self) -> frozenset[Path]:
+        return frozenset(self.paths)
+
     def flatten(self, params: Any) -> Flat:
         """Returns a pytree's leaves by path as the network takes them: computed ones computed.
 
@@ -109,8 +114,7 @@ class Network:
 
     def extra(self, leaf: int, kind: str) -> Path:
         """Path of a leaf that a fold puts beside a kernel."""
-        path = self.paths[leaf]
-        return (*path[:-1], f"{path[-1]}_{kind}")
+        return pytree.beside(self.paths[leaf], kind, self._own)
 
     def constant(self, key: tuple[int, int]) -> Path:
         """Path of a constant that went along with coordinates."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from linjax.dims import merging
+from linjax.dims import merging, pairs
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
@@ -53,6 +53,8 @@ class Site(NamedTuple):
       linear: whether coordinates without their activation can come along.
       fixed: whether some reader can't be refitted: its kernel is computed, or makes the same
         coordinates that it reads.
+      opposite: leaves of keys where any basis will do for queries, with its inverse for these:
+        those on the other side than the first point.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Site(NamedTuple):
     points: tuple[int, ...]
     linear: bool
     fixed: bool
+    opposite: tuple[int, ...] = ()
 
 
 class Refusal(NamedTuple):
@@ -171,7 +174,10 @@ def _site(
     made = {p.leaf for p in makers}
     fixed = any(p.leaf is None or p.leaf in made for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
-    return Site(name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed)
+    across = pairs.opposite(layout, dim, points[0]) if form is Form.PAIRED and not fixed else ()
+    return Site(
+        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across
+    )
 
 
 def _apart(layout: Layout, ops: dict[int, Op], dim: int, makers: tuple[Product, ...]) -> bool:

@@ -19,7 +19,7 @@ from linjax.fold.shifts import (
     with_lacking,
     with_shifts,
 )
-from linjax.fold.written import Written, along, mixing, taking
+from linjax.fold.written import Written, along, made_by, mixing, taking
 
 Array = np.ndarray
 
@@ -67,7 +67,7 @@ def _write_leaf(
         decode = choice.decode[point_of(network, site, leaf)]
         change = mixing(site, np.swapaxes(decode, -1, -2))
     elif choice.basis is not None:
-        change = mixing(site, split.bent.basis)
+        change = mixing(site, made_by(site, split.bent, leaf).basis)
     else:
         change = taking(split.bent.kept, len(site.beside))
     if path in flat:
@@ -136,11 +136,8 @@ def _narrowed(
     spans = tuple(network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
     if not any(site.dim in s.dims() for s in spans):
         return shift
-    change = (
-        taking(choice.kept, len(site.beside))
-        if choice.basis is None
-        else mixing(site, choice.basis)
-    )
+    basis = made_by(site, choice, leaf).basis
+    change = taking(choice.kept, len(site.beside)) if basis is None else mixing(site, basis)
     return transform(shift, spans, Cut(site.dim, site.beside, now.kept.__getitem__, change))
 
 

@@ -87,6 +87,13 @@ def finished_past(
     return pytree.unflatten(multiplied(network, small, past), like=params)
 
 
+def made_by(site: Site, choice: Choice, leaf: int | None) -> Choice:
+    """A choice as a leaf that makes the coordinates sees it: keys get the queries' inverse."""
+    if choice.basis is None or leaf not in site.opposite:
+        return choice
+    return choice._replace(basis=np.swapaxes(choice.decode[0], -1, -2))
+
+
 def along(
     network: Network, now: Written, site: Site, leaf: int, value: Array, change: Any
 ) -> Array:

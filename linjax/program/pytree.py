@@ -1,7 +1,7 @@
 """Parameter pytrees as flat dicts from path to leaf, and back to nested dicts."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,20 @@ Path = tuple[str, ...]
 def join(path: Path) -> str:
     """Returns a leaf's path as people write it: ``params/Dense_0/kernel``."""
     return "/".join(path)
+
+
+def beside(path: Path, kind: str, taken: Container[Path]) -> Path:
+    """A path for a leaf that stands beside another, free whatever names a network has.
+
+    >>> beside(("w",), "bias", ())
+    ('w_bias',)
+    >>> beside(("w",), "bias", {("w",), ("w_bias",)})
+    ('w_bias_',)
+    """
+    name = f"{path[-1]}_{kind}"
+    while (*path[:-1], name) in taken:
+        name += "_"
+    return (*path[:-1], name)
 
 
 class Leaf(NamedTuple):

@@ -76,6 +76,8 @@ def _problem(
     groups = _grouped(network, site)[: len(points)]
     pairs = zip(points, site.points, strict=False)
     own = [_bordered(p, padded(network, site, value)) for p, value in pairs]
+    if site.opposite:  # nothing makes up for a mean that is lost
+        own = list(map(_about_zero, own))
     joined = [
         _joined([own[j] for j in range(len(own)) if groups[j] == g]) for g in sorted(set(groups))
     ]
@@ -84,7 +86,7 @@ def _problem(
         name=site.name,
         width=points[0].metric.shape[-1],
         repeats=int(np.prod([network.layout.traced[d] for d in site.beside], dtype=int)),
-        kind="aligned" if site.fixed else kind,
+        kind="straight" if site.opposite else "aligned" if site.fixed else kind,
         points=tuple(joined),
         sources=points[0].mean.shape[-1] > points[0].metric.shape[-1],
         least=1,
@@ -120,6 +122,13 @@ def _bordered(point: PointMoments, share: float) -> PointMoments:
         scatter=point.scatter + (share * point.count)[:, None, None, None] * between,
         places=point.places / (1 - share),
     )
+
+
+def _about_zero(point: PointMoments) -> PointMoments:
+    """Moments about zero, as if they were about the mean."""
+    between = point.mean[..., :, None] * point.mean[..., None, :]
+    scatter = point.scatter + point.count[:, None, None, None] * between
+    return point._replace(mean=0 * point.mean, scatter=scatter)
 
 
 def _joined(points: list[PointMoments]) -> Point:

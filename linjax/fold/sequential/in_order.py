@@ -39,7 +39,7 @@ from linjax.fold.rewrite import write
 from linjax.fold.sequential import aims, necks, regress
 from linjax.fold.sequential.resite import again
 from linjax.fold.shifts import add_to_bias
-from linjax.fold.written import begun, narrowing
+from linjax.fold.written import begun, made_by, narrowing
 from linjax.program import pytree
 
 Array = Any
@@ -153,7 +153,7 @@ class _State:
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
-                goal = before(problem, choice)
+                goal = None if maker.leaf in site.opposite else before(problem, choice)
                 self._factor(maker.op, self.waiting.pop(maker.op), goal)
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
@@ -206,6 +206,8 @@ class _State:
             self.waiting[op] = moments
             return
         done = self.settled.get(own.made)
+        if done is not None and own.leaf in self.task.problems.sites[own.made].opposite:
+            done = None  # what keys are worth isn't known
         self._factor(op, moments, None if done is None else necks.after(*done))
         self._change(self.now.flat)
 
@@ -250,6 +252,7 @@ class _State:
             site = self.task.problems.sites[n]
             if site.dim not in made:
                 continue
+            choice = made_by(site, choice, self.network.kernels[op].leaf)
             cut = Cut(site.dim, site.beside, dict(sizes).__getitem__, lambda x: x)
             if choice.linear.shape[-1]:
                 mix = narrowing(choice._replace(basis=choice.linear))
