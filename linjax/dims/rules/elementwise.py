@@ -72,9 +72,8 @@ def _role(view: View, data: list[Value], n: int, axes: Axes) -> Role:
         if len(data) == 1:
             divided = name == "div" and view.ins[1].source is Source.DATA
             return Role.BENT if divided else Role.SCALED if scaled else Role.LINEAR
-        both = sum(len(v.axes) == rank and _differs(v, n, size) for v in data)
-        divided = name == "div" and _differs(view.ins[1], n, size)
-        return Role.GATED if both > 1 or divided else Role.LINEAR
+        differ = [len(v.axes) == rank and _differs(v, n, size) for v in data]
+        return Role.GATED if all(differ) or (name == "div" and differ[1]) else Role.LINEAR
     if name == "select_n" and view.ins[0].source is not Source.DATA:
         return (
             Role.SCALED if scaled or view.lifted(n, size, range(1, len(view.ins))) else Role.LINEAR
