@@ -109,6 +109,23 @@ def _walked(graph: Graph, chain: Chain, flat: Flat, known: Known) -> Walk:
     return tuple(result), tuple(part for own in parts for part in own)
 
 
+def unread(graph: Graph, chain: Chain, flat: Flat) -> str:
+    """Why a chain can't be read from a pytree, empty if it can.
+
+    Least squares also folds what chains know nothing of: the leaves between them and beside them.
+    """
+    try:
+        flows(graph, chain, flat)
+    except StructureError as error:
+        return str(error)
+    return ""
+
+
+def units(graph: Graph, chain: Chain, flat: Flat) -> tuple[int, ...]:
+    """How many units each site of a chain has, as the leaves of the map in front of it say."""
+    return tuple(units_of(parts_of(graph.affine(site.producer), flat)) for site in chain.sites)
+
+
 def entry(
     graph: Graph, chain: Chain, flat: Flat, known: Known | None = None
 ) -> tuple[tuple[int, int], ...]:
@@ -158,9 +175,14 @@ def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
     """Whether branches behind a chain's last activation have been folded into another form.
 
     A branch whose first map has linear units, a bottleneck, or passes on what it reads isn't
-    a plain kernel any more; then the chain in front of it stays as it is.
+    a plain kernel any more; then the chain in front of it stays as it is. So does one that can't
+    be read itself, or whose branches can't.
     """
+    if unread(graph, chain, flat):
+        return True
     for branch in graph.branches(chain):
+        if unread(graph, branch, flat):
+            return True
         firsts = [parts_of(graph.affine(name), flat) for name in branch.firsts]
         if any(part.linear is not None or part.down is not None for part in firsts):
             return True

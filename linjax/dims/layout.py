@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from linjax.dims.space import Axis
 from linjax.dims.span import Numbering, Spans
 from linjax.dims.survey import survey
 from linjax.dims.values import Role, Source
@@ -132,7 +133,8 @@ def lay_out(program: Program, count: int, out_tree: jax.tree_util.PyTreeDef) -> 
             marks.setdefault(dim, []).append(Mark(touch.op, touch.role, touch.operand))
     for key, read in _reading(found.program, marks, values).items():
         values[key] = values[key]._replace(read=frozenset(read))
-    loops = {key: tuple(names.span(a).dim for a in axes) for key, axes in found.loops.items()}
+    own = {d for spans in leaves for s in spans for d in s.dims()}
+    loops = {key: tuple(_steps(names, a, own) for a in axes) for key, axes in found.loops.items()}
     return Layout(
         program=found.program,
         out_tree=out_tree,
@@ -146,6 +148,17 @@ def lay_out(program: Program, count: int, out_tree: jax.tree_util.PyTreeDef) -> 
         traced={n: atom.size for n, atom in enumerate(names.atoms)},
         users=_users(found.program, marks, values),
     )
+
+
+def _steps(names: Numbering, axis: Axis, own: set[int]) -> int:
+    """The dimension of a scan's steps: one of its own where its results are cut, as at the last.
+
+    Where leaves are cut likewise steps stay what they are made of.
+    """
+    span = names.span(axis)
+    if span.dim >= 0 or own & set(span.dims()):
+        return span.dim
+    return names.whole(axis).dim
 
 
 def _users(

@@ -229,6 +229,8 @@ class Run:
         times: Callable[..., Array] = functools.partial(products.times, op, source, data=data)
         if extras.down is not None:
             inner, times = products.behind(op, source, self.viewed(kernel, extras.down), data)
+            # It reads directions of the first factor, to whose number nothing on its way is fitted.
+            values[1 - data] = self.viewed(kernel, self.env[self.leaf_of(kernel).id])
         result = None
         made = passing is None or bool(self.sizes.kept[passing[0].dim])
         if made and (0 not in values[1 - data].shape or extras.linear is None):
@@ -268,6 +270,13 @@ class Run:
         more = [part for own in others for part in (own, nothing(beside.all))]
         pieces = (p for p in (first, *parts, *more) if p.shape[axis])
         return jnp.concatenate([*pieces], axis=axis)
+
+    def leaf_of(self, operand: Operand) -> Ref:
+        """The leaf, or the step's slice of one, that a kernel is a view of."""
+        while isinstance(operand, Ref) and operand.id in self.layout.makers:
+            operand = self.layout.makers[operand.id].inputs[0]
+        assert isinstance(operand, Ref)
+        return operand
 
     def viewed(self, operand: Operand, array: Array) -> Array:
         """An array laid out as a kernel leaf is where it is used."""

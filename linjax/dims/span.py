@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.space import Axis, Kind, find
+from linjax.dims.space import Axis, Kind, find, freeze
 
 Array = Any
 Sizes = Callable[[int], Any]
@@ -98,6 +98,7 @@ class Numbering:
         self.numbers: dict[int, int] = {}
         self.atoms: list[Axis] = []
         self._known: dict[int, Span] = {}
+        self._whole: dict[int, Span] = {}
 
     def span(self, axis: Axis) -> Span:
         """The static description of an axis."""
@@ -112,6 +113,15 @@ class Numbering:
                 own = Span(-1, axis.size, axis.kind is Kind.PRODUCT, parts)
             self._known[axis.id] = own
         return self._known[axis.id]
+
+    def whole(self, axis: Axis) -> Span:
+        """A dimension in the place of an axis that is made of several; the same for the same."""
+        axis = find(axis)
+        if axis.id not in self._whole:
+            alone = Axis(axis.size)
+            freeze(alone, "the steps of a scan")
+            self._whole[axis.id] = self.span(alone)
+        return self._whole[axis.id]
 
 
 def places(span: Span, dim: int, size: Sizes) -> np.ndarray:

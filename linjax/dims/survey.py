@@ -10,7 +10,7 @@ import numpy as np
 from linjax.dims.rules import RULES
 from linjax.dims.rules.rule import Result, View, fresh
 from linjax.dims.space import HINTS, IS_INPUT, IS_OUTPUT, OPAQUE, Axes, freeze, unify
-from linjax.dims.values import Source, Touch, Value
+from linjax.dims.values import Role, Source, Touch, Value
 from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 # Operations that show a leaf's entries laid out otherwise, or cast.
@@ -102,9 +102,10 @@ class _Reader:
             view = View(op, number, ins, shapes, self.found.touches)
             source = max((v.source for v in ins), default=Source.CONSTANT)
             leaf = _leaf(op, ins, program)
+            zero = op.name in _VIEWS and all(v.zero for v in ins)
             for ref, result in zip(op.outputs, _results(view), strict=True):
                 varies = result.varies or (True,) * len(result.axes)
-                self.found.values[ref.id] = Value(result.axes, varies, source, leaf)
+                self.found.values[ref.id] = Value(result.axes, varies, source, leaf, zero)
 
     def operand(self, number: int, place: int, operand: Operand) -> Value:
         if isinstance(operand, Ref):
@@ -125,7 +126,7 @@ class _Reader:
                 unify(value.axes[0], length)
                 value = value._replace(axes=value.axes[1:], varies=value.varies[1:])
             elif k >= op.scan.consts:
-                value = value._replace(source=source, leaf=None, varies=(True,) * len(value.axes))
+                value = self.carried(op, value, source)
             values[ref.id] = value
         self.read(body, (*loops, length))
         number = op.outputs[0].id
@@ -138,6 +139,13 @@ class _Reader:
             else:
                 axes = (length, *axes)
             values[ref.id] = Value(axes, (True,) * len(axes), max(source, inside.source))
+
+    def carried(self, op: Op, start: Value, source: Source) -> Value:
+        """What a scan carries, which starts as some value."""
+        if source is Source.DATA:
+            still = (a for n, a in enumerate(start.axes) if not start.turns(n))
+            self.found.touches.extend(Touch(op.outputs[0].id, Role.SCALED, a) for a in still)
+        return Value(start.axes, (True,) * len(start.axes), source)
 
 
 def _results(view: View) -> list[Result]:
@@ -155,7 +163,7 @@ def _results(view: View) -> list[Result]:
 def _constant(operand: Const, axes: Axes) -> Value:
     value = operand.value
     varies = tuple(_differs(value, n) for n in range(len(axes)))
-    return Value(axes, varies, Source.CONSTANT)
+    return Value(axes, varies, Source.CONSTANT, zero=_is_zero(value))
 
 
 def _differs(value: object, axis: int) -> bool:
@@ -168,6 +176,13 @@ def _differs(value: object, axis: int) -> bool:
         return False
     first = np.take(array, [0], axis=axis)
     return not bool(np.all(array == first))
+
+
+def _is_zero(value: object) -> bool:
+    try:
+        return not np.any(np.asarray(value))
+    except Exception:  # a tracer, or a random key: nothing is known
+        return False
 
 
 def _leaf(op: Op, ins: Sequence[Value], program: Program) -> int | None:

@@ -22,12 +22,21 @@ class Value(NamedTuple):
       varies: which of them its entries differ along; along the others it was spread.
       source: what it depends on.
       leaf: number of the parameter leaf that it is a mere view of, None if it is none.
+      zero: whether it is a constant without any other number.
     """
 
     axes: Axes
     varies: tuple[bool, ...]
     source: Source
     leaf: int | None = None
+    zero: bool = False
+
+    def turns(self, n: int) -> bool:
+        """Whether its entries go along where an axis changes its basis.
+
+        Those of data and of parameters do, if each has its own; of constants only zeros do.
+        """
+        return self.zero or (self.varies[n] and self.source is not Source.CONSTANT)
 
     def along(self, axis: Axis) -> bool:
         """Whether its entries differ along an axis of its own."""

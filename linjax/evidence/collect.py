@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from linjax.dims.network import Network
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
-from linjax.evidence import moments, placement
+from linjax.evidence import moments, placement, silent
 from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
@@ -176,6 +176,7 @@ class _Pass:
         self.device: list[Any] = [None] * folds
         self.host: list[Any] = [None] * folds
         self.metrics: Any = None
+        self.some: _Part | None = None
         self.batches = 0
 
     def add(self, part: _Part, index: int) -> None:
@@ -214,7 +215,7 @@ class _Pass:
         """Measures on some rows what errors cost."""
         key = jax.random.fold_in(jax.random.key(0), index)
         order, weights = first(part.weights, quota)
-        some = part.taken(order, weights)
+        self.some = some = part.taken(order, weights)
         network = self.net.network_for(self.flat, some.inputs)
         now = metric_sums(network, self.flat, some.leaves, key, metric, weights)
         now = now if self.metrics is None else _added(self.metrics, now)
@@ -231,8 +232,23 @@ class _Pass:
         metrics = self.metrics and jax.tree.map(
             lambda x: np.array(x, np.float64), placement.fetch(self.metrics, self.mesh)
         )
+        if metrics is not None:
+            metrics = (self.measured(metrics[0], metric), *metrics[1:])
         second = _second(net.network, [fold.places for fold in folds], metrics)
         return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
+
+    def measured(self, grams: Any, metric: str) -> Any:
+        """Measures what derivatives don't tell, and says where."""
+        some: Any = self.some
+        network = self.net.network_for(self.flat, some.inputs)
+        grams, names = silent.measured(network, self.flat, some.leaves, grams, metric, some.weights)
+        if names:
+            warn(
+                f"the outputs depend on {', '.join(names)} but have no derivative there (something "
+                "behind rounds, compares or stops gradients): what errors cost there is taken from "
+                "putting a mean in its place; measure folds by linjax.compare"
+            )
+        return grams
 
 
 def _done(found: Any, mesh: Any) -> Any:

@@ -137,10 +137,10 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
         if few:
             eye = jnp.eye(classes, dtype=leaf.dtype)
             seed = eye.reshape(classes, *(1 for _ in leaf.shape[:-1]), classes)
-            if leaf.ndim > 2:  # else an example's positions would add up
-                own = _by_place(key, count, leaf.shape[:-1]).astype(leaf.dtype)
-                own = own.reshape(repeats, classes, *leaf.shape[:-1], 1)
-                seed = seed * own / jnp.sqrt(jnp.asarray(repeats, leaf.dtype))
+            # Else an example's positions would add up, and examples where a batch is normalised.
+            own = _by_place(key, count, leaf.shape[:-1]).astype(leaf.dtype)
+            own = own.reshape(repeats, classes, *leaf.shape[:-1], 1)
+            seed = seed * own / jnp.sqrt(jnp.asarray(repeats, leaf.dtype))
             return jnp.broadcast_to(seed, (repeats, classes, *leaf.shape)).reshape(
                 count, *leaf.shape
             )

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from linjax.chains.flow import settled
+from linjax.chains.flow import settled, units, unread
 from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain, write_chain
 from linjax.chains.structure import Chain, Graph, Site
 from linjax.errors import warn
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.fold.published import fold_published
-from linjax.fold.report import Report, change
+from linjax.fold.report import Report, SiteChange, change
 from linjax.fold.rules import PublishedSize, Threshold
 from linjax.program import pytree
 from linjax.program.count import count
@@ -71,11 +71,15 @@ def transform(
     Args:
       params: its pytree.
       flat: the leaves of that as the network takes them.
-      graph: its chains.
+      graph: its chains; those that can't be read from such leaves are left alone.
       rewrite: what to do with a chain.
     """
     sites = {}
     for chain in graph.chains:
+        if unread(graph, chain, flat):
+            for site, n in zip(chain.sites, units(graph, chain, flat), strict=True):
+                sites[site.name] = SiteChange(n, np.arange(n), 0, False)
+            continue
         before = after = read_chain(graph, flat, chain)
         if not settled(graph, chain, flat):
             after = rewrite(chain, before)

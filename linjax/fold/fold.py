@@ -261,6 +261,8 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
       StructureError: if they belong to another network.
       EvidenceError: if the evidence was collected on parameters folded further.
     """
+    if isinstance(evidence, Bounds) and evidence.fingerprint == fingerprint(params):
+        return True
     if isinstance(evidence, Stats):
         check(evidence.network, evidence.network.flatten(params))
     else:

@@ -1,5 +1,7 @@
 """Operations that act on each entry by itself."""
 
+import jax.numpy as jnp
+
 from linjax.dims.rules.rule import Result, Rule, View, fresh
 from linjax.dims.space import Axes, Axis, find, unify
 from linjax.dims.values import Role, Source, Value
@@ -61,18 +63,34 @@ def _role(view: View, data: list[Value], n: int, axes: Axes) -> Role:
     rank, size = len(axes), find(axes[n]).size
     scaled = any(len(v.axes) == rank and _differs(v, n, size) for v in own)
     if name in _SAME.split():
-        return Role.LINEAR
+        return Role.BENT if _coarse(view) else Role.LINEAR
     if name in _SUMS.split():
-        return (Role.SHIFTED if _by_leaf(own) else Role.SCALED) if scaled else Role.LINEAR
+        if scaled:
+            return Role.SHIFTED if _by_leaf(own) else Role.SCALED
+        return Role.SCALED if view.lifted(n, size, range(len(view.ins))) else Role.LINEAR
     if name in _PRODUCTS.split():
         if len(data) == 1:
             divided = name == "div" and view.ins[1].source is Source.DATA
             return Role.BENT if divided else Role.SCALED if scaled else Role.LINEAR
-        both = sum(len(v.axes) == rank and _differs(v, n, size) for v in data)
-        return Role.GATED if both > 1 else Role.LINEAR
+        differ = [len(v.axes) == rank and _differs(v, n, size) for v in data]
+        return Role.GATED if all(differ) or (name == "div" and differ[1]) else Role.LINEAR
     if name == "select_n" and view.ins[0].source is not Source.DATA:
-        return Role.SCALED if scaled else Role.LINEAR
+        return (
+            Role.SCALED if scaled or view.lifted(n, size, range(1, len(view.ins))) else Role.LINEAR
+        )
     return Role.BENT
+
+
+def _coarse(view: View) -> bool:
+    """Whether numbers become whole ones, or keep so few bits that another basis would be seen."""
+    if view.op.name == "reduce_precision":
+        return bool(view.params["mantissa_bits"] < jnp.finfo(jnp.bfloat16).nmant)
+    if view.op.name != "convert_element_type":
+        return False
+    after = view.params["new_dtype"]
+    if jnp.issubdtype(after, jnp.floating):
+        return jnp.finfo(after).bits < 16
+    return not jnp.issubdtype(after, jnp.inexact)
 
 
 def _by_leaf(own: list[Value]) -> bool:

@@ -51,7 +51,7 @@ def _scatter(view: View) -> list[Result]:
     for at, n in zip(numbers.update_window_dims, window, strict=True):
         if find(update.axes[at]).size == find(value.axes[n]).size:
             unify(update.axes[at], value.axes[n])
-            view.note(Role.LINEAR, value.axes[n])
+            view.note(view.joined((0, n), (2, at)), value.axes[n])
         else:
             view.stay(value.axes[n])
             view.stay(update.axes[at])
@@ -76,13 +76,15 @@ def _dynamic_sizes(now: Now) -> dict[str, Any]:
 
 def _dynamic_update(view: View) -> list[Result]:
     value, update = view.ins[:2]
-    for own, other in zip(value.axes, update.axes, strict=True):
+    for n, (own, other) in enumerate(zip(value.axes, update.axes, strict=True)):
+        role = Role.LINEAR
         if find(own).size == find(other).size:
             unify(own, other)
+            role = view.joined((0, n), (1, n))
         else:
             view.stay(own)
             view.stay(other)
-        view.note(Role.LINEAR, own)
+        view.note(role, own)
     return [Result(value.axes)]
 
 

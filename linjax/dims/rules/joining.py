@@ -15,8 +15,10 @@ def _concatenate(view: View) -> list[Result]:
                 unify(first.axes[n], axis)
     joined = total([v.axes[at] for v in view.ins])
     axes = tuple(joined if n == at else axis for n, axis in enumerate(first.axes))
-    for axis in axes:
-        view.note(Role.LINEAR, axis)
+    for n, axis in enumerate(axes):
+        view.note(
+            Role.LINEAR if n == at else view.joined(*((k, n) for k in range(len(view.ins)))), axis
+        )
     return [Result(axes)]
 
 
@@ -25,8 +27,8 @@ def _stack(view: View) -> list[Result]:
     for value in view.ins[1:]:
         for own, other in zip(first.axes, value.axes, strict=True):
             unify(own, other)
-    for axis in first.axes:
-        view.note(Role.LINEAR, axis)
+    for n, axis in enumerate(first.axes):
+        view.note(view.joined(*((k, n) for k in range(len(view.ins)))), axis)
     axes, varies = (
         list(first.axes),
         [any(v) for v in zip(*(x.varies for x in view.ins), strict=True)],
@@ -83,7 +85,10 @@ def _shares(now: Now) -> dict[str, Any]:
 
 def _pad(view: View) -> list[Result]:
     value, axes = view.ins[0], []
-    for axis, (low, high, inner) in zip(value.axes, view.params["padding_config"], strict=True):
+    config = view.params["padding_config"]
+    for n, (axis, (low, high, inner)) in enumerate(zip(value.axes, config, strict=True)):
+        others = any(pads != (0, 0, 0) for pads in (*config[:n], *config[n + 1 :]))
+        lifted = others and view.lifted(n, find(axis).size, (0, 1))
         if inner or low < 0 or high < 0:
             view.stay(axis, "entries are put between its own")
             size = find(axis).size
@@ -92,7 +97,7 @@ def _pad(view: View) -> list[Result]:
             continue
         parts = [*([fresh(low)] if low else []), axis, *([fresh(high)] if high else [])]
         axes.append(total(parts))
-        view.note(Role.LINEAR, axis)
+        view.note(Role.SCALED if lifted else Role.LINEAR, axis)
     return [Result(tuple(axes))]
 
 

@@ -43,6 +43,25 @@ class View(NamedTuple):
         if any(v.source is Source.DATA for v in self.ins):
             self.touches.append(Touch(self.number, role, axis, operand))
 
+    def lifted(self, n: int, size: int, places: Sequence[int]) -> bool:
+        """Whether some operands differ along an axis of theirs, and others are the same along it.
+
+        A number that every coordinate gets is another vector in another basis, and lies on no
+        combination of coordinates as it lies on each of them. Zero is zero in all.
+        """
+        own = [self.ins[k] for k in places]
+        differ = [n < len(v.axes) and v.varies[n] and find(v.axes[n]).size == size for v in own]
+        return any(differ) and not all(d or v.zero for d, v in zip(differ, own, strict=True))
+
+    def joined(self, *at: tuple[int, int]) -> Role:
+        """What happens along an axis where operands are put side by side along another one.
+
+        Args:
+          *at: operands, by place, with the number of that axis.
+        """
+        alike = all(self.ins[k].turns(n) for k, n in at)
+        return Role.LINEAR if alike else Role.SCALED
+
     def weigh(self, axis: Axis) -> None:
         """Notes that an axis is summed over, if it is one of parameters alone."""
         if max(v.source for v in self.ins) is Source.PARAMETER:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linjax.chains.flow import units
 from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain
 from linjax.chains.structure import Chain, Graph
@@ -89,7 +90,8 @@ def certify(
       proven are left undecided, with the reason in ``bounds.reasons`` and in a
       :class:`FoldWarning`: the network has no dense ones, their first map doesn't
       read the first input but for reshapes and
-      casts between floating dtypes, or an activation isn't proved to be piecewise linear with
+      casts between floating dtypes, their leaves were folded together with ones that no chain has,
+      or an activation isn't proved to be piecewise linear with
       its kink at zero by the primitives that compute it. An interrupt (Ctrl-C) ends the search and
       returns what has been found.
 
@@ -124,10 +126,10 @@ def certify(
     points = None if data is None else _inputs(data, net)
     sites: list[SiteBounds] = []
     for chain, entry in zip(graph.chains, entries, strict=True):
-        layers = read_chain(graph, flat, chain)
         if not isinstance(entry, Entry):
-            sites += [unknown(layer.units) for layer in layers[: len(chain.sites)]]
+            sites += map(unknown, units(graph, chain, flat))
             continue
+        layers = read_chain(graph, flat, chain)
         sites += certify_layers(
             layers,
             slopes_of(chain, layers),
@@ -179,10 +181,10 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
     flat, entries = ways_of(net, params)
     checks: list[SiteCheck] = []
     for chain, entry, claims in zip(net.graph.chains, entries, by_chain(bounds), strict=True):
-        layers = read_chain(net.graph, flat, chain)
         if not isinstance(entry, Entry):
             checks += [_unclaimed(claim) for claim in claims]
             continue
+        layers = read_chain(net.graph, flat, chain)
         slopes = slopes_of(chain, layers)
         box = entry.box(bounds.lower, bounds.upper)
         checks += check_layers(layers, slopes, *box, claims)

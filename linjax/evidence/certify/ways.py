@@ -16,9 +16,11 @@ import numpy as np
 from linjax.chains import activation
 from linjax.chains.check import check_leaves, foldable_paths
 from linjax.chains.dtypes import computed_dtypes
+from linjax.chains.flow import unread
 from linjax.chains.maps import Activation, Slope
 from linjax.chains.structure import Chain, Site
 from linjax.chains.view import View
+from linjax.dims.leaves import check
 from linjax.errors import EvidenceError
 from linjax.exact.casts import cast_keeps
 from linjax.exact.scalar import Scalar
@@ -92,15 +94,17 @@ def ways_of(net: Net, params: Any) -> Ways:
       StructureError: if params doesn't fit the network, naming the path.
     """
     flat = net.network.flatten(params) if isinstance(net, Net) else pytree.flatten(params)
-    check_leaves(net.graph, flat)
+    if not isinstance(net, Net):
+        check_leaves(net.graph, flat)
+        return _as_told(net, flat)
+    check(net.network, flat)
     if not net.graph.chains:
         return Ways(flat, ())
-    if not isinstance(net, Net):
-        return _as_told(net, flat)
     found = net.examined(flat)
     entries: list[Entry | str] = []
     for chain in net.graph.chains:
-        entry = _entry(net, found, chain)
+        why = unread(net.graph, chain, flat)
+        entry = f"{chain.layers[0][0]}: {why}" if why else _entry(net, found, chain)
         for site in chain.sites if isinstance(entry, Entry) else ():
             entry = _other_slopes(found, site) or entry
         entries.append(entry)
