@@ -14,8 +14,11 @@ STILL = 1e-13
 FAINT = 1e-24
 """Variance relative to the largest that counts as none: kernels that read it would be huge."""
 WANTED = (10, 4000, 2)
-"""Rows from which one held-out fold says enough, and shrinkage isn't compared: so many per
-coordinate, or so many and so many per coordinate, if that is less."""
+"""Rows from which shrinkage isn't compared: so many per coordinate, or so many and so many per
+coordinate, if that is less."""
+RARE = 4000
+"""Rows below which every fold is held out once: a unit that is on in one row of a hundred is off in
+all rows of a small fold."""
 
 
 class Moments(NamedTuple):
@@ -148,7 +151,7 @@ def many_rows(site: Site) -> bool:
 
 
 def splits(site: Site) -> list[tuple[list[int], list[int]]]:
-    """Returns pairs of folds to fit on and to measure on: one if rows are many, else by turns.
+    """Returns pairs of folds to fit on and to measure on: one if rows are many, else all by turns.
 
     With a single fold both are the same.
     """
@@ -156,7 +159,7 @@ def splits(site: Site) -> list[tuple[list[int], list[int]]]:
     folds = [f for f, count in enumerate(counts) if count > 0]
     if len(folds) < 2:
         return [(folds, folds)]
-    held = folds[-1:] if many_rows(site) else folds
+    held = folds[-1:] if many_rows(site) and samples(site) >= RARE else folds
     return [([f for f in folds if f != out], [out]) for out in held]
 
 

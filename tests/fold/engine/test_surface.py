@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linjax.fold.engine.basis import straight_basis
+from linjax.fold.engine.problem import Moments, Point, Site
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sight import gathered, sights
 from linjax.fold.engine.surface import grid, surface
@@ -25,23 +26,23 @@ def _brute(features, h, q, rows):
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_units_alone(seed):
-    layer = Layer(seed, m=6, rows=600)
+    layer = Layer(seed, m=6, rows=4000)
     q = metric(layer.rng, 6)
     site = layer.site(q, sources=False)
     found = surface(site, 0.0).errors[:, 0]
-    train = np.cov(layer.h[:300].T, bias=True)
+    train = np.cov(layer.h[:2000].T, bias=True)
     order = pursue(View(train, train @ np.linalg.cholesky(q))).order
-    brute = [_brute(layer.h[:, order[:k]], layer.h, q, 300) for k in range(6)]
+    brute = [_brute(layer.h[:, order[:k]], layer.h, q, 2000) for k in range(6)]
     # The smallest directions of the target are left out.
     np.testing.assert_allclose(found[:6], np.minimum.accumulate(brute), atol=2e-4 * brute[0])
 
 
 def test_linear_units_beside():
-    layer = Layer(1, m=6, rows=2000)
+    layer = Layer(1, m=6, rows=4000)
     q = metric(layer.rng, 6)
     site = layer.site(q, sources=True)
     found = surface(site, 0.0).errors
-    h, z = layer.h[:1000], layer.z[:1000]
+    h, z = layer.h[:2000], layer.z[:2000]
     zc, hc = z - z.mean(0), h - h.mean(0)
     # Without units the best directions are those of a reduced-rank regression.
     target = hc @ np.linalg.cholesky(q)
@@ -50,18 +51,18 @@ def test_linear_units_beside():
     for r in range(1, 5):
         kernel = np.linalg.lstsq(zc, fitted @ right[:r].T, rcond=None)[0]
         np.testing.assert_allclose(
-            found[0, r], _brute(layer.z @ kernel, layer.h, q, 1000), rtol=1e-2
+            found[0, r], _brute(layer.z @ kernel, layer.h, q, 2000), rtol=1e-2
         )
 
 
 def test_a_straight_surface():
-    layer = Layer(2, m=6, p=6, rows=600)
+    layer = Layer(2, m=6, p=6, rows=4000)
     q = metric(layer.rng, 6)
     site = layer.site(q, sources=False)._replace(kind="straight")
     found = surface(site, 0.0).errors[:, 0]
     data, _ = gathered(site, 0.0, ([0], [1]))
     basis = straight_basis(sights(site, data, 0, few=False))
-    brute = [_brute(layer.h @ basis[:, :k], layer.h, q, 300) for k in range(6)]
+    brute = [_brute(layer.h @ basis[:, :k], layer.h, q, 2000) for k in range(6)]
     np.testing.assert_allclose(found[:6], brute, rtol=1e-5)
 
 
@@ -98,3 +99,18 @@ def test_a_unit_that_only_one_point_sees_is_found():
         View(np.eye(2), np.array([[0.0], [3.0]])),
     ]
     assert pursue_all(views).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("rows", [50, 200, 1500])
+@pytest.mark.parametrize("moving", [0, 1, 2])
+def test_units_that_move_in_one_fold_alone_are_worth_what_they_do_there(rows, moving):
+    """Rare units: whichever fold has the rows that they are on in, losing one costs its variance."""
+    covariance = np.tile(np.eye(4), (3, 1, 1, 1))
+    covariance[:, 0, 3, 3] = 0
+    covariance[moving, 0, 3, 3] = 9
+    moments = Moments(np.full(3, rows), np.zeros((3, 1, 4)), covariance)
+    site = Site("rare", 4, 1, "bent", (Point(moments, np.eye(4)[None]),), False)
+    errors = surface(site, 0.0).errors[:, 0]
+    # The others vary by 1 each, the rare unit by 9 in one of three folds, which is 3 on average.
+    np.testing.assert_allclose(errors[0], 3 + 3)
+    assert errors[3] > 0.5
