@@ -1,5 +1,6 @@
 """What every width of every site, and every rank of a kernel, costs in predicted output error."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from linjax.evidence.moments import PointMoments
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
-from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
+from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room, shrinkage
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import Surface, surface
@@ -154,8 +155,13 @@ def errors_of(stats: Stats, found: Problems) -> Errors:
     """
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
+
+    @functools.cache
+    def measured(n: int, ridge: float) -> Surface:
+        return surface(found.problems[n], ridge)
+
     surfaces = {
-        ridge: tuple(surface(problem, ridge) for problem in found.problems)
+        ridge: tuple(measured(n, shrinkage(p, ridge)) for n, p in enumerate(found.problems))
         for ridge in ridges(found.problems)
     }
     return Errors(surfaces, tuple(map(error_curve, found.kernels)))
@@ -216,4 +222,4 @@ def _uneven(site: Site, problem: Problem) -> bool:
 def chosen(found: Problems, plan: Plan) -> list[Choice]:
     """What every site keeps under a plan, by points of the problem."""
     widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
-    return [choose(problem, k, r, plan.ridge) for problem, k, r in widths]
+    return [choose(problem, k, r, shrinkage(problem, plan.ridge)) for problem, k, r in widths]
