@@ -29,7 +29,7 @@ SPACE = 2**30
 """Bytes that a network's values may take of rows that run at a time."""
 VALUES = 4
 """Values that are there at a time when a network runs, at most."""
-REPLAYED = 2**32
+REPLAYED = 2**31
 """Bytes of values that refits in the order of execution may hold."""
 FEWEST = 32
 """Rows that they are made on, whatever they take."""

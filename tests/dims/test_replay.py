@@ -79,7 +79,7 @@ def test_what_is_behind_is_not_run_again():
 
 
 def test_rows_are_as_many_as_memory_allows(monkeypatch):
-    net, params, x = network(100)
+    net, _, x = network(100)
     assert largest(net.network) == 4 * 16
     held = replayed(net.network)
     # At some time the stream, a block's units before and behind their activation, and what it adds.

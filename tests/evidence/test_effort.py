@@ -33,7 +33,7 @@ def network(rows, side, classes=12):
 
 
 def test_costs_are_those_of_the_products():
-    net, params, _ = network(rows=4, side=10)
+    net, _, _ = network(rows=4, side=10)
     own = effort.costs(net.network)
     by_hand = 2 * (100 * 18 * 8 + 25 * 72 * 8 + 8 * 12)
     assert own.forward == by_hand

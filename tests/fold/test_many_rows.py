@@ -25,13 +25,13 @@ def test_sites_of_many_rows_are_measured_once(monkeypatch):
     x = jax.random.normal(keys[3], (120, 30, 5))
     net = linjax.trace(apply, params, x)
     calls = []
-    whole = pricing.surface
+    whole = pricing.surfaces
 
-    def counted(problem, ridge):
-        calls.append((problem.name, ridge))
-        return whole(problem, ridge)
+    def counted(problem, ridges):
+        calls.extend((problem.name, ridge) for ridge in ridges)
+        return whole(problem, ridges)
 
-    monkeypatch.setattr(pricing, "surface", counted)
+    monkeypatch.setattr(pricing, "surfaces", counted)
     known = linjax.frontier(params, linjax.collect(net, params, [x]))
     many, few = known.problems.problems
     assert many_rows(many) and not many_rows(few)
