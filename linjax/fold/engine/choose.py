@@ -72,7 +72,7 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
         return _whole(site, r)
     own = framed(site)
     data = gathered(site, ridge, own)
-    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], own.index)
+    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], own.merged)
 
 
 def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice:
@@ -94,7 +94,7 @@ def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice
             part = _finished(seen, kept[i], np.zeros((len(seen[0].sources), 0)))
             pairs = zip(part.offset, (goal.mean[i] for goal in data.goals), strict=True)
             parts.append(part._replace(offset=[at + mean for at, mean in pairs], basis=None))
-        return _assembled(parts, own.index)
+        return _assembled(parts, own.merged)
     return alike(kept, taking(kept, site.width), len(site.points))
 
 

@@ -105,7 +105,7 @@ class Framed(NamedTuple):
 
     Attributes:
       points: the distinct points.
-      index: which of these each point is.
+      merged: which of these each point is.
       whole: moments of all rows.
       train: of those to fit on.
       test: of those to measure on.
@@ -114,7 +114,7 @@ class Framed(NamedTuple):
     """
 
     points: tuple[Point, ...]
-    index: tuple[int, ...]
+    merged: tuple[int, ...]
     whole: tuple[Frame, ...]
     train: tuple[Frame, ...]
     test: tuple[Frame, ...]
