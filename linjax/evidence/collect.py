@@ -59,7 +59,7 @@ def collect(
     every example being a sample; by kernel, those of what it reads; and how much the outputs mind
     errors there, ``Q = E[Jᵀ F J]``. A site of m units takes ``16 folds m²`` bytes on the device
     and twice that on the host. Sensitivities are measured on 1536 rows at most, 288 of feature
-    maps; where that would take more than 1e13 operations, at 64 places of an example, then with
+    maps; where that would take more than 2e12 operations, at 64 places of an example, then with
     fewer random signs, then on fewer rows.
 
     Args:

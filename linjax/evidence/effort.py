@@ -18,7 +18,7 @@ from linjax.dims.remembered import remembered
 from linjax.evidence.points import point_spans, reads
 from linjax.program.flat import Op
 
-WORK = 1e13
+WORK = 2e12
 """Operations that sensitivities may take in all, over as many batches as they are taken from."""
 PROBES = 8
 """Random signs an example."""
