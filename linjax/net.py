@@ -20,6 +20,7 @@ from linjax.dims.table import describe
 from linjax.errors import StructureError
 from linjax.program import pytree
 from linjax.program.pytree import Flat, Leaf, Path, is_floating, join
+from linjax.program.traced import as_traced
 
 Array = Any
 
@@ -153,7 +154,8 @@ class Net:
           >>> net.flops(params) >= 2 * linjax.count(params)
           True
         """
-        lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
+        with as_traced():
+            lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 

@@ -7,6 +7,7 @@ import pytest
 
 import linjax
 from linjax import baselines
+from linjax.dims.run import Run
 from tests.fold.networks import rows, traced
 
 ALL = [
@@ -130,7 +131,7 @@ def normed(p, x):
     return jax.nn.relu(h) @ p["out"]
 
 
-def test_recalibration_undoes_what_batch_norm_does_not_see():
+def test_recalibration_undoes_what_batch_norm_does_not_see(monkeypatch):
     rng = np.random.default_rng(0)
 
     def values(*shape):
@@ -146,6 +147,11 @@ def test_recalibration_undoes_what_batch_norm_does_not_see():
     np.testing.assert_allclose(found["mean"], 3 * h.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["var"], 9 * h.var(0), rtol=1e-4)
     np.testing.assert_allclose(net.apply(found, x), net.apply(params, x), atol=1e-3)
+    steps: list[str] = []
+    step = Run.step
+    monkeypatch.setattr(Run, "step", lambda run, op: (steps.append(op.name), step(run, op)))
+    baselines.recalibrated(net, other, [x[:100], x[100:]])
+    assert steps.count("dot_general") == 1  # what stands before a norm is computed once
     plain = layer()
     assert plain[1]["in"] is baselines.recalibrated(plain[0], plain[1], [plain[2]])["in"]
 

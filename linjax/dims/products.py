@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from linjax.dims.depthwise import bound
 from linjax.program.flat import Op
 
 Array = Any
@@ -35,7 +36,7 @@ def times(op: Op, source: Array, kernel: Array, data: int) -> Array:
         numbers = op.params["dimension_numbers"]
         channels = source.shape[numbers.lhs_spec[1]]
         changed["feature_group_count"] = channels // kernel.shape[numbers.rhs_spec[1]]
-    return op.bind(*values, **changed)[0]
+    return bound(op, [*values], **changed)[0]
 
 
 def behind(op: Op, source: Array, down: Array, data: int) -> Behind:

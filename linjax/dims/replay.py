@@ -1,7 +1,8 @@
 """A network's values on some rows while its leaves change: each made when it is asked for.
 
-Operations run one by one, and each at most once for the leaves that it depends on: a change
-of leaves drops what depends on them, and nothing else.
+Operations run one by one. What products read and make stays, and where sites are read, until
+the leaves change that it depends on; what lies between (norms, activations) goes as soon as nothing
+ahead needs it, and is made again where something does after all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -90,6 +91,21 @@ def behind(network: Network, values: Iterable[int], leaves: Iterable[int] = ()) 
     return found
 
 
+@remembered
+def anchors(network: Network) -> frozenset[int]:
+    """Values that others are asked for by: what products read and make, and sites' points."""
+    makers, merged = network.layout.makers, network.merges.values()
+    read = [makers[op].inputs[product.data] for op, product in network.kernels.items()]
+    return frozenset(
+        (
+            *network.kernels,
+            *(operand.id for operand in read if isinstance(operand, Ref)),
+            *(point for site in network.sites for point in site.points),
+            *(root for joined in merged for _, roots in joined for root in roots),
+        )
+    )
+
+
 class Replay:
     """Values of a network on some rows.
 
@@ -160,23 +176,35 @@ class Replay:
 
     def leave(self, place: int) -> None:
         """Forgets values that only operations before a place take."""
-        users = self.links.users
-        for value in [v for v in self.run.env if v in self.links.at]:
-            if max(users.get(value, (-1,))) < place and self.links.at[value] < place:
-                del self.run.env[value]
+        env, links = self.run.env, self.links
+        needed, waiting = set[int](), [v for own in links.reads[place:] for v in own]
+        while waiting:
+            value = waiting.pop()
+            if value not in needed:
+                needed.add(value)
+                if value not in env and value in links.at:  # it will be made again
+                    waiting += links.reads[links.at[value]]
+        for value in [v for v in env if v in links.at]:
+            if value not in needed and links.at[value] < place:
+                del env[value]
 
     def _make(self, values: Iterable[int]) -> None:
         """Runs what some values need and isn't there."""
-        env, ops = self.run.env, self.network.layout.program.ops
-        wanted = {self.links.at[v] for v in values if v not in env}
+        env, ops, links = self.run.env, self.network.layout.program.ops, self.links
+        values = set(values)
+        wanted = {links.at[v] for v in values if v not in env}
         todo = set[int]()
         while wanted:
             place = wanted.pop()
             todo.add(place)
-            lacking = {self.links.at[v] for v in self.links.reads[place] if v not in env}
+            lacking = {links.at[v] for v in links.reads[place] if v not in env}
             wanted |= lacking - todo
+        stays = values | anchors(self.network)
         for place in sorted(todo):
             self.run.step(ops[place])
+            for value in links.reads[place]:
+                if value in links.at and value not in stays and links.users[value][-1] <= place:
+                    env.pop(value, None)
 
     def _inside(self, place: int, value: int) -> Array:
         """A value in the body of a scan."""

@@ -15,6 +15,7 @@ from jax import lax
 
 from linjax.dims import fitting, products
 from linjax.dims.carrying import Way, runs
+from linjax.dims.depthwise import bound
 from linjax.dims.layout import number
 from linjax.dims.leaves import EXTRAS, leaf_of
 from linjax.dims.network import Network
@@ -199,7 +200,7 @@ class Run:
         outs = [self.layout.values[ref.id] for ref in op.outputs]
         met = set().union(*(h.dims() for h in (*held, *outs)))
         if rule is None or not met & self.sizes.changed:
-            return op.bind(*values)
+            return bound(op, values)
         beside = None
         if op.name in elementwise.RULES and outs[0].source is Source.PARAMETER:
             beside = set(outs[0].read)  # entries for linear coordinates only where these are read
@@ -217,7 +218,7 @@ class Run:
             size=lambda span: span.now(sizes),
             point=lambda span, index: span.point(index, sizes),
         )
-        return op.bind(*values, **rule.resized(now))
+        return bound(op, values, **rule.resized(now))
 
     def product(
         self, op: Op, values: list[Array], data: int, extras: Extras,

@@ -196,13 +196,18 @@ def _places(frame: Frame, value: Array) -> Pick | None:
     examples = max(value.shape[frame.op.params["dimension_numbers"].lhs_spec[0]], 1)
 
     def pick(samples: int) -> Any:
-        each = samples // examples
-        if each <= PLACES:
-            return slice(None)
-        order = np.argsort(np.random.default_rng(0).random((examples, each)), axis=1)[:, :PLACES]
-        return np.sort(order + np.arange(examples)[:, None] * each, axis=1).reshape(-1)
+        return some(samples, examples, PLACES)
 
     return pick
+
+
+def some(samples: int, examples: int, most: int) -> Any:
+    """So many places of every example at most, others in each: a slice, or where they are."""
+    each = samples // examples
+    if each <= most:
+        return slice(None)
+    order = np.argsort(np.random.default_rng(0).random((examples, each)), axis=1)[:, :most]
+    return np.sort(order + np.arange(examples)[:, None] * each, axis=1).reshape(-1)
 
 
 def _by_row(network: Network, read: Read, value: Array, weights: Array) -> Array:

@@ -18,20 +18,20 @@ from linjax.dims.reads import results
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
+from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature, root
-from linjax.evidence.points import at_point, reads, weights_at, weights_of_results
+from linjax.evidence.points import at_point, reads, some, weights_at, weights_of_results
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
 EXACT_CLASSES = 8
-PROBES = 8
 
 
-@functools.partial(jax.jit, static_argnames=("network", "metric"))
+@functools.partial(jax.jit, static_argnames=("network", "metric", "places", "probes"))
 def metric_sums(
     network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
-    weights: Array | None,
+    weights: Array | None, places: int | None = None, probes: int = PROBES,
 ) -> Any:  # fmt: skip
     """Sums of outer products of the outputs' derivatives at all places of evidence.
 
@@ -46,6 +46,8 @@ def metric_sums(
       key: of the random signs.
       metric: output metric.
       weights: of the rows, or of their positions.
+      places: of an example that derivatives are taken up at, by default all of them.
+      probes: how many signs.
 
     Returns:
       By point of every site, then by kernel, ``(n, q, q)`` sums, their lower blocks alone, and the
@@ -54,30 +56,37 @@ def metric_sums(
     """
     sizes = read_sizes(network, flat, inputs)
     found = reads(network)
-    places = frozenset((*(p for s in network.foldable for p in s.points), *(r.op for r in found)))
-    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, places).values)
-    probes = {
+    taps = frozenset((*(p for s in network.foldable for p in s.points), *(r.op for r in found)))
+    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
+    zeros = {
         p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
     }
 
     def run(probe: dict[int, Array]) -> Any:
         return execute(network, flat, inputs, probes=probe).outputs
 
-    outputs, pull = jax.vjp(run, probes)
-    (gradients,) = jax.vmap(pull)(weighted(cotangents(outputs, key, metric), outputs, weights))
+    outputs, pull = jax.vjp(run, zeros)
+    seeds = cotangents(outputs, key, metric, probes)
+    (gradients,) = jax.vmap(pull)(weighted(seeds, outputs, weights))
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
 
     def gram(g: Array, own: Array | None) -> tuple[Array, Array]:
         total = jnp.float32(g.shape[2]) if own is None else jnp.sum(own).astype(jnp.float32)
-        rows = jnp.moveaxis(g, 0, 1)
-        return lower_gram(rows.reshape(rows.shape[0], -1, rows.shape[-1])), total
+        scale = jnp.float32(1)
+        if places is not None and g.shape[2] > places * rows:
+            seen = some(g.shape[2], rows, places)
+            g, taken = g[:, :, seen], None if own is None else own[seen]
+            part = g.shape[2] if taken is None else jnp.sum(taken).astype(jnp.float32)
+            scale = total / jnp.maximum(part, 1e-30)
+        moved = jnp.moveaxis(g, 0, 1)
+        return scale * lower_gram(moved.reshape(moved.shape[0], -1, moved.shape[-1])), total
 
     grams = [
         gram(
             jax.vmap(lambda g, s=site, p=point: at_point(network, s, p, g, sizes))(
                 gradients[point]
             ),
-            weights_at(network, site, point, probes[point], sizes, weights),
+            weights_at(network, site, point, zeros[point], sizes, weights),
         )
         for site in network.foldable
         for point in site.points
@@ -85,7 +94,7 @@ def metric_sums(
     grams += [
         gram(
             jax.vmap(functools.partial(results, r.frame))(gradients[r.op]),
-            weights_of_results(network, r, probes[r.op], weights),
+            weights_of_results(network, r, zeros[r.op], weights),
         )
         for r in found
     ]
@@ -123,15 +132,22 @@ def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:
     return jax.tree.map(weigh, seeds, outputs)
 
 
-def cotangents(outputs: Any, key: Array, metric: str) -> Any:
-    """Output cotangents whose outer products sum (or average) to the metric F."""
+def cotangents(outputs: Any, key: Array, metric: str, probes: int = PROBES) -> Any:
+    """Output cotangents whose outer products sum (or average) to the metric F.
+
+    Args:
+      outputs: of the network.
+      key: of random signs.
+      metric: F.
+      probes: how many there may be.
+    """
     leaves = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:
         raise EvidenceError("the network has no floating point output")
     classes = leaves[0].shape[-1] if len(leaves) == 1 and leaves[0].ndim >= 2 else 0
-    few = 0 < classes <= EXACT_CLASSES
-    repeats = PROBES // classes if few and leaves[0].ndim > 2 else 1
-    count = repeats * classes if few else PROBES
+    few = 0 < classes <= min(EXACT_CLASSES, probes)
+    repeats = probes // classes if few and leaves[0].ndim > 2 else 1
+    count = repeats * classes if few else probes
 
     def signs(leaf: Array, key: Array) -> Array:
         if few:
@@ -144,8 +160,8 @@ def cotangents(outputs: Any, key: Array, metric: str) -> Any:
             return jnp.broadcast_to(seed, (repeats, classes, *leaf.shape)).reshape(
                 count, *leaf.shape
             )
-        draw = jax.random.rademacher(key, (PROBES, *leaf.shape), leaf.dtype)
-        return draw / jnp.sqrt(jnp.asarray(PROBES, leaf.dtype))
+        draw = jax.random.rademacher(key, (probes, *leaf.shape), leaf.dtype)
+        return draw / jnp.sqrt(jnp.asarray(probes, leaf.dtype))
 
     flat, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(flat))

@@ -13,8 +13,8 @@ from linjax.fold.rows import (
     Batch,
     Rows,
     cut,
-    even,
     mean_divergence,
+    replayable,
 )
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.sequential.in_order import Task, dealt, fold_in_order
@@ -55,7 +55,7 @@ class Work(NamedTuple):
         """Returns the network folded in one shot, and refitted in the order of execution."""
         plan = self.known.plan(rule)
         now, choices = self.known.write(self.params, plan)
-        flat, rows = self.net.network.flatten(self.params), even(self.net, self.train)
+        flat, rows = self.net.network.flatten(self.params), replayable(self.net, self.train)
         leaves, tree = jax.tree.flatten(rows)
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
         task = Task(network, spelled(network, flat), self.known.problems, plan, choices)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.dims.memory import largest, replayed
 from linjax.errors import EvidenceError
 from linjax.evidence.objective import divergence
 from linjax.evidence.rows import by_row
@@ -24,6 +25,14 @@ CHUNK = 4096
 """Rows that run at a time."""
 IMAGES = 256
 """Rows that run at a time where there are convolutions, whose feature maps are large."""
+SPACE = 2**30
+"""Bytes that a network's values may take of rows that run at a time."""
+VALUES = 4
+"""Values that are there at a time when a network runs, at most."""
+REPLAYED = 2**31
+"""Bytes of values that refits in the order of execution may hold."""
+FEWEST = 32
+"""Rows that they are made on, whatever they take."""
 ROWS = 20_000
 """Rows that are kept in memory."""
 ENOUGH = 16_000
@@ -189,7 +198,15 @@ def even(net: Net, inputs: Batch) -> Batch:
 
 
 def _chunks(net: Net, count: int) -> int:
-    return -(-count // (CHUNK if net.network.dense else IMAGES))
+    space = int(SPACE / (VALUES * max(largest(net.network), 1.0)))
+    most = CHUNK if net.network.dense else IMAGES
+    return -(-count // max(min(most, space), 1))
+
+
+def replayable(net: Net, inputs: Batch) -> Batch:
+    """Returns as many of the rows as can be replayed twice at once, all values kept at hand."""
+    most = int(REPLAYED / (2 * max(replayed(net.network), 1.0)))
+    return even(net, jax.tree.map(lambda x: x[: max(most, FEWEST)], inputs))
 
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from linjax.program import compat
+from linjax.program.traced import as_traced
 
 # Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
 # scan, while, cond, shard_map, pallas_call, custom_vjp (whose derivative must not be lost).
@@ -145,7 +146,8 @@ class Program(NamedTuple):
 
 def record(function: Callable[..., Any], *arguments: Any) -> tuple[Program, Any]:
     """Traces ``function(*arguments)``; returns the program and the structure of its result."""
-    closed, out_shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    with as_traced():
+        closed, out_shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     avals: dict[int, Any] = {}
     program = _Recorder(avals).program(closed.jaxpr, closed.consts)
     return program, jax.tree.structure(out_shape)

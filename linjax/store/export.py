@@ -10,6 +10,7 @@ from jax import export as jax_export
 from linjax.errors import LinjaxError
 from linjax.net import Net
 from linjax.program import pytree
+from linjax.program.traced import as_traced
 from linjax.store import keys
 from linjax.store.unplaced import unplaced
 
@@ -117,9 +118,10 @@ def _serialised(net: Net, params: Any, inputs: Any, platforms: tuple[str, ...]) 
 
     shapes = {leaf.path: keys.spec(leaf) for leaf in pytree.leaves_of(params)}
     arguments = (pytree.unflatten(shapes), *inputs)
-    found = jax_export.export(jax.jit(run), platforms=platforms)(*arguments)
-    if found.nr_devices > 1:
-        found = jax_export.export(jax.jit(unplaced(run)), platforms=platforms)(*arguments)
+    with as_traced():
+        found = jax_export.export(jax.jit(run), platforms=platforms)(*arguments)
+        if found.nr_devices > 1:
+            found = jax_export.export(jax.jit(unplaced(run)), platforms=platforms)(*arguments)
     if found.nr_devices > 1:
         raise LinjaxError(
             f"it runs on {found.nr_devices} devices at once (shard_map, or a kernel of several "

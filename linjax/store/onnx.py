@@ -14,6 +14,7 @@ from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.compat import jaxpr_as_fun
 from linjax.program.pytree import is_floating
+from linjax.program.traced import as_traced
 from linjax.store.export import batch_of, freest
 
 BATCHES = (1, 3, 16)  # sizes that a program with a free batch is checked at
@@ -89,7 +90,8 @@ def _converted(net: Net, params: Any, inputs: Any, opset: int | None) -> bytes:
     def run(*leaves: Any) -> list[Any]:
         return jax.tree.leaves(net.apply(params, *jax.tree.unflatten(structure, leaves)))
 
-    traced = jaxpr_as_fun(jax.make_jaxpr(run)(*specs))
+    with as_traced():
+        traced = jaxpr_as_fun(jax.make_jaxpr(run)(*specs))
     dtypes = {leaf.dtype for leaf in pytree.leaves_of(params)} | {str(s.dtype) for s in specs}
     model = jax2onnx.to_onnx(
         lambda *leaves: tuple(traced(*leaves)),

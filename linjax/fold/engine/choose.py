@@ -11,7 +11,7 @@ from linjax.fold.engine.exchange import exchanged
 from linjax.fold.engine.linalg import floored, solve, symmetric, varying
 from linjax.fold.engine.problem import Site, checked
 from linjax.fold.engine.pursuit import View
-from linjax.fold.engine.sight import Data, Sight, gathered, sights
+from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
 Array = np.ndarray
 
@@ -70,8 +70,9 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
-    data, index = gathered(site, ridge)
-    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], index)
+    own = framed(site)
+    data = gathered(site, ridge, own)
+    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], own.merged)
 
 
 def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice:
@@ -85,14 +86,15 @@ def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice
     """
     checked(site)
     if refit and site.kind != "aligned":
-        data, index = gathered(site, ridge)
+        own = framed(site)
+        data = gathered(site, ridge, own)
         parts = []
         for i in range(site.repeats):
             seen = sights(site, data, i, few=False)
             part = _finished(seen, kept[i], np.zeros((len(seen[0].sources), 0)))
             pairs = zip(part.offset, (goal.mean[i] for goal in data.goals), strict=True)
-            parts.append(part._replace(offset=[own + mean for own, mean in pairs], basis=None))
-        return _assembled(parts, index)
+            parts.append(part._replace(offset=[at + mean for at, mean in pairs], basis=None))
+        return _assembled(parts, own.merged)
     return alike(kept, taking(kept, site.width), len(site.points))
 
 

@@ -70,6 +70,11 @@ def ridges(sites: Iterable[Site]) -> tuple[float, ...]:
     return (RIDGE,) if all(map(many_rows, sites)) else RIDGES
 
 
+def shrinkage(site: Site, ridge: float) -> float:
+    """Returns the weight of noise for a site: where its rows are many, no other competes."""
+    return RIDGE if many_rows(site) else ridge
+
+
 def room(site: Site, found: Surface, fixed: bool = False) -> Room:
     """Returns what a site may be narrowed to.
 

@@ -100,30 +100,61 @@ class Data(NamedTuple):
     goals: tuple[Aimed, ...]
 
 
-def gathered(
-    site: Site, ridge: float, folds: tuple[list[int], list[int]] | None = None
-) -> tuple[Data, tuple[int, ...]]:
-    """Returns a site's moments at its distinct points, and which of these each point is.
+class Framed(NamedTuple):
+    """A site's moments by distinct point, before they are shrunk.
+
+    Attributes:
+      points: the distinct points.
+      merged: which of these each point is.
+      whole: moments of all rows.
+      train: of those to fit on.
+      test: of those to measure on.
+      noise: covariance of independent noise of the coordinates' own sizes.
+      own: whether the goal is the units themselves.
+    """
+
+    points: tuple[Point, ...]
+    merged: tuple[int, ...]
+    whole: tuple[Frame, ...]
+    train: tuple[Frame, ...]
+    test: tuple[Frame, ...]
+    noise: tuple[Array, ...]
+    own: bool
+
+
+def framed(site: Site, folds: tuple[list[int], list[int]] | None = None) -> Framed:
+    """Returns a site's moments, which all weights of noise share.
 
     Args:
       site: the site.
-      ridge: weight of the noise that regressions are shrunk by; its size is that of all rows.
       folds: folds of the rows to fit on and to measure on, all of them by default; if given,
         the goal is the units themselves.
     """
     points, index = distinct(site.points)
-    train, test, goals = [], [], []
-    for point in points:
-        whole = frame(point.moments)
-        fitted = whole if folds is None else frame(point.moments, folds[0])
-        added = ridge * noise(site, whole)
+    whole = tuple(frame(point.moments) for point in points)
+    train, test = whole, whole
+    if folds is not None:
+        train, test = (tuple(frame(p.moments, own) for p in points) for own in folds)
+    spread = tuple(noise(site, own) for own in whole)
+    return Framed(points, index, whole, train, test, spread, folds is not None)
+
+
+def gathered(site: Site, ridge: float, own: Framed) -> Data:
+    """Returns a site's moments at its distinct points, shrunk.
+
+    Args:
+      site: the site.
+      ridge: weight of the noise that regressions are shrunk by; its size is that of all rows.
+      own: its moments.
+    """
+    train, goals = [], []
+    for point, fitted, spread in zip(own.points, own.train, own.noise, strict=True):
+        added = ridge * spread
         train.append(fitted._replace(covariance=fitted.covariance + added))
-        goals.append(
-            _aimed(site, point if folds is None else point._replace(goal=None), train[-1], added)
-        )
-        test.append(whole if folds is None else frame(point.moments, folds[1]))
-    metrics = tuple(np.asarray(point.metric, np.float64) for point in points)
-    return Data(tuple(train), tuple(test), metrics, tuple(goals)), index
+        goal = point._replace(goal=None) if own.own else point
+        goals.append(_aimed(site, goal, train[-1], added))
+    metrics = tuple(np.asarray(point.metric, np.float64) for point in own.points)
+    return Data(tuple(train), own.test, metrics, tuple(goals))
 
 
 def _aimed(site: Site, point: Point, train: Frame, added: Array) -> Aimed:

@@ -10,7 +10,7 @@ from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
 from linjax.fold.engine.problem import Site, checked, splits
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
-from linjax.fold.engine.sight import Data, Sight, gathered, sights
+from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
 Array = np.ndarray
 
@@ -42,11 +42,22 @@ def surface(site: Site, ridge: float) -> Surface:
     Raises:
       EvidenceError: the site's numbers don't fit, or aren't finite.
     """
+    return surfaces(site, (ridge,))[ridge]
+
+
+def surfaces(site: Site, ridges: Sequence[float]) -> dict[float, Surface]:
+    """Returns a site's errors by weight of noise: :func:`surface`, moments being made once."""
     checked(site)
-    found = []
+    found: dict[float, list[Array]] = {ridge: [] for ridge in ridges}
     for folds in splits(site):
-        data, _ = gathered(site, ridge, folds)
-        found.append(_added([_one(site, data, i) for i in range(site.repeats)]))
+        own = framed(site, folds)
+        for ridge, errors in found.items():
+            data = gathered(site, ridge, own)
+            errors.append(_added([_one(site, data, i) for i in range(site.repeats)]))
+    return {ridge: _mean(errors) for ridge, errors in found.items()}
+
+
+def _mean(found: Sequence[Array]) -> Surface:
     errors = _added(found) / len(found)
     errors = np.minimum.accumulate(np.minimum.accumulate(np.maximum(errors, 0.0), 0), 1)
     return Surface(errors, float(errors[0, 0]))
@@ -179,7 +190,8 @@ def _with_linear(seen: list[Sight], alone: Array) -> Array:
     ks = np.unique(np.minimum(grid(m), len(order)))
     ks = ks[(alone[ks] > ROUNDING * alone[0]) | (ks == 0)]  # a ratio to nothing says nothing
     rank = min(sum(sight.target.shape[1] for sight in seen), m, LINEAR_LIMIT)
-    measured = np.stack([_at(seen, order[:k], rank) for k in ks])
+    totals = [_total(sight) for sight in seen]
+    measured = np.stack([_at(seen, totals, order[:k], rank) for k in ks])
     # More features don't make an error larger, but for what rows that weren't fitted say of it.
     ratio = np.clip(measured / np.maximum(alone[ks], TINY)[:, None], 0.0, 1.0)
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
@@ -217,7 +229,7 @@ def _given(sight: Sight, order: Array) -> _Given:
     return _Given(factor, inputs, explained, Left(left, cross))
 
 
-def _at(seen: list[Sight], order: Array, rank: int) -> Array:
+def _at(seen: list[Sight], totals: list[float], order: Array, rank: int) -> Array:
     """Held-out errors with some units and 0 … rank linear units.
 
     All features are made orthonormal on the fitted rows, so that coefficients are nested:
@@ -225,8 +237,8 @@ def _at(seen: list[Sight], order: Array, rank: int) -> Array:
     """
     given = [_given(sight, order) for sight in seen]
     found = linear_directions([own.left for own in given], rank)
-    total = np.zeros(rank + 1)
-    for sight, own, (kernel, explained) in zip(seen, given, found.readings, strict=True):
+    total, parts = np.zeros(rank + 1), zip(seen, totals, given, found.readings, strict=True)
+    for sight, whole, own, (kernel, explained) in parts:
         m, mix = sight.width, own.inputs @ kernel
         units = forward(own.factor, forward(own.factor, sight.test[np.ix_(order, order)]).T)
         beside = forward(own.factor, sight.test[order, m:] @ kernel)
@@ -236,7 +248,7 @@ def _at(seen: list[Sight], order: Array, rank: int) -> Array:
         cross = forward(own.factor, sight.test[order, :m] @ sight.target)
         linear = kernel.T @ sight.test[m:, :m] @ sight.target - mix.T @ cross
         coefficients = np.concatenate([own.explained, explained])
-        errors = held_out(coefficients, np.concatenate([cross, linear]), covariance, _total(sight))
+        errors = held_out(coefficients, np.concatenate([cross, linear]), covariance, whole)
         errors = _scaled(errors, sight)[len(order) :]
         total += np.pad(errors, (0, rank + 1 - len(errors)), mode="edge")
     return total

@@ -14,10 +14,10 @@ from linjax.evidence.moments import PointMoments
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
-from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room
+from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room, shrinkage
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
-from linjax.fold.engine.surface import Surface, surface
+from linjax.fold.engine.surface import Surface, surfaces
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
 from linjax.fold.plans.travelling import with_noise
@@ -163,11 +163,19 @@ def errors_of(stats: Stats, found: Problems) -> Errors:
     """
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
-    surfaces = {
-        ridge: tuple(surface(problem, ridge) for problem in found.problems)
-        for ridge in ridges(found.problems)
+    weights = ridges(found.problems)
+    measured = [
+        surfaces(problem, tuple(dict.fromkeys(shrinkage(problem, ridge) for ridge in weights)))
+        for problem in found.problems
+    ]
+    by_weight = {
+        ridge: tuple(
+            own[shrinkage(problem, ridge)]
+            for own, problem in zip(measured, found.problems, strict=True)
+        )
+        for ridge in weights
     }
-    return Errors(surfaces, tuple(map(error_curve, found.kernels)))
+    return Errors(by_weight, tuple(map(error_curve, found.kernels)))
 
 
 def priced(
@@ -203,14 +211,14 @@ def priced(
         for problem in found.problems
     ]
     curves = []
-    for ridge, surfaces in errors.surfaces.items():
+    for ridge, measured in errors.surfaces.items():
         rooms = tuple(
             room(
                 p,
                 own,
                 fixed=p.least >= p.width or site.dim in found.before.vanished or _uneven(site, p),
             )
-            for site, p, own in zip(found.sites, problems, surfaces, strict=True)
+            for site, p, own in zip(found.sites, problems, measured, strict=True)
         )
         prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
@@ -225,4 +233,4 @@ def _uneven(site: Site, problem: Problem) -> bool:
 def chosen(found: Problems, plan: Plan) -> list[Choice]:
     """What every site keeps under a plan, by points of the problem."""
     widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
-    return [choose(problem, k, r, plan.ridge) for problem, k, r in widths]
+    return [choose(problem, k, r, shrinkage(problem, plan.ridge)) for problem, k, r in widths]

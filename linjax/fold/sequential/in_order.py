@@ -30,7 +30,7 @@ from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
 from linjax.fold.engine.choose import Choice
-from linjax.fold.engine.plan import Plan
+from linjax.fold.engine.plan import Plan, shrinkage
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.plans.factored import before
@@ -140,8 +140,9 @@ class _State:
             ranked = any(maker.op in self.ranks for maker in site.makers)
             if problem.sources and (widths[1] or ranked):
                 self._change(expanded(self.network, self.now.flat, [site]))
+            ridge = shrinkage(problem, task.plan.ridge)
             problem, choice = again(
-                self.network, site, problem, points, task.plan.ridge, widths, self.new, self.old
+                self.network, site, problem, points, ridge, widths, self.new, self.old
             )
             choice = choice.by_site(points)
             passed = [m.op for m in site.makers]  # moments know what was added to their results

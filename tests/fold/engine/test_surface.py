@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from linjax.fold.engine.basis import straight_basis
 from linjax.fold.engine.problem import Moments, Point, Site
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
-from linjax.fold.engine.sight import gathered, sights
+from linjax.fold.engine.sight import framed, gathered, sights
 from linjax.fold.engine.surface import grid, surface
 from tests.fold.engine.build import Layer, metric
 
@@ -60,7 +60,7 @@ def test_a_straight_surface():
     q = metric(layer.rng, 6)
     site = layer.site(q, sources=False)._replace(kind="straight")
     found = surface(site, 0.0).errors[:, 0]
-    data, _ = gathered(site, 0.0, ([0], [1]))
+    data = gathered(site, 0.0, framed(site, ([0], [1])))
     basis = straight_basis(sights(site, data, 0, few=False))
     brute = [_brute(layer.h @ basis[:, :k], layer.h, q, 2000) for k in range(6)]
     np.testing.assert_allclose(found[:6], brute, rtol=1e-5)
