@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from linjax.dims.layout import Held
 from linjax.dims.sizes import Sizes
@@ -50,6 +51,25 @@ def _padded(value: Array, axis: int, mask: np.ndarray) -> Array:
     index = np.where(mask, np.cumsum(mask) - 1, int(mask.sum()))
     one = jnp.ones_like(value, shape=(*value.shape[:axis], 1, *value.shape[axis + 1 :]))
     return jnp.take(jnp.concatenate([value, one], axis=axis), index, axis=axis)
+
+
+def read(
+    values: list[Array], axes: tuple[int, int], span: Span, sizes: Sizes, unread: frozenset[int]
+) -> list[Array]:
+    """Operands of a product without linear coordinates that one has zeros for, if they are last.
+
+    Args:
+      values: the two operands.
+      axes: of each of them, to be summed over together.
+      span: what these are.
+      sizes: sizes of the dimensions.
+      unread: those at whose linear coordinates there are zeros.
+    """
+    mask = kept(span, sizes, unread & set(sizes.beside))
+    size = int(mask.sum())
+    if not mask[:size].all():
+        return values
+    return [lax.slice_in_dim(x, 0, size, axis=n) for x, n in zip(values, axes, strict=True)]
 
 
 def kept(span: Span, sizes: Sizes, dims: Iterable[int]) -> np.ndarray:
