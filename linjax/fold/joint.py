@@ -20,6 +20,7 @@ from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
 from linjax.evidence.objective import curvature, divergence
+from linjax.fold import kronecker
 from linjax.fold.last import last
 from linjax.fold.rows import Batch, Rows, cut, even, size_of
 from linjax.net import Net
@@ -32,8 +33,8 @@ Curve = Callable[[np.ndarray], np.ndarray]
 Apply = Callable[..., Any]
 
 ROUNDS = 12
-STEPS = 20
-"""Conjugate-gradient steps of a round."""
+STEPS = 4
+"""Conjugate-gradient steps of a round: preconditioned, so that few do, and few don't overfit."""
 WORK = 1e13
 """Floating point operations that all rounds may take: about a minute on two cores."""
 WORK_CONVOLUTIONS = 1e12
@@ -48,12 +49,14 @@ CURVED = 3
 """One row in so many tells the curvature, other ones each round; slopes are of all rows."""
 ENOUGH = 2000
 """Samples of outputs that the curvature is told from at least."""
-DAMPING = 10.0
+DAMPING = 1000.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
 """Rounds without progress on the held-out rows before stopping."""
 STEADY = 3
-"""Rounds for which the leaves' mean curvatures are taken for the same."""
+"""Rounds for which the factors of the curvature are taken for the same."""
+PIECES, PIECE = 32, 64
+"""Sets of rows that these are told from, and rows of each, at most."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
 ONE_WAY = ("while", "custom_vjp", "pallas_call")
@@ -126,6 +129,8 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
     by all parameters, F the output metric and D the mean curvature of each leaf; λ follows the
     ratio of the actual to the predicted decrease. Slopes are of all rows, the curvature is that of
     one row in three, by turns: it only has to be right roughly, and takes most of the time.
+    Conjugate gradients take a few steps, preconditioned by the curvature in Kronecker factors
+    (:mod:`linjax.fold.kronecker`).
 
     Args:
       net: the traced network.
@@ -190,10 +195,10 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
     system = _System(apply, parts, task.metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
-    patience, accepted, rng = PATIENCE, 0, np.random.default_rng(0)
-    scale = system.scale(now, turns(0), rng)
+    patience, accepted = PATIENCE, 0
+    factors = system.factors(now, turns(0))
     for turn in range(rounds):
-        step, predicted = system.step(now, gradient, turns(turn), damping * scale)
+        step, predicted = system.step(now, gradient, turns(turn), factors, damping)
         after, slope = system.slope(now + step, train)
         gain = (after - error) / predicted if predicted < 0 else -1.0
         if not np.isfinite(after) or after >= error:
@@ -201,8 +206,8 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
         else:
             now, error, gradient, accepted = now + step, after, slope, accepted + 1
             if accepted % STEADY == 0:
-                scale = system.scale(now, turns(turn), rng)
-            damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
+                factors = system.factors(now, turns(turn))
+            damping *= 1 / 5 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
             outside = system.error(now, held)
             patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
             best = min(best, (outside, now), key=lambda pair: pair[0])
@@ -278,9 +283,14 @@ class _System:
             (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
             return back
 
-        self._error, self._product = error, product
+        @jax.jit
+        def signs(vector: Array, inputs: Any, key: Array) -> Array:
+            y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
+            return pull(kronecker.signed(y, key, metric))[0]
+
+        self._error, self._product, self._signs = error, product, signs
         self._slope = jax.jit(jax.value_and_grad(error))
-        self._ends = parts.ends
+        self._shapes = tuple(parts.shapes.values())
 
     def error(self, vector: Array, rows: Rows) -> float:
         """Mean divergence of the rows."""
@@ -293,14 +303,17 @@ class _System:
         return float(sum(error for error, _ in pairs)) / rows.total, gradient
 
     def step(
-        self, vector: Array, gradient: np.ndarray, rows: list[Batch], damping: np.ndarray
-    ) -> tuple[Array, float]:
+        self, vector: Array, gradient: np.ndarray, rows: list[Batch], factors: kronecker.Factors,
+        damping: float,
+    ) -> tuple[Array, float]:  # fmt: skip
         """Returns the damped Gauss–Newton step and the decrease that it predicts.
 
         Sums over chunks and conjugate gradients run on the host: their programs would have to
         be compiled anew for every number of parameters.
         """
-        step, curved = _conjugate_gradients(self._curve(vector, rows), -gradient, damping, STEPS)
+        own = damping * factors.diagonal
+        curve, solve = self._curve(vector, rows), functools.partial(factors.solve, damping=own)
+        step, curved = _conjugate_gradients(curve, -gradient, own, solve, STEPS)
         return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
 
     def _curve(self, vector: Array, rows: list[Batch]) -> Curve:
@@ -312,12 +325,17 @@ class _System:
 
         return curve
 
-    def scale(self, vector: Array, rows: list[Batch], rng: np.random.Generator) -> np.ndarray:
-        """Mean curvature of each leaf, one entry a parameter, from one random product."""
-        signs = rng.choice([-1.0, 1.0], self._ends[-1])
-        leaves = np.split(signs * self._curve(vector, rows)(signs), self._ends[:-1])
-        raw = np.concatenate([np.full(x.shape, np.mean(x)) for x in leaves])
-        return np.maximum(raw, 1e-3 * np.mean(np.abs(raw)) + 1e-12)
+    def factors(self, vector: Array, rows: list[Batch]) -> kronecker.Factors:
+        """The curvature in Kronecker factors, from some of the rows."""
+        inputs = rows[0]
+        pieces = min(PIECES, size_of(inputs))
+        size = min(PIECE, size_of(inputs) // pieces)
+
+        def derivative(n: int) -> Array:
+            part = jax.tree.map(lambda x: x[n * size : (n + 1) * size], inputs)
+            return self._signs(vector, part, jax.random.key(n))
+
+        return kronecker.factored(map(derivative, range(pieces)), pieces * size, self._shapes)
 
 
 def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
@@ -326,18 +344,26 @@ def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
 
 
 def _conjugate_gradients(
-    curve: Curve, target: np.ndarray, damping: np.ndarray, steps: int
+    curve: Curve, target: np.ndarray, damping: np.ndarray, solve: Curve, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solves ``(A + diag damping) x = target``, preconditioned by the damping; returns A x, too."""
+    """Solves ``(A + diag damping) x = target``, preconditioned; returns A x, too.
+
+    Args:
+      curve: multiplies by A.
+      target: what to solve for.
+      damping: what is added to the diagonal.
+      solve: solves for a matrix that is close to the whole.
+      steps: the largest number of products with A.
+    """
     x = np.zeros_like(target)
     residual = target
-    direction = weighted = residual / damping
+    direction = weighted = solve(residual)
     energy = start = residual @ weighted
     for _ in range(steps):
         image = curve(direction) + damping * direction
         length = energy / (direction @ image)
         x, residual = x + length * direction, residual - length * image
-        weighted = residual / damping
+        weighted = solve(residual)
         energy, before = residual @ weighted, energy
         if not energy > 1e-6 * start:
             break
