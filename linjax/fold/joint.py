@@ -49,10 +49,11 @@ CURVED = 3
 """One row in so many tells the curvature, other ones each round; slopes are of all rows."""
 ENOUGH = 2000
 """Samples of outputs that the curvature is told from at least."""
-DAMPING = 1000.0
+DAMPING = 100.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
-"""Rounds without progress on the held-out rows before stopping."""
+"""Rounds without progress on the held-out rows before stopping; those that the damping alone keeps
+from moving don't count."""
 STEADY = 3
 """Rounds for which the factors of the curvature are taken for the same."""
 PIECES, PIECE = 32, 64
@@ -148,7 +149,8 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
       the use of stochastic Hessian information in optimization methods, 2011.
     """
     parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train)
-    return _refitted(net.apply, params, parts, _Task(train, held, metric, turns), rounds)
+    task = _Task(train, held, metric, turns, _pieces(train))
+    return _refitted(net.apply, params, parts, task, rounds)
 
 
 def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> Any:
@@ -169,7 +171,9 @@ def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> A
     parts, before = _parts(params, own.moving & _movable(net, params)), own.read(params, train)
     each = 2.0 * len(parts.vector) * PASSES * (STEPS + 3) * train.total * _positions(train)
     inputs = [chunk for chunk, _ in before.chunks]
-    task = _Task(before, own.read(params, held), metric, lambda _: inputs)
+    apart = own.read(params, Rows(tuple((x, None) for x in _pieces(train)), 0))
+    pieces = [piece for piece, _ in apart.chunks]
+    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces)
     return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
 
 
@@ -178,13 +182,26 @@ def _positions(rows: Rows) -> int:
     return math.prod(jax.tree.leaves(rows.chunks[0][1])[0].shape[1:-1])
 
 
+def _pieces(rows: Rows) -> list[Batch]:
+    """A few sets of a few rows."""
+    inputs = rows.chunks[0][0]
+    count = min(PIECES, size_of(inputs))
+    size = min(PIECE, size_of(inputs) // count)
+    starts = range(0, count * size, size)
+    return [jax.tree.map(lambda x, a=a: x[a : a + size], inputs) for a in starts]
+
+
 class _Task(NamedTuple):
-    """Rows to fit on and others, the output metric, and what tells a round its curvature."""
+    """Rows to fit on and others, the output metric, and what tells a round its curvature.
+
+    That are rows by round for its products, and sets of rows for its factors.
+    """
 
     train: Rows
     held: Rows
     metric: str
     turns: Callable[[int], list[Batch]]
+    pieces: list[Batch]
 
 
 def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int) -> Any:
@@ -196,7 +213,7 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
     patience, accepted = PATIENCE, 0
-    factors = system.factors(now, turns(0))
+    factors = system.factors(now, task.pieces)
     for turn in range(rounds):
         step, predicted = system.step(now, gradient, turns(turn), factors, damping)
         after, slope = system.slope(now + step, train)
@@ -204,12 +221,14 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
         if not np.isfinite(after) or after >= error:
             damping *= 10.0
         else:
+            timid = gain > 0.7 and after > (1 - PROGRESS) * error
             now, error, gradient, accepted = now + step, after, slope, accepted + 1
             if accepted % STEADY == 0:
-                factors = system.factors(now, turns(turn))
-            damping *= 1 / 5 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
+                factors = system.factors(now, task.pieces)
+            damping *= 0.1 if timid else (0.2 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0))
             outside = system.error(now, held)
-            patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
+            slow = outside >= (1 - PROGRESS) * best[0]
+            patience = PATIENCE if not slow else patience - (not timid)
             best = min(best, (outside, now), key=lambda pair: pair[0])
         if patience <= 0:
             break
@@ -325,17 +344,10 @@ class _System:
 
         return curve
 
-    def factors(self, vector: Array, rows: list[Batch]) -> kronecker.Factors:
-        """The curvature in Kronecker factors, from some of the rows."""
-        inputs = rows[0]
-        pieces = min(PIECES, size_of(inputs))
-        size = min(PIECE, size_of(inputs) // pieces)
-
-        def derivative(n: int) -> Array:
-            part = jax.tree.map(lambda x: x[n * size : (n + 1) * size], inputs)
-            return self._signs(vector, part, jax.random.key(n))
-
-        return kronecker.factored(map(derivative, range(pieces)), pieces * size, self._shapes)
+    def factors(self, vector: Array, pieces: list[Batch]) -> kronecker.Factors:
+        """The curvature in Kronecker factors, from sets of as many rows each."""
+        own = (self._signs(vector, x, jax.random.key(n)) for n, x in enumerate(pieces))
+        return kronecker.factored(own, len(pieces) * size_of(pieces[0]), self._shapes)
 
 
 def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
