@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.fold import joint, kronecker
+from linjax.fold import joint, kronecker, linearised
 from linjax.fold.rows import Rows, mean_divergence, taught
 
 RNG = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def test_few_preconditioned_steps_solve_what_single_curvatures_cannot():
     damping = np.full(100, 1e-4 * np.trace(curved) / 20)
 
     def solved(solve):
-        found, _ = joint._conjugate_gradients(
+        found, _ = linearised.conjugate_gradients(
             lambda v: (curved @ v.reshape(20, 5)).ravel(), target.ravel(), damping, solve, 4
         )
         apart = found.reshape(20, 5) - np.linalg.solve(curved + damping[0] * np.eye(20), target)
