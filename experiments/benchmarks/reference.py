@@ -64,6 +64,20 @@ def once(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def least(*functions: Callable[[], Any], runs: int = 5) -> list[float]:
+    """Processor seconds of functions, taken in turn: the least of some runs, after a warm-up.
+
+    Of all threads together: what others do on the machine hardly counts.
+    """
+    seconds = [float("inf")] * len(functions)
+    for run in range(runs + 1):
+        for n, function in enumerate(functions):
+            start = time.process_time()
+            jax.block_until_ready(function())
+            seconds[n] = min(seconds[n], time.process_time() - start) if run else seconds[n]
+    return seconds
+
+
 def machine() -> str:
     """Names the device and the versions that a figure belongs to."""
     device = jax.devices()[0]

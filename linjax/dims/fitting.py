@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from linjax.dims.layout import Held
 from linjax.dims.sizes import Sizes
@@ -47,9 +48,31 @@ def _repeated(value: Array, axis: int, size: int) -> Array:
 
 def _padded(value: Array, axis: int, mask: np.ndarray) -> Array:
     """A value with ones at linear coordinates, which nobody sees."""
+    size = _leading(mask)
+    if size is not None:
+        shape = (*value.shape[:axis], len(mask) - size, *value.shape[axis + 1 :])
+        return jnp.concatenate([value, jnp.ones_like(value, shape=shape)], axis=axis)
     index = np.where(mask, np.cumsum(mask) - 1, int(mask.sum()))
     one = jnp.ones_like(value, shape=(*value.shape[:axis], 1, *value.shape[axis + 1 :]))
     return jnp.take(jnp.concatenate([value, one], axis=axis), index, axis=axis)
+
+
+def read(
+    values: list[Array], axes: tuple[int, int], span: Span, sizes: Sizes, unread: frozenset[int]
+) -> list[Array]:
+    """Operands of a product without linear coordinates that one has zeros for, if they are last.
+
+    Args:
+      values: the two operands.
+      axes: of each of them, to be summed over together.
+      span: what these are.
+      sizes: sizes of the dimensions.
+      unread: those at whose linear coordinates there are zeros.
+    """
+    size = _leading(kept(span, sizes, unread & set(sizes.beside)))
+    if size is None:
+        return values
+    return [lax.slice_in_dim(x, 0, size, axis=n) for x, n in zip(values, axes, strict=True)]
 
 
 def kept(span: Span, sizes: Sizes, dims: Iterable[int]) -> np.ndarray:
@@ -60,6 +83,12 @@ def kept(span: Span, sizes: Sizes, dims: Iterable[int]) -> np.ndarray:
     return mask
 
 
+def _leading(mask: np.ndarray) -> int | None:
+    """How many entries a mask has if these are the first, else None."""
+    size = int(mask.sum())
+    return size if mask[:size].all() else None
+
+
 def merged(value: Array, root: Array, held: Held, dim: int, sizes: Sizes) -> Array:
     """A value whose entries at a dimension's linear coordinates are those of its root."""
     for n, span in enumerate(held.spans):
@@ -67,6 +96,11 @@ def merged(value: Array, root: Array, held: Held, dim: int, sizes: Sizes) -> Arr
             mask = kept(span, sizes, [dim])
             if mask.all():
                 return value
+            size = _leading(mask)
+            if size is not None and root.shape == value.shape:  # nothing is made to be dropped
+                front = lax.slice_in_dim(value, 0, size, axis=n)
+                back = lax.slice_in_dim(root, size, len(mask), axis=n)
+                return jnp.concatenate([front, back.astype(value.dtype)], axis=n)
             behind = (1,) * (value.ndim - n - 1)
             return jnp.where(mask.reshape(-1, *behind), value, root.astype(value.dtype))
     return value

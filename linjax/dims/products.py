@@ -20,6 +20,16 @@ class Behind(NamedTuple):
     times: Callable[[Array], Array]
 
 
+def contracted(op: Op) -> list[tuple[int, int]]:
+    """Axes of a product's two operands that are summed over together, but for those of space."""
+    if op.name != "conv_general_dilated":
+        (contract, _) = op.params["dimension_numbers"]
+        return list(zip(*contract, strict=True))
+    numbers = op.params["dimension_numbers"]
+    groups = op.params["feature_group_count"], op.params["batch_group_count"]
+    return [(numbers.lhs_spec[1], numbers.rhs_spec[1])] if groups == (1, 1) else []
+
+
 def features(op: Op, source: Array, data: int, inner: Array | None, axis: int) -> Array:
     """What a product with a matrix reads, behind a first factor, along an axis of its result."""
     if inner is not None:

@@ -21,6 +21,7 @@ from linjax.dims.leaves import EXTRAS, leaf_of
 from linjax.dims.network import Network
 from linjax.dims.rules import RULES, elementwise
 from linjax.dims.rules.rule import Now
+from linjax.dims.sites import Product
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
 from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
@@ -45,7 +46,7 @@ class Outcome(NamedTuple):
 
 def execute(
     network: Network, flat: Flat, inputs: Sequence[Array], taps: frozenset[int] = frozenset(),
-    probes: Mapping[int, Array] | None = None,
+    probes: Mapping[int, Array] | None = None, unread: frozenset[int] = frozenset(),
 ) -> Outcome:  # fmt: skip
     """Runs a network on original or folded leaves.
 
@@ -55,11 +56,14 @@ def execute(
       inputs: the leaves of its inputs.
       taps: numbers of values to return, too; those in a scan come with its steps in front.
       probes: arrays to add to values, by number.
+      unread: dimensions at whose linear coordinates all that reads them has zeros, see
+        :func:`linjax.evidence.expand.expanded`; products leave them away where that is simple.
 
     Raises:
       StructureError: if the leaves don't fit the network, naming the path.
     """
     run, leaves = begin(network, flat, inputs, taps, probes)
+    run.unread = unread
     outputs = run.program(network.layout.program, [*leaves, *inputs])
     return Outcome(jax.tree.unflatten(network.layout.out_tree, outputs), run.found)
 
@@ -73,7 +77,10 @@ def begin(
     run = Run(network, sizes, taps, dict(probes or {}))
     for leaf in range(len(network.paths)):
         own = Extras(*(flat.get(network.extra(leaf, kind)) for kind in EXTRAS))
-        if any(x is not None for x in own):
+        if own.linear is not None and own.linear is flat.get(network.paths[leaf]):
+            own = own._replace(linear=None)
+            run.copied.add(leaf)
+        if leaf in run.copied or any(x is not None for x in own):
             run.extras[leaf] = own
     for key in network.varying:
         if network.constant(key) in flat:
@@ -111,7 +118,12 @@ def _wide(value: Array) -> Array:
 
 
 class Run:
-    """One run of a program: its values so far, and those that were asked for."""
+    """One run of a program: its values so far, and those that were asked for.
+
+    Attributes:
+      copied: leaves whose linear coordinates are made by the kernel itself: it multiplies once.
+      unread: as of :func:`execute`.
+    """
 
     def __init__(
         self, network: Network, sizes: Sizes, taps: frozenset[int], probes: dict[int, Array]
@@ -119,6 +131,8 @@ class Run:
         self.network, self.layout, self.sizes = network, network.layout, sizes
         self.taps, self.probes = taps, probes
         self.extras: dict[int, Extras] = {}
+        self.copied: set[int] = set()
+        self.unread: frozenset[int] = frozenset()
         self.constants: dict[tuple[int, int], Array] = {}
         self.found: dict[int, Array] = {}
         self.env: dict[int, Array] = {}
@@ -187,8 +201,14 @@ class Run:
         kernel = self.network.kernels.get(number(op))
         passing = self.passing.get(number(op))
         extras = self.extras.get(kernel.leaf) if kernel is not None else None
+        alone = extras is None or extras.linear is extras.down is None
+        carries = passing is not None and any(self.sizes.ways[passing[0].dim].carried)
+        if kernel is not None and alone and not carries:
+            for axes in products.contracted(op) if self.unread else ():
+                span = self.layout.operand(op, kernel.data).spans[axes[kernel.data]]
+                values = fitting.read(values, axes, span, self.sizes, self.unread)
         if kernel is not None and (extras is not None or passing is not None):
-            return (self.product(op, values, kernel.data, extras or Extras(), passing),)
+            return (self.product(op, values, kernel, extras or Extras(), passing),)
         return self.bind(op, values)
 
     def bind(self, op: Op, values: list[Array]) -> tuple[Array, ...]:
@@ -221,11 +241,11 @@ class Run:
         return bound(op, values, **rule.resized(now))
 
     def product(
-        self, op: Op, values: list[Array], data: int, extras: Extras,
+        self, op: Op, values: list[Array], own: Product, extras: Extras,
         passing: tuple[Way, int] | None,
     ) -> Array:  # fmt: skip
         """A product with a kernel that a fold has put something beside."""
-        kernel, source = op.inputs[1 - data], values[data]
+        data, kernel, source = own.data, op.inputs[1 - own.data], values[own.data]
         inner: Array | None = None
         times: Callable[..., Array] = functools.partial(products.times, op, source, data=data)
         if extras.down is not None:
@@ -237,16 +257,16 @@ class Run:
         if made and (0 not in values[1 - data].shape or extras.linear is None):
             result = times(kernel=values[1 - data])
         axes = self.network.made_axes(number(op))
+        linear = result if own.leaf in self.copied else None
         if result is not None and extras.bias is not None:
             shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
             result = result + extras.bias.astype(result.dtype).reshape(shape)
-        linear = None
         if extras.linear is not None:
             linear = times(kernel=self.viewed(kernel, extras.linear))
         axis = self.network.linear_axis(number(op)) if linear is not None or passing else 0
         if passing is not None:
-            own = products.features(op, source, data, inner, axis)
-            return self.joined(op, result, linear, own, passing)
+            features = products.features(op, source, data, inner, axis)
+            return self.joined(op, result, linear, features, passing)
         parts = [part for part in (result, linear) if part is not None]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
 

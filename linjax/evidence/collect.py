@@ -14,7 +14,6 @@ from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence import moments, placement, silent
 from linjax.evidence.effort import effort
-from linjax.evidence.expand import expanded
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
 from linjax.evidence.points import reads
@@ -176,7 +175,6 @@ class _Pass:
     ) -> None:
         self.net, self.whole, self.mesh = net, whole, mesh
         self.flat = spelled(net.network, flat) if whole else flat
-        self.wide = expanded(net.network, self.flat) if whole else flat
         self.device: list[Any] = [None] * folds
         self.host: list[Any] = [None] * folds
         self.metrics: Any = None
@@ -189,7 +187,7 @@ class _Pass:
         for fold, own in enumerate(_dealt(part, folds)):
             network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
-            now = moments.batch_sums(network, self.wide, own.leaves, own.weights, self.whole, turn)
+            now = moments.batch_sums(network, self.flat, own.leaves, own.weights, self.whole, turn)
             old = self.device[fold]
             now = now if old is None else moments.merge_on_device(old, now)
             self.device[fold] = _done(now, self.mesh)

@@ -1,7 +1,7 @@
 """The same network with every coordinate a second time, as it would arrive without activation."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -13,10 +13,20 @@ from linjax.dims.span import Cut, transform
 Array = Any
 
 
-def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) -> dict[Any, Array]:
+class Expanded(NamedTuple):
+    """Leaves of the same function in which linear coordinates come along, and whose those are.
+
+    What reads them has zeros at those of ``dims``.
+    """
+
+    flat: dict[Any, Array]
+    dims: frozenset[int]
+
+
+def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) -> Expanded:
     """Returns leaves of the same function in which linear coordinates come along.
 
-    What makes them is a copy of each kernel, and those that read them have zeros there. Sites
+    What makes them is each kernel itself, and those that read them have zeros there. Sites
     that have linear coordinates already keep these.
 
     Args:
@@ -42,7 +52,7 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
     for site in chosen:
         for leaf in {maker.leaf for maker in site.makers}:
             result[network.extra(leaf, "linear")] = result[network.paths[leaf]]
-    return result
+    return Expanded(result, frozenset(site.dim for site in chosen))
 
 
 def _doubled(network: Network, value: Array, leaf: int, dims: list[int], size: Any) -> Array:

@@ -15,6 +15,7 @@ from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
+from linjax.evidence.expand import expanded
 from linjax.evidence.points import Samples, samples, taps, unit_samples
 
 Array = Any
@@ -65,13 +66,14 @@ def batch_sums(
 
     Args:
       network: the traced network.
-      flat: its parameters, linear coordinates expanded.
+      flat: its parameters.
       inputs: the leaves of the rows.
       weights: of the rows, or of their positions.
       whole: whether second moments of all coordinates, and of kernels, are wanted.
       turn: which samples count, by a remainder and a divisor of their numbers; by default all.
     """
-    values = execute(network, flat, inputs, taps(network)).values
+    flat, unread = expanded(network, flat) if whole else (flat, frozenset())
+    values = execute(network, flat, inputs, taps(network), unread=unread).values
     sizes = read_sizes(network, flat, inputs)
     return Batch(
         tuple(

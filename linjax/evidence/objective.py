@@ -68,13 +68,13 @@ def root(outputs: Array, signs: Array, metric: str) -> Array:
     return half * signs - p * jnp.sum(half * signs, axis=-1, keepdims=True)
 
 
-def directions(outputs: Any, key: Array, metric: str, count: int) -> Any:
-    """Returns ``count`` random directions of the outputs, whose covariance is the metric F."""
+def directions(outputs: Any, key: Array, metric: str) -> Any:
+    """Returns a random direction of the outputs, whose covariance is the metric F."""
 
     def draw(y: Array, key: Array) -> Array:
         if not jnp.issubdtype(y.dtype, jnp.floating):
-            return np.zeros((count, *y.shape), jax.dtypes.float0)
-        signs, others = jax.random.rademacher(key, (2, count, *y.shape), y.dtype)
+            return np.zeros(y.shape, jax.dtypes.float0)
+        signs, others = jax.random.rademacher(key, (2, *y.shape), y.dtype)
         found = root(y, signs, metric)
         return found + LOGITS**0.5 * _centred(others) if is_logits(y, metric) else found
 

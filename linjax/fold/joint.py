@@ -6,10 +6,8 @@ least-squares problem is solved by conjugate gradients, a few times over (Gauss�
 Levenberg–Marquardt damping). Rows held out decide when to stop.
 """
 
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +17,8 @@ import numpy as np
 from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import CONSTANTS, Network
 from linjax.dims.norms import batch_norms
-from linjax.evidence.objective import curvature, directions, divergence
-from linjax.fold.kronecker import SAMPLES, Curvatures, curvatures
 from linjax.fold.last import last
+from linjax.fold.linearised import STEPS, Apply, Parts, System
 from linjax.fold.rows import Batch, Rows, cut, even, size_of
 from linjax.net import Net
 from linjax.program import pytree
@@ -29,12 +26,8 @@ from linjax.program.flat import Op, Ref, needed
 from linjax.program.pytree import Path
 
 Array = Any
-Curve = Callable[[np.ndarray], np.ndarray]
-Apply = Callable[..., Any]
 
 ROUNDS = 12
-STEPS = 8
-"""Conjugate-gradient steps of a round."""
 WORK = 1e13
 """Floating point operations that all rounds may take: about a minute on two cores."""
 WORK_CONVOLUTIONS = 1e12
@@ -49,35 +42,20 @@ CURVED = 3
 """One row in so many tells the curvature, other ones each round; slopes are of all rows."""
 ENOUGH = 2000
 """Samples of outputs that the curvature is told from at least."""
-DAMPING = 10.0
+DAMPING = 100.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
 PATIENCE = 2
-"""Rounds without progress on the held-out rows before stopping."""
+"""Rounds without progress on the held-out rows before stopping; those that the damping alone keeps
+from moving don't count."""
 STEADY = 3
-"""Rounds for which the leaves' mean curvatures are taken for the same."""
+"""Rounds for which the factors of the curvature are taken for the same."""
+PIECES, PIECE = 32, 64
+"""Sets of rows that these are told from, and rows of each, at most."""
 PROGRESS = 0.01
 """Relative improvement on the held-out rows that counts as progress."""
 ONE_WAY = ("while", "custom_vjp", "pallas_call")
 """Operations that can't be differentiated forwards, or not backwards."""
 EMPTY = np.zeros(0, np.float32)
-
-
-class _Parts(NamedTuple):
-    """A pytree as one vector of what may change, its shapes, and the leaves that stay."""
-
-    vector: Array
-    shapes: dict[Path, tuple[int, ...]]
-    fixed: pytree.Flat
-
-    @property
-    def ends(self) -> list[int]:
-        """Where each leaf ends in the vector."""
-        return list(itertools.accumulate(map(math.prod, self.shapes.values())))
-
-    def tree(self, vector: Array) -> dict[str, Any]:
-        starts = zip([0, *self.ends], self.ends, self.shapes.items(), strict=False)
-        moving = {path: vector[a:b].reshape(shape) for a, b, (path, shape) in starts}
-        return pytree.unflatten({**self.fixed, **moving})
 
 
 def _movable(net: Net, params: Any) -> set[Path]:
@@ -90,13 +68,13 @@ def _movable(net: Net, params: Any) -> set[Path]:
     }
 
 
-def _parts(params: Any, movable: Set[Path]) -> _Parts:
+def _parts(params: Any, movable: Set[Path]) -> Parts:
     flat = pytree.flatten(params)
     moving = {path: x for path, x in flat.items() if path in movable}
     leaves = [np.asarray(x).astype(np.float32) for x in moving.values()]
     vector = jnp.asarray(np.concatenate([leaf.ravel() for leaf in (*leaves, EMPTY)]))
     shapes = {path: leaf.shape for path, leaf in zip(moving, leaves, strict=True)}
-    return _Parts(vector, shapes, {p: x for p, x in flat.items() if p not in moving})
+    return Parts(vector, shapes, {p: x for p, x in flat.items() if p not in moving})
 
 
 def _statistics(network: Network) -> set[Path]:
@@ -127,6 +105,8 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
     by all parameters, F the output metric and D the mean curvature of each leaf; λ follows the
     ratio of the actual to the predicted decrease. Slopes are of all rows, the curvature is that of
     one row in three, by turns: it only has to be right roughly, and takes most of the time.
+    Conjugate gradients take a few steps, preconditioned by the curvature in Kronecker factors
+    (:mod:`linjax.fold.kronecker`).
 
     Args:
       net: the traced network.
@@ -144,7 +124,8 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
       the use of stochastic Hessian information in optimization methods, 2011.
     """
     parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train)
-    return _refitted(net.apply, params, parts, _Task(train, held, metric, turns), rounds)
+    task = _Task(train, held, metric, turns, _pieces(train))
+    return _refitted(net.apply, params, parts, task, rounds)
 
 
 def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> Any:
@@ -165,7 +146,9 @@ def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> A
     parts, before = _parts(params, own.moving & _movable(net, params)), own.read(params, train)
     each = 2.0 * len(parts.vector) * PASSES * (STEPS + 3) * train.total * _positions(train)
     inputs = [chunk for chunk, _ in before.chunks]
-    task = _Task(before, own.read(params, held), metric, lambda _: inputs)
+    apart = own.read(params, Rows(tuple((x, None) for x in _pieces(train)), 0))
+    pieces = [piece for piece, _ in apart.chunks]
+    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces)
     return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
 
 
@@ -174,24 +157,38 @@ def _positions(rows: Rows) -> int:
     return math.prod(jax.tree.leaves(rows.chunks[0][1])[0].shape[1:-1])
 
 
+def _pieces(rows: Rows) -> list[Batch]:
+    """A few sets of a few rows."""
+    inputs = rows.chunks[0][0]
+    count = min(PIECES, size_of(inputs))
+    size = min(PIECE, size_of(inputs) // count)
+    starts = range(0, count * size, size)
+    return [jax.tree.map(lambda x, a=a: x[a : a + size], inputs) for a in starts]
+
+
 class _Task(NamedTuple):
-    """Rows to fit on and others, the output metric, and what tells a round its curvature."""
+    """Rows to fit on and others, the output metric, and what tells a round its curvature.
+
+    That are rows by round for its products, and sets of rows for its factors.
+    """
 
     train: Rows
     held: Rows
     metric: str
     turns: Callable[[int], list[Batch]]
+    pieces: list[Batch]
 
 
-def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int) -> Any:
+def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int) -> Any:
     """Some rounds of Gauss–Newton steps of what may move."""
     if rounds < 1 or not len(parts.vector):
         return params
     train, held, turns = task.train, task.held, task.turns
-    system = _System(apply, parts, task.metric)
+    system = System(apply, parts, task.metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
-    patience, accepted, known = PATIENCE, 0, system.curvatures(now, turns(0), 0)
+    patience, accepted = PATIENCE, 0
+    known = system.curvatures(now, task.pieces)
     for turn in range(rounds):
         step, predicted = system.step(now, gradient, turns(turn), known, damping)
         after, slope = system.slope(now + step, train)
@@ -199,12 +196,14 @@ def _refitted(apply: Apply, params: Any, parts: _Parts, task: _Task, rounds: int
         if not np.isfinite(after) or after >= error:
             damping *= 10.0
         else:
+            timid = gain > 0.7 and after > (1 - PROGRESS) * error
             now, error, gradient, accepted = now + step, after, slope, accepted + 1
             if accepted % STEADY == 0:
-                known = system.curvatures(now, turns(turn), accepted)
-            damping *= 1 / 3 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0)
+                known = system.curvatures(now, task.pieces)
+            damping *= 0.1 if timid else (0.2 if gain > 0.7 else (2.0 if gain < 0.3 else 1.0))
             outside = system.error(now, held)
-            patience = PATIENCE if outside < (1 - PROGRESS) * best[0] else patience - 1
+            slow = outside >= (1 - PROGRESS) * best[0]
+            patience = PATIENCE if not slow else patience - (not timid)
             best = min(best, (outside, now), key=lambda pair: pair[0])
         if patience <= 0:
             break
@@ -259,99 +258,3 @@ def _by_turns(net: Net, rows: Rows) -> Callable[[int], list[Batch]]:
         return cut(net, even(net, jax.tree.map(lambda x: x[turn % apart :: apart][:most], every)))
 
     return own
-
-
-class _System:
-    """The linearised problem: errors, gradients and curvature products summed over chunks."""
-
-    def __init__(self, apply: Apply, parts: _Parts, metric: str) -> None:
-        def outputs(vector: Array, inputs: Any) -> Any:
-            return apply(parts.tree(vector), *inputs)
-
-        @jax.jit
-        def error(vector: Array, inputs: Any, teacher: Any) -> Array:
-            return divergence(outputs(vector, inputs), teacher, metric)
-
-        @jax.jit
-        def product(vector: Array, direction: Array, inputs: Any) -> Array:
-            y, push = jax.linearize(lambda w: outputs(w, inputs), vector)
-            (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
-            return back
-
-        @jax.jit
-        def samples(vector: Array, inputs: Any, key: Array) -> Array:
-            y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
-            return jax.vmap(pull)(directions(y, key, metric, SAMPLES))[0]
-
-        self._error, self._product, self._samples = error, product, samples
-        self._slope = jax.jit(jax.value_and_grad(error))
-        self._shapes = tuple(parts.shapes.values())
-
-    def error(self, vector: Array, rows: Rows) -> float:
-        """Mean divergence of the rows."""
-        return float(sum(self._error(vector, *chunk) for chunk in rows.chunks)) / rows.total
-
-    def slope(self, vector: Array, rows: Rows) -> tuple[float, np.ndarray]:
-        """Mean divergence of the rows, and its derivative."""
-        pairs = [self._slope(vector, *chunk) for chunk in rows.chunks]
-        gradient = _mean((gradient for _, gradient in pairs), rows.total)
-        return float(sum(error for error, _ in pairs)) / rows.total, gradient
-
-    def step(
-        self,
-        vector: Array,
-        gradient: np.ndarray,
-        rows: list[Batch],
-        known: Curvatures,
-        damping: float,
-    ) -> tuple[Array, float]:
-        """Returns the damped Gauss–Newton step and the decrease that it predicts.
-
-        Sums over chunks and conjugate gradients run on the host: their programs would have to
-        be compiled anew for every number of parameters.
-        """
-        own = damping * known.means()
-        near = functools.partial(known.divide, damping=own)
-        curve, spread = self._curve(vector, rows), known.spread(own)
-        step, curved = _conjugate_gradients(curve, -gradient, spread, near)
-        return jnp.asarray(step, jnp.float32), float(gradient @ step + step @ curved / 2)
-
-    def _curve(self, vector: Array, rows: list[Batch]) -> Curve:
-        """The mean Gauss–Newton matrix of the rows, as a product with vectors."""
-
-        def curve(direction: np.ndarray) -> np.ndarray:
-            moved = jnp.asarray(direction, jnp.float32)
-            return _mean((self._product(vector, moved, x) for x in rows), sum(map(size_of, rows)))
-
-        return curve
-
-    def curvatures(self, vector: Array, rows: list[Batch], seed: int) -> Curvatures:
-        """What is known of the Gauss–Newton matrix from a few random derivatives."""
-        keys = jax.random.split(jax.random.key(seed), len(rows))
-        samples = (self._samples(vector, x, key) for x, key in zip(rows, keys, strict=True))
-        return curvatures(samples, sum(map(size_of, rows)), self._shapes)
-
-
-def _mean(sums: Iterable[Array], total: int) -> np.ndarray:
-    result: np.ndarray = functools.reduce(np.add, (np.asarray(x, np.float64) for x in sums))
-    return result / total
-
-
-def _conjugate_gradients(
-    curve: Curve, target: np.ndarray, damping: np.ndarray, near: Curve
-) -> tuple[np.ndarray, np.ndarray]:
-    """Solves ``(A + diag damping) x = target``, ``near`` being nearly its inverse; and A x."""
-    x = np.zeros_like(target)
-    residual = target
-    direction = weighted = near(residual)
-    energy = start = residual @ weighted
-    for _ in range(STEPS):
-        image = curve(direction) + damping * direction
-        length = energy / (direction @ image)
-        x, residual = x + length * direction, residual - length * image
-        weighted = near(residual)
-        energy, before = residual @ weighted, energy
-        if not energy > 1e-6 * start:
-            break
-        direction = weighted + (energy / before) * direction
-    return x, target - residual - damping * x

@@ -22,10 +22,10 @@ import numpy as np
 Array = Any
 Shape = tuple[int, ...]
 
-SAMPLES = 4
-"""Random derivatives of every chunk of rows."""
 LARGEST = 2048
 """The longest side whose eigenvectors are worth finding."""
+FLOOR = 0.05
+"""Share of a side's mean that is added to it: few samples don't see all directions."""
 LEAST = 1e-3
 """A leaf's least mean curvature, as a share of the mean over leaves."""
 
@@ -105,19 +105,18 @@ def curvatures(samples: Iterable[np.ndarray], total: int, shapes: Sequence[Shape
     """Tells the curvature of all leaves from random derivatives.
 
     Args:
-      samples: of every chunk of rows, ``(s, entries)`` sums over its rows of ``Jᵀ d``, with d of
-        covariance F.
-      total: rows of all chunks; curvatures are means over rows.
+      samples: of sets of rows, the sum over a set of ``Jᵀ d``, with d of covariance F, as a vector
+        of all entries.
+      total: rows of all sets; curvatures are means over rows.
       shapes: of the leaves.
     """
     ends = list(itertools.accumulate(map(math.prod, shapes)))
     sides = [as_matrix(shape) for shape in shapes]
     moments = [_Moments.nothing(side) for side in sides]
-    for chunk in samples:
-        own = np.asarray(chunk, np.float32) / np.sqrt(np.float32(len(chunk) * total))
-        leaves = np.split(own, ends[:-1], axis=1)
+    for sample in samples:
+        leaves = np.split(np.asarray(sample, np.float32) / np.float32(total**0.5), ends[:-1])
         each = zip(moments, leaves, sides, strict=True)
-        moments = [m.plus(leaf.reshape(len(own), *side)) for m, leaf, side in each]
+        moments = [m.plus(leaf.reshape(side)) for m, leaf, side in each]
     return Curvatures(tuple(m.factored() for m in moments), ends)
 
 
@@ -142,15 +141,10 @@ class _Moments(NamedTuple):
         )
         return cls(rows, columns, np.zeros(side))
 
-    def plus(self, samples: np.ndarray) -> "_Moments":
-        rows, columns = self.rows, self.columns
-        if rows is not None:
-            wide = np.swapaxes(samples, 0, 1).reshape(len(rows), -1)
-            rows = rows + wide @ wide.T
-        if columns is not None:
-            tall = samples.reshape(-1, len(columns))
-            columns = columns + tall.T @ tall
-        return _Moments(rows, columns, self.squares + np.sum(samples**2, axis=0))
+    def plus(self, sample: np.ndarray) -> "_Moments":
+        rows = None if self.rows is None else self.rows + sample @ sample.T
+        columns = None if self.columns is None else self.columns + sample.T @ sample
+        return _Moments(rows, columns, self.squares + sample**2)
 
     def factored(self) -> Factored:
         mean = float(self.squares.sum() / max(self.squares.size, 1))
@@ -168,4 +162,4 @@ def _eigen(matrix: np.ndarray | None, mean: float, size: int) -> tuple[np.ndarra
     if matrix is None:
         return np.full(size, mean), None
     values, vectors = np.linalg.eigh(matrix)
-    return np.maximum(values, 0), vectors
+    return (np.maximum(values, 0) + FLOOR * mean) / (1 + FLOOR), vectors

@@ -8,7 +8,6 @@ from jax import export
 
 import linjax
 from linjax.evidence import moments, sensitivity
-from linjax.evidence.expand import expanded
 from linjax.program import pytree
 from tests.fold.networks import dense, rows
 
@@ -47,12 +46,12 @@ def test_statistics_and_folded_networks_lower_for_tpus(make):
     net = linjax.trace(apply, params, x[:2])
     key = jax.random.key(0)
     flat = pytree.flatten(params)
-    network, wide = net.network_for(flat, (x,)), expanded(net.network, flat)
-    names = {"/".join(path): path for path in wide}
+    network = net.network_for(flat, (x,))
+    names = {"/".join(path): path for path in flat}
     lowered(
         lambda p, i: moments.batch_sums(
             network, {names[k]: v for k, v in p.items()}, i, None, True
-        ), {name: wide[path] for name, path in names.items()}, [x],
+        ), {name: flat[path] for name, path in names.items()}, [x],
     )  # fmt: skip
     lowered(
         lambda p, i: sensitivity.metric_sums(

@@ -139,7 +139,7 @@ class _State:
             widths = choice.kept.shape[-1], choice.linear.shape[-1]
             ranked = any(maker.op in self.ranks for maker in site.makers)
             if problem.sources and (widths[1] or ranked):
-                self._change(expanded(self.network, self.now.flat, [site]))
+                self._change(expanded(self.network, self.now.flat, [site]).flat)
             ridge = shrinkage(problem, task.plan.ridge)
             problem, choice = again(
                 self.network, site, problem, points, ridge, widths, self.new, self.old

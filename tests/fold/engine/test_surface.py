@@ -104,7 +104,7 @@ def test_a_unit_that_only_one_point_sees_is_found():
 @pytest.mark.parametrize("rows", [50, 200, 1300])
 @pytest.mark.parametrize("moving", [0, 1, 2])
 def test_units_that_move_in_one_fold_alone_are_worth_what_they_do_there(rows, moving):
-    """Rare units: whichever fold has the rows that they are on in, losing one costs its variance."""
+    """Rare units: whichever fold has the rows that they are on in."""
     covariance = np.tile(np.eye(4), (3, 1, 1, 1))
     covariance[:, 0, 3, 3] = 0
     covariance[moving, 0, 3, 3] = 9
