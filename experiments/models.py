@@ -38,13 +38,6 @@ class Network(NamedTuple):
     trained: bool = False
 
 
-def of_module(module: nnx.Module, title: str) -> Network:
-    """A module of NNX whose training is as its inference."""
-    graph, state = nnx.split(module)
-    params = nnx.to_pure_dict(state)
-    return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
-
-
 def dense(layers: dict[int, Any], activation: str) -> Network:
     """Dense layers with an activation, a function of ``jax.nn``, between each and the next."""
     bend = getattr(jax.nn, activation)
