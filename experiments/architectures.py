@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -201,7 +201,7 @@ def of_images(module: nn.Module, mine: Any, title: str) -> Network:
     ``mine.augment`` says whether training flips images and shifts them by up to four pixels.
     """
 
-    def apply(params: Any, x: Array) -> Array:
+    def apply(params: Any, x: Array) -> Any:
         return module.apply(params, x.reshape(-1, *mine.image))
 
     def learn(params: Any, x: Array, key: Array) -> tuple[Array, Any]:

@@ -14,6 +14,7 @@ from experiments import measure, models, networks, train
 from experiments.axes import Cell, configured
 from experiments.data import Dataset, load
 from experiments.journal import Journal, Row
+from experiments.methods import Subject
 
 TOGETHER = ("seed", "dataset.seed", "network.seed", "training.seed", "training.learning_rate",
             "training.l1", "training.extra", "pruning.share")  # fmt: skip
@@ -119,13 +120,13 @@ def work(job: Job, group: Group, say: Say) -> Iterator[Row]:
                 yield measure.failed(member.cell.task, error)
             continue
         say(str(trained[0].net))
-        for measured, member in zip(trained, members, strict=True):
-            yield from measure.rows(
-                measured, job.journal.missing(measured.task, job.wanted(member.cell))
-            )
+        for own, (cell, config, dataset, _) in zip(trained, members, strict=True):
+            missing = job.journal.missing(cell.task, job.wanted(cell))
+            yield from measure.rows(cell.task, own, dataset, config, missing)
 
 
-def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[measure.Measured]:
+def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[Subject]:
+    """Trains what isn't trained, and takes away the units that were pruned."""
     network, first = members[0].network, members[0].config
     pruned = [float(m.config.pruning.share) if "pruning" in m.config else 0.0 for m in members]
     if any(pruned) and (network.before is None or network.trained):
@@ -149,6 +150,5 @@ def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[
         shape = str(jax.tree.map(np.shape, own))
         if shape not in nets:
             nets[shape] = linjax.trace(network.apply, own, member.dataset.train.x[:2])
-        task, config = member.cell.task, member.config
-        made.append(measure.Measured(task, nets[shape], own, member.dataset, config))
+        made.append(measure.subject(nets[shape], own, member.dataset, member.config))
     return made

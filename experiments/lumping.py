@@ -88,14 +88,19 @@ def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
     net = linjax.trace(whole.apply, params, dataset.test.x[:2])
     for bits in config.bits:
         small, task = linjax.quantise(net, params, bits), {"bits": bits}
-        _measure(measure.Measured(task, net, small, dataset, config), ["lump"], done)
+        _measure(
+            task, measure.subject(net, small, dataset, config), ["lump"], dataset, config, done
+        )
     cases = itertools.product(config.terms, config.removed, range(config.seeds))
     planted_rows([Case(*case) for case in cases], params, dataset, config, folder, done)
 
 
-def _measure(measured: measure.Measured, rules: list[str], done: journal.Journal) -> None:
-    missing = done.missing(measured.task, [(rule, 1.0) for rule in rules])
-    for row in measure.rows(measured, missing):
+def _measure(
+    task: journal.Row, own: Subject, rules: list[str], dataset: Dataset, config: Any,
+    done: journal.Journal,
+) -> None:  # fmt: skip
+    missing = done.missing(task, [(rule, 1.0) for rule in rules])
+    for row in measure.rows(task, own, dataset, config, missing):
         done.append(row)
         print(f"{row['task']}: {measure.sentence(row)}", flush=True)
 
@@ -182,4 +187,5 @@ def planted_rows(
     for index, (case, planted) in enumerate(zip(cases, layouts, strict=True)):
         mine = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), trained.params)
         net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
-        _measure(measure.Measured(case._asdict(), net, mine, seen, config, planted), rules, done)
+        own = measure.subject(net, mine, seen, config, planted)
+        _measure(case._asdict(), own, rules, seen, config, done)
