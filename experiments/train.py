@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import files, steps
 from experiments.data import Dataset, Split
-from experiments.models import Network, Params
+from experiments.models import Network, Params, without
 
 Array = Any
 
@@ -79,6 +79,13 @@ class Trained(NamedTuple):
     params: Params
     kept: tuple[np.ndarray, ...]
 
+    def each(self) -> list[Params]:
+        """Every network's parameters, without its pruned units."""
+        count = len(jax.tree.leaves(self.params)[0])
+        own = [jax.tree.map(lambda leaf, i=i: leaf[i], self.params) for i in range(count)]
+        whole = all(np.all(k) for k in self.kept)
+        return own if whole else [without(p, [k[i] for k in self.kept]) for i, p in enumerate(own)]
+
 
 def alone(
     network: Network,
@@ -89,7 +96,7 @@ def alone(
 ) -> Params:
     """Trains one network; arguments as for :func:`fit`."""
     trained = fit(network, members([network], [dataset], [config]), config, checkpoint, say)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.params)
+    return jax.tree.map(jnp.asarray, trained.each()[0])
 
 
 def members(
