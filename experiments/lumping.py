@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from flax import linen as nn
 
 import linjax
 from experiments import files, journal, measure, methods, table, train
 from experiments.data import Dataset, Split, batches, load
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
+from experiments.pretrained import conv
 from experiments.registry import METHODS
 
 Array = Any
@@ -47,12 +49,9 @@ class Planted(NamedTuple):
 def convolutions(params: Params, x: Array) -> Array:
     """Two 3×3 convolutions with ReLU, each with max pooling; flat features."""
     x = x.reshape(-1, SIDE, SIDE, 1)
-    for name in ("conv_0", "conv_1"):
-        x = jax.lax.conv_general_dilated(
-            x, params[name]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x = jax.nn.relu(x + params[name]["bias"])
-        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    for part in (params["conv_0"], params["conv_1"]):
+        x = jax.nn.relu(conv(part["kernel"], x, padding="VALID") + part["bias"])
+        x = nn.max_pool(x, (2, 2), (2, 2))
     return x.reshape(len(x), -1)
 
 
@@ -159,6 +158,17 @@ def as_large(subject: Subject, _: float) -> Params:
     return linjax.fold(subject.params, subject.stats, rule)
 
 
+def held(network: Network) -> Network:
+    """A dense network whose layer of planted units doesn't learn."""
+
+    def apply(params: Params, x: Array) -> Array:
+        layers = dict(params["layers"])
+        layers[FROZEN] = jax.lax.stop_gradient(layers[FROZEN])
+        return network.apply({"layers": layers}, x)
+
+    return network._replace(apply=apply)
+
+
 def planted_rows(
     cases: list[Case], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
     done: journal.Journal,
@@ -183,9 +193,8 @@ def planted_rows(
         layouts.append(planted)
     training = config.retraining
     together = train.members(start, [seen] * len(cases), [training] * len(cases))
-    trained = train.fit(start[0], together, training, folder / "retraining.npz", frozen=FROZEN)
-    for index, (case, planted) in enumerate(zip(cases, layouts, strict=True)):
-        mine = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), trained.params)
+    trained = train.fit(held(start[0]), together, training, folder / "retraining.npz")
+    for case, planted, mine in zip(cases, layouts, trained.each(), strict=True):
         net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
         own = measure.subject(net, mine, seen, config, planted)
         _measure(case._asdict(), own, rules, seen, config, done)

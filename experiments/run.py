@@ -20,6 +20,7 @@ def run(
     workdir: str | pathlib.Path,
     data_dir: str | None = None,
     retry: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> list[Row]:
     """Does this process's part of a sweep, of one network without axes.
 
@@ -32,6 +33,7 @@ def run(
         pictures.
       data_dir: folder that holds the data sets.
       retry: whether to try again what failed.
+      part: this process's number, and of how many that share the folder.
 
     Returns:
       All rows there are now, of every process.
@@ -47,7 +49,7 @@ def run(
     single = len(tasks) == 1
     _have(axes.configured(config, tasks[0]), single, data_dir)
     journal.claim(folder, config)
-    process, processes = jax.process_index(), jax.process_count()
+    process, processes = part
     job = Job(
         config=config,
         todo=methods.listed(asked.rules),
@@ -60,10 +62,8 @@ def run(
     mine = [g for g in everything[process::processes] if job.left(g)]
     left = sum(map(job.left, mine))
     total = job._replace(journal=journal.Journal(folder / "nothing")).left(tasks)
-    part = f", process {process + 1} of {processes}" if processes > 1 else ""
-    print(
-        f"{len(tasks)} networks in {len(everything)} groups, {total} rows{part}: {left} rows to do"
-    )
+    of = f", process {process + 1} of {processes}" if processes > 1 else ""
+    print(f"{len(tasks)} networks in {len(everything)} groups, {total} rows{of}: {left} rows to do")
     progress = Progress(left, single)
     for group in mine:
         for row in groups.work(job, group, progress.say):
