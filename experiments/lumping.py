@@ -16,8 +16,8 @@ import pandas as pd
 from flax import linen as nn
 
 import linjax
-from experiments import files, journal, measure, methods, table, train
-from experiments.data import Dataset, Split, batches, load
+from experiments import evaluate, files, journal, measure, methods, table, train
+from experiments.data import Dataset, Split, load
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
 from experiments.pretrained import conv
@@ -27,15 +27,6 @@ Array = Any
 
 SIDE, CHANNELS, HIDDEN = 28, 32, (16, 128)
 FROZEN = len(HIDDEN) - 1
-CHUNK = 2000  # images run at once
-
-
-class Case(NamedTuple):
-    """``removed`` of the units of a layer are combinations of ``terms`` others."""
-
-    terms: int
-    removed: int
-    seed: int
 
 
 class Planted(NamedTuple):
@@ -91,7 +82,8 @@ def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
             task, measure.subject(net, small, dataset, config), ["lump"], dataset, config, done
         )
     cases = itertools.product(config.terms, config.removed, range(config.seeds))
-    planted_rows([Case(*case) for case in cases], params, dataset, config, folder, done)
+    tasks = [dict(zip(("terms", "removed", "seed"), case, strict=True)) for case in cases]
+    planted_rows(tasks, params, dataset, config, folder, done)
 
 
 def _measure(
@@ -123,13 +115,13 @@ def ranks(params: Params) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def plant(layer: Params, case: Case) -> tuple[Params, Planted]:
-    """Overwrites units by positive combinations of others."""
-    rng = np.random.default_rng((case.seed, case.terms, case.removed))
+def plant(layer: Params, terms: int, removed: int, seed: int) -> tuple[Params, Planted]:
+    """Overwrites ``removed`` units by positive combinations of ``terms`` others."""
+    rng = np.random.default_rng((seed, terms, removed))
     kernel, bias = (np.array(layer[name]) for name in ("kernel", "bias"))
     order = rng.permutation(len(bias))
-    target, rest = order[: case.removed], order[case.removed :]
-    source = np.array([rng.choice(rest, case.terms, replace=False) for _ in target])
+    target, rest = order[:removed], order[removed:]
+    source = np.array([rng.choice(rest, terms, replace=False) for _ in target])
     weight = rng.uniform(0.5, 2.0, source.shape).astype(np.float32)
     kernel[:, target] = (kernel[:, source] * weight).sum(axis=2)
     bias[target] = (bias[source] * weight).sum(axis=1)
@@ -170,31 +162,25 @@ def held(network: Network) -> Network:
 
 
 def planted_rows(
-    cases: list[Case], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
+    tasks: list[journal.Row], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
     done: journal.Journal,
 ) -> None:  # fmt: skip
     """Plants, trains on, all at once, and removes."""
     rules = ["lump_2022", "size_of_2022", "lump"]
-    if not any(done.missing(case._asdict(), [(r, 1.0) for r in rules]) for case in cases):
+    if not any(done.missing(task, [(r, 1.0) for r in rules]) for task in tasks):
         return
-    run = jax.jit(convolutions)
-
-    def features(part: Split) -> Split:
-        chunks = [np.asarray(run(params, x)) for x in batches(part.x, CHUNK)]
-        return Split(np.concatenate(chunks), part.y)
-
-    train_rows, valid, test = map(features, dataset[1:4])
-    seen = Dataset("Features", train_rows, valid, test, dataset.classes)
+    parts = [Split(evaluate.predict(convolutions, params, x), y) for x, y in dataset[1:4]]
+    seen = Dataset("Features", *parts, dataset.classes)
     start, layouts = [], []
-    for case in cases:
+    for task in tasks:
         layers = dict(params["dense"]["layers"])
-        layers[FROZEN], planted = plant(layers[FROZEN], case)
+        layers[FROZEN], planted = plant(layers[FROZEN], **task)
         start.append(dense(layers, "relu"))
         layouts.append(planted)
     training = config.retraining
-    together = train.members(start, [seen] * len(cases), [training] * len(cases))
+    together = train.members(start, [seen] * len(tasks), [training] * len(tasks))
     trained = train.fit(held(start[0]), together, training, folder / "retraining.npz")
-    for case, planted, mine in zip(cases, layouts, trained.each(), strict=True):
+    for task, planted, mine in zip(tasks, layouts, trained.each(), strict=True):
         net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
         own = measure.subject(net, mine, seen, config, planted)
-        _measure(case._asdict(), own, rules, seen, config, done)
+        _measure(task, own, rules, seen, config, done)

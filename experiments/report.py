@@ -66,16 +66,6 @@ class Run(NamedTuple):
         return tuple(self.config.get("by", table.BY))
 
     @property
-    def table(self) -> pd.DataFrame:
-        """The results in words."""
-        return table.shown(table.summarise(self.rows, self.by))
-
-    @property
-    def notes(self) -> list[str]:
-        """What was left out of the table, and what failed."""
-        return table.notes(self.rows)
-
-    @property
     def settings(self) -> list[tuple[str, str]]:
         """What the networks differ in, and the values."""
         found: dict[str, dict[str, None]] = {}
@@ -148,10 +138,14 @@ def page(runs: Sequence[Run], title: str, out: pathlib.Path) -> str:
     loader = jinja2.FileSystemLoader(HERE)
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.globals |= {"svg": charts.svg, "charts": drawings.charts, "listed": _listed,
-                     "relative": os.path.relpath, "html": table.html}  # fmt: skip
+                     "relative": os.path.relpath, "words": _words, "table": table}  # fmt: skip
     return made.get_template("report.html").render(
         runs=runs, title=title, out=out, style=style(), versions=_listed(versions())
     )
+
+
+def _words(run: Run) -> pd.DataFrame:
+    return table.shown(table.summarise(run.rows, run.by))
 
 
 def _listed(made: dict[str, str]) -> str:
@@ -164,7 +158,7 @@ def markdown(runs: Sequence[Run], title: str) -> str:
     for run in runs:
         lines += ["", f"## {run.name}", "", f"{run.title}."]
         lines += ["", f"Run with {_listed(run.versions)}."] if run.versions else []
-        lines += ["", table.markdown(run.table), *(f"\n{note}" for note in run.notes)]
+        lines += ["", table.markdown(_words(run)), *(f"\n{note}" for note in table.notes(run.rows))]
     return "\n".join(lines) + "\n"
 
 

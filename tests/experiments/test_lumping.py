@@ -60,7 +60,7 @@ def test_the_planted_layer_stays_while_the_others_learn():
 def test_dependent_units_are_what_they_are_planted_as():
     rng = np.random.default_rng(0)
     layer = {"kernel": rng.normal(size=(4, 12)), "bias": rng.normal(size=12)}
-    new, planted = lumping.plant(layer, lumping.Case(terms=3, removed=5, seed=0))
+    new, planted = lumping.plant(layer, terms=3, removed=5, seed=0)
     assert not set(planted.target) & set(planted.source.flat)
     for target, source, weight in zip(*planted, strict=True):
         np.testing.assert_allclose(new["kernel"][:, target], new["kernel"][:, source] @ weight)
