@@ -169,8 +169,11 @@ def planted_rows(
     rules = ["lump_2022", "size_of_2022", "lump"]
     if not any(done.missing(task, [(r, 1.0) for r in rules]) for task in tasks):
         return
-    parts = [Split(evaluate.predict(convolutions, params, x), y) for x, y in dataset[1:4]]
-    seen = Dataset("Features", *parts, dataset.classes)
+    train_rows, valid, test = (
+        Split(evaluate.predict(convolutions, params, part.x), part.y)
+        for part in (dataset.train, dataset.valid, dataset.test)
+    )
+    seen = Dataset("Features", train_rows, valid, test, dataset.classes)
     start, layouts = [], []
     for task in tasks:
         layers = dict(params["dense"]["layers"])

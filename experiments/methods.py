@@ -87,9 +87,7 @@ class Subject:
 
     def reachable(self, amount: float) -> Any:
         """Returns the same, or the smallest size that there is."""
-        rule = self.size(amount)
-        least = self.frontier.least(rule)
-        return rule if rule.fraction >= least else rule._replace(fraction=least)
+        return self.frontier.reachable(self.size(amount))
 
 
 PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
