@@ -9,7 +9,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 import linjax
 from experiments.methods import Subject
 from experiments.models import Params
-from linjax.penalties import interval_bounds
+from linjax import penalties
 
 VERDICTS = ("undecided", "active", "inactive", "unstable")
 """By number, see :class:`linjax.Bounds`."""
@@ -76,7 +76,7 @@ def one_program(params: Params, rng: np.random.Generator) -> float:
     )
     (w, b), (v, c) = first, second
     low, high = b + np.minimum(w, 0).sum(0), b + np.maximum(w, 0).sum(0)
-    least, most = interval_bounds(v, c, np.maximum(low, 0), np.maximum(high, 0))
+    least, most = penalties.interval_bounds(v, c, np.maximum(low, 0), np.maximum(high, 0))
     crossing = np.flatnonzero((least < 0) & (most > 0))
     units = rng.choice(crossing if len(crossing) else np.arange(len(c)), SAMPLE)
     start = time.perf_counter()
