@@ -24,8 +24,6 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID, "axes.axisbelow": True, "xtick.color": INK, "ytick.color": INK,
     "text.color": INK, "savefig.dpi": 150, "svg.fonttype": "none", "legend.frameon": False,
     "legend.fontsize": 9, "figure.constrained_layout.use": True, "svg.hashsalt": "linjax",
-    **{f"boxplot.{part}props.color": SOFT for part in ("box", "whisker", "cap", "flier")},
-    "boxplot.flierprops.markeredgecolor": SOFT,
 }  # fmt: skip
 
 
@@ -38,7 +36,7 @@ class Chart(NamedTuple):
     name: str
     title: str
     caption: str
-    draw: Callable[[Figure, list[str]], None] = lambda *_: None
+    draw: Callable[[Figure, list[str]], None]
     size: tuple[float, float] = (6.4, 4.2)
     wide: bool = False
 

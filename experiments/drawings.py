@@ -1,16 +1,16 @@
 """What charts there are of a run's rows, and how each is drawn."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments import methods, table
-from experiments.charts import COLOURS, FAINT, INK, KEPT, LINEAR, ON, SOFT, Chart
+from experiments.charts import COLOURS, FAINT, KEPT, LINEAR, ON, SOFT, Chart
 from experiments.journal import Row
 from experiments.layers import BINS
 
@@ -19,8 +19,6 @@ FIRST = ("threshold", "published_size", "size", "compress", "tolerance", "sequen
 """Methods that have the first looks."""
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
 DASHES, DOTTED = (0, (4, 3)), (0, (1, 1.5))
-DEEPEST = 10.0  # points below the original: what loses more leaves the picture
-SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 0.0025, 0.001, 0.0001)
 POINT = 1.0
 TIPS = 400  # marks with words: more would make a page slow
 
@@ -30,19 +28,15 @@ def charts(rows: Sequence[Row], by: Collection[str] = table.BY) -> Iterator[Char
     found, lines = table.summarise(rows, by), table.flat(rows, by)
     if len(found) < 2 or found["rule"].iloc[0] != "original":
         return
-    keys = list(found.columns[: list(found.columns).index("rule")])
     many = "networks" in found
     of = f"means of {int(found['networks'].max())} networks" if many else "one network"
-    yield _sizes(found, keys, "share", "accuracy", f"Accuracy against size, {of}")
+    yield _curves(found, "share", RIGHT, "accuracy", f"Accuracy against size, {of}")
     if found["FLOPs"].notna().all():
-        yield _sizes(found, keys, "FLOPs", "operations", f"Accuracy against operations, {of}")
+        yield _curves(found, "FLOPs", RIGHT, "operations", f"Accuracy against operations, {of}")
     if many:
-        yield _means(found, keys, "loss", "± loss", LOSSES)
-        yield _means(found, keys, f"≤ {POINT:g}", "", WITHIN)
+        yield _curves(found, "share", LOST, "losses", f"Loss of accuracy against size, {of}")
     if (lines["predicted error"].fillna(0) > 0).any():
         yield _errors(lines)
-    if many and len(lines) > 3:
-        yield _boxes(lines, keys)
     yield from _layers(rows)
     yield from _rates(rows)
 
@@ -71,18 +65,6 @@ def _look(rule: str, number: int) -> dict[str, Any]:
     }
 
 
-def _lines(found: pd.DataFrame, keys: list[str]) -> list[tuple[Any, dict[str, Any], pd.DataFrame]]:
-    """By settings and rule its look and its lines, the largest networks first."""
-    plain = found[~((found["rule"] == "original") & (found["share"] == 1))]
-    parts = plain.groupby([*keys, "rule"], sort=False)
-    seen: dict[str, int] = {}
-    made = []
-    for key, part in parts:
-        seen[key[-1]] = number = seen.get(key[-1], -1) + 1
-        made.append((key, _look(key[-1], number), part.sort_values("share", ascending=False)))
-    return made
-
-
 def _marks(axes: Axes, x: Any, y: Any, look: dict[str, Any], words: Any, tips: list[str]) -> None:
     """Marks that have words for the pointer."""
     for one, two, said in zip(x, y, words, strict=True):
@@ -91,97 +73,76 @@ def _marks(axes: Axes, x: Any, y: Any, look: dict[str, Any], words: Any, tips: l
         tips.append(said)
 
 
-def _curves(
-    axes: Axes, found: pd.DataFrame, keys: list[str], x: str, y: str, tips: list[str],
-    error: str = "",
-) -> None:  # fmt: skip
-    for key, look, part in _lines(found, keys):
-        name = name_of(key, keys)
-        part = part[part[x] > 0]
-        axes.plot(part[x], part[y], **look, linewidth=1.6, markersize=0, label="_")
-        bars = part.get(error)
-        if bars is not None:
-            axes.errorbar(part[x], part[y], bars, ecolor=SOFT, elinewidth=1, fmt="none")
-        words = [
-            f"{name} {a:g}: {y} {v:.4g}" + (f" ± {bars.iloc[i]:.2g}" if bars is not None else "")
-            + f" at {s:.2%}"
-            for i, (a, v, s) in enumerate(zip(part["amount"], part[y], part[x], strict=True))
-        ]  # fmt: skip
-        _marks(axes, part[x], part[y], look, words, tips)
-        axes.plot([], [], **look, label=name)
+class Panel(NamedTuple):
+    """What a panel has against size.
+
+    Attributes:
+      y: a column of the table.
+      title: what it is.
+      deep: how far below the original's the picture goes, or above where it is negative.
+      error: the column of its standard errors.
+    """
+
+    y: str
+    title: str
+    deep: float
+    error: str = ""
 
 
-def _size_axis(axes: Axes, smallest: float, label: str) -> None:
-    """Shares on a logarithmic axis, shrinking to the right, ticks far enough apart to read."""
-    axes.set_xscale("log")
-    axes.set_xlim(1.15, smallest / 1.15)
-    ticks = [1.0]
-    for share in SHARES:
-        if smallest / 1.15 <= share <= ticks[-1] * smallest**0.085:
-            ticks.append(share)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_locator(FixedLocator([]))
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.set_xlabel(label)
-
-
+RIGHT = Panel("accuracy", "Test accuracy", 0.25), Panel("agreement", "The original's class", 0.25)
+LOST = (
+    Panel("loss", "Points lost, with standard errors", -10.0, "± loss"),
+    Panel(f"≤ {POINT:g}", "Share of networks that lose at most a point", 1.0),
+)
 LABELS = {"share": "parameters, share of the original's", "FLOPs": "operations, share likewise"}
 
 
-def _sizes(found: pd.DataFrame, keys: list[str], x: str, name: str, title: str) -> Chart:
-    def draw(figure: Figure, tips: list[str]) -> None:
-        smallest = found.loc[found[x] > 0, x].min()
-        panels = figure.subplots(1, 2)
-        original = found.iloc[0]
-        for axes, y, heading in zip(
-            panels, ("accuracy", "agreement"), ("Test accuracy", "The original's class"),
-            strict=True,
-        ):  # fmt: skip
-            _curves(axes, found, keys, x, y, tips)
-            axes.axhline(original[y], color=SOFT, linestyle=DASHES, linewidth=1)
-            axes.set_title(heading)
+def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, title: str) -> Chart:
+    keys = list(found.columns[: list(found.columns).index("rule")])
+    original = found.iloc[0]
+    plain = found[~((found["rule"] == "original") & (found["share"] == 1)) & (found[x] > 0)]
+    groups = [(key, part.sort_values("share", ascending=False))
+              for key, part in plain.groupby([*keys, "rule"], sort=False)]  # fmt: skip
+    rules = [key[-1] for key, _ in groups]
+
+    def panel(axes: Axes, own: Panel, tips: list[str]) -> None:
+        for i, (key, part) in enumerate(groups):
+            label, y = name_of(key, keys), part[own.y]
+            look = _look(key[-1], rules[:i].count(key[-1]))
+            bars = part[own.error] if own.error else 0 * y
+            axes.errorbar(part[x], y, bars, **look | {"marker": ""}, elinewidth=1, ecolor=SOFT)
+            words = [
+                f"{label} {amount:g}: {own.y} {value:.4g}"
+                + (f" ± {bar:.2g}" if own.error else "") + f" at {size:.2%}"
+                for amount, value, bar, size in zip(part["amount"], y, bars, part[x], strict=True)
+            ]  # fmt: skip
+            _marks(axes, part[x], y, look, words, tips)
+            axes.plot([], [], **look, label=label)
+        axes.axhline(original[own.y], color=SOFT, linestyle=DASHES, linewidth=1)
+        axes.set_title(own.title)
+        ends = sorted((original[own.y], original[own.y] - own.deep))
+        low, high = max(found[own.y].min(), ends[0]), found[own.y].max()
+        high = min(high, ends[1]) if own.deep < 0 else high
+        axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.06 * (high - low) + 1e-3)
+        if own.deep > 0:
             axes.yaxis.set_major_formatter(PERCENT)
-            bottom = max(found[y].min(), original[y] - 2.5 * DEEPEST / 100)
-            margin = 0.06 * max(found[y].max() - bottom, 0.01)
-            axes.set_ylim(bottom - margin, found[y].max() + margin)
-            _size_axis(axes, smallest, LABELS[x])
-        handles, names = panels[0].get_legend_handles_labels()
+        least = plain[x].min()
+        axes.set_xscale("log")
+        axes.set_xlim(1.15, least / 1.15)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2.5, 5) if least > 0.02 else (1, 2.5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.set_xlabel(LABELS[x])
+
+    def draw(figure: Figure, tips: list[str]) -> None:
+        drawn = figure.subplots(1, len(panels))
+        for axes, own in zip(drawn, panels, strict=True):
+            panel(axes, own, tips)
+        handles, names = drawn[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=4)
 
     words = "The dashed line is the original. What falls far below is outside."
     return Chart(name, title, words, draw, (10.0, 4.8), wide=True)
-
-
-def _means(found: pd.DataFrame, keys: list[str], y: str, error: str, chart: Chart) -> Chart:
-    """A chart of means over networks against size; ``chart`` has all but the drawing."""
-
-    def draw(figure: Figure, tips: list[str]) -> None:
-        axes = figure.subplots()
-        _curves(axes, found, keys, "share", y, tips, error)
-        if error:
-            axes.axhline(0, color=SOFT, linestyle=DASHES, linewidth=1)
-            axes.set_ylim(min(found[y].min(), 0) - 0.3, min(found[y].max() + 1, DEEPEST))
-        else:
-            axes.set_ylim(-0.03, 1.03)
-            axes.yaxis.set_major_formatter(PERCENT)
-        _size_axis(axes, found.loc[found["share"] > 0, "share"].min(), LABELS["share"])
-        axes.legend()
-
-    return chart._replace(draw=draw)
-
-
-LOSSES = Chart(
-    "losses",
-    "Loss of accuracy against size, points",
-    "Means over tasks and seeds; bars are standard errors of the difference from the "
-    f"original. What loses more than {DEEPEST:g} points is outside.",
-)
-WITHIN = Chart(
-    "within",
-    "Networks that lose at most one point",
-    "Share of the networks whose accuracy is within one point of the original's.",
-)
 
 
 def _errors(lines: pd.DataFrame) -> Chart:
@@ -192,15 +153,14 @@ def _errors(lines: pd.DataFrame) -> Chart:
         ends = [min(x.min(), y.min()) / 1.2, max(x.max(), y.max()) * 1.2]
         axes.plot(ends, ends, color=SOFT, linestyle=DASHES, linewidth=1)
         for rule, part in some.groupby("rule", sort=False):
-            look, places = _look(rule, 0) | {"linestyle": ""}, part.index
-            words = [f"{name_of((rule,))} {a:g}: predicted {p:.4f}, measured {m:.4f}"
+            look, label = _look(rule, 0) | {"linestyle": ""}, name_of((rule,))
+            places = part.index
+            words = [f"{label} {a:g}: predicted {p:.4f}, measured {m:.4f}"
                      for a, p, m in zip(part["amount"], x[places], y[places],
                                         strict=True)]  # fmt: skip
+            axes.plot(x[places], y[places], **look, markersize=3, label=label)
             if len(some) <= TIPS:
                 _marks(axes, x[places], y[places], look, words, tips)
-                axes.plot([], [], **look, label=name_of((rule,)))
-            else:
-                axes.plot(x[places], y[places], **look, markersize=3, label=name_of((rule,)))
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("predicted relative error")
@@ -212,30 +172,6 @@ def _errors(lines: pd.DataFrame) -> Chart:
         "rows. On the dashed line they are equal."
     )
     return Chart("errors", "Predicted and measured error", words, draw)
-
-
-def _boxes(lines: pd.DataFrame, keys: list[str]) -> Chart:
-    plain = lines[~((lines["rule"] == "original") & (lines["share"] == 1))]
-    parts = list(plain.groupby([*keys, "rule", "amount"], sort=False))
-
-    def draw(figure: Figure, tips: list[str]) -> None:
-        axes = figure.subplots()
-        names = [f"{name_of(key[:-1], keys)} {key[-1]:g}" for key, _ in parts]
-        drawn = axes.boxplot(
-            [part["loss"].to_numpy() for _, part in parts], orientation="horizontal",
-            tick_labels=names, patch_artist=True, flierprops={"markersize": 3},
-        )  # fmt: skip
-        for box, (key, _) in zip(drawn["boxes"], parts, strict=True):
-            box.set(facecolor=_look(key[-2], 0)["color"], alpha=0.5)
-        for line in drawn["medians"]:
-            line.set_color(INK)
-        axes.set_xlim(max(plain["loss"].min() - 1, -DEEPEST), min(plain["loss"].max() + 1, 40))
-        axes.invert_yaxis()
-        axes.set_xlabel("loss of accuracy, points")
-
-    words = "Median, quartiles, whiskers of one and a half times their distance."
-    size = (9.0, 1.2 + 0.26 * len(parts))
-    return Chart("boxes", "Loss of accuracy over tasks and seeds", words, draw, size, wide=True)
 
 
 def smallest_good(rows: Sequence[tuple[Row, Row]]) -> list[tuple[Row, Row]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 import linjax
 from experiments.data import batches
@@ -60,17 +61,13 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
 
 
 def relative_error(logits: np.ndarray, original: np.ndarray) -> float:
-    """The error that :func:`linjax.compare` gives, from logits ``(…, classes)`` at hand."""
-    logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original))
-    wide = original.astype(np.float64)
-    p = np.exp(wide - wide.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
+    """The error that :func:`linjax.compare` gives, which would compile a program for every row."""
+    logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original.astype(np.float64)))
+    p = softmax(original, axis=-1)
     metric = np.diag(p.mean(axis=0)) - p.T @ p / len(p)
-    wrong, centred = logits - wide, wide - wide.mean(axis=0)
-    top, bottom = (float(np.sum(metric * (d.T @ d))) for d in (wrong, centred))
-    if bottom <= 0:
-        return float("inf") if top > 0 else 0.0
-    return float(np.sqrt(max(top, 0.0) / bottom))
+    wrong, centred = logits - original, original - original.mean(axis=0)
+    top, bottom = (max(float(np.sum(metric * (d.T @ d))), 0.0) for d in (wrong, centred))
+    return float(np.sqrt(top / bottom)) if bottom else float("inf") if top else 0.0
 
 
 def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndarray], Any]:

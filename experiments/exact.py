@@ -9,6 +9,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 import linjax
 from experiments.methods import Subject
 from experiments.models import Params
+from linjax import penalties
 
 VERDICTS = ("undecided", "active", "inactive", "unstable")
 """By number, see :class:`linjax.Bounds`."""
@@ -75,18 +76,13 @@ def one_program(params: Params, rng: np.random.Generator) -> float:
     )
     (w, b), (v, c) = first, second
     low, high = b + np.minimum(w, 0).sum(0), b + np.maximum(w, 0).sum(0)
-    reach = [c + side for side in _reach(v, np.maximum(low, 0), np.maximum(high, 0))]
-    crossing = np.flatnonzero((reach[0] < 0) & (reach[1] > 0))
+    least, most = penalties.interval_bounds(v, c, np.maximum(low, 0), np.maximum(high, 0))
+    crossing = np.flatnonzero((least < 0) & (most > 0))
     units = rng.choice(crossing if len(crossing) else np.arange(len(c)), SAMPLE)
     start = time.perf_counter()
     for unit, sign in zip(units, rng.choice([-1.0, 1.0], SAMPLE), strict=True):
         maximise(w, b, sign * v[:, unit], low, high)
     return (time.perf_counter() - start) / SAMPLE
-
-
-def _reach(v: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    up, down = np.maximum(v, 0), np.minimum(v, 0)
-    return low @ up + high @ down, high @ up + low @ down
 
 
 def maximise(w: np.ndarray, b: np.ndarray, row: np.ndarray, low: Any, high: Any) -> float:

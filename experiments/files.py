@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import platform
 from typing import Any
 
 import jax
@@ -12,8 +13,7 @@ import numpy as np
 def write(path: pathlib.Path, content: bytes) -> None:
     """Replaces a file's content: afterwards it is the old or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One for each process; one that a crash leaves behind is overwritten.
-    draft = path.with_name(f".{path.name}.{jax.process_index()}.draft")
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.draft")
     with draft.open("wb") as file:
         file.write(content)
         file.flush()

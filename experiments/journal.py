@@ -99,7 +99,7 @@ def claim(folder: pathlib.Path, config: Any) -> None:
       OtherRun: if the folder holds a run with another config; names the fields.
     """
     free = ("sweep", "rules", "pruned_rules")
-    mine = _flat({key: value for key, value in config.to_dict().items() if key not in free})
+    mine = flat({key: value for key, value in config.to_dict().items() if key not in free})
     mine = json.loads(json.dumps(mine))  # as it will be read: tuples become lists
     file = folder / "config.json"
     if not file.exists():
@@ -119,10 +119,10 @@ def claim(folder: pathlib.Path, config: Any) -> None:
         )
 
 
-def _flat(tree: Row, prefix: str = "") -> Row:
-    flat: Row = {}
+def flat(tree: Row, prefix: str = "") -> Row:
+    """A config's fields by their names, ``training.epochs``."""
+    found: Row = {}
     for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        inner = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return found

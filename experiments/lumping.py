@@ -13,27 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from flax import linen as nn
 
 import linjax
-from experiments import files, journal, measure, methods, table, train
-from experiments.data import Dataset, Split, batches, load
+from experiments import evaluate, files, journal, measure, methods, table, train
+from experiments.data import Dataset, Split, load
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
+from experiments.pretrained import conv
 from experiments.registry import METHODS
 
 Array = Any
 
 SIDE, CHANNELS, HIDDEN = 28, 32, (16, 128)
 FROZEN = len(HIDDEN) - 1
-CHUNK = 2000  # images run at once
-
-
-class Case(NamedTuple):
-    """``removed`` of the units of a layer are combinations of ``terms`` others."""
-
-    terms: int
-    removed: int
-    seed: int
 
 
 class Planted(NamedTuple):
@@ -47,12 +40,9 @@ class Planted(NamedTuple):
 def convolutions(params: Params, x: Array) -> Array:
     """Two 3×3 convolutions with ReLU, each with max pooling; flat features."""
     x = x.reshape(-1, SIDE, SIDE, 1)
-    for name in ("conv_0", "conv_1"):
-        x = jax.lax.conv_general_dilated(
-            x, params[name]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x = jax.nn.relu(x + params[name]["bias"])
-        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    for part in (params["conv_0"], params["conv_1"]):
+        x = jax.nn.relu(conv(part["kernel"], x, padding="VALID") + part["bias"])
+        x = nn.max_pool(x, (2, 2), (2, 2))
     return x.reshape(len(x), -1)
 
 
@@ -88,14 +78,20 @@ def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
     net = linjax.trace(whole.apply, params, dataset.test.x[:2])
     for bits in config.bits:
         small, task = linjax.quantise(net, params, bits), {"bits": bits}
-        _measure(measure.Measured(task, net, small, dataset, config), ["lump"], done)
+        _measure(
+            task, measure.subject(net, small, dataset, config), ["lump"], dataset, config, done
+        )
     cases = itertools.product(config.terms, config.removed, range(config.seeds))
-    planted_rows([Case(*case) for case in cases], params, dataset, config, folder, done)
+    tasks = [dict(zip(("terms", "removed", "seed"), case, strict=True)) for case in cases]
+    planted_rows(tasks, params, dataset, config, folder, done)
 
 
-def _measure(measured: measure.Measured, rules: list[str], done: journal.Journal) -> None:
-    missing = done.missing(measured.task, [(rule, 1.0) for rule in rules])
-    for row in measure.rows(measured, missing):
+def _measure(
+    task: journal.Row, own: Subject, rules: list[str], dataset: Dataset, config: Any,
+    done: journal.Journal,
+) -> None:  # fmt: skip
+    missing = done.missing(task, [(rule, 1.0) for rule in rules])
+    for row in measure.rows(task, own, dataset, config, missing):
         done.append(row)
         print(f"{row['task']}: {measure.sentence(row)}", flush=True)
 
@@ -119,13 +115,13 @@ def ranks(params: Params) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def plant(layer: Params, case: Case) -> tuple[Params, Planted]:
-    """Overwrites units by positive combinations of others."""
-    rng = np.random.default_rng((case.seed, case.terms, case.removed))
+def plant(layer: Params, terms: int, removed: int, seed: int) -> tuple[Params, Planted]:
+    """Overwrites ``removed`` units by positive combinations of ``terms`` others."""
+    rng = np.random.default_rng((seed, terms, removed))
     kernel, bias = (np.array(layer[name]) for name in ("kernel", "bias"))
     order = rng.permutation(len(bias))
-    target, rest = order[: case.removed], order[case.removed :]
-    source = np.array([rng.choice(rest, case.terms, replace=False) for _ in target])
+    target, rest = order[:removed], order[removed:]
+    source = np.array([rng.choice(rest, terms, replace=False) for _ in target])
     weight = rng.uniform(0.5, 2.0, source.shape).astype(np.float32)
     kernel[:, target] = (kernel[:, source] * weight).sum(axis=2)
     bias[target] = (bias[source] * weight).sum(axis=1)
@@ -154,32 +150,40 @@ def as_large(subject: Subject, _: float) -> Params:
     return linjax.fold(subject.params, subject.stats, rule)
 
 
+def held(network: Network) -> Network:
+    """A dense network whose layer of planted units doesn't learn."""
+
+    def apply(params: Params, x: Array) -> Array:
+        layers = dict(params["layers"])
+        layers[FROZEN] = jax.lax.stop_gradient(layers[FROZEN])
+        return network.apply({"layers": layers}, x)
+
+    return network._replace(apply=apply)
+
+
 def planted_rows(
-    cases: list[Case], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
+    tasks: list[journal.Row], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
     done: journal.Journal,
 ) -> None:  # fmt: skip
     """Plants, trains on, all at once, and removes."""
     rules = ["lump_2022", "size_of_2022", "lump"]
-    if not any(done.missing(case._asdict(), [(r, 1.0) for r in rules]) for case in cases):
+    if not any(done.missing(task, [(r, 1.0) for r in rules]) for task in tasks):
         return
-    run = jax.jit(convolutions)
-
-    def features(part: Split) -> Split:
-        chunks = [np.asarray(run(params, x)) for x in batches(part.x, CHUNK)]
-        return Split(np.concatenate(chunks), part.y)
-
-    train_rows, valid, test = map(features, dataset[1:4])
+    train_rows, valid, test = (
+        Split(evaluate.predict(convolutions, params, part.x), part.y)
+        for part in (dataset.train, dataset.valid, dataset.test)
+    )
     seen = Dataset("Features", train_rows, valid, test, dataset.classes)
     start, layouts = [], []
-    for case in cases:
+    for task in tasks:
         layers = dict(params["dense"]["layers"])
-        layers[FROZEN], planted = plant(layers[FROZEN], case)
+        layers[FROZEN], planted = plant(layers[FROZEN], **task)
         start.append(dense(layers, "relu"))
         layouts.append(planted)
     training = config.retraining
-    together = train.members(start, [seen] * len(cases), [training] * len(cases))
-    trained = train.fit(start[0], together, training, folder / "retraining.npz", frozen=FROZEN)
-    for index, (case, planted) in enumerate(zip(cases, layouts, strict=True)):
-        mine = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i]), trained.params)
+    together = train.members(start, [seen] * len(tasks), [training] * len(tasks))
+    trained = train.fit(held(start[0]), together, training, folder / "retraining.npz")
+    for task, planted, mine in zip(tasks, layouts, trained.each(), strict=True):
         net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
-        _measure(measure.Measured(case._asdict(), net, mine, seen, config, planted), rules, done)
+        own = measure.subject(net, mine, seen, config, planted)
+        _measure(task, own, rules, seen, config, done)

@@ -1,102 +1,86 @@
 """Measures one trained network by every rule: a row each."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import linjax
 from experiments import evaluate, exact, layers, methods
 from experiments.data import Dataset
 from experiments.journal import NETWORK, Row
+from experiments.methods import Subject
 from experiments.models import Params
 from linjax import baselines
 
 
-class Measured(NamedTuple):
-    """A trained network to be measured.
+def subject(
+    net: linjax.Net, params: Params, dataset: Dataset, config: Any, extra: Any = None
+) -> Subject:
+    """A trained network, to be calibrated on training rows as its config says.
 
-    Attributes:
-      task: its settings.
-      net: the network, traced.
-      params: its parameters.
-      dataset: test rows measure, training rows calibrate.
-      config: ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for
-        proofs about units, on the ``box`` ``"data"`` that the training rows span or the
-        ``"unit"`` box, and ``programs`` beside them; ``latency``, batch sizes to time, in
-        ``runtime``.
-      extra: what the network's study knows of it, for methods of its own.
+    ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for proofs about
+    units, on the ``box`` ``"data"`` that the training rows span or the ``"unit"`` box.
     """
-
-    task: Row
-    net: linjax.Net
-    params: Params
-    dataset: Dataset
-    config: Any
-    extra: Any = None
-
-    def subject(self) -> methods.Subject:
-        """The network with its evidence."""
-        config, x = self.config, self.dataset.train.x
-        box = (0.0, 1.0) if config.get("box", "data") == "unit" else (x.min(0), x.max(0))
-        return methods.Subject(
-            self.net, self.params, x[: config.calibration.rows], config.calibration.batch,
-            config.get("rules_of", "whole"), box, config.get("certify_seconds", 0.0), self.extra,
-        )  # fmt: skip
+    x, (rows, batch) = dataset.train.x, (config.calibration.rows, config.calibration.batch)
+    box = (0.0, 1.0) if config.get("box", "data") == "unit" else (x.min(0), x.max(0))
+    of, seconds = config.get("rules_of", "whole"), config.get("certify_seconds", 0.0)
+    return Subject(net, params, x[:rows], batch, of, box, seconds, extra)
 
 
-def rows(measured: Measured, missing: list[tuple[str, float]]) -> Iterator[Row]:
-    """Yields a row for each of some rules and amounts.
+def rows(
+    task: Row, own: Subject, dataset: Dataset, config: Any, missing: list[tuple[str, float]]
+) -> Iterator[Row]:
+    """Yields a row for each of some rules and amounts, measured on the test rows.
 
     Where a rule fails its row holds the ``failure`` instead of figures.
+
+    Args:
+      task: the network's settings.
+      own: the network.
+      dataset: its data.
+      config: ``latency``, batch sizes to time, in ``runtime``; ``certify_seconds`` for proofs
+        about the original, and ``programs`` beside them.
+      missing: rules and amounts.
     """
     if not missing:
         return
-    test, config, subject = measured.dataset.test, measured.config, measured.subject()
-    original = evaluate.predict(measured.net.apply, measured.params, test.x)
+    test = dataset.test
+    original = evaluate.predict(own.net.apply, own.params, test.x)
     y = test.y if config.dataset.get("labels", True) else original.argmax(-1)
     timed, runtime = config.get("latency", ()), config.get("runtime", "jax")
-    whole = evaluate.compiled(measured.net, measured.params, runtime) if timed else None
+    whole = evaluate.compiled(own.net, own.params, runtime) if timed else None
     for rule, amount in missing:
-        row: Row = {"task": measured.task, "rule": rule, "amount": amount}
+        row: Row = {"task": task, "rule": rule, "amount": amount}
         try:
-            small = methods.make(subject, rule, amount)
-            net, small = small if isinstance(small, methods.Rewritten) else (measured.net, small)
+            small = methods.make(own, rule, amount)
+            net, small = small if isinstance(small, methods.Rewritten) else (own.net, small)
             logits = evaluate.predict(net.apply, small, test.x)
             row |= {
                 "parameters": linjax.count(small),
-                "share": linjax.count(small) / linjax.count(measured.params),
+                "share": linjax.count(small) / linjax.count(own.params),
                 "flops": net.flops(small, test.x[:1]),
                 "bytes": baselines.stored_bytes(small, methods.bits_of(rule)),
-                "classes": measured.dataset.classes,
-                "predicted": methods.predicted(subject, rule, amount),
+                "classes": dataset.classes,
+                "predicted": methods.predicted(own, rule, amount),
                 "error": evaluate.relative_error(logits, original),
                 **evaluate.measure(logits, original, y),
                 **layers.describe(net, small),
             }
             if rule == "original":
-                row |= _of_the_original(subject, config)
+                row["rates"] = layers.histograms(own.rates.rates)
+                if config.get("certify_seconds", 0):
+                    row["proven"] = exact.proven(own, config.get("programs", False))
             if timed:
                 one = evaluate.compiled(net, small, runtime)
                 row["latency"] = evaluate.latencies(one, whole, test.x, timed)
         except Exception as error:  # whatever it is, the other rules go on
-            row = {"task": measured.task, "rule": rule, "amount": amount} | failure(error)
+            row = failed(task, error, rule, amount)
         yield row
 
 
-def _of_the_original(subject: methods.Subject, config: Any) -> Row:
-    found: Row = {"rates": layers.histograms(subject.rates.rates)}
-    if config.get("certify_seconds", 0):
-        found["proven"] = exact.proven(subject, config.get("programs", False))
-    return found
-
-
-def failure(error: BaseException) -> Row:
-    """What went wrong, as a row tells it."""
-    return {"failure": f"{type(error).__name__}: {error}"}
-
-
-def failed(task: Row, error: BaseException) -> Row:
-    """The row of a network that couldn't be trained or scored."""
-    return {"task": task, "rule": NETWORK, "amount": 0.0} | failure(error)
+def failed(task: Row, error: BaseException, rule: str = NETWORK, amount: float = 0.0) -> Row:
+    """The row of what went wrong; by default of a network that couldn't be trained or scored."""
+    failure = f"{type(error).__name__}: {error}"
+    return {"task": task, "rule": rule, "amount": amount, "failure": failure}
 
 
 def sentence(row: Row) -> str:

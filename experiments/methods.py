@@ -1,5 +1,6 @@
 """The ways to make a network smaller that a config can name, in the order of tables."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,8 +14,6 @@ from experiments.models import Params
 from experiments.registry import METHODS, STEPS
 from linjax import baselines
 
-BY_RATE = ("original", "threshold", "published_size", "lump")
-"""Methods that need no second moments."""
 PREDICTING = ("size", "tolerance", "sequential", "compress")
 """Methods that plan by the predicted error."""
 
@@ -26,6 +25,7 @@ class Rewritten(NamedTuple):
     params: Params
 
 
+@dataclasses.dataclass
 class Subject:
     """A trained network with its evidence, which is collected when a method first needs it.
 
@@ -41,13 +41,15 @@ class Subject:
       made: what has been made already, by name and amount: a step starts from it.
     """
 
-    def __init__(
-        self, net: linjax.Net, params: Params, rows: np.ndarray, batch: int, of: str = "whole",
-        box: tuple[Any, Any] = (0.0, 1.0), seconds: float = 60.0, extra: Any = None,
-    ) -> None:  # fmt: skip
-        self.net, self.params, self.rows, self.batch, self.of = net, params, rows, batch, of
-        self.box, self.seconds, self.extra = box, seconds, extra
-        self.made: dict[tuple[str, float], Any] = {}
+    net: linjax.Net
+    params: Params
+    rows: np.ndarray
+    batch: int
+    of: str = "whole"
+    box: tuple[Any, Any] = (0.0, 1.0)
+    seconds: float = 60.0
+    extra: Any = None
+    made: dict[tuple[str, float], Any] = dataclasses.field(default_factory=dict)
 
     def batches(self) -> Iterator[np.ndarray]:
         """Returns the calibration rows in batches."""
@@ -77,77 +79,43 @@ class Subject:
             self.net, self.params, *self.box, time_limit=self.seconds, data=self.rows
         )
 
-    @functools.cached_property
-    def fixed(self) -> float:
-        """Share of the parameters that sizes don't count: 0, or what can't fold."""
-        if self.of != "foldable":
-            return 0.0
-        return 1 - linjax.coverage(self.net).foldable
-
     def size(self, amount: float) -> Any:
         """Returns the rule for a share of what sizes count."""
+        counted = linjax.coverage(self.net).foldable if self.of == "foldable" else 1.0
         of: Any = "flops" if self.of == "flops" else "parameters"
-        return linjax.size(self.fixed + amount * (1 - self.fixed), of=of)
+        return linjax.size(1 - counted + amount * counted, of=of)
 
     def reachable(self, amount: float) -> Any:
         """Returns the same, or the smallest size that there is."""
-        rule = self.size(amount)
-        least = self.frontier.least(rule)
-        return rule if rule.fraction >= least else rule._replace(fraction=least)
+        return self.frontier.reachable(self.size(amount))
 
 
-@METHODS.add("original")
-def original(subject: Subject, _: float) -> Params:
-    """The network as it is."""
-    return subject.params
+PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
+"""The exact rewritings of 2020 (arXiv 2001.00218)."""
+BITS = {"int8": 8, "int4": 4}
 
 
-@METHODS.add("threshold")
-def threshold(subject: Subject, amount: float) -> Params:
-    """The published rule: units on at least so often lose their activation."""
-    return linjax.fold(subject.params, subject.rates, linjax.threshold(amount))
-
-
-@METHODS.add("published_size")
-def published_size(subject: Subject, amount: float) -> Params:
-    """The published rule for a size."""
-    return linjax.fold(subject.params, subject.rates, linjax.published_size(amount))
-
-
-@METHODS.add("size")
-def size(subject: Subject, amount: float) -> Params:
-    """A fold in one shot."""
-    return linjax.fold(subject.params, subject.frontier, subject.reachable(amount))
-
-
-@METHODS.add("tolerance")
-def tolerance(subject: Subject, amount: float) -> Params:
-    """A fold in one shot to a predicted error."""
-    return linjax.fold(subject.params, subject.frontier, linjax.tolerance(amount))
-
-
-def _compress(joint: bool) -> Callable[[Subject, float], Params]:
-    return lambda subject, amount: linjax.compress(
-        subject.net, subject.params, subject.batches, subject.reachable(amount),
-        evidence=subject.frontier, joint=joint,
-    )  # fmt: skip
-
-
-METHODS.add("sequential")(_compress(joint=False))
-METHODS.add("compress")(_compress(joint=True))
+def _compress(s: Subject, amount: float, joint: bool) -> Params:
+    known, rule = s.frontier, s.reachable(amount)
+    return linjax.compress(s.net, s.params, s.batches, rule, evidence=known, joint=joint)
 
 
 def _by_stats(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
-    return lambda subject, amount: method(subject.params, subject.frontier, subject.size(amount))
+    return lambda s, amount: method(s.params, s.frontier, s.size(amount))
 
 
 def _by_rows(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
-    return lambda subject, amount: method(
-        subject.net, subject.params, subject.frontier, list(subject.batches()), subject.size(amount)
-    )
+    return lambda s, amount: method(s.net, s.params, s.frontier, list(s.batches()), s.size(amount))
 
 
-for _name, _method in {
+_methods: dict[str, Callable[[Subject, float], Any]] = {
+    "original": lambda s, _: s.params,
+    "threshold": lambda s, amount: linjax.fold(s.params, s.rates, linjax.threshold(amount)),
+    "published_size": lambda s, a: linjax.fold(s.params, s.rates, linjax.published_size(a)),
+    "size": lambda s, amount: linjax.fold(s.params, s.frontier, s.reachable(amount)),
+    "tolerance": lambda s, a: linjax.fold(s.params, s.frontier, linjax.tolerance(a)),
+    "sequential": lambda s, amount: _compress(s, amount, joint=False),
+    "compress": lambda s, amount: _compress(s, amount, joint=True),
     "refit": _by_stats(baselines.pruned_and_refitted),  # GRAIL's and CORP's
     "balf": _by_stats(baselines.energy_budgeted),
     "alds": _by_stats(baselines.error_bounded),
@@ -155,59 +123,25 @@ for _name, _method in {
     "svd": _by_stats(baselines.truncated),
     "model_folding": _by_stats(baselines.clustered),
     "modegpt": _by_rows(baselines.modular),
-}.items():
-    METHODS.add(_name)(_method)
-
-
-@METHODS.add("slicegpt")
-def sliced(subject: Subject, amount: float) -> Rewritten:
-    """Slices of the stream of features."""
-    rows, rule = list(subject.batches()), subject.size(amount)
-    return Rewritten(*baselines.sliced(subject.net, subject.params, rows, rule))
-
-
-METHODS.add("replaceme")(_by_rows(baselines.replaced))
-METHODS.add("magnitude")(_by_stats(baselines.magnitude))
-METHODS.add("activity")(_by_stats(baselines.activity))
-
-
-@METHODS.add("lump")
-def lump(subject: Subject, _: float) -> Params:
-    """Proportional units joined, without data."""
-    return linjax.lump(subject.net, subject.params)
-
-
-PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
-"""The exact rewritings of 2020 (arXiv 2001.00218)."""
-
-
-@METHODS.add("exact_2020")
-def exact_2020(subject: Subject, _: float) -> Params:
-    """What is proven on the box, by the rules of 2020."""
-    return linjax.fold(subject.params, subject.bounds, rewritings=PUBLISHED)
-
-
-@METHODS.add("exact")
-def exact(subject: Subject, _: float) -> Params:
-    """What is proven on the box, by all rules."""
-    return linjax.fold(subject.params, subject.bounds)
-
-
-@STEPS.add("recovered")
-def recovered(subject: Subject, small: Params) -> Params:
-    """A short recovery on the same rows."""
-    return linjax.recover(subject.net, subject.params, small, subject.batches)
-
-
-@STEPS.add("recalibrated")
-def recalibrated(subject: Subject, small: Params) -> Params:
-    """Batch norm's statistics taken anew on the same rows."""
-    return baselines.recalibrated(subject.net, small, list(subject.batches()))
-
-
-BITS = {"int8": 8, "int4": 4}
-for _name, _bits in BITS.items():
-    STEPS.add(_name)(lambda _, small, bits=_bits: baselines.rounded(small, bits))
+    "slicegpt": lambda s, amount: Rewritten(
+        *baselines.sliced(s.net, s.params, list(s.batches()), s.size(amount))
+    ),
+    "replaceme": _by_rows(baselines.replaced),
+    "magnitude": _by_stats(baselines.magnitude),
+    "activity": _by_stats(baselines.activity),
+    "lump": lambda s, _: linjax.lump(s.net, s.params),
+    "exact_2020": lambda s, _: linjax.fold(s.params, s.bounds, rewritings=PUBLISHED),
+    "exact": lambda s, _: linjax.fold(s.params, s.bounds),
+}
+_steps: dict[str, Callable[[Subject, Params], Params]] = {
+    "recovered": lambda s, small: linjax.recover(s.net, s.params, small, s.batches),
+    "recalibrated": lambda s, small: baselines.recalibrated(s.net, small, list(s.batches())),
+    "int8": lambda _, small: baselines.rounded(small, BITS["int8"]),
+    "int4": lambda _, small: baselines.rounded(small, BITS["int4"]),
+}
+for _registry, _functions in ((METHODS, _methods), (STEPS, _steps)):
+    for _name, _function in _functions.items():
+        _registry.add(_name)(_function)
 
 
 def parsed(name: str) -> tuple[str, tuple[str, ...]]:

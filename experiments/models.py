@@ -38,13 +38,6 @@ class Network(NamedTuple):
     trained: bool = False
 
 
-def of_module(module: nnx.Module, title: str) -> Network:
-    """A module of NNX whose training is as its inference."""
-    graph, state = nnx.split(module)
-    params = nnx.to_pure_dict(state)
-    return Network(lambda params, x: nnx.merge(graph, params)(x), params, title)
-
-
 def dense(layers: dict[int, Any], activation: str) -> Network:
     """Dense layers with an activation, a function of ``jax.nn``, between each and the next."""
     bend = getattr(jax.nn, activation)
@@ -63,16 +56,6 @@ def dense(layers: dict[int, Any], activation: str) -> Network:
     )
 
 
-@NETWORKS.add("mlp")
-def mlp(config: Any, inputs: int, classes: int) -> Network:
-    """Dense layers as NNX initialises them: ``hidden`` widths, ``activation``, ``seed``."""
-    pairs = itertools.pairwise((inputs, *config.network.hidden, classes))
-    rngs = nnx.Rngs(config.network.seed)
-    made = nnx.List(nnx.Linear(p, q, rngs=rngs) for p, q in pairs)
-    layers = {i: nnx.to_pure_dict(nnx.state(layer)) for i, layer in enumerate(made)}
-    return dense(layers, config.network.activation)
-
-
 def lecun(seed: int, widths: Sequence[int]) -> dict[int, Any]:
     """First parameters of dense layers: LeCun's normal kernels, biases of zero."""
     pairs = list(itertools.pairwise(widths))
@@ -83,10 +66,21 @@ def lecun(seed: int, widths: Sequence[int]) -> dict[int, Any]:
 
 
 @NETWORKS.add("lecun")
-def lecun_mlp(config: Any, inputs: int, classes: int) -> Network:
-    """The same with LeCun's first weights, as ``configs/exact_mnist.py`` trains it."""
-    widths = (inputs, *config.network.hidden, classes)
-    return dense(lecun(config.network.seed, widths), config.network.activation)
+@NETWORKS.add("mlp")
+def mlp(config: Any, inputs: int, classes: int) -> Network:
+    """Dense layers: ``hidden`` widths, ``activation``, ``seed``.
+
+    Both kinds draw from LeCun's normal distribution: ``mlp`` as NNX does, ``lecun`` as
+    :func:`lecun`, from other numbers, which ``configs/exact_mnist.py`` was measured with.
+    """
+    mine = config.network
+    widths = (inputs, *mine.hidden, classes)
+    if mine.get("kind", "mlp") == "lecun":
+        return dense(lecun(mine.seed, widths), mine.activation)
+    rngs = nnx.Rngs(mine.seed)
+    made = [nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths)]
+    layers = {i: nnx.to_pure_dict(nnx.state(layer)) for i, layer in enumerate(made)}
+    return dense(layers, mine.activation)
 
 
 def without(params: Params, kept: Sequence[np.ndarray]) -> Params:

@@ -7,7 +7,6 @@ rows, into ``--out``, by default the first folder.
 """
 
 import colorsys
-import html
 import json
 import os
 import pathlib
@@ -15,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jinja2
+import pandas as pd
 from absl import app, flags, logging
 
 from experiments import charts, drawings, files, journal, table
@@ -24,15 +25,7 @@ from experiments.versions import versions
 OUT = flags.DEFINE_string("out", None, "Folder to write to; the first run's by default.")
 TITLE = flags.DEFINE_string("title", "linjax: report", "The page's heading.")
 
-STYLE = pathlib.Path(__file__).with_suffix(".css")
-SCRIPT = """
-const root = document.documentElement;
-document.querySelector("button").onclick = () => {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-};
-"""
+HERE = pathlib.Path(__file__).parent
 
 
 class NoRun(Exception):
@@ -129,7 +122,7 @@ def style() -> str:
     own = {name: c for name, c in charts.colours().items() if name not in ("ink", "soft", "grid")}
     light = " ".join(f"--{name}: {c};" for name, c in own.items() if name != "faint")
     dark = " ".join(f"--{name}: {_lighter(c)};" for name, c in own.items() if name != "faint")
-    text = STYLE.read_text()
+    text = (HERE / "report.css").read_text()
     return text.replace("LIGHT_COLOURS", light).replace("DARK_COLOURS", dark)
 
 
@@ -142,59 +135,21 @@ def _lighter(colour: str) -> str:
 
 def page(runs: Sequence[Run], title: str, out: pathlib.Path) -> str:
     """Returns the page as HTML that needs no other file; links are relative to ``out``."""
-    entries = "".join(
-        f'<li><a href="#run-{i}">{html.escape(run.name)}</a>: {html.escape(run.title)}</li>'
-        for i, run in enumerate(runs)
+    loader = jinja2.FileSystemLoader(HERE)
+    made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.globals |= {"svg": charts.svg, "charts": drawings.charts, "listed": _listed,
+                     "relative": os.path.relpath, "words": _words, "table": table}  # fmt: skip
+    return made.get_template("report.html").render(
+        runs=runs, title=title, out=out, style=style(), versions=_listed(versions())
     )
-    sections = "".join(_section(run, f"run-{i}", out) for i, run in enumerate(runs))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style()}</style></head><body>"
-        f"<button>light / dark</button><h1>{html.escape(title)}</h1>"
-        f'<p class="soft">Made with {html.escape(_listed(versions()))}.</p>'
-        f"<nav><ul>{entries}</ul></nav>{sections}<script>{SCRIPT}</script></body></html>\n"
-    )
+
+
+def _words(run: Run) -> pd.DataFrame:
+    return table.shown(table.summarise(run.rows, run.by))
 
 
 def _listed(made: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in made.items())
-
-
-def _section(run: Run, anchor: str, out: pathlib.Path) -> str:
-    parts = [f'<section id="{anchor}"><h2>{html.escape(run.name)}</h2>']
-    parts.append(f"<p>{html.escape(run.title)}.</p>")
-    if run.versions:
-        parts.append(f'<p class="soft">Run with {html.escape(_listed(run.versions))}.</p>')
-    for name, values in run.settings:
-        parts.append(f'<p class="soft"><b>{html.escape(name)}</b>: {html.escape(values)}</p>')
-    said = table.notes(run.rows)
-    if said:
-        failed = sum("failure" in row for row in run.rows)
-        text = html.escape("\n".join(said))
-        parts.append(
-            f"<details><summary>{failed} failed; notes</summary><pre>{text}</pre></details>"
-        )
-    drawn = "".join(map(_figure, drawings.charts(run.rows, run.by)))
-    words = table.shown(table.summarise(run.rows, run.by))
-    parts.append(f'<div class="figures">{drawn}</div>')
-    parts.append(f'<div class="scroll">{table.html(words)}</div>')
-    if run.config and run.folder is not None:
-        link = html.escape(os.path.relpath(run.folder / "config.json", out))
-        fields = "\n".join(f"{name} = {value!r}" for name, value in sorted(run.config.items()))
-        parts.append(
-            f'<details><summary>Config</summary><p class="soft"><a href="{link}">{link}</a></p>'
-            f"<pre>{html.escape(fields)}</pre></details>"
-        )
-    return "".join(parts) + "</section>"
-
-
-def _figure(chart: charts.Chart) -> str:
-    kind = ' class="wide"' if chart.wide else ""
-    return (
-        f"<figure{kind}><h3>{html.escape(chart.title)}</h3>{charts.svg(chart)}"
-        f"<figcaption>{html.escape(chart.caption)}</figcaption></figure>"
-    )
 
 
 def markdown(runs: Sequence[Run], title: str) -> str:
@@ -202,10 +157,8 @@ def markdown(runs: Sequence[Run], title: str) -> str:
     lines = [f"# {title}", "", f"Made with {_listed(versions())}."]
     for run in runs:
         lines += ["", f"## {run.name}", "", f"{run.title}."]
-        if run.versions:
-            lines += ["", f"Run with {_listed(run.versions)}."]
-        lines += ["", table.markdown(table.shown(table.summarise(run.rows, run.by)))]
-        lines += [f"\n{note}" for note in table.notes(run.rows)]
+        lines += ["", f"Run with {_listed(run.versions)}."] if run.versions else []
+        lines += ["", table.markdown(_words(run)), *(f"\n{note}" for note in table.notes(run.rows))]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ import jax
 
 from experiments import axes, charts, drawings, groups, journal, measure, methods, pretrained, table
 from experiments.data import load
-from experiments.groups import Group, Job
+from experiments.groups import Job
 from experiments.journal import Row
 
 
@@ -20,6 +20,7 @@ def run(
     workdir: str | pathlib.Path,
     data_dir: str | None = None,
     retry: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> list[Row]:
     """Does this process's part of a sweep, of one network without axes.
 
@@ -32,6 +33,7 @@ def run(
         pictures.
       data_dir: folder that holds the data sets.
       retry: whether to try again what failed.
+      part: this process's number, and of how many that share the folder.
 
     Returns:
       All rows there are now, of every process.
@@ -43,10 +45,11 @@ def run(
         finish(folder, config)
         return journal.read(folder)
     asked = axes.read(config, sweep)
-    cells = axes.cells(asked, data_dir)
-    _have(axes.configured(config, cells[0].settings), len(cells) == 1, data_dir)
+    tasks = axes.tasks(asked, data_dir)
+    single = len(tasks) == 1
+    _have(axes.configured(config, tasks[0]), single, data_dir)
     journal.claim(folder, config)
-    process, processes = jax.process_index(), jax.process_count()
+    process, processes = part
     job = Job(
         config=config,
         todo=methods.listed(asked.rules),
@@ -55,10 +58,13 @@ def run(
         data_dir=data_dir,
         journal=journal.Journal(folder, process, retry),
     )
-    everything = groups.groups(cells)
-    mine = [g for g in everything[process::processes] if job.missing(g)]
-    print(_plan(everything, mine, job, process, processes))
-    progress = Progress(job, mine, len(cells) == 1)
+    everything = groups.groups(tasks)
+    mine = [g for g in everything[process::processes] if job.left(g)]
+    left = sum(map(job.left, mine))
+    total = job._replace(journal=journal.Journal(folder / "nothing")).left(tasks)
+    of = f", process {process + 1} of {processes}" if processes > 1 else ""
+    print(f"{len(tasks)} networks in {len(everything)} groups, {total} rows{of}: {left} rows to do")
+    progress = Progress(left, single)
     for group in mine:
         for row in groups.work(job, group, progress.say):
             job.journal.append(row)
@@ -66,7 +72,8 @@ def run(
         progress.group(group)
         # A system maps only so many programs (65,530 pieces of memory on Linux by default).
         jax.clear_caches()
-    if complete(job, everything):  # in several processes: the last one to finish
+    fresh = job._replace(journal=journal.Journal(folder))
+    if not any(map(fresh.left, everything)):  # in several processes: the last one to finish
         finish(folder, config)
     return journal.read(folder)
 
@@ -87,29 +94,12 @@ def finish(folder: pathlib.Path, config: Any) -> None:
         print(f"picture: {picture}")
 
 
-def complete(job: Job, everything: list[Group]) -> bool:
-    """Whether every network has been measured by every rule, by whichever process."""
-    fresh = job._replace(journal=journal.Journal(job.folder))
-    return not any(map(fresh.missing, everything))
-
-
-def _plan(
-    everything: list[Group], mine: list[Group], job: Job, process: int, processes: int
-) -> str:
-    count = sum(len(group.cells) for group in everything)
-    part = f", process {process + 1} of {processes}" if processes > 1 else ""
-    left = sum(map(job.missing, mine))
-    total = sum(len(job.wanted(c)) + 1 for g in everything for c in g.cells)
-    return f"{count} networks in {len(everything)} groups, {total} rows{part}: {left} rows to do"
-
-
 class Progress:
     """Says how far a process is, how fast, and how long it will take."""
 
-    def __init__(self, job: Job, mine: list[Group], single: bool) -> None:
-        self.job, self.single = job, single
-        self.left = {group.name: job.missing(group) for group in mine}
-        self.started = self.group_started = time.monotonic()
+    def __init__(self, left: int, single: bool) -> None:
+        self.left, self.single = left, single
+        self.started = time.monotonic()
         self.done, self.failures, self.said = 0, 0, 0.0
 
     def say(self, text: str) -> None:
@@ -125,19 +115,14 @@ class Progress:
         if self.single or "failure" in row:
             print(f"  {measure.sentence(row)}", flush=True)
 
-    def group(self, group: Group) -> None:
+    def group(self, group: list[Row]) -> None:
         """Notes a finished group, and says where things are."""
-        now = time.monotonic()
-        seconds, self.group_started = now - self.group_started, now
-        del self.left[group.name]  # a network that failed as a whole has a single row
-        rate = self.done / (now - self.started)
-        left = sum(self.left.values()) / rate if rate else float("inf")
+        rate = self.done / (time.monotonic() - self.started)
+        said = ", ".join(map(str, groups.shared(group[0]).values())) or "networks"
         failed = f", {self.failures} failed" if self.failures else ""
-        print(
-            f"{group.shared}: {len(group.cells)} networks in {seconds:.1f} s; {self.done} rows"
-            f"{failed}, {60 * rate:.0f} a minute, {clock(left)} left",
-            flush=True,
-        )
+        left = clock(max(0, self.left - self.done) / max(rate, 1e-9))
+        print(f"{said}: {len(group)} networks; {self.done} rows{failed}, {60 * rate:.0f} a minute, "
+              f"{left} left", flush=True)  # fmt: skip
 
 
 def clock(seconds: float) -> str:

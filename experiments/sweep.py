@@ -6,8 +6,8 @@
 ``--sweep=FIELD=VALUE,VALUE`` varies a field of the config; ``seed`` stands for all seeds, a
 rule's name for its amounts, ``dataset.name=*`` for every table in ``--data_dir``. A config may
 bring axes of its own. ``--processes=N`` spreads the work over N processes of this machine;
-on several machines start one process on each with ``--coordinator``, ``--process_id`` and
-``--processes``, on a folder that all of them see.
+on several machines start one process on each, with ``--process_id=I`` beside ``--processes=N``, on
+a folder that all of them see.
 
 The same command takes a sweep up where it was stopped. Without axes it is a run of one network,
 ``python -m experiments.main``.

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import files, steps
 from experiments.data import Dataset, Split
-from experiments.models import Network, Params
+from experiments.models import Network, Params, without
 
 Array = Any
 
@@ -79,6 +79,13 @@ class Trained(NamedTuple):
     params: Params
     kept: tuple[np.ndarray, ...]
 
+    def each(self) -> list[Params]:
+        """Every network's parameters, without its pruned units."""
+        count = len(jax.tree.leaves(self.params)[0])
+        own = [jax.tree.map(lambda leaf, i=i: leaf[i], self.params) for i in range(count)]
+        whole = all(np.all(k) for k in self.kept)
+        return own if whole else [without(p, [k[i] for k in self.kept]) for i, p in enumerate(own)]
+
 
 def alone(
     network: Network,
@@ -89,7 +96,7 @@ def alone(
 ) -> Params:
     """Trains one network; arguments as for :func:`fit`."""
     trained = fit(network, members([network], [dataset], [config]), config, checkpoint, say)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.params)
+    return jax.tree.map(jnp.asarray, trained.each()[0])
 
 
 def members(
@@ -125,7 +132,6 @@ def fit(
     checkpoint: pathlib.Path,
     say: Callable[[str], None] = print,
     devices: Sequence[Any] = (),
-    frozen: int | None = None,
 ) -> Trained:
     """Trains networks of one shape, going on from their checkpoint if there is one.
 
@@ -139,7 +145,6 @@ def fit(
       checkpoint: file to write now and then, and at the end.
       say: told about each epoch.
       devices: to spread the networks over; by default they aren't.
-      frozen: a dense layer that stays as it is.
     """
     count, total = len(group.seed), group.train.y.shape[0 if group.shared else 1]
     size = min(config.batch, total)
@@ -158,7 +163,7 @@ def fit(
         epoch = int(state.epoch)
         order = np.stack([steps.order_of_rows(int(s), epoch, total, size) for s in group.seed])
         keys = jax.vmap(lambda s, e=epoch: jax.random.fold_in(jax.random.key(s), e))(group.seed)
-        mask = spread(_masks(group.params, state.kept, frozen))
+        mask = spread(_masks(group.params, state.kept))
         running = spread(_running(state, config).astype(np.float32))
         params, moments, loss = run_epoch(
             params, moments, mask, own, running, train, spread(order), spread(keys), epoch
@@ -168,7 +173,7 @@ def fit(
             share = group.pruned * int(state.epoch) / max(config.epochs - 1, 1)
             rates = _rates(network, group, params, train)
             state = state._replace(kept=_pruned(state.kept, rates, share, count))
-            params = steps.masked(params, spread(_masks(group.params, state.kept, None)))
+            params = steps.masked(params, spread(_masks(group.params, state.kept)))
         checked = losses(params, valid)
         state = _judged(state, params, moments, checked, group, config, count)
         if time.monotonic() - written > BETWEEN_CHECKPOINTS:
@@ -258,19 +263,13 @@ def _pruned(
     return tuple(parts)
 
 
-def _masks(params: Params, kept: tuple[np.ndarray, ...], frozen: int | None) -> Params | None:
-    """Ones and zeros in the shapes of the parameters: zeros where nothing is or is learnt.
-
-    None if everything is there and learns.
-    """
-    if frozen is None and all(k.all() for k in kept):
+def _masks(params: Params, kept: tuple[np.ndarray, ...]) -> Params | None:
+    """Ones, and zeros for the weights of pruned units; None if there are none."""
+    if all(k.all() for k in kept):
         return None
     ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf), np.float32), params)
-    layers = ones["layers"]
     for i, keep in enumerate(kept):
-        layers[i]["kernel"] *= keep[:, None]
-        layers[i]["bias"] *= keep
-        layers[i + 1]["kernel"] *= keep[..., None]
-    if frozen is not None:
-        layers[frozen] = jax.tree.map(np.zeros_like, layers[frozen])
+        ones["layers"][i]["kernel"] *= keep[:, None]
+        ones["layers"][i]["bias"] *= keep
+        ones["layers"][i + 1]["kernel"] *= keep[..., None]
     return ones

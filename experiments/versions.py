@@ -3,25 +3,20 @@
 import datetime
 import os
 import platform
+from importlib import metadata
 
-import flax
 import jax
-import jaxlib
-import numpy as np
-import optax
 
 import linjax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions of what figures depend on, the device, and the date."""
     return {
         "linjax": linjax.__version__,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "flax": flax.__version__,
-        "optax": optax.__version__,
-        "numpy": np.__version__,
+        **{name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}",
         "host": f"{platform.machine()}, {os.cpu_count()} cores",

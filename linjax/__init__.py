@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, StructureError
-from linjax.evidence.bounds import Bounds
+from linjax.evidence.bounds import Bounds, How, SiteBounds, Verdict
 from linjax.evidence.certify.network import CertificateCheck, certify, check_certificate
 from linjax.evidence.collect import collect
-from linjax.evidence.score import Scores, score
-from linjax.evidence.stats import Stats, merge
+from linjax.evidence.score import Scores, UnitScores, score
+from linjax.evidence.stats import Stats, UnitStats, merge
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.coverage import Shares, coverage
@@ -19,8 +19,8 @@ from linjax.fold.lossless.lump import Lumped, LumpReport, lump, lump_and_report
 from linjax.fold.prune import prune
 from linjax.fold.quantise import quantise
 from linjax.fold.recover import recover
-from linjax.fold.recoverability import Recoverability, recoverability
-from linjax.fold.report import Report
+from linjax.fold.recoverability import Recoverability, SiteRecoverability, recoverability
+from linjax.fold.report import Report, SiteChange
 from linjax.fold.rules import (
     PublishedSize,
     Rule,
@@ -34,7 +34,7 @@ from linjax.fold.rules import (
 )
 from linjax.net import Net, trace
 from linjax.program.count import count
-from linjax.store.export import to_stablehlo
+from linjax.store.export import Program, to_stablehlo
 from linjax.store.load import StoredNet, load
 from linjax.store.onnx import to_onnx
 from linjax.store.save import save
@@ -42,7 +42,7 @@ from linjax.training.carry import carry_over
 
 if TYPE_CHECKING:
     from linjax import baselines, penalties
-    from linjax.frameworks.nnx import from_nnx, to_nnx
+    from linjax.frameworks.nnx import FoldedModule, from_nnx, to_nnx
     from linjax.training import checkpoint
 
 __version__ = "0.2.0"
@@ -54,18 +54,24 @@ __all__ = [
     "EvidenceError",
     "FoldWarning",
     "Folded",
+    "FoldedModule",
     "Frontier",
+    "How",
     "LinjaxError",
     "LumpReport",
     "Lumped",
     "Net",
     "Plan",
+    "Program",
     "PublishedSize",
     "Recoverability",
     "Report",
     "Rule",
     "Scores",
     "Shares",
+    "SiteBounds",
+    "SiteChange",
+    "SiteRecoverability",
     "Size",
     "Stats",
     "StoreError",
@@ -73,6 +79,9 @@ __all__ = [
     "StructureError",
     "Threshold",
     "Tolerance",
+    "UnitScores",
+    "UnitStats",
+    "Verdict",
     "baselines",
     "carry_over",
     "certify",
@@ -120,6 +129,6 @@ def __getattr__(name: str) -> Any:
     """Imports what not everybody needs when it is asked for: Flax takes longer than the rest."""
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    if name in ("from_nnx", "to_nnx"):
+    if name in ("FoldedModule", "from_nnx", "to_nnx"):
         return getattr(importlib.import_module("linjax.frameworks.nnx"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

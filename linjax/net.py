@@ -264,7 +264,7 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
       A :class:`Net`. Print it to see its sites, and what was refused and why.
 
     Raises:
-      StructureError: if ``params`` has no leaves.
+      StructureError: if ``params`` has no leaves, or is one array without a name.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -280,5 +280,7 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
         raise StructureError("params has no leaves; expected a pytree of arrays")
     template, example = pytree.shapes_of((params, inputs))
     paths = tuple(leaf.path for leaf in leaves)
+    if paths == ((),):
+        raise StructureError('params is one array; give it a name, as in {"kernel": array}')
     network = find_dimensions(apply_fn, template, example, paths)
     return Net(apply_fn, view(network, leaves).graph, network, template, example)

@@ -1,9 +1,13 @@
 """Importing the library is quick, touches no device and brings no framework with it."""
 
+import inspect
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
+
+import pytest
 
 import linjax
 
@@ -46,3 +50,38 @@ def test_every_public_name_is_there():
     for name in linjax.__all__:
         assert getattr(linjax, name).__doc__, name
     assert not hasattr(linjax, "nothing")
+
+
+PUBLIC = {
+    name: list(inspect.signature(getattr(linjax, name)).parameters.values())
+    for name in linjax.__all__
+    if inspect.isfunction(getattr(linjax, name))
+}
+
+
+def test_arguments_come_in_one_order():
+    """The network, its parameters, those made of them, then what is known or asked for."""
+    order = ("net", "params", "small", "evidence", "stats", "bounds", "batches", "rule")
+    for name, parameters in PUBLIC.items():
+        given = [p.name for p in parameters if p.kind != p.KEYWORD_ONLY and p.name in order]
+        assert given == sorted(given, key=order.index), name
+
+
+def test_what_is_returned_depends_on_no_flag():
+    assert not any(p.name == "details" for own in PUBLIC.values() for p in own)
+    for name in ("fold", "lump"):
+        with_report = getattr(linjax, f"{name}_and_report").__annotations__["return"]
+        assert with_report._fields[0] == "params", name
+
+
+def types_in(annotation):
+    """The types that an annotation is made of, those in containers and unions too."""
+    inside = typing.get_args(annotation)
+    return set().union(*map(types_in, inside)) if inside else {annotation}
+
+
+@pytest.mark.parametrize("owner", ["Bounds", "Recoverability", "Report", "Scores"])
+def test_types_that_results_hold_by_site_are_public(owner):
+    known = [getattr(linjax, name) for name in linjax.__all__]
+    own = types_in(typing.get_type_hints(getattr(linjax, owner))["sites"]) - {str, ...}
+    assert own and all(any(t is public for public in known) for t in own)

@@ -12,7 +12,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import linjax
 from experiments.coverage.zoo import MODELS, Model
@@ -22,36 +21,20 @@ WORDS = ("architecture", "from", "package")
 DEPTH = 10_000  # operations nest: the trace of a deep network recurses
 
 
-class Measurement(NamedTuple):
-    """A row of the report.
-
-    Attributes:
-      model: the architecture.
-      shares: what of it can fold; None where it couldn't be traced.
-      seconds: how long tracing took.
-      error: why it couldn't be traced or built; empty if it could.
-    """
-
-    model: Model
-    shares: linjax.Shares | None
-    seconds: float
-    error: str = ""
-
-
-def measure(model: Model) -> Measurement:
-    """Builds and traces an architecture; what goes wrong is the row's error."""
+def row(model: Model) -> tuple[str, ...]:
+    """Builds and traces an architecture: a line of the table; what goes wrong stands in it."""
     start = time.perf_counter()
     try:
         apply, params, inputs = model.build()
         start = time.perf_counter()
-        net = linjax.trace(apply, params, *inputs)
-        seconds = time.perf_counter() - start
-        return Measurement(model, linjax.coverage(net), seconds)
+        found = linjax.coverage(linjax.trace(apply, params, *inputs))
+        shares = [f"{share:.2f}" for share in (found.bent, found.straight, found.normed)]
+        told = (f"{found.parameters:,}", *shares)
     except Exception as error:
         # One network of a hundred may fail in any way: the others' rows are still wanted.
         line = next(iter(str(error).splitlines()), "")
-        reason = f"{type(error).__name__}: {line}"
-        return Measurement(model, None, time.perf_counter() - start, reason)
+        told = (f"{type(error).__name__}: {line}", "–", "–", "–")
+    return (model.name, model.source, *told, f"{time.perf_counter() - start:.1f}")
 
 
 def chosen(sources: Sequence[str] | None, names: Sequence[str] | None) -> Iterator[Model]:
@@ -63,15 +46,6 @@ def chosen(sources: Sequence[str] | None, names: Sequence[str] | None) -> Iterat
     for model in MODELS.values():
         if (not sources or model.source in sources) and (not names or model.name in names):
             yield model
-
-
-def row(measured: Measurement) -> tuple[str, ...]:
-    """A line of the table; a dash is a share that isn't known."""
-    model, shares, seconds, error = measured
-    if shares is None:
-        return (model.name, model.source, error, *("–",) * (len(COLUMNS) - 4), f"{seconds:.1f}")
-    written = [f"{share:.2f}" for share in (shares.bent, shares.straight, shares.normed)]
-    return (model.name, model.source, f"{shares.parameters:,}", *written, f"{seconds:.1f}")
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -94,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_markdown(("architecture", "from", "package"), lines))
         return
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
-    rows = [row(measure(model)) for model in models if model.installed]
+    rows = [row(model) for model in models if model.installed]
     print(_markdown(COLUMNS, rows))
     missing = sorted({m.package for m in models if m.package and not m.installed})
     if missing:

@@ -22,7 +22,6 @@ TITLES = {
 
 PARTS = ["train", "test"]
 VALIDATION = 0.1  # of the training images: the last ones, in TFDS's order
-CHUNK = 5000  # images decoded at a time
 
 
 @DATASETS.add("digits")
@@ -104,14 +103,10 @@ def _undo_jpeg(jpeg: np.ndarray, start: np.ndarray, y: np.ndarray) -> Split:
 
 def _decode(source: Any) -> Split:
     """Reads all of a random-access source of ``{"image", "label"}``."""
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for start in range(0, len(source), CHUNK):
-        records = source.__getitems__(range(start, min(start + CHUNK, len(source))))
-        images.append(np.stack([record["image"] for record in records]))
-        labels.extend(record["label"] for record in records)
-    pixels = np.concatenate(images).reshape(len(labels), -1)
-    return Split(pixels.astype(np.float32) / np.float32(255), np.asarray(labels, np.int32))
+    records = source.__getitems__(range(len(source)))
+    pixels = np.stack([record["image"].reshape(-1) for record in records])
+    labels = np.asarray([record["label"] for record in records], np.int32)
+    return Split(pixels.astype(np.float32) / np.float32(255), labels)
 
 
 def _readable(folder: pathlib.Path) -> bool:

@@ -110,6 +110,23 @@ class Frontier(NamedTuple):
         cost = min(step.cost + self.biases(rule.of, step.state) for step in steps)
         return min(cost / self.whole(rule), 1.0)
 
+    def reachable(self, rule: Size) -> Size:
+        """Returns a rule, with the smallest size that there is in place of one below that.
+
+        >>> import jax, jax.numpy as jnp, linjax
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"] + 9) @ p["out"]
+        >>> params = {"in": jnp.ones((2, 50)), "out": jnp.ones((50, 3))}
+        >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0], [1.0, 2.0]])
+        >>> net = linjax.trace(apply, params, x)
+        >>> known = linjax.frontier(params, linjax.collect(net, params, [x]))
+        >>> known.reachable(linjax.size(0.5))
+        size(0.5)
+        >>> least = known.reachable(linjax.size(0.001))
+        >>> least.fraction > 0.001, linjax.count(linjax.fold(params, known, least)) <= 25
+        (True, True)
+        """
+        return rule._replace(fraction=max(rule.fraction, self.least(rule)))
+
     def enough(self, rule: Size, error: float) -> float:
         """The share, of what a rule counts, from which on the predicted error is at most this."""
         curves = self.of(rule)
@@ -278,8 +295,3 @@ def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:
             "the frontier was made for other values of these parameters; make one for these"
         )
     return evidence
-
-
-def reachable(known: Frontier, rule: Size) -> Size:
-    """Returns a rule, with the smallest size that there is in place of one below that."""
-    return rule._replace(fraction=max(rule.fraction, known.least(rule)))

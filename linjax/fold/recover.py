@@ -37,7 +37,7 @@ PROGRESS = 0.01
 
 def recover(
     net: Net,
-    original: Any,
+    params: Any,
     small: Any,
     batches: Iterable[Any] | Callable[[], Iterable[Any]],
     *,
@@ -60,8 +60,8 @@ def recover(
 
     Args:
       net: the traced network.
-      original: the original pytree, whose outputs are the targets.
-      small: the folded pytree to start from.
+      params: the original parameters, whose outputs are the targets.
+      small: the folded ones to start from.
       batches: unlabelled rows; as for :func:`compress`. Of rows and outputs at most 2 GiB
         are kept.
       steps: batches a cycle.
@@ -99,8 +99,8 @@ def recover(
     again = repeatable(batches)
     in_rows(net, small, again, "train net.apply on the original's outputs in a loop of your own")
     train, held = divided(load(again(), limit=10**9))
-    held_rows = taught(net, original, held)
-    rows = pooled(net, original, train, mix)
+    held_rows = taught(net, params, held)
+    rows = pooled(net, params, train, mix)
     count = jax.tree.leaves(rows)[0].shape[0]
     batch_size = min(batch_size, count)
 

@@ -9,16 +9,7 @@ from experiments import charts, drawings
 from tests.experiments.rows import measured, row, swept
 
 SINGLE = ["accuracy", "operations", "errors", "widths", "rates"]
-MANY = [
-    "accuracy",
-    "operations",
-    "losses",
-    "within",
-    "errors",
-    "boxes",
-    "widths",
-    "rates",
-]
+MANY = ["accuracy", "operations", "losses", "errors", "widths", "rates"]
 
 
 @pytest.mark.parametrize(("rows", "names"), [(measured(), SINGLE), (swept(), MANY)])

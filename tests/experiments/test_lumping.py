@@ -1,10 +1,11 @@
 """The lumping experiment on small random images."""
 
+import jax
 import numpy as np
 import pytest
 
 from configs import lumping_cnn
-from experiments import journal, lumping
+from experiments import journal, lumping, models
 from experiments.data import Dataset, Split
 from experiments.run import run
 
@@ -43,10 +44,23 @@ def test_run(config, tmp_path, monkeypatch):
     assert lumping.planted_rows([], {}, None, config, tmp_path, journal.Journal(tmp_path)) is None
 
 
+def test_the_planted_layer_stays_while_the_others_learn():
+    network = models.dense(models.lecun(0, (4, 6, 5, 3)), "relu")
+
+    def loss(params, made):
+        return (made.apply(params, np.ones((2, 4))) ** 2).sum()
+
+    gradient = jax.grad(loss)(network.params, lumping.held(network))["layers"]
+    want = jax.grad(loss)(network.params, network)["layers"]
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient[lumping.FROZEN]))
+    for i in (0, 2):
+        jax.tree.map(np.testing.assert_array_equal, gradient[i], want[i])
+
+
 def test_dependent_units_are_what_they_are_planted_as():
     rng = np.random.default_rng(0)
     layer = {"kernel": rng.normal(size=(4, 12)), "bias": rng.normal(size=12)}
-    new, planted = lumping.plant(layer, lumping.Case(terms=3, removed=5, seed=0))
+    new, planted = lumping.plant(layer, terms=3, removed=5, seed=0)
     assert not set(planted.target) & set(planted.source.flat)
     for target, source, weight in zip(*planted, strict=True):
         np.testing.assert_allclose(new["kernel"][:, target], new["kernel"][:, source] @ weight)

@@ -11,7 +11,6 @@ import pytest
 
 from configs import digits_mlp, published_tables
 from experiments import axes, groups, journal, run
-from experiments.axes import Cell
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [
@@ -141,18 +140,18 @@ def test_axes():
         "seed": (0, 1), "training.batch": (16,), "network.hidden": ((4,), (5, 6)),
     }  # fmt: skip
     assert found.rules == {"threshold": (0.5,), "size": (0.1, 0.2)}
-    cells = axes.cells(found, None)
-    assert len(cells) == 4
-    mine = axes.configured(config, cells[-1].settings)
+    tasks = axes.tasks(found, None)
+    assert len(tasks) == 4
+    mine = axes.configured(config, tasks[-1])
     assert (mine.dataset.seed, mine.network.seed, mine.training.seed) == (1, 1, 1)
     assert mine.network.hidden == (5, 6) and config.network.hidden == (12,)
 
 
 def test_fields_vary_together():
     pairs = "network.hidden+training.learning_rate=((4,),1e-3),((5, 6),1e-2)"
-    found = axes.cells(axes.read(tiny(), [pairs, "seed=0,1"]), None)
-    assert [cell.task["network.hidden"] for cell in found] == [(4,), (4,), (5, 6), (5, 6)]
-    mine = axes.configured(tiny(), found[2].settings)
+    found = axes.tasks(axes.read(tiny(), [pairs, "seed=0,1"]), None)
+    assert [task["network.hidden"] for task in found] == [(4,), (4,), (5, 6), (5, 6)]
+    mine = axes.configured(tiny(), found[2])
     assert mine.network.hidden == (5, 6) and mine.training.learning_rate == 1e-2
     with pytest.raises(ValueError, match=r"no field training\.speed"):
         axes.read(tiny(), ["seed+training.speed=(1,2)"])
@@ -170,30 +169,28 @@ def test_fields_vary_together():
 )
 def test_bad_axes_are_refused(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        axes.cells(axes.read(tiny(), [text]), str(tmp_path))
+        axes.tasks(axes.read(tiny(), [text]), str(tmp_path))
 
 
 def test_groups_share_all_but_what_may_differ_in_one():
-    cells = [
-        Cell((("dataset.name", name), ("seed", seed), ("training.batch", batch)))
+    tasks = [
+        {"dataset.name": name, "seed": seed, "training.batch": batch}
         for name in ("car", "wilt") for seed in range(3) for batch in (16, 32)
     ]  # fmt: skip
-    found = groups.groups(cells, largest=2)
-    assert [len(group.cells) for group in found] == [2, 1] * 4
-    assert sorted(str(cell.task) for group in found for cell in group.cells) == sorted(
-        str(cell.task) for cell in cells
-    )
-    assert len({group.name for group in found}) == 8
-    assert found[0].shared == "car, 16"
+    found = groups.groups(tasks, largest=2)
+    assert list(map(len, found)) == [2, 1] * 4
+    assert sorted(str(t) for group in found for t in group) == sorted(map(str, tasks))
+    assert len(set(map(groups.digest, found))) == 8
+    assert groups.shared(found[0][0]) == {"dataset.name": "car", "training.batch": 16}
 
 
 def test_published_tables_are_three_seeds_and_four_shares(tmp_path):
     for name in ("car", "wilt"):
         (tmp_path / f"{name}.parquet").touch()
     config = published_tables.get_config()
-    cells = axes.cells(axes.read(config, []), str(tmp_path))
-    assert len(cells) == 2 * 3 * 4
-    assert [len(group.cells) for group in groups.groups(cells)] == [12, 12]
+    tasks = axes.tasks(axes.read(config, []), str(tmp_path))
+    assert len(tasks) == 2 * 3 * 4
+    assert list(map(len, groups.groups(tasks))) == [12, 12]
 
 
 def test_journal_forgets_failures_that_were_mended(tmp_path):

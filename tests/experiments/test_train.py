@@ -180,13 +180,6 @@ def test_pruned_units_are_gone(config, digits, tmp_path):
         assert not fires[~keep].any() and fires[keep].all()
 
 
-def test_a_frozen_layer_stays(config, digits, tmp_path):
-    built, _, group = group_of(config, digits, [0, 1])
-    trained = fitted(built, group, config, tmp_path / "file.npz", frozen=1)
-    same(trained.params["layers"][1], group.params["layers"][1])
-    assert np.ptp(trained.params["layers"][0]["kernel"] - group.params["layers"][0]["kernel"]) > 0
-
-
 def test_penalties_act(config, digits, tmp_path):
     config.training.penalty, config.training.epochs = "stability", 8
     fields = {"l1": [0.0, 1e-1, 0.0], "extra": [0.0, 0.0, 0.3], "learning_rate": [1e-2] * 3}

@@ -215,6 +215,8 @@ def test_a_table_of_sites():
 def test_bad_arguments():
     with pytest.raises(linjax.StructureError, match="no leaves"):
         linjax.trace(lambda p, x: x, {}, X)
+    with pytest.raises(linjax.StructureError, match="one array; give it a name"):
+        linjax.trace(lambda p, x: x @ p, jnp.ones((3, 3)), jnp.ones((1, 3)))
     with pytest.raises(linjax.StructureError, match="two leaves"):
         linjax.trace(lambda p, x: x @ p[0], _Clash(A, C), X)
 

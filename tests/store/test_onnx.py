@@ -10,7 +10,6 @@ from flax import nnx
 from hypothesis import given, settings
 
 import linjax
-from linjax.fold.frontier import reachable
 from linjax.store import onnx
 from tests.properties.networks import planted, relative
 from tests.store import networks
@@ -35,7 +34,7 @@ def test_random_architectures_original_and_folded(case):
         warnings.simplefilter("ignore", linjax.FoldWarning)
         stats = linjax.collect(net, case.params, [x])
         known = linjax.frontier(case.params, stats)
-        small = linjax.fold(case.params, known, reachable(known, linjax.size(0.5)))
+        small = linjax.fold(case.params, known, known.reachable(linjax.size(0.5)))
     sizes = []
     for params in (case.params, small):
         code = linjax.to_onnx(net, params)

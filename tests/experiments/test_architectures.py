@@ -43,8 +43,9 @@ def test_training_updates_running_statistics(tmp_path):
     )  # fmt: skip
     dataset = Dataset("noise", rows, rows, rows, 3)
     params = train.alone(made, dataset, config, pathlib.Path(tmp_path, "t.npz"), lambda _: None)
-    assert not np.allclose(params["norms"][0]["mean"], 0)
-    assert not np.allclose(params["convs"][0]["kernel"], made.params["convs"][0]["kernel"])
+    assert not np.allclose(params["batch_stats"]["BatchNorm_0"]["mean"], 0)
+    before, after = (p["params"]["Conv_0"]["kernel"] for p in (made.params, params))
+    assert not np.allclose(after, before)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
