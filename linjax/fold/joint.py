@@ -27,7 +27,7 @@ from linjax.program.pytree import Path
 
 Array = Any
 
-ROUNDS = 12
+ROUNDS = 20
 WORK = 1e13
 """Floating point operations that all rounds may take: about a minute on two cores."""
 WORK_CONVOLUTIONS = 1e12
@@ -234,7 +234,8 @@ def affordable(net: Net, params: Any, some: Rows, total: int) -> Affordable:
     """
     inputs, share = some.chunks[0][0], 1 / _apart(total * _positions(some))
     once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (share * (STEPS + 2) + 1)
-    work = WORK if net.network.dense else WORK_CONVOLUTIONS
+    names = {op.name for op in net.network.layout.program.all_ops()}
+    work = WORK_CONVOLUTIONS if "conv_general_dilated" in names else WORK
     rounds = int(work / max(once * total, 1.0))
     if rounds >= WORTHWHILE:
         return Affordable(total, min(rounds, ROUNDS))

@@ -25,7 +25,7 @@ from linjax.dims.reads import (
 )
 from linjax.dims.replay import Replay, behind, wiring
 from linjax.dims.sites import Form, Site
-from linjax.dims.span import Cut, transform
+from linjax.dims.span import Cut, companions, transform
 from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
@@ -165,11 +165,18 @@ class _State:
         """Whether a choice can be made anew: all points are there before anything reads them."""
         if site.fixed or site.form is Form.PAIRED or not self.moved & set(site.points):
             return False
+        if self._beside(site) & {self.task.problems.sites[n].dim for n in self.settled}:
+            return False  # what was a sample of its coordinates may be none any more
         links = wiring(self.network)
         readers = [reader.op for reader in site.readers]
         if links.inner & set(readers):
             return len({links.at[v] for v in (*readers, *site.points)}) == 1
         return not behind(self.network, readers) & set(site.points)
+
+    def _beside(self, site: Site) -> set[int]:
+        """Dimensions that stand beside a site's own where it is read."""
+        spans = [point_spans(self.network.layout, point) for point in site.points]
+        return set[int]().union(*(companions(own).get(site.dim, set()) for own in spans))
 
     def _change(self, flat: pytree.Flat) -> None:
         for replay in self.new:
