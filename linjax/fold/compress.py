@@ -53,7 +53,8 @@ def compress(
 ) -> Any:
     """Makes a network smaller without training, refitting on its own folded activations.
 
-    Widths are planned as by :func:`fold`. Then, in the order of execution, coordinates are chosen
+    Widths are planned as by :func:`fold`, or without narrowing streams where that measures better.
+    Then, in the order of execution, coordinates are chosen
     and kernels refitted by least squares so that what the original computes is reproduced from
     what the folded network itself does. At last all layers are refitted
     together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
@@ -127,7 +128,7 @@ def compress(
         return taught(net, params, inputs())
 
     def make(size: Size) -> Any:
-        best, error = nearest(net, work.refitted(size), held_rows, metric)
+        best, error = nearest(net, work.refitted(size, held_rows), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
             return best
         allowed = affordable(net, best, held_rows, size_of(inputs()))
