@@ -8,7 +8,7 @@ import numpy as np
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.exchange import exchanged
-from linjax.fold.engine.linalg import floored, solve, symmetric, varying
+from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric, varying
 from linjax.fold.engine.problem import Site, checked
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
@@ -168,7 +168,8 @@ def _straight(seen: list[Sight], k: int) -> _Part:
     decode, offset, error = [], [], 0.0
     for sight in seen:
         cross = basis.T @ sight.goal
-        coefficients = solve(symmetric(basis.T @ sight.units @ basis), cross)
+        uncorrelated = symmetric(basis.T @ sight.units @ basis)
+        coefficients = solve(uncorrelated, cross, JITTER)
         decode.append(coefficients)
         offset.append(-(sight.mean @ basis) @ coefficients)
         error += _left(sight, coefficients, cross)

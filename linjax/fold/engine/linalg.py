@@ -9,6 +9,8 @@ Array = np.ndarray
 
 JITTER = 1e-8
 """Relative to unit variances: what keeps a Cholesky factor of singular moments finite."""
+SINGLE = 1e-7
+"""What correlations in single precision err by: regressions lean on no direction that has less."""
 LEAST = 1e-6
 """Share of a feature's variance that counts as left of it, beside units that explain it: what
 rounding leaves must not be blown up to a linear unit."""
@@ -25,7 +27,7 @@ def inverse_scale(covariance: Array) -> Array:
     return np.divide(1.0, scale, out=np.zeros_like(scale), where=solid)
 
 
-def solve(covariance: Array, cross: Array, jitter: float = JITTER) -> Array:
+def solve(covariance: Array, cross: Array, jitter: float = SINGLE) -> Array:
     """Returns ``covariance⁻¹ cross``, entries without variance left out.
 
     The variables are scaled to unit variance first, so that the jitter means the same for all.

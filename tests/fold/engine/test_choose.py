@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linjax.fold.engine.choose import choose
+from linjax.fold.engine.linalg import solve
 from linjax.fold.engine.problem import Goal, Moments, Point, Site
 from linjax.fold.engine.surface import surface
 from tests.fold.engine.build import Layer, decoded, metric, moments
@@ -362,3 +363,20 @@ def test_coordinates_of_very_different_sizes(seed, kind, ridge, spread, points):
         choice = choose(site, k, 2 if sources else 0, ridge)
         assert all(np.isfinite(array).all() for array in (*choice.decode, *choice.offset))
         assert choice.error <= found.total * 1.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coefficients_don_t_blow_up_what_single_precision_leaves(seed):
+    """Collinear features whose moments are rounded: large weights would be nothing but rounding."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(500, 4))
+    features = rows @ rng.normal(size=(4, 9)) + 3e-4 * rng.normal(size=(500, 9))
+    target = rows @ rng.normal(size=(4, 3))
+    both = np.concatenate([features, target], axis=1)
+    exact = both.T @ both / len(both)
+    rounded = np.triu(exact * (1 + 6e-8 * rng.choice([-1.0, 1.0], exact.shape)))
+    rounded += np.triu(rounded, 1).T
+    found = solve(rounded[:9, :9], rounded[:9, 9:])
+    apart = target - features @ found
+    assert np.mean(apart**2) < 1e-6 * np.mean(target**2)
+    assert np.abs(found).max() < 5
