@@ -39,7 +39,7 @@ def test_of_the_networks_the_one_nearest_on_real_rows_is_taken(monkeypatch):
 
     params, x = made(2.0, -1.0, 1.0, 3), np.tile(np.float32([[0.0], [1.0]]), (50, 1))
     real, between = made(1.0, 0.0, 1.0), made(2.0, -1.0, 0.99)
-    monkeypatch.setattr(Work, "refitted", lambda self, rule: [between, real])
+    monkeypatch.setattr(Work, "refitted", lambda self, rule, held: [between, real])
     net = linjax.trace(apply, params, x)
     small = compress(net, params, [x], linjax.size(0.5), metric="identity", joint=False)
     assert small is real
