@@ -7,6 +7,8 @@ import sys
 import typing
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import linjax
@@ -68,7 +70,15 @@ def test_arguments_come_in_one_order():
 
 
 def test_what_is_returned_depends_on_no_flag():
-    assert not any(p.name == "details" for own in PUBLIC.values() for p in own)
+    """The one that did is deprecated."""
+    flagged = [name for name, own in PUBLIC.items() if any(p.name == "details" for p in own)]
+    assert flagged == ["fold"]
+    params, x = {"in": np.ones((2, 6), np.float32), "out": np.ones((6, 2), np.float32)}, np.eye(2)
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"], params, x)
+    stats = linjax.collect(net, params, [x])
+    with pytest.warns(DeprecationWarning, match="fold_and_report"):
+        found = linjax.fold(params, stats, linjax.size(0.5), details=True)
+    assert found._fields[0] == "params"
     for name in ("fold", "lump"):
         with_report = getattr(linjax, f"{name}_and_report").__annotations__["return"]
         assert with_report._fields[0] == "params", name

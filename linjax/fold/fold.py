@@ -38,6 +38,7 @@ def fold(
     rule: Rule | None = None,
     *,
     rewritings: tuple[str, ...] = exact.DEFAULT,
+    details: bool = False,
 ) -> Any:
     """Makes a network smaller without retraining, by the linearity of its units.
 
@@ -59,6 +60,7 @@ def fold(
       rule: for Stats a threshold, a size or a tolerance; by default ``tolerance(0.01)``.
       rewritings: for Bounds the exact rewritings to use, all by default; those of the 2020
         paper are ``("inactive", "dependent", "fold_layer", "collapse")``.
+      details: as :func:`fold_and_report`; deprecated, since what is returned depends on it.
 
     Returns:
       A nested dict of arrays of the same dtype, for ``net.apply``; or ``params`` itself,
@@ -90,7 +92,11 @@ def fold(
       >>> bool(jnp.allclose(net.apply(folded, x), apply(params, x)))
       True
     """
-    return fold_and_report(params, evidence, rule, rewritings=rewritings).params
+    found = fold_and_report(params, evidence, rule, rewritings=rewritings)
+    if details:
+        warn("details=True: use linjax.fold_and_report", DeprecationWarning)
+        return found
+    return found.params
 
 
 class Folded(NamedTuple):
