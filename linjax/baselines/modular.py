@@ -10,7 +10,7 @@ from linjax.baselines.streams import blocks_of, influence
 from linjax.dims.network import Network
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Form, Site
-from linjax.evidence.moments import PointMoments
+from linjax.evidence.moments import PointMoments, about_zero
 from linjax.fold.engine.choose import Choice, alike, taking
 from linjax.fold.engine.linalg import solve
 from linjax.fold.rewrite import write
@@ -92,10 +92,8 @@ def _chosen(
 
 def _about_zero(point: PointMoments, width: int) -> Array:
     """Second moments about zero of the coordinates at a point: ``(n, m, m)``."""
-    count = np.asarray(point.count, np.float64)
-    outer = point.mean[..., :, None] * point.mean[..., None, :]
-    total = np.sum(point.scatter + count[:, None, None, None] * outer, axis=0)
-    return (total / count.sum())[:, :width, :width]
+    total = np.sum(about_zero(point).scatter, axis=0)
+    return np.asarray(total / np.sum(point.count))[:, :width, :width]
 
 
 def _lift(moments: Array) -> Array:

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 from linjax.dims.layout import LAYOUT, SAME
 from linjax.dims.rules import elementwise, joining, layout
 from linjax.errors import StructureError
-from linjax.program import pytree
 from linjax.program.flat import Op, Operand, Program, Ref, needed
-from linjax.program.pytree import Flat, Leaf, Path, cast, is_floating, join
+from linjax.program.pytree import Flat, Leaf, Path, beside, cast, is_floating, join
 
 Array = Any
 
@@ -271,6 +270,6 @@ def _paths(stood: tuple[Path, ...], paths: list[Path]) -> Iterable[Path]:
     """A path for each computed leaf, beside the one that it stands for."""
     taken = set(paths)
     for path in stood:
-        named = pytree.beside(path, "computed", taken)
+        named = beside(path, "computed", taken)
         taken.add(named)
         yield named

@@ -77,11 +77,15 @@ class Network:
         return flat if self.computed is None else self.computed.flatten(flat)
 
     @property
+    def convolutional(self) -> bool:
+        """Whether there are convolutions."""
+        return any(op.name == "conv_general_dilated" for op in self.layout.program.all_ops())
+
+    @property
     def dense(self) -> bool:
         """Whether there are neither convolutions nor products of queries and keys."""
-        names = {op.name for op in self.layout.program.all_ops()}
         paired = any(site.form is Form.PAIRED for site in self.sites)
-        return "conv_general_dilated" not in names and not paired
+        return not paired and not self.convolutional
 
     @property
     def foldable(self) -> tuple[Site, ...]:

@@ -224,6 +224,13 @@ class PointMoments(NamedTuple):
     places: Array
 
 
+def about_zero(point: PointMoments) -> PointMoments:
+    """Moments about zero, as if they were about the mean."""
+    between = point.mean[..., :, None] * point.mean[..., None, :]
+    scatter = point.scatter + point.count[:, None, None, None] * between
+    return point._replace(mean=0 * point.mean, scatter=scatter)
+
+
 def merge_points(a: PointMoments, b: PointMoments) -> PointMoments:
     """Moments of two disjoint sets of rows as one."""
     if len(a.count) != len(b.count):

@@ -79,6 +79,13 @@ def reads(network: Network) -> tuple[Read, ...]:
     return tuple(found)
 
 
+def sensitive(network: Network) -> tuple[tuple[str, int], ...]:
+    """Names and values by which derivatives are taken: points of sites, then results of kernels."""
+    points = [(site.name, point) for site in network.foldable for point in site.points]
+    names = network.names
+    return (*points, *((names[network.kernels[r.op].leaf], r.op) for r in reads(network)))
+
+
 def taps(network: Network) -> frozenset[int]:
     """Numbers of the values at which evidence is taken."""
     sites = (p for site in network.foldable for p in (*site.points, before(network, site)))

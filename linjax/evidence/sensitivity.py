@@ -21,7 +21,14 @@ from linjax.errors import EvidenceError
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature, root
-from linjax.evidence.points import at_point, reads, some, weights_at, weights_of_results
+from linjax.evidence.points import (
+    at_point,
+    reads,
+    sensitive,
+    some,
+    weights_at,
+    weights_of_results,
+)
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
@@ -56,7 +63,7 @@ def metric_sums(
     """
     sizes = read_sizes(network, flat, inputs)
     found = reads(network)
-    taps = frozenset((*(p for s in network.foldable for p in s.points), *(r.op for r in found)))
+    taps = frozenset(value for _, value in sensitive(network))
     shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
     zeros = {
         p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()

@@ -16,17 +16,10 @@ from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat
 from linjax.evidence.objective import curvature
-from linjax.evidence.points import reads
+from linjax.evidence.points import sensitive
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
-
-
-def places(network: Network) -> tuple[tuple[str, int], ...]:
-    """Names and values by which derivatives are taken: points of sites, then results of kernels."""
-    points = [(site.name, point) for site in network.foldable for point in site.points]
-    names = network.names
-    return (*points, *((names[network.kernels[r.op].leaf], r.op) for r in reads(network)))
 
 
 def measured(
@@ -47,7 +40,7 @@ def measured(
       Those sums, and the names of the places without derivatives on which outputs depend.
     """
     found, names = [], []
-    for (name, place), (gram, samples) in zip(places(network), grams, strict=True):
+    for (name, place), (gram, samples) in zip(sensitive(network), grams, strict=True):
         if gram.size and not gram.any():
             each = float(_each(network, flat, inputs, place, metric, weights))
             if each > 0:

@@ -64,8 +64,10 @@ class Work(NamedTuple):
           held: rows that decide between plans.
         """
         made = [self._written(plan) for plan in self.plans(rule)]
-        errors = [mean_divergence(self.net, own.small, held, self.metric) for own in made]
-        best = made[int(np.argmin(errors))] if len(made) > 1 else made[0]
+        if len(made) > 1:
+            better, _ = nearest(self.net, [own.small for own in made], held, self.metric)
+            made = [own for own in made if own.small is better]
+        best = made[0]
         flat, rows = self.net.network.flatten(self.params), replayable(self.net, self.train)
         leaves, tree = jax.tree.flatten(rows)
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
@@ -138,10 +140,10 @@ def within(work: Work, rule: Tolerance, make: Callable[[Size], Any]) -> Any:
     predicted = plan.cost / work.known.before
     best, low, high = work.params, 0.0, 1.0
     whole = Size(1.0, rule.round_to, least=rule.least)
-    share, smallest = min(max(predicted, 1e-6), 1.0), work.known.least(whole)
+    share = min(max(predicted, 1e-6), 1.0)
 
     def size(share: float) -> Size:
-        return whole._replace(fraction=max(share, smallest))
+        return work.known.reachable(whole._replace(fraction=share))
 
     for _ in range(STEPS):
         made = work.one_shot(size(share))

@@ -234,8 +234,7 @@ def affordable(net: Net, params: Any, some: Rows, total: int) -> Affordable:
     """
     inputs, share = some.chunks[0][0], 1 / _apart(total * _positions(some))
     once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (share * (STEPS + 2) + 1)
-    names = {op.name for op in net.network.layout.program.all_ops()}
-    work = WORK_CONVOLUTIONS if "conv_general_dilated" in names else WORK
+    work = WORK_CONVOLUTIONS if net.network.convolutional else WORK
     rounds = int(work / max(once * total, 1.0))
     if rounds >= WORTHWHILE:
         return Affordable(total, min(rounds, ROUNDS))

@@ -10,7 +10,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError
-from linjax.evidence.moments import PointMoments
+from linjax.evidence.moments import PointMoments, about_zero
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
@@ -77,7 +77,7 @@ def _problem(
     pairs = zip(points, site.points, strict=False)
     own = [_bordered(p, padded(network, site, value)) for p, value in pairs]
     if site.opposite:  # nothing makes up for a mean that is lost
-        own = list(map(_about_zero, own))
+        own = list(map(about_zero, own))
     joined = [
         _joined([own[j] for j in range(len(own)) if groups[j] == g]) for g in sorted(set(groups))
     ]
@@ -122,13 +122,6 @@ def _bordered(point: PointMoments, share: float) -> PointMoments:
         scatter=point.scatter + (share * point.count)[:, None, None, None] * between,
         places=point.places / (1 - share),
     )
-
-
-def _about_zero(point: PointMoments) -> PointMoments:
-    """Moments about zero, as if they were about the mean."""
-    between = point.mean[..., :, None] * point.mean[..., None, :]
-    scatter = point.scatter + point.count[:, None, None, None] * between
-    return point._replace(mean=0 * point.mean, scatter=scatter)
 
 
 def _joined(points: list[PointMoments]) -> Point:

@@ -154,7 +154,7 @@ class _State:
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
-                goal = None if maker.leaf in site.opposite else before(problem, choice)
+                goal = _served(site, maker.leaf, before(problem, choice))
                 self._factor(maker.op, self.waiting.pop(maker.op), goal)
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
@@ -213,10 +213,10 @@ class _State:
         if own.made in self.task.folded.values() and own.made not in self.settled:
             self.waiting[op] = moments
             return
-        done = self.settled.get(own.made)
-        if done is not None and own.leaf in self.task.problems.sites[own.made].opposite:
-            done = None  # what keys are worth isn't known
-        self._factor(op, moments, None if done is None else necks.after(*done))
+        goal, done = None, self.settled.get(own.made)
+        if done is not None:
+            goal = _served(self.task.problems.sites[own.made], own.leaf, necks.after(*done))
+        self._factor(op, moments, goal)
         self._change(self.now.flat)
 
     def _free(self, op: int) -> bool:
@@ -290,6 +290,11 @@ class _State:
         shift = shift.reshape([flat[path].shape[n] for n in network.bias_axes(leaf)])
         add_to_bias(network, flat, op, shift - now.shifts.get(op, 0.0))
         self.now = now._replace(flat=flat, shifts={**now.shifts, op: shift})
+
+
+def _served(site: Site, leaf: int | None, goal: necks.Wanted) -> necks.Wanted | None:
+    """What a maker serves, where that is known: what keys are worth isn't."""
+    return None if leaf in site.opposite else goal
 
 
 def _placed(leaf: Array, index: Array, value: Array) -> Array:
