@@ -9,6 +9,7 @@ from linjax.evidence.certify.network import CertificateCheck, certify, check_cer
 from linjax.evidence.collect import collect
 from linjax.evidence.score import Scores, UnitScores, score
 from linjax.evidence.stats import Stats, UnitStats, merge
+from linjax.fold.check.corrected import corrected
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.coverage import Shares, coverage
@@ -90,6 +91,7 @@ __all__ = [
     "collect",
     "compare",
     "compress",
+    "corrected",
     "count",
     "coverage",
     "fold",

@@ -13,6 +13,7 @@ in the layout of the kernel.
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from linjax.dims.network import Network
 from linjax.dims.sizes import Flat, Sizes, read_sizes
@@ -69,6 +70,30 @@ def leaf_of(network: Network, leaf: int, flat: Flat, sizes: Sizes) -> Array:
     if 0 not in shape and leaf not in _spare(network, flat) | sizes.absent:
         raise StructureError(f"{join(path)}: missing, expected shape {shape}")
     return jnp.zeros(shape, network.layout.program.avals[network.ref(leaf)].dtype)
+
+
+def constant_of(
+    network: Network, key: tuple[int, int], flat: Flat, sizes: Sizes
+) -> Array | None:  # fmt: skip
+    """A constant that went along with coordinates, one without entries where these are all gone.
+
+    None where it is what it was.
+    """
+    path, held = network.constant(key), network.layout.constants[key]
+    if path in flat:
+        return lax.stop_gradient(flat[path])
+    own = zip(held.spans, held.varies, strict=True)
+    dims = {d for span, varies in own if varies for d in span.dims()} & network.passed.keys()
+    if all(sizes.kept[d] for d in dims):
+        return None
+    operand: Any = network.layout.makers[key[0]].inputs[key[1]]
+    shape = [
+        span.now(sizes.kept.__getitem__) if varies else size
+        for span, varies, size in zip(
+            held.spans, held.varies, jnp.shape(operand.value), strict=True
+        )
+    ]
+    return jnp.zeros(shape, jnp.result_type(operand.value))
 
 
 def _spare(network: Network, flat: Flat) -> set[int]:

@@ -17,7 +17,7 @@ from linjax.dims import fitting, products
 from linjax.dims.carrying import Way, runs
 from linjax.dims.depthwise import bound
 from linjax.dims.layout import number
-from linjax.dims.leaves import EXTRAS, leaf_of
+from linjax.dims.leaves import EXTRAS, constant_of, leaf_of
 from linjax.dims.network import Network
 from linjax.dims.rules import RULES, elementwise
 from linjax.dims.rules.rule import Now
@@ -83,8 +83,8 @@ def begin(
         if leaf in run.copied or any(x is not None for x in own):
             run.extras[leaf] = own
     for key in network.varying:
-        if network.constant(key) in flat:
-            run.constants[key] = lax.stop_gradient(flat[network.constant(key)])
+        if (constant := constant_of(network, key, flat, sizes)) is not None:
+            run.constants[key] = constant
     return run, [leaf_of(network, n, flat, sizes) for n in range(len(network.paths))]
 
 

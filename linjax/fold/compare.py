@@ -17,7 +17,8 @@ from linjax.report.progress import track
 
 Array = Any
 Function = Callable[[tuple[Any, ...]], Any]
-WIDEST = 4096  # classes whose metric is held as a matrix
+WIDEST = 4096
+"""Classes whose metric is held as a matrix, at most."""
 
 
 class Comparison(NamedTuple):
@@ -156,14 +157,13 @@ def compare_functions(
         if step is None:
             metric = metric or chosen(None, jax.eval_shape(original, inputs))
             step = jax.jit(functools.partial(_step, original, other, metric))
-        found = jax.tree.map(_host, step(inputs))
-        total = list(map(_add, total, found)) if total else found
+        total = _added(total, step(inputs))
     if not total or not total[0].rows:
         raise EvidenceError("no batches: the iterable of inputs is empty, or no output is a float")
     return Comparison(
         rows=int(total[0].rows),
         metric=metric or "identity",
-        error=_root(total, lambda s: (s.metric * s.wrong, s.metric * s.scatter)),
+        error=_error(total),
         plain=_root(total, lambda s: (s.plain, np.diag(s.scatter) if s.wrong.ndim else s.scatter)),
         largest=float(max(s.largest for s in total)),
         divergence=_mean(total, "divergence"),
@@ -174,7 +174,7 @@ def compare_functions(
 
 
 def _step(original: Function, other: Function, metric: str, inputs: Any) -> list[_Sums]:
-    return _compare(original(inputs), other(inputs), metric)
+    return outputs_apart(original(inputs), other(inputs), metric)
 
 
 def _host(value: Array) -> Array:
@@ -190,6 +190,20 @@ def _add(a: _Sums, b: _Sums) -> _Sums:
         scatter=summed.scatter + weight * between,
         largest=np.maximum(a.largest, b.largest),
     )
+
+
+def _added(total: list[_Sums], found: list[_Sums]) -> list[_Sums]:
+    found = jax.tree.map(_host, found)
+    return list(map(_add, total, found)) if total else found
+
+
+def error_of(parts: Iterable[list[_Sums]]) -> float:
+    """The relative output error on the rows of all parts, see :class:`Comparison`."""
+    return _error(functools.reduce(_added, parts, []))
+
+
+def _error(total: list[_Sums]) -> float:
+    return _root(total, lambda s: (s.metric * s.wrong, s.metric * s.scatter))
 
 
 def _root(total: list[_Sums], pair: Callable[[_Sums], tuple[Array, Array]]) -> float:
@@ -208,7 +222,8 @@ def _mean(total: list[_Sums], name: str) -> float | None:
     return float(sum(getattr(s, name) for s in logits) / sum(s.rows for s in logits))
 
 
-def _compare(original: Any, other: Any, metric: str) -> list[_Sums]:
+def outputs_apart(original: Any, other: Any, metric: str) -> list[_Sums]:
+    """How far outputs are from the original's, by leaf, summed over samples."""
     pairs = jax.tree.leaves(original), jax.tree.leaves(other)
     shapes = [[leaf.shape for leaf in leaves] for leaves in pairs]
     if shapes[0] != shapes[1]:

@@ -121,6 +121,8 @@ def _constants(
         differs = zip(held.spans, held.varies, strict=True)
         if any(v and site.dim in s.dims() for s, v in differs):
             path = network.constant(key)
+            if path not in flat and not now.kept[site.dim]:
+                continue  # all of its entries are gone
             operand: Any = network.layout.makers[key[0]].inputs[key[1]]
             value = flat.get(path, np.asarray(operand.value))
             cut = Cut(
@@ -159,7 +161,7 @@ def halved(network: Network, now: Written, read: Read, both: Halves, lacking: Ar
       lacking: ``(q,)`` what the result lacks with them.
     """
     flat, leaf, rank = dict(now.flat), network.kernels[read.op].leaf, len(both.up)
-    made, start = network.bias_axes(leaf), 0
+    start = 0
     for path in (network.paths[leaf], network.extra(leaf, "linear")):
         if path not in flat:
             continue
@@ -167,10 +169,17 @@ def halved(network: Network, now: Written, read: Read, both: Halves, lacking: Ar
         places = matrix_index(network, read.frame, shape)[0]
         first, second = shapes(network, leaf, shape, rank)
         if not start:
-            change = lacking[np.argsort(places[0])].reshape([shape[n] for n in made])
+            change = result_lacks(network, read, shape, lacking)
             down = placed(network, read.frame, first, both.down, dtype)
         up = both.up[:, start : start + places.shape[1]]
         flat[path] = placed(network, read.frame, second, up, dtype)
         start += places.shape[1]
     flat[network.extra(leaf, "down")] = down
     return shifted_result(network, now._replace(flat=flat), read.op, change)
+
+
+def result_lacks(network: Network, read: Read, shape: tuple[int, ...], lacking: Array) -> Array:
+    """What a product's result lacks, ``(q,)``, along the axes that its kernel makes."""
+    places = matrix_index(network, read.frame, shape)[0]
+    made = network.bias_axes(network.kernels[read.op].leaf)
+    return lacking[np.argsort(places[0])].reshape([shape[n] for n in made])

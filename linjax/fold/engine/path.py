@@ -62,14 +62,18 @@ class Prices(NamedTuple):
         """Returns what the network costs."""
         return total(self.terms, state)
 
+    def errors(self, state: State) -> list[float]:
+        """Returns the predicted squared output errors of sites, then of kernels."""
+        sites = zip(self.sites, state.units, state.linears, strict=True)
+        kernels = zip(self.kernels, state.ranks, strict=True)
+        return [
+            *(float(room.errors[k, min(r, room.errors.shape[1] - 1)]) for room, k, r in sites),
+            *(float(own[min(rank, len(own) - 1)]) if rank else 0.0 for own, rank in kernels),
+        ]
+
     def error(self, state: State) -> float:
         """Returns the predicted squared output error: those of all sites and kernels, added."""
-        found = 0.0
-        for room, k, r in zip(self.sites, state.units, state.linears, strict=True):
-            found += room.errors[k, min(r, room.errors.shape[1] - 1)]
-        for curve, rank in zip(self.kernels, state.ranks, strict=True):
-            found += curve[min(rank, len(curve) - 1)] if rank else 0.0
-        return float(found)
+        return sum(self.errors(state))
 
     @property
     def feared(self) -> "Prices":

@@ -99,12 +99,24 @@ def factored(
 ) -> Written:  # fmt: skip
     """Returns the network with a kernel in two factors, before its sites are folded.
 
-    The directions that pass are those of what arrives once the sites are, and serve what will be
-    made of it.
-
     Args:
       network: the traced network.
       now: what it is now.
+      kernel, rank, problems, choices, points: as for :func:`factors_of`.
+    """
+    return halved(network, now, kernel.read, *factors_of(kernel, rank, problems, choices, points))
+
+
+def factors_of(
+    kernel: Kernel, rank: int, problems: Sequence[Site], choices: Sequence[Choice],
+    points: Sequence[Sequence[int]],
+) -> tuple[Halves, Array]:  # fmt: skip
+    """A kernel's two factors, and what its result lacks with them.
+
+    The directions that pass are those of what arrives once the sites are folded, and serve what
+    will be made of it.
+
+    Args:
       kernel: the kernel.
       rank: number of directions.
       problems: the sites.
@@ -122,7 +134,7 @@ def factored(
         wanted, metric = wanted @ goal.mix, goal.metric
     down, _, _ = factor(covariance, mean, wanted, metric, rank)
     up = down.T @ covariance @ kernel.matrix  # for all results, those that will go, too
-    return halved(network, now, kernel.read, Halves(down, up), mean @ (kernel.matrix - down @ up))
+    return Halves(down, up), mean @ (kernel.matrix - down @ up)
 
 
 def _arriving(problem: Site, choice: Choice, point: int) -> Array:
