@@ -214,7 +214,9 @@ def test_optimiser_and_files_take_lower_ranks(tmp_path):
     assert jax.tree.map(jnp.shape, state[0].mu) == jax.tree.map(jnp.shape, small)
     linjax.save(tmp_path / "small", net, small)
     loaded, again = linjax.load(tmp_path / "small")
-    np.testing.assert_allclose(jax.jit(loaded.apply)(again, x), jax.jit(net.apply)(small, x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(loaded.apply)(again, x), jax.jit(net.apply)(small, x), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -118,7 +118,10 @@ def test_what_a_fold_returns_folds_again(dtype):
         assert linjax.count(again) <= linjax.count(small)
         apart = jax.jit(net.apply)(again, x) - jax.jit(net.apply)(small, x)
         assert float(jnp.linalg.norm(apart)) < 0.03 * float(jnp.linalg.norm(want - want.mean(0)))
-        assert distance(jax.jit(net.apply)(linjax.lump(net, small), x), jax.jit(net.apply)(small, x)) < 1e-4
+        assert (
+            distance(jax.jit(net.apply)(linjax.lump(net, small), x), jax.jit(net.apply)(small, x))
+            < 1e-4
+        )
 
 
 def test_compress_and_rivals():
