@@ -24,7 +24,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # `pytest --hypothesis-profile=thorough` draws anew each time, and takes longer.
 settings.register_profile(
     "quick",
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a smaller example takes minutes
