@@ -10,17 +10,15 @@ import pytest
 import linjax
 from linjax.baselines import activity, magnitude, pruned_and_refitted
 from linjax.program import pytree
-from tests.fold.images import FIRST, NETWORKS, SECOND, collected, inputs, relative
+from tests.fold.images import FIRST, SECOND, collected, known, relative
 from tests.properties.convnets import Plan, build
 
 KINDS = pytest.mark.parametrize("kind", ["unet", "groups", "mobile", "scanned"])
 
 
-@functools.cache  # collected once for all tests: neither they nor folds change it
 def made(kind, rows=240):
-    apply, params, x = NETWORKS[kind]()
-    x = inputs(x, rows)
-    return (jax.jit(apply), params, x, *collected(apply, params, x))
+    apply, *rest = known(kind, rows)
+    return jax.jit(apply), *rest
 
 
 @functools.cache
