@@ -33,7 +33,7 @@ def test_meets_the_budget(network, rival, fraction):
     net, params, batches, stats = network
     small = rival(params, stats, linjax.size(fraction))
     assert linjax.count(small) <= fraction * linjax.count(params)
-    assert np.isfinite(net.apply(small, batches[0])).all()
+    assert np.isfinite(jax.jit(net.apply)(small, batches[0])).all()
 
 
 @pytest.mark.parametrize("rival", ALL, ids=lambda r: r.__name__)
@@ -53,7 +53,7 @@ def test_refit_changes_nothing_at_full_width(network):
     net, params, batches, stats = network
     small = baselines.pruned_and_refitted(params, stats, linjax.size(1.0))
     np.testing.assert_allclose(
-        net.apply(small, batches[0]), net.apply(params, batches[0]), rtol=1e-3, atol=1e-3
+        jax.jit(net.apply)(small, batches[0]), net.apply(params, batches[0]), rtol=1e-3, atol=1e-3
     )
 
 
@@ -109,7 +109,7 @@ def test_clusters_of_twins_are_merged_without_loss():
     net = linjax.trace(dense, params, x)
     small = baselines.clustered(params, linjax.collect(net, params, [x]), linjax.size(0.5))
     assert small["in"].shape == (6, 8)
-    np.testing.assert_allclose(net.apply(small, x), net.apply(params, x), atol=1e-4)
+    np.testing.assert_allclose(jax.jit(net.apply)(small, x), net.apply(params, x), atol=1e-4)
 
 
 def test_modular_units_are_nystroem_s():
@@ -146,7 +146,7 @@ def test_recalibration_undoes_what_batch_norm_does_not_see(monkeypatch):
     found = baselines.recalibrated(net, other, [x[:100], x[100:]])
     np.testing.assert_allclose(found["mean"], 3 * h.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["var"], 9 * h.var(0), rtol=1e-4)
-    np.testing.assert_allclose(net.apply(found, x), net.apply(params, x), atol=1e-3)
+    np.testing.assert_allclose(jax.jit(net.apply)(found, x), net.apply(params, x), atol=1e-3)
     steps: list[str] = []
     step = Run.step
     monkeypatch.setattr(Run, "step", lambda run, op: (steps.append(op.name), step(run, op)))
@@ -174,7 +174,7 @@ def test_a_block_that_adds_nothing_is_replaced_without_loss():
     stats = linjax.collect(net, params, [x])
     small = baselines.replaced(net, params, stats, [x], linjax.size(0.75))
     assert "up_1" not in small and "down_1" not in small and "up_2" in small
-    np.testing.assert_allclose(net.apply(small, x), net.apply(params, x), atol=1e-2)
+    np.testing.assert_allclose(jax.jit(net.apply)(small, x), net.apply(params, x), atol=1e-2)
     with pytest.raises(linjax.LinjaxError, match="size"):
         baselines.replaced(net, params, stats, [x], linjax.size(0.1))
     dense_net, dense_params, rows_, dense_stats = layer()
@@ -218,7 +218,9 @@ def test_a_stream_of_few_directions_is_sliced_without_loss():
     other, small = baselines.sliced(net, params, [x[:30], x[30:]], linjax.size(0.5))
     width = small["first"]["embed"].shape[1]
     assert 4 <= width < 12 and linjax.count(small) <= 0.5 * linjax.count(params)
-    np.testing.assert_allclose(other.apply(small, x), net.apply(params, x), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        jax.jit(other.apply)(small, x), net.apply(params, x), rtol=1e-3, atol=1e-2
+    )
     plain = layer()
     with pytest.raises(linjax.LinjaxError, match="stream"):
         baselines.sliced(plain[0], plain[1], [plain[2]], linjax.size(0.5))

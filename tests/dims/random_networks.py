@@ -25,7 +25,8 @@ class Maker:
     def leaf(self, *shape: int, mean: float = 0.0) -> str:
         name = f"p{len(self.params):03d}"
         fan = np.prod(shape[:-1]) ** 0.5 if len(shape) > 1 else 2.0
-        self.params[name] = jnp.asarray(mean + self.rng.normal(size=shape) / fan, jnp.float32)
+        drawn = np.float32(mean + self.rng.normal(size=shape) / fan)
+        self.params[name] = jax.device_put(drawn)  # jnp.asarray compiles a program a shape
         return name
 
     def width(self) -> int:

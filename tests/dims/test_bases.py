@@ -102,7 +102,7 @@ def network(way: Callable) -> Callable:
 def cost(net: linjax.Net, params: dict, stats: linjax.Stats, share: float) -> tuple[float, float]:
     """The relative output error of a fold, measured and predicted."""
     small, report = linjax.fold_and_report(params, stats, linjax.size(share))
-    y, z = net.apply(params, X), net.apply(small, X)
+    y, z = net.apply(params, X), jax.jit(net.apply)(small, X)
     return float(jnp.linalg.norm(z - y) / jnp.linalg.norm(y - y.mean(0))), report.predicted
 
 

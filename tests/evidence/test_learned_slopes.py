@@ -47,7 +47,10 @@ def x64():
 
 
 def close(net, before, after, x, tolerance):
-    want, found = np.asarray(net.apply(before, x)), np.asarray(net.apply(after, x))
+    want, found = (
+        np.asarray(jax.jit(net.apply)(before, x)),
+        np.asarray(jax.jit(net.apply)(after, x)),
+    )
     np.testing.assert_allclose(found, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 

@@ -162,7 +162,7 @@ def test_integers_in_and_several_outputs():
         net, stats = gathered(tokens, params, [x[:40], x[40:]], metric=metric)
         small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
         assert linjax.count(small) <= 0.7 * linjax.count(params)
-        y, own = tokens(params, x), net.apply(small, x)
+        y, own = tokens(params, x), jax.jit(net.apply)(small, x)
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, y)
         assert np.isfinite(report.predicted) and all(map(np.all, map(np.isfinite, own.values())))
 
@@ -183,11 +183,11 @@ def test_data_that_say_nothing():
     net, stats = gathered(image, PARAMS, [x])
     small = linjax.fold(PARAMS, stats, linjax.size(0.5))
     assert all(np.isfinite(w).all() for w in jax.tree.leaves(small))
-    assert np.isfinite(net.apply(small, x)).all()
+    assert np.isfinite(jax.jit(net.apply)(small, x)).all()
     dead = PARAMS | {"c": jnp.zeros_like(PARAMS["c"])}
     net, stats = gathered(image, dead, [X])
     small = linjax.fold(dead, stats, linjax.size(0.5))
-    np.testing.assert_allclose(net.apply(small, X), 0.0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(net.apply)(small, X), 0.0, atol=1e-6)
 
 
 def test_evidence_of_other_networks_is_refused():

@@ -80,12 +80,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_folding_and_compressing_do_what_they_say(case):
     apply, params = CASES[case]
-    net, want = linjax.trace(apply, params, X[:1]), np.asarray(apply(params, X))
+    net, want = linjax.trace(apply, params, X[:1]), np.asarray(jax.jit(apply)(params, X))
     stats = linjax.collect(net, params, [X], metric="identity")
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
 
     def error(folded):
-        got = np.asarray(net.apply(folded, X))
+        got = np.asarray(jax.jit(net.apply)(folded, X))
         return np.linalg.norm(got - want) / np.linalg.norm(want - want.mean(axis=0))
 
     assert linjax.count(small) <= 0.7 * linjax.count(params)

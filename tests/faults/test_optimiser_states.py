@@ -63,13 +63,13 @@ def folded():
 def test_training_goes_on(name, folded):
     net, small, report = folded
     optimizer = OPTIMISERS[name]
-    _, state = optimizer.update(jax.tree.map(jnp.ones_like, P), optimizer.init(P), P)
+    _, state = jax.jit(optimizer.update)(jax.tree.map(jnp.ones_like, P), optimizer.init(P), P)
     carried = linjax.carry_over(optimizer, state, P, small, report)
     want = optimizer.init(small)
     assert jax.tree.structure(carried) == jax.tree.structure(want)
     assert jax.tree.map(jnp.shape, carried) == jax.tree.map(jnp.shape, want)
-    gradient = jax.grad(lambda p: jnp.sum(net.apply(p, X) ** 2))(small)
-    updates, _ = optimizer.update(gradient, carried, small)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, X) ** 2)))(small)
+    updates, _ = jax.jit(optimizer.update)(gradient, carried, small)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(updates))
 
 
@@ -77,7 +77,7 @@ def test_training_goes_on(name, folded):
 def test_moments_and_counts_are_kept(name, folded):
     _, small, report = folded
     optimizer = OPTIMISERS[name]
-    _, state = optimizer.update(jax.tree.map(jnp.ones_like, P), optimizer.init(P), P)
+    _, state = jax.jit(optimizer.update)(jax.tree.map(jnp.ones_like, P), optimizer.init(P), P)
     carried = linjax.carry_over(optimizer, state, P, small, report)
     was, now = (
         {jax.tree_util.keystr(k): x for k, x in jax.tree_util.tree_leaves_with_path(tree)}

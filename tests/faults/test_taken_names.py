@@ -1,5 +1,6 @@
 """Networks whose leaves are called as those that a fold puts beside kernels."""
 
+import functools
 import itertools
 
 import jax
@@ -40,7 +41,13 @@ def network(names, seed=0):
     return (lambda p, x: layers(names, p, x)), params, x
 
 
-def folded(how, names, tmp_path):
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """What is made of the network under plain names, once each: the oracle for all others."""
+    return functools.cache(lambda how: folded(how, PLAIN, tmp_path_factory.mktemp(how)))
+
+
+def folded(how, names, folder):
     apply, params, x = network(names)
     net = linjax.trace(apply, params, x[:1])
     if how == "certified":
@@ -58,20 +65,20 @@ def folded(how, names, tmp_path):
     if how == "again":
         stats = linjax.collect(net, small, [x], metric="identity")
         small = linjax.fold(small, stats, linjax.size(0.4))
-    y = net.apply(small, x)
-    linjax.save(tmp_path / names[0], net, small)
-    loaded, stored = linjax.load(tmp_path / names[0])
-    np.testing.assert_allclose(loaded.apply(stored, x), y, rtol=1e-5, atol=1e-5)
+    y = jax.jit(net.apply)(small, x)
+    linjax.save(folder / names[0], net, small)
+    loaded, stored = linjax.load(folder / names[0])
+    np.testing.assert_allclose(jax.jit(loaded.apply)(stored, x), y, rtol=1e-5, atol=1e-5)
     assert apply(params, x).shape == y.shape
     return linjax.count(small), y, set(pytree.flatten(small))
 
 
 @pytest.mark.parametrize("how", ["size", "again", "published", "certified", "lumped", "compressed"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_of_leaves_make_no_difference(kind, how, tmp_path):
+def test_names_of_leaves_make_no_difference(kind, how, plain, tmp_path):
     """The same network under plain names is the oracle."""
     other = KINDS[KINDS.index(kind) - 1]
-    count, y, _ = folded(how, PLAIN, tmp_path)
+    count, y, _ = plain(how)
     other_count, other_y, _ = folded(how, named(kind, other), tmp_path)
     assert other_count == count
     np.testing.assert_allclose(other_y, y, rtol=1e-4, atol=1e-4)

@@ -93,13 +93,14 @@ def test_both_forms_compute_the_function(case):
     net = linjax.trace(apply, params, X[:1])
     want = apply(params, X)
     np.testing.assert_array_equal(net.apply(params, X), want)
-    np.testing.assert_allclose(net.run(params, X).outputs, want, rtol=1e-5, atol=1e-5)
+    own = jax.jit(lambda p, x: net.run(p, x).outputs)
+    np.testing.assert_allclose(own(params, X), want, rtol=1e-5, atol=1e-5)
     stats = linjax.collect(net, params, [X], metric="identity")
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
     assert linjax.count(small) <= 0.7 * linjax.count(params)
     assert any("_computed" in key for key in small)
-    assert relative(net.apply(small, X), want) <= 2 * report.predicted + 1e-3
-    gradient = jax.grad(lambda p: net.apply(p, X).sum())(small)
+    assert relative(jax.jit(net.apply)(small, X), want) <= 2 * report.predicted + 1e-3
+    gradient = jax.jit(jax.grad(lambda p: net.apply(p, X).sum()))(small)
     assert jax.tree.structure(gradient) == jax.tree.structure(small)
     np.testing.assert_allclose(jax.jit(net.apply)(small, X), net.apply(small, X), atol=1e-4)
 
@@ -112,18 +113,18 @@ def test_what_follows_takes_both_forms(case, tmp_path):
     small = linjax.compress(net, params, [X], linjax.size(0.6), metric="identity")
     again = linjax.fold(small, linjax.collect(net, small, [X], metric="identity"), linjax.size(0.8))
     assert linjax.count(again) < linjax.count(small) < linjax.count(params)
-    assert relative(net.apply(small, X), want) < 0.3
+    assert relative(jax.jit(net.apply)(small, X), want) < 0.3
     for given in (params, small):
         path = tmp_path / "network"
         linjax.save(path, net, given)
         for function in (None, apply):
             stored, loaded = linjax.load(path, function)
             np.testing.assert_allclose(
-                stored.apply(loaded, X), net.apply(given, X), rtol=1e-4, atol=1e-4
+                jax.jit(stored.apply)(loaded, X), jax.jit(net.apply)(given, X), rtol=1e-4, atol=1e-4
             )
     assert linjax.compare(net, params, small, [X]).after == linjax.count(small)
     mean = linjax.lump(net, params)
-    np.testing.assert_allclose(net.apply(mean, X), want, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(jax.jit(net.apply)(mean, X), want, rtol=1e-3, atol=1e-3)
 
 
 def test_bounds_are_of_the_computed_kernels():
@@ -135,7 +136,7 @@ def test_bounds_are_of_the_computed_kernels():
     assert linjax.count(exact) < linjax.count(shifted)
     x = jnp.clip(X, -1, 1)
     np.testing.assert_allclose(
-        net.apply(exact, x), both(standard)(shifted, x), rtol=1e-4, atol=1e-3
+        jax.jit(net.apply)(exact, x), both(standard)(shifted, x), rtol=1e-4, atol=1e-3
     )
 
 
@@ -149,7 +150,7 @@ def test_half_precision_and_mixed_forms():
         with pytest.raises(linjax.StructureError, match="unexpected beside w_computed"):
             net.apply(mixed, X)
     computed = {"w_computed": standard(P["w"]), "v_computed": standard(P["v"]), "b": P["b"]}
-    np.testing.assert_allclose(net.apply(computed, X), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(net.apply)(computed, X), want, rtol=1e-5, atol=1e-5)
     del computed["v_computed"]
     with pytest.raises(linjax.StructureError, match="v_computed: missing"):
         net.apply(computed, X)
@@ -184,7 +185,7 @@ def test_other_lengths_keep_what_is_computed_by_position():
     assert net.network.computed is None
     stats = linjax.collect(net, params, [x], metric="identity")
     small = linjax.fold(params, stats, linjax.size(0.8))
-    assert net.apply(small, x[:, :3]).shape == (40, 3, 4)
+    assert jax.jit(net.apply)(small, x[:, :3]).shape == (40, 3, 4)
 
 
 def test_layers_are_named_after_the_leaves_that_kernels_are_computed_of():

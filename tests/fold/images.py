@@ -1,5 +1,7 @@
 """Small networks over images, and what tests measure on them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,14 @@ def collected(apply, params, x):
     net = linjax.trace(apply, params, x[:2])
     half = len(x) // 2
     return net, linjax.collect(net, params, [x[:half], x[half:]], metric="identity")
+
+
+@functools.cache
+def known(kind, rows=240):
+    """A network of NETWORKS, parameters, inputs, trace and evidence: made once for all tests."""
+    apply, params, x = NETWORKS[kind]()
+    x = inputs(x, rows)
+    return (apply, params, x, *collected(apply, params, x))
 
 
 def relative(a, b):

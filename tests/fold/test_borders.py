@@ -57,11 +57,11 @@ def test_outputs_are_right_on_average_however_much_of_what_is_read_is_padding(
         pytest.skip("no place is left")
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x[: ROWS // 2], x[ROWS // 2 :]], metric="identity")
-    want = np.asarray(apply(params, x), np.float64)
+    want = np.asarray(jax.jit(apply)(params, x), np.float64)
     strict = 1e-5 if extent == (1, 1) else 0.1  # where there is one place, exactly
     for share in (0.5, 0.35):
         small = linjax.fold(params, stats, linjax.size(share))
-        error = np.asarray(net.apply(small, x), np.float64) - want
+        error = np.asarray(jax.jit(net.apply)(small, x), np.float64) - want
         scatter = np.linalg.norm(error - error.mean(0)) / np.sqrt(error.size)
         # Over places, not at each: at borders fewer taps' errors make up for one another.
         assert abs(error.mean((0, 1, 2))).max() <= strict * scatter + 1e-6

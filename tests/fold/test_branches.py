@@ -67,16 +67,16 @@ def test_exact_modes_preserve_the_outputs(dtype):
     for rule in (linjax.threshold(1.0), linjax.threshold(1.0, layers=1)):
         folded = linjax.fold(params, stats, rule)
         assert linjax.count(folded) < linjax.count(params)
-        assert distance(net.apply(folded, x), want) < close
+        assert distance(jax.jit(net.apply)(folded, x), want) < close
     bounds = linjax.certify(net, params, -1.0, 1.0)
     folded, report = linjax.fold_and_report(params, bounds)
     assert len(report.sites["trunk"].kept) < 24
-    assert distance(net.apply(folded, x), want) < close
+    assert distance(jax.jit(net.apply)(folded, x), want) < close
     doubled = {**params, "trunk": jax.tree.map(lambda w: w.at[..., 1].set(2 * w[..., 0]),
                                                params["trunk"])}  # fmt: skip
     lumped = linjax.lump(net, doubled)
     assert lumped["trunk"]["b"].shape == (23,)
-    assert distance(net.apply(lumped, x), apply(doubled, x)) < close
+    assert distance(jax.jit(net.apply)(lumped, x), apply(doubled, x)) < close
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_sizes_are_met_and_measured(dtype, gated):
         added = known.biases("parameters", plan.state)
         assert 0.9 * plan.cost <= linjax.count(folded) <= plan.cost + added
         errors.append(
-            float(jnp.linalg.norm(net.apply(folded, x) - want))
+            float(jnp.linalg.norm(jax.jit(net.apply)(folded, x) - want))
             / float(jnp.linalg.norm(want - want.mean(0)))
         )
         assert errors[-1] <= 2 * report.predicted + 1e-4
     assert errors[1] < 0.05 and all(a <= b + 1e-6 for a, b in itertools.pairwise(errors))
     exact = linjax.fold(params, known, linjax.tolerance(1e-3))
     assert linjax.count(exact) < 0.8 * linjax.count(params)
-    assert distance(net.apply(exact, x), want) < 1e-2
+    assert distance(jax.jit(net.apply)(exact, x), want) < 1e-2
 
 
 @pytest.mark.parametrize("dtype", [np.float64], indirect=True)
@@ -116,9 +116,12 @@ def test_what_a_fold_returns_folds_again(dtype):
         again = linjax.fold(small, linjax.collect(net, small, [x], metric="identity"),
                             linjax.tolerance(0.02))  # fmt: skip
         assert linjax.count(again) <= linjax.count(small)
-        apart = net.apply(again, x) - net.apply(small, x)
+        apart = jax.jit(net.apply)(again, x) - jax.jit(net.apply)(small, x)
         assert float(jnp.linalg.norm(apart)) < 0.03 * float(jnp.linalg.norm(want - want.mean(0)))
-        assert distance(net.apply(linjax.lump(net, small), x), net.apply(small, x)) < 1e-4
+        assert (
+            distance(jax.jit(net.apply)(linjax.lump(net, small), x), jax.jit(net.apply)(small, x))
+            < 1e-4
+        )
 
 
 def test_compress_and_rivals():
@@ -129,7 +132,7 @@ def test_compress_and_rivals():
     assert linjax.compare(net, params, small, [x], metric="identity").error < 0.1
     pruned = magnitude(params, linjax.collect(net, params, [x]), linjax.size(0.5))
     assert linjax.count(pruned) <= 0.5 * linjax.count(params)
-    assert net.apply(pruned, x).shape == net.apply(params, x).shape
+    assert jax.jit(net.apply)(pruned, x).shape == jax.jit(net.apply)(params, x).shape
 
 
 def test_saved_and_loaded(tmp_path):
@@ -138,7 +141,7 @@ def test_saved_and_loaded(tmp_path):
     small = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.3))
     linjax.save(tmp_path / "net", net, small)
     other, back = linjax.load(tmp_path / "net")
-    np.testing.assert_array_equal(other.apply(back, x), jax.jit(net.apply)(small, x))
+    np.testing.assert_array_equal(jax.jit(other.apply)(back, x), jax.jit(net.apply)(small, x))
 
 
 def test_layers_that_have_vanished_still_pass_on_what_counts():

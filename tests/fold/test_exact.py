@@ -131,7 +131,11 @@ def test_folding_the_folded_again(seed):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("100-100_0.0005_1", 0.45), ("400-400_0.0002_1", 0.50), ("25-25_0.001_1", 0.28)],
+    [
+        ("100-100_0.0005_1", 0.45),
+        ("25-25_0.001_1", 0.28),
+        pytest.param("400-400_0.0002_1", 0.50, marks=pytest.mark.slow),
+    ],
 )
 def test_reference_networks(shared, name, least):
     layers, sites = certified(shared, name)

@@ -16,7 +16,8 @@ from tests.properties.architectures import KINDS, make
 FIRST = (
     linjax.threshold(0.9), linjax.threshold(1.0, layers=1), linjax.size(0.6), linjax.size(0.35)
 )  # fmt: skip
-SEEDS = (0, 3, 4, 5, 9, 10, 12, 13, 16, 57, 61, 64, 74, 82, 83, 92)
+SEEDS = (0, 3, 5, 9, 10, 16, 57, 61, 83)  # every kind of part at least once
+MORE = (4, 12, 13, 64, 74, 82, 92)  # other networks of the same parts
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +40,14 @@ def drawn(seed):
 
 def check_again(net, small, x, tmp_path):
     """Checks all that can be done with a folded network; returns measured errors by predicted."""
-    want = net.apply(small, x)
+    apply = jax.jit(net.apply)
+    want = apply(small, x)
     plain = pytree.unflatten(spelled(net.network, pytree.flatten(small)), like=small)
-    assert relative(net.apply(plain, x), want) < 1e-9
+    assert relative(apply(plain, x), want) < 1e-9
     again = linjax.collect(net, small, [x], metric="identity")
     linjax.recoverability(small, again)
     net.check(linjax.prune(small, again, keep=0.7))
-    assert relative(net.apply(linjax.prune(small, again, keep=1.0), x), want) < 1e-9
+    assert relative(apply(linjax.prune(small, again, keep=1.0), x), want) < 1e-9
     try:
         net.check(pruned_and_refitted(small, again, linjax.size(0.7)))
     except linjax.LinjaxError as error:
@@ -60,17 +62,19 @@ def check_again(net, small, x, tmp_path):
         net.check(smaller)
         most = 0.6 if isinstance(rule, type(linjax.size(0.5))) else 1.0
         assert linjax.count(smaller) <= most * linjax.count(small)
-        found.append((relative(net.apply(smaller, x), want), report.predicted or 0.0))
-    assert relative(net.apply(linjax.lump(net, small), x), want) < 1e-4
+        found.append((relative(apply(smaller, x), want), report.predicted or 0.0))
+    assert relative(apply(linjax.lump(net, small), x), want) < 1e-4
     linjax.save(tmp_path / "small.linjax", net, small)
-    assert relative(net.apply(linjax.load(tmp_path / "small.linjax")[1], x), want) < 1e-9
+    assert relative(apply(linjax.load(tmp_path / "small.linjax")[1], x), want) < 1e-9
     return found
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE)]
+)
 def test_what_any_rule_returns_folds_again(seed, tmp_path):
     found = []
-    with jax.enable_x64(True), jax.disable_jit():
+    with jax.enable_x64(True):
         network = drawn(seed)
         params, x = jax.tree.map(jnp.asarray, network.params), jnp.asarray(network.x)
         net = linjax.trace(network.apply_fn, params, x)

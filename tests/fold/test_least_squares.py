@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", category=linjax.FoldWarning)
 
 
 def difference(net, params, folded, x):
-    y, z = net.apply(params, x), net.apply(folded, x)
+    y, z = net.apply(params, x), jax.jit(net.apply)(folded, x)
     return float(jnp.sqrt(jnp.mean((y - z) ** 2) / jnp.maximum(jnp.var(y), 1e-12)))
 
 
@@ -39,7 +39,9 @@ class TestPlanted:
         stats = linjax.collect(net, params, [x], metric="identity")
         small = linjax.fold(params, stats, linjax.tolerance(1e-3))
         assert linjax.count(small) <= 6 * 4 + 4
-        np.testing.assert_allclose(net.apply(small, x), net.apply(params, x), rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(
+            jax.jit(net.apply)(small, x), net.apply(params, x), rtol=1e-3, atol=0.05
+        )
 
     def test_dead_units_cost_nothing(self):
         apply, params = dense((6, 32, 4))
@@ -103,7 +105,7 @@ class TestBudget:
         named = str(refusal.value).split("ask for linjax.size(")[1].split(")")[0]
         small = folded_at(params, stats, float(named))
         assert linjax.count(small) < 0.1 * linjax.count(params)
-        assert np.isfinite(net.apply(small, batches[0])).all()
+        assert np.isfinite(jax.jit(net.apply)(small, batches[0])).all()
 
     def test_widths_are_rounded(self):
         _, params, _, stats = traced((32, 64, 64, 10))
@@ -124,7 +126,10 @@ class TestBudget:
         pairs = []
         for fraction in (0.7, 0.4, 0.2, 0.1, 0.05):
             small, report = linjax.fold_and_report(params, stats, linjax.size(fraction))
-            y, z = jax.nn.softmax(net.apply(params, fresh)), jax.nn.softmax(net.apply(small, fresh))
+            y, z = (
+                jax.nn.softmax(net.apply(params, fresh)),
+                jax.nn.softmax(jax.jit(net.apply)(small, fresh)),
+            )
             pairs.append((report.predicted, float(jnp.sqrt(jnp.mean((y - z) ** 2)))))
         predicted, measured = np.log(np.array(pairs) + 1e-9).T
         assert np.corrcoef(predicted, measured)[0, 1] > 0.9
@@ -152,21 +157,21 @@ class TestDegenerate:
         net, params, batches, stats = traced((8, 24, 4), dtype=dtype)
         small = folded_at(params, stats, 0.5)
         assert {leaf.dtype for leaf in jax.tree.leaves(small)} == {jnp.dtype(dtype)}
-        assert np.isfinite(net.apply(small, batches[0]).astype(jnp.float32)).all()
+        assert np.isfinite(jax.jit(net.apply)(small, batches[0]).astype(jnp.float32)).all()
 
     def test_constant_inputs(self):
         apply, params = dense((5, 16, 3))
         x = jnp.ones((50, 5))
         net = linjax.trace(apply, params, x)
         small = folded_at(params, linjax.collect(net, params, [x]), 0.3)
-        np.testing.assert_allclose(net.apply(small, x), net.apply(params, x), atol=1e-3)
+        np.testing.assert_allclose(jax.jit(net.apply)(small, x), net.apply(params, x), atol=1e-3)
 
     def test_layers_of_one_unit_stay(self):
         net, params, batches, stats = traced((6, 20, 1, 12, 3))
         for rule in (linjax.threshold(0.3, layers=1), linjax.size(0.7)):
             small = linjax.fold(params, stats, rule)
             assert linjax.count(small) < linjax.count(params)
-            assert np.isfinite(net.apply(small, batches[0])).all()
+            assert np.isfinite(jax.jit(net.apply)(small, batches[0])).all()
 
     def test_folds_compose(self):
         net, params, batches, stats = traced((12, 40, 30, 5))
@@ -193,7 +198,7 @@ class TestDegenerate:
         except linjax.LinjaxError as error:
             assert "smallest network" in str(error)
             return
-        outputs = net.apply(small, batches[0])
+        outputs = jax.jit(net.apply)(small, batches[0])
         assert outputs.shape == net.apply(params, batches[0]).shape
         assert np.isfinite(outputs).all()
         assert linjax.count(small) <= linjax.count(params)

@@ -28,4 +28,4 @@ def test_keys_pass_through():
     for tree in found:
         assert tree["rngs"]["key"] == params["rngs"]["key"]
         assert tree["rngs"]["count"] == 3
-        assert net.apply(tree, x).shape == (200, 3)
+        assert jax.jit(net.apply)(tree, x).shape == (200, 3)

@@ -9,7 +9,7 @@ from flax import nnx
 
 import linjax
 from linjax.program import pytree
-from tests.fold.images import NETWORKS, carried_over, collected, inputs, relative
+from tests.fold.images import NETWORKS, carried_over, collected, inputs, known, relative
 
 ALL = pytest.mark.parametrize("kind", NETWORKS)
 QUICK = ("residual", "groups", "scanned")
@@ -21,12 +21,10 @@ SHARES = {"scanned": (0.8, 0.6)}  # errors of its layers travel through one anot
 
 @ALL
 def test_sizes_are_met_and_predicted_errors_are_measured(kind):
-    apply, params, x = NETWORKS[kind]()
-    x = inputs(x, 400)
-    net, stats = collected(apply, params, x)
-    known = linjax.frontier(params, stats)
+    _, params, x, net, stats = known(kind, 400)
+    prices = linjax.frontier(params, stats)
     for share in SHARES.get(kind, (0.8, 0.5)):
-        small, report = linjax.fold_and_report(params, known, linjax.size(share))
+        small, report = linjax.fold_and_report(params, prices, linjax.size(share))
         assert report.after == linjax.count(small) <= share * report.before
         measured = linjax.compare(net, params, small, [x], metric="identity").error
         assert 0.4 * measured < report.predicted < 2.5 * measured + 1e-3
@@ -39,35 +37,31 @@ def test_sizes_are_met_and_predicted_errors_are_measured(kind):
 
 @ALL
 def test_the_whole_network_is_itself(kind):
-    apply, params, x = NETWORKS[kind]()
-    net, stats = collected(apply, params, inputs(x, 60))
+    apply, params, x, net, stats = known(kind)
     with pytest.warns(linjax.FoldWarning, match="nothing was folded"):
         assert linjax.fold(params, stats, linjax.size(1.0)) is params
-    flat = pytree.flatten(params)
-    own = net.run(pytree.unflatten(flat), x).outputs
-    np.testing.assert_allclose(own, apply(params, x), rtol=1e-4, atol=1e-5)
+    own = jax.jit(lambda p, x: net.run(p, x).outputs)(pytree.unflatten(pytree.flatten(params)), x)
+    np.testing.assert_allclose(own, jax.jit(apply)(params, x), rtol=1e-4, atol=1e-5)
 
 
 @EVERY_SLOW
 def test_compressed_networks_are_about_as_good_or_better(kind):
-    apply, params, x = NETWORKS[kind]()
-    x = inputs(x, 400)
-    net, stats = collected(apply, params, x)
+    apply, params, x, net, stats = known(kind, 400)
     rule = linjax.size(0.6)
     once = linjax.fold(params, stats, rule)
     best = linjax.compress(
         net, params, [x], rule, metric="identity", joint=False, evidence=stats, progress=False
     )
     assert linjax.count(best) <= 0.6 * linjax.count(params)
-    y = apply(params, x)
-    assert relative(net.apply(best, x), y) <= 1.05 * relative(net.apply(once, x), y)
+    y = jax.jit(apply)(params, x)
+    assert relative(jax.jit(net.apply)(best, x), y) <= 1.05 * relative(
+        jax.jit(net.apply)(once, x), y
+    )
 
 
 @pytest.mark.parametrize("kind", ["unet", "mobile", "scanned"])
 def test_folded_networks_fold_again_and_are_kept(kind, tmp_path):
-    apply, params, x = NETWORKS[kind]()
-    x = inputs(x)
-    net, stats = collected(apply, params, x)
+    apply, params, x, net, stats = known(kind)
     once = linjax.fold(params, stats, linjax.size(0.7))
     with pytest.warns(linjax.FoldWarning, match="folded since"):
         assert linjax.fold(once, stats, linjax.size(0.6)) is once
@@ -78,26 +72,24 @@ def test_folded_networks_fold_again_and_are_kept(kind, tmp_path):
     twice, report = linjax.fold_and_report(once, evidence, linjax.size(0.7))
     assert report.before == linjax.count(once)
     assert report.after == linjax.count(twice) <= 0.7 * linjax.count(once)
-    assert relative(net.apply(twice, x), net.apply(once, x)) < 1.0
+    assert relative(jax.jit(net.apply)(twice, x), jax.jit(net.apply)(once, x)) < 1.0
 
 
 @ALL
 def test_folded_networks_are_functions_like_any(kind):
-    apply, params, x = NETWORKS[kind]()
-    net, stats = collected(apply, params, inputs(x))
+    apply, params, x, net, stats = known(kind)
     small = linjax.fold(params, stats, linjax.size(0.6))
     y = net.apply(small, x)
-    assert y.shape == apply(params, x).shape and y.dtype == x.dtype
+    assert y.shape == jax.eval_shape(apply, params, x).shape and y.dtype == x.dtype
     np.testing.assert_allclose(jax.jit(net.apply)(small, x), y, rtol=1e-4, atol=1e-5)
-    slopes = jax.grad(lambda p: jnp.sum(net.apply(p, x) ** 2))(small)
+    slopes = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, x) ** 2)))(small)
     assert all(np.isfinite(g).all() and np.any(g) for g in jax.tree.leaves(slopes))
-    assert net.apply(small, x[:1]).shape[0] == 1
+    assert jax.eval_shape(net.apply, small, x[:1]).shape[0] == 1
 
 
 @ALL
 def test_the_optimizers_state_follows(kind):
-    apply, params, x = NETWORKS[kind]()
-    _, stats = collected(apply, params, inputs(x))
+    _, params, _, _, stats = known(kind)
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     marked, carried = carried_over(params, small, report)
     old, new = pytree.flatten(marked), pytree.flatten(carried)
@@ -109,8 +101,7 @@ def test_the_optimizers_state_follows(kind):
 
 
 def test_the_optimizers_state_keeps_the_entries_of_each_group():
-    apply, params, x = NETWORKS["groups"]()
-    _, stats = collected(apply, params, inputs(x))
+    _, params, _, _, stats = known("groups")
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.5))
     marked, carried = carried_over(params, small, report)
     first, second = (report.sites[f"block/{n}"].kept for n in ("first", "second"))
@@ -123,8 +114,7 @@ def test_the_optimizers_state_keeps_the_entries_of_each_group():
 
 
 def test_the_optimizers_state_keeps_the_rows_of_a_shared_kernel():
-    apply, params, x = NETWORKS["unet"]()
-    _, stats = collected(apply, params, inputs(x))
+    _, params, _, _, stats = known("unet")
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     marked, carried = carried_over(params, small, report)
     down, deep = (np.asarray(report.sites[n].kept) for n in ("down", "deep"))
@@ -153,9 +143,7 @@ def test_leaves_of_the_wrong_width_are_named(kind, path, message):
 
 @pytest.mark.parametrize("kind", ["residual", "towers"])
 def test_the_measured_error_of_compress_is_within_the_tolerance(kind):
-    apply, params, x = NETWORKS[kind]()
-    x = inputs(x, 400)
-    net = linjax.trace(apply, params, x[:2])
+    _, params, x, net, _ = known(kind, 400)
     rule = linjax.tolerance(0.2)
     small = linjax.compress(net, params, [x], rule, metric="identity", joint=False, progress=False)
     found = linjax.compare(net, params, small, [x[4::5]], metric="identity")
@@ -224,4 +212,4 @@ def test_modules_fold(kind):
     stats = linjax.collect(net, params, [x], metric="identity")
     small = linjax.fold(params, stats, linjax.size(0.55))
     assert linjax.count(small) <= 0.55 * linjax.count(params)
-    assert relative(net.apply(small, x), net.apply(params, x)) < 0.6
+    assert relative(jax.jit(net.apply)(small, x), net.apply(params, x)) < 0.6

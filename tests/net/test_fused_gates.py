@@ -115,7 +115,7 @@ def test_found_however_the_halves_are_taken(form, rows):
     }
     short = lambda z: jnp.split(z, 2, axis=-1)[:: -1 if swapped else 1]  # noqa: E731
     want = of_one(narrow, x, short)
-    np.testing.assert_allclose(net.apply(narrow, x), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(net.apply)(narrow, x), want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_kernel_that_is_cut_itself_and_glu_without_bias():
@@ -186,7 +186,9 @@ def test_always_on_units_in_front_are_exact_in_float64():
             params, linjax.collect(net, params, [x]), linjax.threshold(1.0, layers=1)
         )
         assert "a" not in small and small["both"]["w"].shape == (6, 2 * UNITS)
-        np.testing.assert_allclose(net.apply(small, x), of_one(params, x), rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(
+            jax.jit(net.apply)(small, x), of_one(params, x), rtol=1e-10, atol=1e-10
+        )
         with pytest.warns(linjax.FoldWarning):
             linjax.certify(net, params, -jnp.ones(6), jnp.ones(6))
 
@@ -197,9 +199,9 @@ def test_saving_loading_modules_and_optimiser_state(known, tmp_path):
     linjax.save(tmp_path / "fused.linjax", one, small)
     again, loaded = linjax.load(tmp_path / "fused.linjax")
     want = one.apply(small, X)
-    np.testing.assert_allclose(again.apply(loaded, X), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(again.apply)(loaded, X), want, rtol=1e-5, atol=1e-5)
     again, loaded = linjax.load(tmp_path / "fused.linjax", apply_fn=of_one)
-    np.testing.assert_allclose(again.apply(loaded, X), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(again.apply)(loaded, X), want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(linjax.to_nnx(one, small)(X), want, rtol=1e-5, atol=1e-5)
     adam = optax.adam(1e-3)
     state = adam.init(own)

@@ -277,7 +277,7 @@ def make(seed: int, kinds: list[str]) -> Planted:
     for kind in kinds:
         stage = WRAPS[int(build.rng.integers(len(WRAPS)))](_stage(build, kind, v))
         stages.append(stage)
-        v = np.asarray(stage(build.params, jnp.asarray(v)))
+        v = np.asarray(jax.jit(stage)(build.params, v))
     head = build.layer(v.shape[1], 2)
 
     def apply_fn(params: Any, x: Any) -> Any:

@@ -127,7 +127,8 @@ def build(plan: Plan, dtype=np.float32):
     rng = np.random.default_rng(plan.seed)
 
     def normal(*shape, scale=1.0):
-        return jnp.asarray(rng.normal(size=shape) * scale, dtype)
+        drawn = np.asarray(rng.normal(size=shape) * scale, dtype)
+        return jax.device_put(drawn)  # jnp.asarray compiles a program a shape
 
     def norm(n):
         return {

@@ -20,14 +20,15 @@ FEW = settings(max_examples=6 if settings.default.max_examples < 100 else 200)
 
 
 def made(plan, dtype, rows=120):
-    """A network with inputs, a trace and evidence."""
+    """A network, compiled, with inputs and a trace."""
     apply, params, x = convnets.build(plan, dtype)
     assume(0 not in jax.eval_shape(apply, params, x).shape)
     x = jnp.asarray(np.random.default_rng(plan.seed).normal(size=(rows, *x.shape[1:])), dtype)
     net = linjax.trace(apply, params, x[:2])
     assume(net.network.foldable)
-    assume(np.isfinite(apply(params, x)).all())  # a mean over no places isn't a number
-    return apply, params, x, net
+    run = jax.jit(apply)
+    assume(np.isfinite(run(params, x)).all())  # a mean over no places isn't a number
+    return run, params, x, net
 
 
 def planted(plan, params):
@@ -53,7 +54,7 @@ def test_sites_are_found_or_refused_with_a_reason(plan):
         assert "block/second" in names
     if plan.block == "groups":
         assert {"block/second", "block/third"} <= set(names)
-    own = net.run(pytree.unflatten(pytree.flatten(params)), x).outputs
+    own = jax.jit(lambda p, x: net.run(p, x).outputs)(pytree.unflatten(pytree.flatten(params)), x)
     np.testing.assert_allclose(own, apply(params, x), rtol=1e-3, atol=1e-4)
 
 
@@ -83,7 +84,6 @@ CONSTANT = convnets.Plan(
 @given(convnets.plans)
 def test_folds_meet_their_size_and_their_prediction(plan):
     apply, params, x, net = made(plan, np.float32)
-    assume(np.isfinite(apply(params, x)).all())  # a mean over no places isn't
     stats = linjax.collect(net, params, [x[:60], x[60:]], metric="identity")
     known = linjax.frontier(params, stats)
     for share in (0.8, 0.5):
@@ -93,7 +93,7 @@ def test_folds_meet_their_size_and_their_prediction(plan):
             assert "the smallest network" in str(error)
             continue
         assert linjax.count(small) <= share * linjax.count(params)
-        y = np.asarray(net.apply(small, x))
+        y = np.asarray(jax.jit(net.apply)(small, x))
         assert np.isfinite(y).all()
         want = np.asarray(apply(params, x))
         spread = max(np.linalg.norm(want - want.mean(0)), 1e-2 * np.linalg.norm(want), 1e-30)
@@ -126,8 +126,8 @@ def test_what_is_pruned_runs_and_is_narrower(plan):
     apply, params, x, net = made(plan, np.float32, 24)
     stats = linjax.collect(net, params, [x], metric="identity")
     small = linjax.prune(params, stats, keep=0.6, scope="layer")
-    assert np.isfinite(net.apply(small, x)).all()
-    assert net.apply(small, x).shape == apply(params, x).shape
+    got = jax.jit(net.apply)(small, x)
+    assert np.isfinite(got).all() and got.shape == apply(params, x).shape
     assert set(pytree.flatten(small)) <= set(pytree.flatten(params)) | {
         net.network.constant(key) for key in net.network.varying
     }
