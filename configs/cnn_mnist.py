@@ -1,6 +1,6 @@
 """MNIST, a small convolutional network: 98.5% right at a tenth of the size, 98.7% before.
 
-    python -m experiments.sweep --config=configs/cnn_mnist.py --workdir=runs/cnn_mnist \
+    python -m experiments.main --config=configs/cnn_mnist.py --workdir=runs/cnn_mnist \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Two convolutions of 16 and 32 channels with max pooling, a dense layer of 128 units: 206,922

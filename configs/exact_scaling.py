@@ -1,6 +1,6 @@
 """MNIST: time and verdicts of certificates from 2×100 to 2×400 and 5×100.
 
-    python -m experiments.sweep --config=configs/exact_scaling.py --workdir=runs/exact_scaling \
+    python -m experiments.main --config=configs/exact_scaling.py --workdir=runs/exact_scaling \
         --data_dir=DIR
 
 certifies lightly trained networks (2 epochs, L1 2e-4), verifies the certificates, and solves

@@ -1,6 +1,6 @@
 """A language model of characters, on the documentation that Python carries: sizes and rivals.
 
-    python -m experiments.sweep --config=configs/lm_text.py --workdir=runs/lm_text \
+    python -m experiments.main --config=configs/lm_text.py --workdir=runs/lm_text \
         --sweep=seed=0,1,2
 
 Nothing is downloaded: the text is what ``help()`` shows. Three blocks of 64 features with

@@ -1,6 +1,6 @@
 """CIFAR-10 (JPEG copy), a ResNet-20 with batch norm: its blocks and the width of its stages fold.
 
-    python -m experiments.sweep --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
+    python -m experiments.main --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Channels between the two convolutions of each block fold, and those of a stage over all branches

@@ -1,6 +1,6 @@
 """Fashion-MNIST, a vision transformer: half of it at a third of a point.
 
-    python -m experiments.sweep --config=configs/vit_fashion.py --workdir=runs/vit_fashion \
+    python -m experiments.main --config=configs/vit_fashion.py --workdir=runs/vit_fashion \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Patches of 7×7 pixels, three blocks of 64 features with feed-forward networks of 256 units

@@ -2,8 +2,7 @@
 
     python -m experiments.report runs/fashion_mlp runs/published_tables
 
-writes ``report.html``, which needs no other file, ``report.md``, and ``report.csv`` with all
-rows, into ``--out``, by default the first folder.
+writes ``report.html``, which needs no other file, into ``--out``, by default the first folder.
 """
 
 import colorsys
@@ -83,7 +82,7 @@ def read(folder: pathlib.Path) -> Run:
     """
     rows = journal.read(folder)
     if not table.good(rows):
-        raise NoRun(f"{folder} holds no results of experiments.main or experiments.sweep")
+        raise NoRun(f"{folder} holds no results of experiments.main")
     config, made = (_json(folder / f"{name}.json") for name in ("config", "versions"))
     return Run(folder.resolve().name, folder, config, made, rows)
 
@@ -104,17 +103,11 @@ def together(found: list[Run]) -> Run:
     return Run("All runs together", None, shared, {}, rows)
 
 
-def write(found: list[Run], out: pathlib.Path, title: str) -> list[pathlib.Path]:
-    """Writes the page, its Markdown and the rows; returns the files."""
+def write(found: list[Run], out: pathlib.Path, title: str) -> pathlib.Path:
+    """Writes the page; returns its file."""
     shown = [together(found), *found] if len(found) > 1 else found
-    content = {
-        out / "report.html": page(shown, title, out),
-        out / "report.md": markdown(shown, title),
-        out / "report.csv": table.csv([{"run": r.name} | row for r in found for row in r.rows]),
-    }
-    for file, text in content.items():
-        files.write(file, text.encode())
-    return list(content)
+    files.write(out / "report.html", page(shown, title, out).encode())
+    return out / "report.html"
 
 
 def style() -> str:
@@ -152,16 +145,6 @@ def _listed(made: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in made.items())
 
 
-def markdown(runs: Sequence[Run], title: str) -> str:
-    """Returns the same without drawings."""
-    lines = [f"# {title}", "", f"Made with {_listed(versions())}."]
-    for run in runs:
-        lines += ["", f"## {run.name}", "", f"{run.title}."]
-        lines += ["", f"Run with {_listed(run.versions)}."] if run.versions else []
-        lines += ["", table.markdown(_words(run)), *(f"\n{note}" for note in table.notes(run.rows))]
-    return "\n".join(lines) + "\n"
-
-
 def main(argv: list[str]) -> None:
     """Writes the report of the folders given."""
     logging.set_verbosity(logging.ERROR)
@@ -171,8 +154,7 @@ def main(argv: list[str]) -> None:
         found = [read(pathlib.Path(name)) for name in argv[1:]]
     except NoRun as error:
         sys.exit(str(error))
-    for file in write(found, pathlib.Path(OUT.value or argv[1]), TITLE.value):
-        print(f"report: {file}")
+    print(f"report: {write(found, pathlib.Path(OUT.value or argv[1]), TITLE.value)}")
 
 
 if __name__ == "__main__":
