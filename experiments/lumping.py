@@ -18,10 +18,10 @@ from flax import linen as nn
 
 import linjax
 from experiments import evaluate, methods, train
+from experiments.coverage.zoo.trained import conv
 from experiments.data import Dataset, Split, batches
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
-from experiments.pretrained import conv
 from experiments.registry import METHODS, NETWORKS
 
 Array = Any
