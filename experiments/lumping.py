@@ -71,11 +71,11 @@ def features(subject: Subject) -> Dataset:
     """What the dense layers read, of all rows; they are computed once."""
     key, data = ("features", 0.0), subject.dataset
     if key not in subject.made:
-        parts = (
+        train_rows, valid, test = (
             Split(evaluate.predict(convolutions, subject.params, part.x), part.y)
             for part in (data.train, data.valid, data.test)
         )
-        subject.made[key] = Dataset("Features", *parts, data.classes)
+        subject.made[key] = Dataset("Features", train_rows, valid, test, data.classes)
     return subject.made[key]
 
 

@@ -16,7 +16,7 @@ from jax import lax
 import linjax
 from configs import tabular
 from experiments import networks, train
-from experiments.benchmarks import reference
+from experiments.benchmarks import scaling
 from experiments.data import Dataset, Split
 from experiments.evaluate import medians
 
@@ -88,7 +88,7 @@ def collect() -> list[Ratio]:
     These are of every layer's units before and behind their activation, side by side, and of the
     inputs: what linear units and factored kernels are made of.
     """
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
     forward = jax.jit(net.apply_fn)
 
     @jax.jit
@@ -114,7 +114,7 @@ def collect() -> list[Ratio]:
 
 def inference() -> list[Ratio]:
     """Times single batches of both."""
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
     known = linjax.frontier(params, linjax.collect(net, params, batches))
     folded = [linjax.fold(params, known, linjax.size(size)) for size in SIZES]
     run, rows, found = jax.jit(net.apply), np.concatenate(batches), []
@@ -134,7 +134,7 @@ def inference() -> list[Ratio]:
 
 def sweep() -> list[Ratio]:
     """Times collecting and the sweep once compiled; the authors' time is from one record."""
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
 
     def all_thresholds() -> None:
         stats = linjax.collect(net, params, batches, second_moments=False)
@@ -165,7 +165,11 @@ def together() -> list[Ratio]:
             group = train.members(built, [data] * len(some), own)
             train.fit(built[0], group, own[0], pathlib.Path(folder) / "file.npz", lambda _: None)
 
-    both, alone = once(lambda: fit(configs)), once(lambda: [fit([c]) for c in configs])
+    def one_by_one() -> None:
+        for config in configs:
+            fit([config])
+
+    both, alone = once(lambda: fit(configs)), once(one_by_one)
     what = f"training {MEMBERS} small networks together, compilation included"
     return [Ratio(what, both, "one by one", alone)]
 
