@@ -85,3 +85,36 @@ def test_the_better_of_both_plans_is_refitted(kind, size, monkeypatch):
     errors = [error(linjax.fold(params, known, each)) for each in (rule, whole)]
     assert task.plan == plans[int(np.argmin(errors))] or plans[0] == plans[1]
     assert error(small) <= 1.02 * min(errors)
+
+
+def test_streams_with_linear_coordinates_fold_again():
+    """What is added to results arrives where a stream is read behind them, and nowhere else.
+
+    Blocks whose units are nearly always on: linear coordinates stand beside these, then beside
+    the stream's; offsets travel along both from block to block.
+    """
+    rng = np.random.default_rng(1)
+
+    def drawn(*shape):
+        return jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+
+    params = {"in": drawn(8, 16), "shift": jnp.full(16, 1.5), "out": drawn(16, 3)}
+    for i in range(3):
+        params[f"up{i}"], params[f"on{i}"] = drawn(16, 16), drawn(16) + 1.5
+        params[f"down{i}"], params[f"bias{i}"] = drawn(16, 16) / 2, jnp.full(16, 0.75)
+
+    def apply(p, x):
+        h = jax.nn.relu(x @ p["in"] + p["shift"])
+        for i in range(3):
+            y = jax.nn.relu(h @ p[f"up{i}"] + p[f"on{i}"]) @ p[f"down{i}"]
+            h = jax.nn.relu(h + y + p[f"bias{i}"])
+        return h @ p["out"]
+
+    x = jnp.asarray(rng.normal(size=(2000, 8)), jnp.float32)
+    net = linjax.trace(apply, params, x[:1])
+    small = linjax.fold(params, linjax.collect(net, params, [x]), linjax.size(0.7))
+    assert {f"up{i}_linear" for i in range(3)} & set(small)
+    again = linjax.fold(small, linjax.collect(net, small, [x]), linjax.size(0.49))
+    assert {f"down{i}_linear" for i in range(3)} <= set(again)
+    change = np.asarray(net.apply(again, x) - net.apply(small, x))
+    assert (np.abs(change.mean(0)) < 0.1 * change.std(0)).all()
