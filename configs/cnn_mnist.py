@@ -28,7 +28,7 @@ the first 3,000 test images, it has .9837 and .9817.
 
 ``DIR`` holds MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.common import base

@@ -26,7 +26,7 @@ images with the original's class, accuracy in brackets, in one shot and refitted
 
 ``DIR`` holds ``cifar10_jpeg.npz``: JPEG files one after another, as ``experiments.data`` says.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.cnn_mnist import compare

@@ -29,7 +29,7 @@ together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two 
 
 ``DIR`` holds Fashion-MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.cnn_mnist import compare
