@@ -36,14 +36,14 @@ class Run(NamedTuple):
 
     Attributes:
       name: the folder's name.
-      folder: where it is; None for several together.
+      folder: where it is.
       config: the config's fields.
       versions: what it ran on, empty where nobody noted it.
       rows: its rows, also of what failed; a row's ``task`` says which network it is about.
     """
 
     name: str
-    folder: pathlib.Path | None
+    folder: pathlib.Path
     config: dict[str, Any]
     versions: dict[str, str]
     rows: list[Row]
@@ -91,22 +91,9 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def together(found: list[Run]) -> Run:
-    """Several runs as one, each of them a task of its own."""
-    rows = [
-        row | {"task": {"run": run.name, "dataset.name": run.config.get("dataset.name", "")}
-               | row["task"]}
-        for run in found for row in run.rows
-    ]  # fmt: skip
-    first = found[0].config
-    shared = {k: v for k, v in first.items() if all(run.config.get(k) == v for run in found)}
-    return Run("All runs together", None, shared, {}, rows)
-
-
 def write(found: list[Run], out: pathlib.Path, title: str) -> pathlib.Path:
     """Writes the page; returns its file."""
-    shown = [together(found), *found] if len(found) > 1 else found
-    files.write(out / "report.html", page(shown, title, out).encode())
+    files.write(out / "report.html", page(found, title, out).encode())
     return out / "report.html"
 
 

@@ -80,7 +80,7 @@ def test_numbers_are_those_of_the_results(single):
 def test_the_page_is_whole_and_needs_nothing_else(single, sweep):
     found = [report.read(single), report.read(sweep)]
     text = report.write(found, single, "A & B").read_text()
-    assert len(Cells(text).tables) == 3  # all together, and each
+    assert len(Cells(text).tables) == 2
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert {link for link in links if not link.startswith("#")} == {"config.json"}
     assert "gone &lt;away&gt;" in text and "A &amp; B" in text and "digits&lt;1&gt;" in text
