@@ -1,6 +1,6 @@
 """MNIST, 784-w-w-10: what proofs remove on the box [0, 1]^784, beside the table of 2020.
 
-    python -m experiments.sweep --config=configs/exact_mnist.py --workdir=runs/exact_mnist \
+    python -m experiments.main --config=configs/exact_mnist.py --workdir=runs/exact_mnist \
         --data_dir=DIR
 
 trains as Serra, Kumar & Ramalingam did (arXiv 2001.00218): SGD at 0.01 with momentum 0.9,

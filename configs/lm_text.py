@@ -1,6 +1,6 @@
 """A language model of characters, on the documentation that Python carries: sizes and rivals.
 
-    python -m experiments.sweep --config=configs/lm_text.py --workdir=runs/lm_text \
+    python -m experiments.main --config=configs/lm_text.py --workdir=runs/lm_text \
         --sweep=seed=0,1,2
 
 Nothing is downloaded: the text is what ``help()`` shows. Three blocks of 64 features with
@@ -19,7 +19,7 @@ that are right, in brackets agreement with the original, three seeds of half the
 
 The small model needs all of its units: without training none of the methods spares many.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs import vit_fashion

@@ -1,6 +1,6 @@
 """Tables, as published: how many units are provably linear on the box that the data span.
 
-    python -m experiments.sweep --config=configs/provable_tables.py \
+    python -m experiments.main --config=configs/provable_tables.py \
         --workdir=runs/provable_tables --data_dir=DIR
 
 trains the networks of ``configs/published_tables.py``, plainly, three seeds a table, and counts

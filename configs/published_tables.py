@@ -1,6 +1,6 @@
 """Tables, as published: 64-128-128-256-256, Adam, 10 epochs; the published method and ours.
 
-    python -m experiments.sweep --config=configs/published_tables.py \
+    python -m experiments.main --config=configs/published_tables.py \
         --workdir=runs/published_tables --data_dir=DIR
 
 trains three seeds on every table in ``DIR``, one parquet file each, plainly and with a quarter,

@@ -1,6 +1,6 @@
 """Tables: mean loss of accuracy and share of tasks within one point, over tables and seeds.
 
-    python -m experiments.sweep --config=configs/quality_tabular.py --workdir=runs/quality_tabular \
+    python -m experiments.main --config=configs/quality_tabular.py --workdir=runs/quality_tabular \
         --data_dir=DIR
 
 ``DIR`` holds one parquet file a table; tables whose network doesn't beat the majority class are

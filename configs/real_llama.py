@@ -1,6 +1,6 @@
 """A LLaMA decoder of 260,000 parameters that writes stories, and what others do with it.
 
-    python -m experiments.sweep --config=configs/real_llama.py --workdir=runs/real_llama \
+    python -m experiments.main --config=configs/real_llama.py --workdir=runs/real_llama \
         --config.weights=FILE
 
 ``FILE`` is an npz of the weights of llama2.c's ``stories260k`` (MIT) by paths, ``embedding``,

@@ -1,6 +1,6 @@
 """A ResNet-20 of CIFAR-10 that others trained (91.7% right), and what others do with it.
 
-    python -m experiments.sweep --config=configs/real_resnet.py --workdir=runs/real_resnet \
+    python -m experiments.main --config=configs/real_resnet.py --workdir=runs/real_resnet \
         --data_dir=DIR --config.weights=FILE
 
 ``FILE`` is an npz of its weights (akamaster/pytorch_resnet_cifar10, BSD) by paths, ``conv/kernel``

@@ -1,6 +1,6 @@
 """CIFAR-10 (JPEG copy), a ResNet-20 with batch norm: its blocks and the width of its stages fold.
 
-    python -m experiments.sweep --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
+    python -m experiments.main --config=configs/resnet_cifar.py --workdir=runs/resnet_cifar \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Channels between the two convolutions of each block fold, and those of a stage over all branches
@@ -26,7 +26,7 @@ images with the original's class, accuracy in brackets, in one shot and refitted
 
 ``DIR`` holds ``cifar10_jpeg.npz``: JPEG files one after another, as ``experiments.data`` says.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.cnn_mnist import compare

@@ -4,7 +4,7 @@
         --data_dir=DIR
 
 ``DIR`` holds ``titanic.parquet``, with the columns of the well-known training file;
-``LINJAX_TABULAR`` does as well. ``python -m experiments.sweep --config=configs/titanic.py
+``LINJAX_TABULAR`` does as well. ``python -m experiments.main --config=configs/titanic.py
 --sweep=seed=0,1,2,3,4 …`` trains several seeds at once. Means of five: ``compress`` agrees with
 99.3% of the original's predictions at a tenth of the size and with 98.1% at a hundredth, one shot
 with 98.8% and 97.0%, pruning with refit with 93.0% and 81.5%, the published rule at half with

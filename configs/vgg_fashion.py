@@ -1,6 +1,6 @@
 """Fashion-MNIST, a VGG with batch norm: half the size at no loss, which pruning can't do.
 
-    python -m experiments.sweep --config=configs/vgg_fashion.py --workdir=runs/vgg_fashion \
+    python -m experiments.main --config=configs/vgg_fashion.py --workdir=runs/vgg_fashion \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Six convolutions, two each of 16, 32 and 64 channels, with batch norm, a mean, a dense head:
@@ -29,7 +29,7 @@ together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two 
 
 ``DIR`` holds Fashion-MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.cnn_mnist import compare

@@ -1,6 +1,6 @@
 """Fashion-MNIST, a vision transformer: half of it at a third of a point.
 
-    python -m experiments.sweep --config=configs/vit_fashion.py --workdir=runs/vit_fashion \
+    python -m experiments.main --config=configs/vit_fashion.py --workdir=runs/vit_fashion \
         --data_dir=DIR --sweep=seed=0,1,2
 
 Patches of 7×7 pixels, three blocks of 64 features with feed-forward networks of 256 units
@@ -27,7 +27,7 @@ shares of the whole, in one shot, and features left in each head of the three bl
     with values of attention    77.5 (99.8)   77.4 (99.3)   77.2 (98.0)   76.8 (96.3)   76.8 (96.1)
     features of each head       16 16 10      16 12 7       15 8 5        14 7 4        12 5 3
 
-The figures are of version 0.1.
+The figures are of version 0.1; docs/results.md has those of 0.2.
 """
 
 from configs.common import base

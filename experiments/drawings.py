@@ -33,6 +33,9 @@ def charts(rows: Sequence[Row], by: Collection[str] = table.BY) -> Iterator[Char
     yield _curves(found, "share", RIGHT, "accuracy", f"Accuracy against size, {of}")
     if found["FLOPs"].notna().all():
         yield _curves(found, "FLOPs", RIGHT, "operations", f"Accuracy against operations, {of}")
+    for name in [name for name in found if name.startswith("speed, ")][-1:]:  # of large batches
+        title = f"Accuracy against latency, calls of {name.removeprefix('speed, ')} rows, {of}"
+        yield _curves(found.assign(latency=1 / found[name]), "latency", RIGHT, "latency", title)
     if many:
         yield _curves(found, "share", LOST, "losses", f"Loss of accuracy against size, {of}")
     if (lines["predicted error"].fillna(0) > 0).any():
@@ -94,7 +97,8 @@ LOST = (
     Panel("loss", "Points lost, with standard errors", -10.0, "± loss"),
     Panel(f"≤ {POINT:g}", "Share of networks that lose at most a point", 1.0),
 )
-LABELS = {"share": "parameters, share of the original's", "FLOPs": "operations, share likewise"}
+LABELS = {"share": "parameters, share of the original's", "FLOPs": "operations, share likewise",
+          "latency": "time of a call, share likewise"}  # fmt: skip
 
 
 def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, title: str) -> Chart:
@@ -128,7 +132,7 @@ def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, tit
             axes.yaxis.set_major_formatter(PERCENT)
         least = plain[x].min()
         axes.set_xscale("log")
-        axes.set_xlim(1.15, least / 1.15)
+        axes.set_xlim(1.15 * max(1.0, plain[x].max()), least / 1.15)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2.5, 5) if least > 0.02 else (1, 2.5)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(PERCENT)

@@ -1,32 +1,34 @@
-"""Proportional lumping on the convolutional network of 2022, where units depend on others.
+"""The convolutional network of 2022, whose units are made to depend on others and then removed.
 
 The layer before the last is overwritten so that some of its units are combinations of 1 to 4
 others, and frozen; the other dense layers are trained on. Then the dependent units go: as
 was published, by what linjax can prove, and by refitting.
 """
 
-import itertools
+import functools
 import pathlib
+import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from flax import linen as nn
 
 import linjax
-from experiments import evaluate, files, journal, measure, methods, table, train
-from experiments.data import Dataset, Split, load
+from experiments import evaluate, methods, train
+from experiments.coverage.zoo.trained import conv
+from experiments.data import Dataset, Split, batches
 from experiments.methods import Subject
 from experiments.models import Network, Params, dense, lecun
-from experiments.pretrained import conv
-from experiments.registry import METHODS
+from experiments.registry import METHODS, NETWORKS
 
 Array = Any
 
 SIDE, CHANNELS, HIDDEN = 28, 32, (16, 128)
 FROZEN = len(HIDDEN) - 1
+TERMS = (1, 2, 3, 4)
 
 
 class Planted(NamedTuple):
@@ -46,10 +48,12 @@ def convolutions(params: Params, x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
-def network(seed: int) -> Network:
+@NETWORKS.add("lumping")
+def network(config: Any, inputs: int, classes: int) -> Network:
     """The whole network: LeCun's normal kernels, biases of zero."""
-    keys, kernel = jax.random.split(jax.random.key(seed)), jax.nn.initializers.lecun_normal()
-    head = dense(lecun(seed, (5 * 5 * CHANNELS, *HIDDEN, 10)), "relu")
+    seed, kernel = config.network.seed, jax.nn.initializers.lecun_normal()
+    keys = jax.random.split(jax.random.key(seed))
+    head = dense(lecun(seed, (5 * 5 * CHANNELS, *HIDDEN, classes)), "relu")
     params: Params = {
         f"conv_{i}": {"kernel": kernel(keys[i], (3, 3, inputs, CHANNELS)),
                       "bias": jnp.zeros(CHANNELS)}
@@ -63,56 +67,16 @@ def network(seed: int) -> Network:
     return Network(apply, params, title, learn=lambda p, x, _: (apply(p, x), p))
 
 
-def run(config: Any, folder: pathlib.Path, data_dir: str | None) -> None:
-    """Trains the network, plants dependent units, removes them, and measures what that costs.
-
-    Args:
-      config: as in ``configs/lumping_cnn.py``.
-      folder: for the weights, the journal and ``ranks.md``.
-      data_dir: folder that holds the data set.
-    """
-    dataset, whole = load(config.dataset, data_dir), network(config.training.seed)
-    params = train.alone(whole, dataset, config.training, folder / "training.npz")
-    files.write(folder / "ranks.md", table.markdown(ranks(params)).encode())
-    done = journal.Journal(folder)
-    net = linjax.trace(whole.apply, params, dataset.test.x[:2])
-    for bits in config.bits:
-        small, task = linjax.quantise(net, params, bits), {"bits": bits}
-        _measure(
-            task, measure.subject(net, small, dataset, config), ["lump"], dataset, config, done
+def features(subject: Subject) -> Dataset:
+    """What the dense layers read, of all rows; they are computed once."""
+    key, data = ("features", 0.0), subject.dataset
+    if key not in subject.made:
+        train_rows, valid, test = (
+            Split(evaluate.predict(convolutions, subject.params, part.x), part.y)
+            for part in (data.train, data.valid, data.test)
         )
-    cases = itertools.product(config.terms, config.removed, range(config.seeds))
-    tasks = [dict(zip(("terms", "removed", "seed"), case, strict=True)) for case in cases]
-    planted_rows(tasks, params, dataset, config, folder, done)
-
-
-def _measure(
-    task: journal.Row, own: Subject, rules: list[str], dataset: Dataset, config: Any,
-    done: journal.Journal,
-) -> None:  # fmt: skip
-    missing = done.missing(task, [(rule, 1.0) for rule in rules])
-    for row in measure.rows(task, own, dataset, config, missing):
-        done.append(row)
-        print(f"{row['task']}: {measure.sentence(row)}", flush=True)
-
-
-def ranks(params: Params) -> pd.DataFrame:
-    """Ranks of every kernel as a matrix with a column a unit, and of parts of its energy."""
-    named = {name: params[name] for name in ("conv_0", "conv_1")}
-    named |= {f"dense_{i}": part for i, part in params["dense"]["layers"].items()}
-    found = []
-    for name, part in named.items():
-        kernel = np.asarray(part["kernel"], np.float64)
-        values = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)
-        energy = np.cumsum(values**2) / (values**2).sum()
-        found.append({
-            "kernel": name,
-            "units": kernel.shape[-1],
-            "rank": int((values > 1e-6 * values[0]).sum()),
-            "99% of energy": int(np.searchsorted(energy, 0.99) + 1),
-            "90% of energy": int(np.searchsorted(energy, 0.90) + 1),
-        })  # fmt: skip
-    return pd.DataFrame(found)
+        subject.made[key] = Dataset("Features", train_rows, valid, test, data.classes)
+    return subject.made[key]
 
 
 def plant(layer: Params, terms: int, removed: int, seed: int) -> tuple[Params, Planted]:
@@ -128,28 +92,6 @@ def plant(layer: Params, terms: int, removed: int, seed: int) -> tuple[Params, P
     return {"kernel": kernel, "bias": bias}, Planted(target, source, weight)
 
 
-@METHODS.add("lump_2022")
-def as_published(subject: Subject, _: float) -> Params:
-    """Removes the dependent units as published, as if ``σ(Σ ρ_i z_i)`` were ``Σ ρ_i σ(z_i)``."""
-    layers, planted = dict(subject.params["layers"]), subject.extra
-    layer, reader = layers[FROZEN], layers[FROZEN + 1]
-    rows = np.array(reader["kernel"], np.float64)
-    for target, source, weight in zip(*planted, strict=True):
-        rows[source] += weight[:, None] * rows[target]
-    kept = np.delete(np.arange(len(rows)), planted.target)
-    layers[FROZEN] = {"kernel": layer["kernel"][:, kept], "bias": layer["bias"][kept]}
-    layers[FROZEN + 1] = {"kernel": rows[kept].astype(np.float32), "bias": reader["bias"]}
-    return {"layers": layers}
-
-
-@METHODS.add("size_of_2022")
-def as_large(subject: Subject, _: float) -> Params:
-    """A fold in one shot to as many parameters as that leaves."""
-    small = methods.make(subject, "lump_2022", 1.0)
-    rule = linjax.size(linjax.count(small) / linjax.count(subject.params))
-    return linjax.fold(subject.params, subject.stats, rule)
-
-
 def held(network: Network) -> Network:
     """A dense network whose layer of planted units doesn't learn."""
 
@@ -161,29 +103,47 @@ def held(network: Network) -> Network:
     return network._replace(apply=apply)
 
 
-def planted_rows(
-    tasks: list[journal.Row], params: Params, dataset: Dataset, config: Any, folder: pathlib.Path,
-    done: journal.Journal,
-) -> None:  # fmt: skip
-    """Plants, trains on, all at once, and removes."""
-    rules = ["lump_2022", "size_of_2022", "lump"]
-    if not any(done.missing(task, [(r, 1.0) for r in rules]) for task in tasks):
-        return
-    train_rows, valid, test = (
-        Split(evaluate.predict(convolutions, params, part.x), part.y)
-        for part in (dataset.train, dataset.valid, dataset.test)
-    )
-    seen = Dataset("Features", train_rows, valid, test, dataset.classes)
-    start, layouts = [], []
-    for task in tasks:
-        layers = dict(params["dense"]["layers"])
-        layers[FROZEN], planted = plant(layers[FROZEN], **task)
-        start.append(dense(layers, "relu"))
-        layouts.append(planted)
-    training = config.retraining
-    together = train.members(start, [seen] * len(tasks), [training] * len(tasks))
-    trained = train.fit(held(start[0]), together, training, folder / "retraining.npz")
-    for task, planted, mine in zip(tasks, layouts, trained.each(), strict=True):
-        net = linjax.trace(start[0].apply, mine, seen.test.x[:2])
-        own = measure.subject(net, mine, seen, config, planted)
-        _measure(task, own, rules, seen, config, done)
+def planted(subject: Subject, removed: float, terms: int) -> Params:
+    """Plants as many units, and trains the other dense layers on."""
+    layers = dict(subject.params["dense"]["layers"])
+    layers[FROZEN], _ = plant(layers[FROZEN], terms, int(removed), subject.config.planting.seed)
+    start, training = held(dense(layers, "relu")), subject.config.retraining
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "training.npz"
+        found = train.alone(start, features(subject), training, file, lambda _: None)
+    return subject.params | {"dense": found}
+
+
+def as_published(subject: Subject, removed: float, terms: int) -> Params:
+    """Removes the dependent units as published, as if ``σ(Σ ρ_i z_i)`` were ``Σ ρ_i σ(z_i)``."""
+    seed, frozen = subject.config.planting.seed, subject.params["dense"]["layers"][FROZEN]
+    _, layout = plant(frozen, terms, int(removed), seed)
+    whole = methods.make(subject, f"planted_{terms}", removed)
+    layers = dict(whole["dense"]["layers"])
+    layer, reader = layers[FROZEN], layers[FROZEN + 1]
+    rows = np.array(reader["kernel"], np.float64)
+    for target, source, weight in zip(*layout, strict=True):
+        rows[source] += weight[:, None] * rows[target]
+    kept = np.delete(np.arange(len(rows)), layout.target)
+    layers[FROZEN] = {"kernel": layer["kernel"][:, kept], "bias": layer["bias"][kept]}
+    layers[FROZEN + 1] = {"kernel": rows[kept].astype(np.float32), "bias": reader["bias"]}
+    return whole | {"dense": {"layers": layers}}
+
+
+def as_large(subject: Subject, removed: float, terms: int) -> Params:
+    """A fold of the dense layers in one shot to as many parameters as that leaves."""
+    whole = methods.make(subject, f"planted_{terms}", removed)
+    head, x = whole["dense"], features(subject).train.x[: len(subject.rows)]
+    small = methods.make(subject, f"lumped_2022_{terms}", removed)["dense"]
+    net = linjax.trace(dense(head["layers"], "relu").apply, head, x[:2])
+    stats = linjax.collect(net, head, batches(x, subject.batch))
+    size = linjax.size(linjax.count(small) / linjax.count(head))
+    return whole | {"dense": linjax.fold(head, stats, size)}
+
+
+_made: dict[str, Callable[..., Params]] = {
+    "planted": planted, "lumped_2022": as_published, "size_of_2022": as_large,
+}  # fmt: skip
+for _name, _function in _made.items():
+    for _terms in TERMS:
+        METHODS.add(f"{_name}_{_terms}")(functools.partial(_function, terms=_terms))

@@ -1,9 +1,14 @@
-"""Trains or loads a network, folds it by a list of rules, and reports what that did.
+"""Trains or loads networks, folds them by a list of rules, and reports what that did.
 
     python -m experiments.main --config=configs/digits_mlp.py --workdir=runs/digits_mlp
+    python -m experiments.main --config=configs/digits_mlp.py --workdir=runs/digits_seeds \\
+        --sweep=seed=0,1,2 --sweep=size=0.1,0.05
 
-A run that was stopped goes on where it was when the same command is given again. The same
-command is ``python -m experiments.sweep``, which says more of its flags.
+``--sweep=FIELD=VALUE,VALUE`` varies a field of the config; ``seed`` stands for all seeds, a
+rule's name for its amounts, ``dataset.name=*`` for every table in ``--data_dir``. A config may
+bring axes of its own. ``--processes=N`` spreads the work over N processes of this machine;
+on several machines start one process on each, with ``--process_id=I`` beside ``--processes=N``, on
+a folder that all of them see. What was stopped goes on where it was by the same command.
 """
 
 import os
@@ -53,7 +58,7 @@ def share(count: int) -> int:
     read, write = os.pipe()
     cores = max(1, (os.cpu_count() or count) // count)
     environment = {**os.environ, PARENT: str(read), "OMP_NUM_THREADS": str(cores)}
-    command = [sys.executable, "-m", "experiments.sweep", *sys.argv[1:]]
+    command = [sys.executable, "-m", "experiments.main", *sys.argv[1:]]
     children = [
         subprocess.Popen([*command, f"--process_id={i}"], env=environment, pass_fds=[read])
         for i in range(count)
@@ -70,11 +75,6 @@ def _follow(pipe: int) -> None:
     os._exit(1)
 
 
-def start() -> None:
-    """Parses the flags and runs."""
+if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     app.run(main)
-
-
-if __name__ == "__main__":
-    start()

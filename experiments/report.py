@@ -2,8 +2,7 @@
 
     python -m experiments.report runs/fashion_mlp runs/published_tables
 
-writes ``report.html``, which needs no other file, ``report.md``, and ``report.csv`` with all
-rows, into ``--out``, by default the first folder.
+writes ``report.html``, which needs no other file, into ``--out``, by default the first folder.
 """
 
 import colorsys
@@ -37,14 +36,14 @@ class Run(NamedTuple):
 
     Attributes:
       name: the folder's name.
-      folder: where it is; None for several together.
+      folder: where it is.
       config: the config's fields.
       versions: what it ran on, empty where nobody noted it.
       rows: its rows, also of what failed; a row's ``task`` says which network it is about.
     """
 
     name: str
-    folder: pathlib.Path | None
+    folder: pathlib.Path
     config: dict[str, Any]
     versions: dict[str, str]
     rows: list[Row]
@@ -83,7 +82,7 @@ def read(folder: pathlib.Path) -> Run:
     """
     rows = journal.read(folder)
     if not table.good(rows):
-        raise NoRun(f"{folder} holds no results of experiments.main or experiments.sweep")
+        raise NoRun(f"{folder} holds no results of experiments.main")
     config, made = (_json(folder / f"{name}.json") for name in ("config", "versions"))
     return Run(folder.resolve().name, folder, config, made, rows)
 
@@ -92,29 +91,10 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def together(found: list[Run]) -> Run:
-    """Several runs as one, each of them a task of its own."""
-    rows = [
-        row | {"task": {"run": run.name, "dataset.name": run.config.get("dataset.name", "")}
-               | row["task"]}
-        for run in found for row in run.rows
-    ]  # fmt: skip
-    first = found[0].config
-    shared = {k: v for k, v in first.items() if all(run.config.get(k) == v for run in found)}
-    return Run("All runs together", None, shared, {}, rows)
-
-
-def write(found: list[Run], out: pathlib.Path, title: str) -> list[pathlib.Path]:
-    """Writes the page, its Markdown and the rows; returns the files."""
-    shown = [together(found), *found] if len(found) > 1 else found
-    content = {
-        out / "report.html": page(shown, title, out),
-        out / "report.md": markdown(shown, title),
-        out / "report.csv": table.csv([{"run": r.name} | row for r in found for row in r.rows]),
-    }
-    for file, text in content.items():
-        files.write(file, text.encode())
-    return list(content)
+def write(found: list[Run], out: pathlib.Path, title: str) -> pathlib.Path:
+    """Writes the page; returns its file."""
+    files.write(out / "report.html", page(found, title, out).encode())
+    return out / "report.html"
 
 
 def style() -> str:
@@ -152,16 +132,6 @@ def _listed(made: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in made.items())
 
 
-def markdown(runs: Sequence[Run], title: str) -> str:
-    """Returns the same without drawings."""
-    lines = [f"# {title}", "", f"Made with {_listed(versions())}."]
-    for run in runs:
-        lines += ["", f"## {run.name}", "", f"{run.title}."]
-        lines += ["", f"Run with {_listed(run.versions)}."] if run.versions else []
-        lines += ["", table.markdown(_words(run)), *(f"\n{note}" for note in table.notes(run.rows))]
-    return "\n".join(lines) + "\n"
-
-
 def main(argv: list[str]) -> None:
     """Writes the report of the folders given."""
     logging.set_verbosity(logging.ERROR)
@@ -171,8 +141,7 @@ def main(argv: list[str]) -> None:
         found = [read(pathlib.Path(name)) for name in argv[1:]]
     except NoRun as error:
         sys.exit(str(error))
-    for file in write(found, pathlib.Path(OUT.value or argv[1]), TITLE.value):
-        print(f"report: {file}")
+    print(f"report: {write(found, pathlib.Path(OUT.value or argv[1]), TITLE.value)}")
 
 
 if __name__ == "__main__":

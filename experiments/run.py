@@ -1,6 +1,5 @@
 """A run or a sweep from its axes to its table and pictures; it can be killed and goes on."""
 
-import importlib
 import pathlib
 import time
 from collections.abc import Sequence
@@ -26,8 +25,7 @@ def run(
 
     Args:
       config: as in ``configs/common.py``; its ``sweep`` holds axes, its ``pruned_rules`` the
-        rules for networks with a ``pruning.share``; ``study`` a module of ``experiments`` whose
-        ``run`` measures networks of its own, in place of the axes.
+        rules for networks with a ``pruning.share``.
       sweep: axes of the command line.
       workdir: folder for ``config.json``, ``results.jsonl``, ``networks/``, the table and the
         pictures.
@@ -39,11 +37,6 @@ def run(
       All rows there are now, of every process.
     """
     folder = pathlib.Path(workdir)
-    if "study" in config:
-        journal.claim(folder, config)
-        importlib.import_module(f"experiments.{config.study}").run(config, folder, data_dir)
-        finish(folder, config)
-        return journal.read(folder)
     asked = axes.read(config, sweep)
     tasks = axes.tasks(asked, data_dir)
     single = len(tasks) == 1

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -82,6 +83,21 @@ def test_what_is_returned_depends_on_no_flag():
     for name in ("fold", "lump"):
         with_report = getattr(linjax, f"{name}_and_report").__annotations__["return"]
         assert with_report._fields[0] == "params", name
+
+
+def test_a_layer_has_one_word_for_its_residual_path():
+    change = linjax.SiteChange(4, np.arange(2), 1, True)
+    with pytest.warns(DeprecationWarning, match="residual"):
+        assert change.carry is change.residual is True
+
+
+def test_public_names_are_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "index.md").read_text()
+    told = set(re.findall(r"^::: linjax\.(\S+)$", text, re.MULTILINE))
+    modules = ("baselines", "checkpoint", "penalties")
+    names = set(linjax.__all__) - set(modules)
+    names |= {f"{m}.{name}" for m in modules[:2] for name in getattr(linjax, m).__all__}
+    assert told == names | {"penalties"}
 
 
 def types_in(annotation):

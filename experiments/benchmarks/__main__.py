@@ -5,10 +5,13 @@ python -m experiments.benchmarks collect scaling       # some
 """
 
 import argparse
+from collections.abc import Sequence
+
+import pandas as pd
 
 from experiments.benchmarks import scaling
-from experiments.benchmarks.ratios import ALL
-from experiments.benchmarks.reference import show
+from experiments.benchmarks.ratios import ALL, Ratio
+from experiments.versions import versions
 
 
 def main() -> None:
@@ -25,10 +28,24 @@ def main() -> None:
         print(f"… {name}", flush=True)
         found += known[name]()
     if found:
-        show(found)
+        print(", ".join(f"{name} {version}" for name, version in versions().items()))
+        print(shown(found).to_string(index=False))
     if "scaling" in names:
         print("… scaling", flush=True)
         print(scaling.measure().to_string(index=False))
+
+
+def shown(ratios: Sequence[Ratio]) -> pd.DataFrame:
+    """Ratios as a table; above one the first is faster."""
+    rows = [
+        (r.what, _seconds(r.seconds), r.against, _seconds(r.other), f"{r.other / r.seconds:.3g}")
+        for r in ratios
+    ]
+    return pd.DataFrame(rows, columns=["what", "takes", "against", "takes ", "times as fast"])
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.1 else f"{seconds:.3g} s"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Times of operations against what they are compared with."""
 
 import functools
-import os
 import pathlib
 import tempfile
+import time
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +15,53 @@ from jax import lax
 
 import linjax
 from configs import tabular
-from experiments import exact, models, networks, train
-from experiments.benchmarks import reference
-from experiments.benchmarks.reference import Ratio, least, once
+from experiments import networks, train
+from experiments.benchmarks import scaling
 from experiments.data import Dataset, Split
 from experiments.evaluate import medians
-from experiments.methods import Subject
 
 SIZES = (0.25, 0.1, 0.025)
 BATCHES = (1, 32, 1024)
 CALLS = 20
-AUTHORS = 182.0  # seconds their code took for the sweep, on two busy cores
+AUTHORS = 182.0  # seconds that their code once took for the sweep, on two busy cores
 MEMBERS, ROWS, FEATURES, EPOCHS = 12, 1200, 20, 3
-NETWORKS = (
-    "25-25_0.001_1",
-    "100-100_0.0005_0",
-    "100-100_0.0005_1",
-    "400-400_0.0002_1",
-    "100-100-100-100-100_0.0002_1",
-)
+
+
+class Ratio(NamedTuple):
+    """What something takes against something else.
+
+    Attributes:
+      what: what was timed.
+      seconds: how long it takes.
+      against: what it is compared with.
+      other: how long that takes.
+    """
+
+    what: str
+    seconds: float
+    against: str
+    other: float
+
+
+def once(function: Callable[[], Any]) -> float:
+    """Seconds of one call, compilation included."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def least(*functions: Callable[[], Any], runs: int = 5) -> list[float]:
+    """Processor seconds of functions, taken in turn: the least of some runs, after a warm-up.
+
+    Of all threads together: what others do on the machine hardly counts.
+    """
+    seconds = [float("inf")] * len(functions)
+    for run in range(runs + 1):
+        for n, function in enumerate(functions):
+            start = time.process_time()
+            jax.block_until_ready(function())
+            seconds[n] = min(seconds[n], time.process_time() - start) if run else seconds[n]
+    return seconds
 
 
 def gram(rows: Any) -> list[Any]:
@@ -59,7 +88,7 @@ def collect() -> list[Ratio]:
     These are of every layer's units before and behind their activation, side by side, and of the
     inputs: what linear units and factored kernels are made of.
     """
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
     forward = jax.jit(net.apply_fn)
 
     @jax.jit
@@ -85,7 +114,7 @@ def collect() -> list[Ratio]:
 
 def inference() -> list[Ratio]:
     """Times single batches of both."""
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
     known = linjax.frontier(params, linjax.collect(net, params, batches))
     folded = [linjax.fold(params, known, linjax.size(size)) for size in SIZES]
     run, rows, found = jax.jit(net.apply), np.concatenate(batches), []
@@ -105,7 +134,7 @@ def inference() -> list[Ratio]:
 
 def sweep() -> list[Ratio]:
     """Times collecting and the sweep once compiled; the authors' time is from one record."""
-    (net, params), batches = reference.network(), reference.batches()
+    (net, params), batches = scaling.network(), scaling.batches()
 
     def all_thresholds() -> None:
         stats = linjax.collect(net, params, batches, second_moments=False)
@@ -115,9 +144,7 @@ def sweep() -> list[Ratio]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", linjax.FoldWarning)
         (seconds,) = least(all_thresholds, runs=3)
-    return [
-        Ratio("rates and 20 thresholds", seconds, "the authors' code", AUTHORS, "once recorded")
-    ]
+    return [Ratio("rates and 20 thresholds", seconds, "the authors' code, recorded", AUTHORS)]
 
 
 def together() -> list[Ratio]:
@@ -125,70 +152,26 @@ def together() -> list[Ratio]:
     rng = np.random.default_rng(0)
     rows = Split(rng.normal(size=(ROWS, FEATURES)).astype(np.float32),
                  rng.integers(0, 3, ROWS).astype(np.int32))  # fmt: skip
-    valid = rows.take(slice(200))
-    built, parts, configs = [], [], []
-    for seed in range(MEMBERS):
-        config = tabular.get_config()
+    data = Dataset("Noise", rows, rows.take(slice(200)), rows.take(slice(200)), classes=3)
+    configs = [tabular.get_config() for _ in range(MEMBERS)]
+    for seed, config in enumerate(configs):
         config.training.epochs = EPOCHS
         config.network.seed = config.training.seed = seed
-        built.append(networks.build(config, FEATURES, 3))
-        parts.append(Dataset("Noise", rows, valid, valid, classes=3))
-        configs.append(config.training)
 
-    def fit(some: slice) -> None:
+    def fit(some: list[Any]) -> None:
+        built = [networks.build(config, FEATURES, 3) for config in some]
+        own = [config.training for config in some]
         with tempfile.TemporaryDirectory() as folder:
-            group = train.members(built[some], parts[some], configs[some])
-            train.fit(
-                built[0], group, configs[0], pathlib.Path(folder) / "file.npz", lambda _: None
-            )
+            group = train.members(built, [data] * len(some), own)
+            train.fit(built[0], group, own[0], pathlib.Path(folder) / "file.npz", lambda _: None)
 
-    def alone() -> None:
-        for i in range(MEMBERS):
-            fit(slice(i, i + 1))
+    def one_by_one() -> None:
+        for config in configs:
+            fit([config])
 
-    what = f"training {MEMBERS} small networks together"
-    both = once(lambda: fit(slice(None))), once(alone)
-    return [Ratio(what, both[0], "one by one", both[1], "compilation included")]
+    both, alone = once(lambda: fit(configs)), once(one_by_one)
+    what = f"training {MEMBERS} small networks together, compilation included"
+    return [Ratio(what, both, "one by one", alone)]
 
 
-def shared() -> pathlib.Path:
-    """The folder of reference networks: ``LINJAX_SHARED``, or beside the repository."""
-    beside = pathlib.Path(__file__).resolve().parents[3] / "shared"
-    return pathlib.Path(os.environ.get("LINJAX_SHARED", beside))
-
-
-def load(name: str) -> models.Network:
-    """One of the reference networks."""
-    with np.load(shared() / "reference" / "exact" / f"{name}.npz") as file:
-        depth = sum(key.startswith("kernel") for key in file)
-        layers = {i: {"kernel": file[f"kernel_{i}"], "bias": file[f"bias_{i}"]}
-                  for i in range(depth)}  # fmt: skip
-    return models.dense(layers, "relu")
-
-
-def certify() -> list[Ratio]:
-    """Times certificates against one mixed-integer program a unit, solved by HiGHS.
-
-    The programs are those of Serra, Kumar & Ramalingam (2020), over the reference networks of
-    ``shared/reference/exact``, nothing where these are absent. Solving all would take hours: a
-    sample is solved, and the time scaled to all units behind the first layer.
-    """
-    if not (shared() / "reference" / "exact").is_dir():
-        return []
-    found = []
-    for name in NETWORKS:
-        made, x = load(name), np.zeros((1, 784), np.float32)
-        net = linjax.trace(made.apply, made.params, x)
-        subject = Subject(net, made.params, x, 1, seconds=300)
-        told = exact.proven(subject, programs=True)
-        deeper = sum(len(site.verdict) for site in subject.bounds.sites[1:])
-        verified = "verified" if told["verified"] else "NOT VERIFIED"
-        note = f"{told['undecided']} undecided, {verified} in {told['check']:.1f} s"
-        programs = f"{deeper} mixed-integer programs, from {exact.SAMPLE}"
-        found.append(
-            Ratio(f"certify {name}", told["certify"], programs, told["program"] * deeper, note)
-        )
-    return found
-
-
-ALL = (collect, sweep, inference, together, certify)
+ALL = (collect, sweep, inference, together)

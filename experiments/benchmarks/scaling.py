@@ -13,19 +13,40 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax.sharding import Mesh
 
 import linjax
-from experiments.benchmarks.reference import batches, network
+from experiments import models
 from experiments.evaluate import medians
 
+# Time doesn't depend on the weights' values: they and the inputs are random.
+WIDTHS = (784, 1024, 1024, 512, 512, 256, 256, 10)
+ROWS, AT_ONCE = 10_000, 1_000
 RUNS = 3
 BATCH = 2048
 SPREAD = (256,) * 5 + (10,), 16384  # what is collected over devices
 
 Size = tuple[tuple[int, ...], int]  # widths of a network, and rows
+
+
+def network(widths: Sequence[int] = WIDTHS) -> tuple[linjax.Net, Any]:
+    """A random dense network with biases."""
+    rng = np.random.default_rng(0)
+    layers = {
+        i: part | {"bias": jnp.asarray(rng.normal(size=part["bias"].shape) * 0.5, jnp.float32)}
+        for i, part in models.lecun(0, widths).items()
+    }
+    made = models.dense(layers, "relu")
+    return linjax.trace(made.apply, made.params, jnp.ones((1, widths[0]))), made.params
+
+
+def batches(features: int = WIDTHS[0], rows: int = ROWS, size: int = AT_ONCE) -> list[Any]:
+    """Random inputs."""
+    x = np.random.default_rng(1).uniform(size=(rows, features)).astype(np.float32)
+    return [jnp.asarray(x[i : i + size]) for i in range(0, rows, size)]
 
 
 def rates(net: linjax.Net, params: Any, data: Any) -> Callable[[], Any]:

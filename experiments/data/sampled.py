@@ -20,10 +20,11 @@ def stories_written(config: Any, data_dir: str | None) -> Dataset:
     """
     import jax
 
-    from experiments import pretrained, stories  # these read data sets, too
+    from experiments import pretrained  # this reads data sets, too
+    from experiments.coverage.zoo import trained
 
     params = pretrained.read_tree(pretrained.found("stories260k", config.weights))
-    tokens = np.asarray(stories.sample(params, jax.random.key(0), sum(TEXTS), config.length + 1))
+    tokens = np.asarray(trained.sample(params, jax.random.key(0), sum(TEXTS), config.length + 1))
     rows = Split(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
     train, test = rows.take(slice(TEXTS[0])), rows.take(slice(TEXTS[0], None))
     return Dataset("Stories that it wrote", train, train, test, len(params["embedding"]))

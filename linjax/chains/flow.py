@@ -24,7 +24,7 @@ class Flow(NamedTuple):
 
     main: int
     carried: int
-    carry: bool
+    residual: bool
 
 
 Walk = tuple[tuple[Flow, ...], tuple[Parts, ...]]
@@ -102,10 +102,10 @@ def _walked(graph: Graph, chain: Chain, flat: Flat, known: Known) -> Walk:
                 shape = jnp.shape(flat[path])
                 raise StructureError(f"{join(path)}: shape {shape}, expected ({units_of(part)},)")
         features = units_of(part) + (0 if part.linear is None else part.linear.shape[1])
-        carry = any(_carries(way, features) for way in ways)
-        result.append(Flow(main, carried, carry))
+        residual = any(_carries(way, features) for way in ways)
+        result.append(Flow(main, carried, residual))
         below = main + carried if part.down is None else part.down.shape[1]
-        main, carried = features, below if carry else 0
+        main, carried = features, below if residual else 0
     return tuple(result), tuple(part for own in parts for part in own)
 
 
@@ -186,7 +186,7 @@ def settled(graph: Graph, chain: Chain, flat: Flat) -> bool:
         firsts = [parts_of(graph.affine(name), flat) for name in branch.firsts]
         if any(part.linear is not None or part.down is not None for part in firsts):
             return True
-        if flows(graph, branch, flat)[0][0].carry:
+        if flows(graph, branch, flat)[0][0].residual:
             return True
     return False
 

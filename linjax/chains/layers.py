@@ -6,7 +6,7 @@ them from a parameter pytree and writes them back.
 A layer maps its features ``v`` to the next layer's features
 
     v  ←  v @ down                          (if there is a bottleneck)
-    v' =  [σ(v @ kernel + bias),  v @ linear,  v if carry]
+    v' =  [σ(v @ kernel + bias),  v @ linear,  v if residual]
 
 and the last layer of a chain to ``v @ kernel + bias``. A layer without units and
 without linear units that carries its input has disappeared.
@@ -26,7 +26,7 @@ class Layer(NamedTuple):
       kernel: ``(p, k)``; p features in (after ``down``), k units with an activation.
       bias: ``(k,)``; zeros where the pytree has none.
       linear: ``(p, r)`` kernel of the linear units, None without any.
-      carry: whether the features themselves travel on, as residual path.
+      residual: whether the features themselves travel on, as residual path.
       down: ``(p_in, p)`` bottleneck in front of the layer, None without one.
       unit_leaves: arrays with one entry a unit that the activation reads.
       slopes: ``(k,)`` each, the units' slopes below and above zero, as the layer was read;
@@ -38,7 +38,7 @@ class Layer(NamedTuple):
     kernel: Array
     bias: Array
     linear: Array | None = None
-    carry: bool = False
+    residual: bool = False
     down: Array | None = None
     unit_leaves: tuple[Array, ...] = ()
     slopes: tuple[Array, Array] | None = None
@@ -75,7 +75,7 @@ class Layer(NamedTuple):
     @property
     def features(self) -> int:
         """Number of features that the next layer reads."""
-        carried = self.kernel.shape[0] if self.carry else 0
+        carried = self.kernel.shape[0] if self.residual else 0
         return self.units + self.linears + carried
 
 

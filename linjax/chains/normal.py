@@ -52,7 +52,7 @@ def _settle(layers: Layers, index: int) -> Layers:
     k, features = layer.units, layer.features
     mates = tuple((np.zeros((0, k)), bias) for _, bias in layer.mates)
     constant = layer._replace(
-        kernel=np.zeros((0, k)), linear=None, carry=False, down=None, mates=mates
+        kernel=np.zeros((0, k)), linear=None, residual=False, down=None, mates=mates
     )
     layers = replaced(layers, index, constant)
     return substitute(layers, index + 1, lambda rows: rows[:k], np.zeros(features))
@@ -61,7 +61,7 @@ def _settle(layers: Layers, index: int) -> Layers:
 def _absorb(layers: Layers, index: int) -> Layers:
     """Drops linear units that stand beside the path which carries all that they read."""
     layer = layers[index]
-    if layer.linear is None or not layer.carry:
+    if layer.linear is None or not layer.residual:
         return layers
     k, own, linear = layer.units, layer.units + layer.linears, layer.linear
 
@@ -75,9 +75,9 @@ def _absorb(layers: Layers, index: int) -> Layers:
 def _hand_on(layers: Layers, index: int) -> Layers:
     """Moves a layer without units, which is linear, in front of the next layer."""
     layer, follower = layers[index], layers[index + 1]
-    if layer.linear is not None and not layer.carry:
+    if layer.linear is not None and not layer.residual:
         reach = layer.linear if layer.down is None else layer.down @ layer.linear
-    elif layer.carry and layer.down is not None:
+    elif layer.residual and layer.down is not None:
         reach = layer.down
     else:
         return layers
@@ -85,28 +85,28 @@ def _hand_on(layers: Layers, index: int) -> Layers:
         return layers  # a gated layer's kernels share no bottleneck
     if follower.down is None:
         down = reach
-    elif reach.shape[1] < follower.down.shape[1] and not follower.carry:
+    elif reach.shape[1] < follower.down.shape[1] and not follower.residual:
         down, follower = reach, _multiplied(follower)  # the narrower of two bottlenecks stays
     else:
         down = reach @ follower.down
     vanished = layer._replace(
-        kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, carry=True, down=None
+        kernel=np.zeros((layer.reads, 0)), bias=np.zeros(0), linear=None, residual=True, down=None
     )
     return replaced(layers, index, vanished, follower._replace(down=down))
 
 
 def _as_linear(layer: Layer) -> Layer:
     """Calls a bottleneck that all there is passes through linear units."""
-    if layer.units or not layer.carry or layer.down is None:
+    if layer.units or not layer.residual or layer.down is None:
         return layer
     nothing = np.zeros((layer.reads, 0))
     mates = tuple((nothing, bias) for _, bias in layer.mates)
-    return layer._replace(kernel=nothing, linear=layer.down, carry=False, down=None, mates=mates)
+    return layer._replace(kernel=nothing, linear=layer.down, residual=False, down=None, mates=mates)
 
 
 def _narrow_down(layer: Layer) -> Layer:
     """Multiplies a bottleneck into the layer where that isn't larger."""
-    if layer.down is None or layer.carry:
+    if layer.down is None or layer.residual:
         return layer
     rows, width = layer.down.shape
     columns = layer.units + layer.linears

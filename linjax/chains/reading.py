@@ -118,7 +118,7 @@ def _layer(affine: Affine, flow: Flow, part: Parts) -> Layer:
         kernel=np.concatenate(rows) if rows else np.zeros((reads, width)),
         bias=np.zeros((width,)) if bias is None else bias,
         linear=linear,
-        carry=flow.carry,
+        residual=flow.residual,
         down=down,
         origin=np.arange(width),
     )
@@ -161,7 +161,7 @@ def write_chain(graph: Graph, params: Flat, chain: Chain, layers: Layers) -> Fla
             flat = {path: leaf for path, leaf in flat.items() if path not in paths}
             if layer.units:
                 flat |= dict(zip(paths, map(jnp.asarray, layer.unit_leaves), strict=True))
-        if layer.units or layer.linears or not layer.carry:
+        if layer.units or layer.linears or not layer.residual:
             main = layer.units + layer.linears
     return flat
 
@@ -217,7 +217,7 @@ def _terms(
 ) -> list[tuple[Affine, Layer]]:
     """The maps of a sum: each has its rows, the first has the bias."""
     linear, nothing = layer.linear, Layer(np.zeros((0, 0)), np.zeros(0))
-    if not layer.units and linear is None and layer.carry:
+    if not layer.units and linear is None and layer.residual:
         linear = np.zeros((layer.reads, 0))  # says what each of the vanished maps reads
     result, start = [], 0
     for index, (name, widths) in enumerate(zip(chain.firsts, entries, strict=True)):

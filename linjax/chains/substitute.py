@@ -46,13 +46,13 @@ def substitute(layers: Layers, index: int, pull: Pull, offset: Array) -> Layers:
     if before is not None and layer.down is None:
         layer = layer._replace(linear=pull(before))
     layers = replaced(layers, index, layer)
-    if index + 1 == len(layers) or not (layer.carry or moved.any()):
+    if index + 1 == len(layers) or not (layer.residual or moved.any()):
         return layers
     own = layer.units + layer.linears
-    carried = offset if layer.carry else np.zeros(0)
+    carried = offset if layer.residual else np.zeros(0)
 
     def onward(rows: Array) -> Array:
-        if not layer.carry:
+        if not layer.residual:
             return rows
         return np.concatenate([rows[:own], pull(rows[own:])])
 

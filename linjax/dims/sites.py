@@ -10,6 +10,7 @@ from linjax.dims import merging, pairs
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
+from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
 
@@ -111,7 +112,10 @@ def find_sites(
             continue
         site = _site(layout, ops, dim, name, makers, together[dim])
         found.append(site._replace(fixed=site.fixed or dim in twice))
-    found = _blocked(found)
+    repeats = {dim for site in found if site.form is not Form.BLOCKS for dim in site.beside}
+    unknown = untold(layout, {site.dim for site in found}, repeats)
+    refused += [Refusal(site.name, UNTOLD) for site in found if site.dim in unknown]
+    found = _blocked([site for site in found if site.dim not in unknown])
     found.sort(key=lambda s: (s.form is Form.BLOCKS, order[_first(s)]))
     taken: dict[str, int] = {}
     named = [site._replace(name=_unique(site.name, taken)) for site in found]

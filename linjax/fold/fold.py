@@ -240,8 +240,8 @@ def unchanged(params: Any, evidence: Stats | Bounds, rule: Rule | None) -> Repor
         if site.beside:
             repeats = math.prod(network.layout.traced[dim] for dim in site.beside)
             kept = np.broadcast_to(kept, (repeats, len(kept)))
-        carry = site.dim in sizes.ways and any(sizes.ways[site.dim].carried)
-        sites[site.name] = SiteChange(kept.shape[-1], kept, 0, carry)
+        residual = site.dim in sizes.ways and any(sizes.ways[site.dim].carried)
+        sites[site.name] = SiteChange(kept.shape[-1], kept, 0, residual)
     return Report(evidence.graph, sites, before, before, network=network)
 
 

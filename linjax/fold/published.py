@@ -22,7 +22,7 @@ class Widths(NamedTuple):
       main: those among them that don't come over the residual path.
       units: units with an activation.
       linears: linear units.
-      carry: whether its features travel on.
+      residual: whether its features travel on.
     """
 
     down: int
@@ -30,7 +30,7 @@ class Widths(NamedTuple):
     main: int
     units: int
     linears: int
-    carry: bool
+    residual: bool
 
 
 def widths(layers: Layers) -> tuple[Widths, ...]:
@@ -40,7 +40,7 @@ def widths(layers: Layers) -> tuple[Widths, ...]:
         reads = layer.kernel.shape[0]
         bottleneck = 0 if layer.down is None else layer.down.shape[0]
         own = reads if bottleneck else min(main, reads)
-        result.append(Widths(bottleneck, reads, own, layer.units, layer.linears, layer.carry))
+        result.append(Widths(bottleneck, reads, own, layer.units, layer.linears, layer.residual))
         main = layer.units + layer.linears
     return tuple(result)
 
@@ -58,22 +58,22 @@ def saving(plan: tuple[Widths, ...], index: int, folded: int, gain: str = "reads
     layer, follower = plan[index], plan[index + 1]
     outputs = follower.units + follower.linears
     reads = layer.main + (layer.units if layer.reads > layer.main else 0)
-    return (reads + outputs + 1) * folded - (0 if layer.carry else reads * outputs)
+    return (reads + outputs + 1) * folded - (0 if layer.residual else reads * outputs)
 
 
 def _fold_widths(plan: tuple[Widths, ...], index: int, folded: int) -> tuple[Widths, ...]:
     """The sizes after folding so many units of a layer."""
     layer, result = plan[index], list(plan)
-    result[index] = layer._replace(units=layer.units - folded, carry=True)
+    result[index] = layer._replace(units=layer.units - folded, residual=True)
     for later in range(index + 1, len(plan)):
         before = result[later - 1]
         main = before.units + before.linears
         if result[later].down:
-            rows = main + (before.reads if before.carry else 0)
+            rows = main + (before.reads if before.residual else 0)
             result[later] = result[later]._replace(down=rows)
             break
         result[later] = result[later]._replace(
-            main=main, reads=main + (before.reads if before.carry else 0)
+            main=main, reads=main + (before.reads if before.residual else 0)
         )
     return tuple(result)
 
@@ -116,7 +116,7 @@ def parameters(plan: tuple[Widths, ...], skip_first: bool = False) -> int:
     total, moved = 0, 0
     for index, layer in enumerate(plan):
         last = index == len(plan) - 1
-        if not last and layer.units == 0 and layer.linears == 0 and layer.carry:
+        if not last and layer.units == 0 and layer.linears == 0 and layer.residual:
             moved = moved or layer.down  # a bottleneck waits for the next layer
             continue
         rows = moved or layer.down
@@ -142,12 +142,12 @@ def fold_units(layers: Layers, index: int, folded: Array) -> Layers:
     stay = np.concatenate([kept, linear])
 
     def pull(rows: Array) -> Array:
-        carried = rows[own:] if layer.carry else 0.0
+        carried = rows[own:] if layer.residual else 0.0
         return np.concatenate([rows[stay], carried + weights @ rows[: layer.units][folded]])
 
-    offset = np.zeros(own + (reads if layer.carry else 0))
+    offset = np.zeros(own + (reads if layer.residual else 0))
     offset[np.flatnonzero(folded)] = layer.bias[folded]
-    narrowed = keep_units(layer, kept)._replace(carry=True)
+    narrowed = keep_units(layer, kept)._replace(residual=True)
     layers = replaced(layers, index, narrowed)
     return substitute(layers, index + 1, pull, offset)
 

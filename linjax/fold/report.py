@@ -1,5 +1,6 @@
 """What a fold did: units kept, linear units, parameters, predicted error."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +19,21 @@ class SiteChange(NamedTuple):
       kept: ``(k,)`` indices of those that still have it, ascending; ``(n, k)`` where there are
         n repeats, each with its own.
       linears: number of linear units beside them.
-      carry: whether the layer's features travel on, as residual path.
+      residual: whether the layer's features travel on, as residual path.
       mixed: whether coordinates became combinations of those that were, so that none is kept.
     """
 
     before: int
     kept: Array
     linears: int
-    carry: bool
+    residual: bool
     mixed: bool = False
+
+    @property
+    def carry(self) -> bool:
+        """Deprecated: ``residual``."""
+        warnings.warn("SiteChange.carry is now .residual", DeprecationWarning, stacklevel=2)
+        return self.residual
 
 
 class Report(NamedTuple):
@@ -54,7 +61,7 @@ class Report(NamedTuple):
 
     def __repr__(self) -> str:
         rows = [
-            (name, s.before, np.shape(s.kept)[-1], s.linears, "yes" if s.carry else "")
+            (name, s.before, np.shape(s.kept)[-1], s.linears, "yes" if s.residual else "")
             for name, s in self.sites.items()
         ]
         text = table.grid(("site", "units", "kept", "linear", "residual"), rows)
@@ -68,4 +75,4 @@ class Report(NamedTuple):
 def change(before: Layer, after: Layer) -> SiteChange:
     """Compares a layer before and after a fold, from the origins of its units."""
     kept: Any = after.origin
-    return SiteChange(before.units, kept, after.linears, after.carry)
+    return SiteChange(before.units, kept, after.linears, after.residual)

@@ -11,14 +11,7 @@ from linjax.dims.span import Cut, transform
 from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import placed, shapes
-from linjax.fold.shifts import (
-    offsets,
-    point_of,
-    shift_reader,
-    shifted_result,
-    with_lacking,
-    with_shifts,
-)
+from linjax.fold.shifts import offset_at, offsets, point_of, readers, shift_reader, shifted_result
 from linjax.fold.written import Written, along, made_by, mixing, taking
 
 Array = np.ndarray
@@ -28,13 +21,13 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     """Returns the network with a site folded; sites are written in the order of execution."""
     flat, shifts, lacking = dict(now.flat), dict(now.shifts), dict(now.lacking)
     makers = {maker.leaf for maker in site.makers} - {None}  # those whose kernel isn't computed
-    offset = with_lacking(choice, lacking.pop(site.dim, None), offsets(network, site, choice))
     split, linear = _split(network, now, site, choice), choice.linear.shape[-1]
-    if linear:
-        offset = with_shifts(site, choice, shifts, offset)
     before = now._replace(flat=flat, shifts=shifts, lacking=lacking)
-    for leaf in sorted({reader.leaf for reader in site.readers} - {None}):
-        shift_reader(network, before, site, leaf, offset[point_of(network, site, leaf)])
+    offset = offsets(network, site, choice)
+    for reader in readers(network, site):  # of a stream, the later ones read what earlier ones make
+        own = offset_at(network, before, site, choice, reader, offset)
+        shift_reader(network, before, site, reader.leaf, own)
+    lacking.pop(site.dim, None)
     for leaf in makers if linear else ():
         kernel, mix = flat[network.paths[leaf]], mixing(site, choice.linear)
         flat[network.extra(leaf, "linear")] = along(network, now, site, leaf, kernel, mix)

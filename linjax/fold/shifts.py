@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.borders import padded, seen
+from linjax.dims.layout import number
 from linjax.dims.network import Network
-from linjax.dims.sites import Site
+from linjax.dims.sites import Product, Site
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import effective
 from linjax.fold.written import Lacking, Written, along
+from linjax.program.flat import Ref
 
 Array = np.ndarray
 
@@ -30,45 +32,76 @@ def offsets(network: Network, site: Site, choice: Choice) -> list[Array]:
     return [own / (1.0 - share) if share < 1 else own for own, share in pairs]
 
 
-def with_lacking(choice: Choice, lacking: Lacking | None, offset: list[Array]) -> list[Array]:
-    """Offsets with what linear coordinates that there were lack, and readers haven't been given."""
-    if lacking is None:
-        return offset
-    if choice.basis is None:
-        arriving = np.take_along_axis(lacking.arriving, choice.kept, axis=-1)
-    else:
-        arriving = np.einsum("nm,nmk->nk", lacking.arriving, choice.basis)
-    k = arriving.shape[-1]
-    return [
-        own + np.einsum("nk,nkm->nm", arriving, decode[:, :k]) - lacking.given
-        for own, decode in zip(offset, choice.decode, strict=True)
-    ]
+def readers(network: Network, site: Site) -> list[Product]:
+    """A site's readers in the order of execution, one of each kernel."""
+    order = {number(op): n for n, op in enumerate(network.layout.program.all_ops())}
+    own = sorted((r for r in site.readers if r.leaf is not None), key=lambda r: order[r.op])
+    return list({reader.leaf: reader for reader in reversed(own)}.values())[::-1]
 
 
-def with_shifts(
-    site: Site, choice: Choice, shifts: dict[int, Array], offset: list[Array]
-) -> list[Array]:
-    """Offsets with what linear coordinates lack: results they are made beside were shifted."""
-    of_leaf = {m.leaf: shifts[m.op].reshape(-1) for m in site.makers if m.op in shifts}
-    if not of_leaf:
-        return offset
-    lacking = sum(of_leaf.values())  # one for each kernel, however often it is used
-    k = choice.kept.shape[-1]
-    through = np.einsum("m,nmr->nr", lacking, choice.linear)
-    return [
-        own + np.einsum("nr,nrm->nm", through, decode[:, k:])
-        for own, decode in zip(offset, choice.decode, strict=True)
-    ]
+def offset_at(
+    network: Network, now: Written, site: Site, choice: Choice, reader: Product, offset: list[Array]
+) -> Array:
+    """The offset of what a reader reads, with what linear coordinates lack there by now.
+
+    Those that there were lack what arrives and what their readers haven't been given; new ones
+    lack what has been added to the results that they are made beside.
+    """
+    point = point_of(network, site, reader.leaf)
+    found, decode = offset[point], choice.decode[point]
+    if site.dim in now.lacking:
+        arriving, given = (own[point] for own in now.lacking[site.dim])
+        if choice.basis is None:
+            left = np.take_along_axis(arriving, choice.kept, axis=-1)
+        else:
+            left = np.einsum("nm,nmk->nk", arriving, choice.basis)
+        found = found + np.einsum("nk,nkm->nm", left, decode[:, : left.shape[-1]]) - given
+    # One for each kernel, however often it is used.
+    of_leaf = {m.leaf: now.shifts[m.op].reshape(-1) for m in site.makers
+               if m.op in now.shifts and follows(network, reader, m.op)}  # fmt: skip
+    if of_leaf and choice.linear.shape[-1]:
+        through = np.einsum("m,nmr->nr", sum(of_leaf.values()), choice.linear)
+        found = found + np.einsum("nr,nrm->nm", through, decode[:, choice.kept.shape[-1] :])
+    return found
 
 
 def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: Array) -> None:
     """Adds what a kernel makes of an offset of its features to its result, in place.
 
-    Linear coordinates have no bias: whoever reads these is shifted for them.
+    Linear coordinates have no bias: whoever reads these is shifted for them, and so on, in the
+    order of execution. A stream's are made at many places and read at many: an offset arrives
+    where what is read follows from what lacks it.
     """
-    if not np.any(offset):
-        return
-    ops = [reader.op for reader in site.readers if reader.leaf == leaf]
+    order = {number(op): n for n, op in enumerate(network.layout.program.all_ops())}
+    sites = {own.dim: own for own in network.sites}
+    uses = [reader.op for reader in site.readers if reader.leaf == leaf]
+    waiting = {(site.dim, leaf): (min(map(order.__getitem__, uses)), offset)}
+    while waiting:
+        key = min(waiting, key=lambda k: waiting[k][0])
+        start, offset = waiting.pop(key)
+        if not np.any(offset):
+            continue
+        one, leaf = sites[key[0]], key[1]
+        ops = [reader.op for reader in one.readers if reader.leaf == leaf]
+        change = _shift_one(network, now, one, leaf, ops, offset)
+        if change is None:
+            continue
+        results = [op for op in ops if order[op] >= start]
+        for other in network.sites:
+            if any(maker.leaf == leaf for maker in other.makers):
+                lacks = change.reshape(offset.shape[0], -1)
+                lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
+                for op in results:
+                    for reader in _lack(network, now, other, op, lacks):
+                        place = (other.dim, reader.leaf)
+                        first, before = waiting.get(place, (order[reader.op], 0.0))
+                        waiting[place] = (min(first, order[reader.op]), before + lacks)
+
+
+def _shift_one(
+    network: Network, now: Written, site: Site, leaf: int, ops: list[int], offset: Array
+) -> Array | None:
+    """Shifts the results of one kernel; returns what its linear coordinates lack, if it has any."""
     if network.paths[leaf] in now.flat:
         kernel = effective(network, now.flat, ops[0])
         change = shifted(network, now, site, leaf, offset, kernel)
@@ -76,19 +109,38 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
             now.shifts[op] = now.shifts.get(op, 0.0) + change
         add_to_bias(network, now.flat, ops[0], change)  # a kernel that is used twice has one bias
     if network.extra(leaf, "linear") not in now.flat:
-        return
+        return None
     kernel = effective(network, now.flat, ops[0], "linear")
     change = shifted(network, now, site, leaf, offset, kernel)
-    if not change.size:
-        return
-    for other in network.sites:
-        if any(maker.leaf == leaf for maker in other.makers):
-            lacks = change.reshape(offset.shape[0], -1)
-            lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
-            before = now.lacking.get(other.dim, Lacking(0.0 * lacks, 0.0 * lacks))
-            now.lacking[other.dim] = Lacking(before.arriving + lacks, before.given + lacks)
-            for behind in sorted({reader.leaf for reader in other.readers} - {None}):
-                shift_reader(network, now, other, behind, lacks)
+    return change if change.size else None
+
+
+def _lack(network: Network, now: Written, site: Site, op: int, lacks: Array) -> list[Product]:
+    """Notes what lacks where a product's result arrives; returns a reader for each kernel there."""
+    there = [r for r in site.readers if r.leaf is not None and follows(network, r, op)]
+    points = {point_of(network, site, r.leaf) for r in there}
+    none = np.zeros((len(site.points), *lacks.shape))
+    more = np.stack([lacks if n in points else 0 * lacks for n in range(len(site.points))])
+    before = now.lacking.get(site.dim, Lacking(none, none))
+    now.lacking[site.dim] = Lacking(before.arriving + more, before.given + more)
+    return list({reader.leaf: reader for reader in reversed(there)}.values())
+
+
+def follows(network: Network, reader: Product, op: int) -> bool:
+    """Whether what a product reads is made of another's result, by no kernel in between."""
+    makers, passed = network.layout.makers, set[int]()
+    operand: Any = makers[reader.op].inputs[reader.data]
+    todo = [operand.id]
+    while todo:
+        maker = makers.get(todo.pop())
+        if maker is None or number(maker) in passed:
+            continue
+        if number(maker) == op:
+            return True
+        passed.add(number(maker))
+        if number(maker) not in network.kernels:
+            todo += [o.id for o in maker.inputs if isinstance(o, Ref)]
+    return False
 
 
 def shifted_result(network: Network, now: Written, op: int, change: Array) -> Written:

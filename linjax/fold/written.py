@@ -1,5 +1,6 @@
 """A network that is being folded: its leaves, and how they change along a dimension."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ Array = np.ndarray
 
 
 class Lacking(NamedTuple):
-    """What a site's linear coordinates lack, since they have no bias: ``(n, m)`` each.
+    """What a site's linear coordinates lack, since they have no bias: ``(points, n, m)`` each.
 
     Attributes:
       arriving: what they are too small by when they are read.
@@ -111,9 +112,10 @@ def mixing(site: Site, matrices: Array) -> Any:
 
     def change(x: Array) -> Array:
         front = x.shape[: len(site.beside)]
-        rows = x.reshape(matrices.shape[0], -1, x.shape[-1]).astype(np.float64)
+        count = math.prod(x.shape[len(front) : -1])  # nothing may be left of the coordinates
+        rows = x.reshape(matrices.shape[0], count, x.shape[-1]).astype(np.float64)
         mixed = rows @ matrices
-        return mixed.reshape(*front, *x.shape[len(front) : -1], -1).astype(x.dtype)
+        return mixed.reshape(*front, *x.shape[len(front) : -1], mixed.shape[-1]).astype(x.dtype)
 
     return change
 

@@ -215,7 +215,7 @@ def provenance_of(
             "give the report that came with these parameters, or none"
         )
     sites = tuple(
-        Folded(name, int(s.before), np.shape(s.kept)[-1], int(s.linears), bool(s.carry))
+        Folded(name, int(s.before), np.shape(s.kept)[-1], int(s.linears), bool(s.residual))
         for name, s in report.sites.items()
     )
     return known._replace(

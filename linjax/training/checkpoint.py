@@ -13,6 +13,8 @@ from linjax.program import pytree
 from linjax.program.pytree import Leaf, join
 from linjax.store import codec, keys
 
+__all__ = ["Checkpoint", "restore_checkpoint", "save_checkpoint"]
+
 Array = Any
 
 

@@ -20,8 +20,8 @@ FIRST = {
     "diffusion_unet", "dqn_dueling", "film", "fno", "gcn", "gpt2_fused", "graph_network",
     "highway", "hypernetwork", "lenet_tanh", "lora_mlp", "lstm_seq2seq", "lstm_text", "maf",
     "mamba", "maxout", "mixture_of_experts", "mlp", "mlp_ensemble", "mobilenet_v2_se",
-    "nasnet_cell", "nerf", "nnx_mlp", "nnx_resnet", "ppo_continuous", "realnvp", "resnext",
-    "s4d", "scanned_llama", "shufflenet", "squeezenet", "swin", "tcn", "unet", "vgg",
+    "nasnet_cell", "nerf", "nnx_mlp", "nnx_resnet", "ppo_continuous", "realnvp", "resnet20_cifar",
+    "resnext", "s4d", "scanned_llama", "shufflenet", "squeezenet", "swin", "tcn", "unet", "vgg",
     "vit_hybrid", "vqvae", "wavenet",
 }  # fmt: skip
 """One of each family; the others take as long again."""
@@ -51,7 +51,7 @@ def test_removing_is_hiding(model):
         check_wide(apply, params, inputs)
 
 
-@pytest.mark.parametrize("name", ["resnext", "swin", "scanned_llama", "unet"])
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnext", "swin", "scanned_llama", "unet"])
 def test_networks_run_on_batches_of_another_size(name):
     apply, params, inputs = zoo.MODELS[name].build()
     larger = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1], x[:1]]), inputs)

@@ -27,7 +27,7 @@ def features(layer: Layer, v: np.ndarray, slopes) -> tuple[np.ndarray, np.ndarra
     parts = [activate(z, slopes)]
     if layer.linear is not None:
         parts.append(v.dot(fractions(layer.linear)))
-    if layer.carry:
+    if layer.residual:
         parts.append(v)
     return z, np.concatenate(parts, axis=1)
 

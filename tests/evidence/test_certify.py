@@ -153,9 +153,9 @@ def test_other_slopes_and_folded_layers(seed, pair):
     """Bottlenecks, linear units and residual paths, on an interval of one input."""
     rng = np.random.default_rng(seed)
     layers = (
-        Layer(rng.normal(size=(1, 3)), rng.normal(size=3), rng.normal(size=(1, 2)), carry=True),
+        Layer(rng.normal(size=(1, 3)), rng.normal(size=3), rng.normal(size=(1, 2)), residual=True),
         Layer(
-            rng.normal(size=(4, 3)), rng.normal(size=3), down=rng.normal(size=(6, 4)), carry=True
+            rng.normal(size=(4, 3)), rng.normal(size=3), down=rng.normal(size=(6, 4)), residual=True
         ),
         Layer(rng.normal(size=(7, 2)), rng.normal(size=2)),
         Layer(np.ones((2, 1)), np.zeros(1)),

@@ -30,6 +30,14 @@ def test_charts_of_a_page_have_its_colours_and_words():
         assert not re.search(r"(fill|stroke): #|nan", charts.svg(chart)), chart.name
 
 
+def test_time_is_an_axis_where_it_was_measured():
+    rows = [r | {"latency": {"1": [9, 9], "32": [2.0 * r["share"] + 1, 3.0]}} for r in measured()]
+    (chart,) = (c for c in drawings.charts(rows) if c.name == "latency")
+    assert chart.title == "Accuracy against latency, calls of 32 rows, one network"
+    share = (2 * 0.01 * 0.99 + 1) / 3
+    assert f"<title>size 0.01: accuracy 0.9502 at {share:.2%}</title>" in charts.svg(chart)
+
+
 def test_nothing_is_drawn_without_a_smaller_network():
     assert list(drawings.charts(measured()[:1])) == [] == list(drawings.charts([]))
 

@@ -7,10 +7,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import methods
+from experiments import methods, networks
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 OTHERS = ("common", "real_networks")  # of no program
+assert networks.MODULES  # some of them have methods of their own
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in OTHERS)
 
 

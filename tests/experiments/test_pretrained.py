@@ -14,7 +14,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import real_llama
-from experiments import evaluate, pretrained, stories, torch_files
+from experiments import evaluate, pretrained, torch_files
+from experiments.coverage.zoo import trained
 from experiments.data import MissingData
 from experiments.registry import NETWORKS
 from experiments.run import run
@@ -104,7 +105,7 @@ def decoder(width=16, symbols=24, hidden=20):
     """Random parameters of a decoder with two heads and one of keys and values."""
     rng = np.random.default_rng(0)
     shapes = {"embedding": (symbols, width), "norm/scale": (width,)}
-    for i in range(stories.LAYERS):
+    for i in range(trained.LAYERS):
         shapes |= {
             f"layer_{i}/{name}": shape
             for name, shape in {
@@ -124,9 +125,9 @@ def test_texts_are_written_as_the_network_says(tmp_path):
     np.savez(tmp_path / "decoder.npz", **decoder())
     params = built("stories260k", tmp_path / "decoder.npz").params
     params["norm"]["scale"] = 1e4 * params["norm"]["scale"]  # so sure that nothing is by chance
-    tokens = stories.sample(params, jax.random.key(0), 3, 9)
-    assert tokens.shape == (3, 9) and set(np.asarray(tokens[:, 0])) == {stories.BEGIN}
-    likely = stories.apply(params, tokens[:, :-1]).argmax(-1)
+    tokens = trained.sample(params, jax.random.key(0), 3, 9)
+    assert tokens.shape == (3, 9) and set(np.asarray(tokens[:, 0])) == {trained.BEGIN}
+    likely = trained.stories260k(params, tokens[:, :-1]).argmax(-1)
     np.testing.assert_array_equal(likely, tokens[:, 1:])
 
 

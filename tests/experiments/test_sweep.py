@@ -14,7 +14,7 @@ from experiments import axes, groups, journal, run
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [
-    sys.executable, "-u", "-m", "experiments.sweep", f"--config={ROOT}/configs/digits_mlp.py",
+    sys.executable, "-u", "-m", "experiments.main", f"--config={ROOT}/configs/digits_mlp.py",
     "--config.network.hidden=(12,)", "--config.training.epochs=2", "--config.dataset.rows=200",
     "--sweep=seed=0,1", "--sweep=training.learning_rate=1e-3,3e-3",
     "--sweep=training.batch=32,50", "--sweep=threshold=0.5", "--sweep=published_size=",

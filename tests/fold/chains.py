@@ -18,9 +18,9 @@ def random_chain(rng: np.random.Generator, depth: int = 4, plain: bool = False) 
         linear = None
         if not plain and not last and rng.random() < 0.4:
             linear = rng.normal(size=(inner, int(rng.integers(1, 4))))
-        carry = bool(not plain and not last and rng.random() < 0.4)
+        residual = bool(not plain and not last and rng.random() < 0.4)
         kernel, bias = rng.normal(size=(inner, units)), rng.normal(size=units)
-        layers.append(Layer(kernel, bias, linear=linear, carry=carry, down=down))
+        layers.append(Layer(kernel, bias, linear=linear, residual=residual, down=down))
         reads = layers[-1].features
     return tuple(layers)
 
@@ -35,7 +35,7 @@ def forward(layers: Layers, slopes, x: np.ndarray) -> tuple[np.ndarray, list[np.
         parts = [np.where(z < 0, pair[0], pair[1]) * z]
         if layer.linear is not None:
             parts.append(v @ layer.linear)
-        if layer.carry:
+        if layer.residual:
             parts.append(v)
         v = np.concatenate(parts, axis=1)
     head = layers[-1]

@@ -167,10 +167,11 @@ def test_corrected_plans_are_no_worse_and_predicted(seed, size):
     assert 1 / 1.6 < own.plan(rule).error / better < 1.6
 
 
-def test_corrections_find_the_site_that_is_priced_too_low():
+@pytest.mark.parametrize("at", [0, 2])
+def test_corrections_find_the_site_that_is_priced_too_low(at):
     """Where one site's prices are a hundredth of what they should be, its plan is corrected."""
     net, params, known, x = coherent()
-    rule, at = linjax.size(0.6), 1
+    rule = linjax.size(0.6)
     factors = np.ones(len(known.problems.sites) + len(known.problems.kernels))
     factors[at] = 0.01
     wrong = check.scaled(known, factors)
@@ -180,12 +181,12 @@ def test_corrections_find_the_site_that_is_priced_too_low():
         linjax.compare(net, params, linjax.fold(params, k, rule), [x], metric="identity").error
         for k in (wrong, own, known)
     ]
-    assert errors[1] <= min(0.8 * errors[0], 1.2 * errors[2])
+    assert errors[1] <= min(0.9 * errors[0], 1.2 * errors[2])
 
 
 def test_frontiers_stay_as_they_are_without_derivatives_or_a_plan():
     def rounded(p, x):
-        return jnp.round(4 * jax.nn.relu(x @ p["in"])) @ p["out"]
+        return jnp.round(4 * jax.nn.relu(x @ p["in"]) @ p["out"])
 
     rng = np.random.default_rng(0)
     kernels = {"in": (6, 16), "out": (16, 3)}

@@ -25,7 +25,7 @@ def evaluate(layers, x):
             return z
         parts = [np.maximum(z, 0)]
         parts += [] if layer.linear is None else [v @ layer.linear]
-        parts += [v] if layer.carry else []
+        parts += [v] if layer.residual else []
         v = np.concatenate(parts, axis=1)
 
 
@@ -46,7 +46,7 @@ def chains(draw):
             kernel=rng.normal(size=(inner, units)),
             bias=rng.normal(size=units),
             linear=rng.normal(size=(inner, linears)) if linears else None,
-            carry=not last and draw(st.booleans()),
+            residual=not last and draw(st.booleans()),
             down=down,
         )
         layers.append(layer)

@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[site.Stage, ...]] = {
     "interval": (),
     "crown": (site.sample, site.crown),
     "alpha-crown": (site.sample, site.gradient, site.crown, site.alpha_crown),
-    "milp": (site.sample, milp.by_milp),
+    "milp": (milp.by_milp,),
     "auto": (
         site.sample,
         site.gradient,

@@ -91,7 +91,7 @@ def _step(layer: Layer, slopes: Slopes, where: str) -> Step:
     columns = [kernel]
     if layer.linear is not None:
         columns.append(_real(layer.linear, f"{where}, linear units"))
-    if layer.carry:
+    if layer.residual:
         columns.append(np.eye(kernel.shape[0]))
     extra = layer.features - layer.units
     negative, positive = (

@@ -30,7 +30,7 @@ class Plan(NamedTuple):
       state: the widths.
       cost: what the network costs; above the budget only if the smallest network is.
       error: predicted relative output error, root mean square.
-      ridge: shrinkage that the fold uses.
+      ridge: weight of the shrinkage that the fold uses.
     """
 
     state: State
@@ -43,7 +43,7 @@ class Curve(NamedTuple):
     """What every size costs, refitted with one shrinkage.
 
     Attributes:
-      ridge: the shrinkage.
+      ridge: its weight.
       prices: of widths.
       steps: ever smaller networks, each the one before after its cheapest move.
       scale: the outputs' variance in the metric of the errors.
@@ -90,7 +90,7 @@ def curve(ridge: float, prices: Prices, scale: float) -> Curve:
     """Follows the path to the smallest network.
 
     Args:
-      ridge: the shrinkage with which the prices were found.
+      ridge: weight of the shrinkage with which the prices were found.
       prices: of widths.
       scale: the outputs' variance in the metric of the errors.
     """

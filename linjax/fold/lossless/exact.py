@@ -126,7 +126,8 @@ def _fold_site(
     elif "fold_layer" in rules and len(stable) and stable.all():
         layers = _replace_stable(layers, index, stable, slope, "residual")
     layer, removed = layers[index], int(off.sum())
-    report = SiteReport(units, removed, units - removed - layer.units, layer.linears, layer.carry)
+    stable_units = units - removed - layer.units
+    report = SiteReport(units, removed, stable_units, layer.linears, layer.residual)
     return layers, report
 
 
@@ -149,7 +150,7 @@ def _remove(layers: Layers, index: int, off: Array) -> Layers:
     """Removes units that contribute nothing; with the last of them, what they read."""
     layer, rows = keep_units(layers[index], ~off), outgoing(layers, index)
     if rows.shape[1] == 0:
-        layer, rows = layer._replace(linear=None, carry=False), rows[: len(off)]
+        layer, rows = layer._replace(linear=None, residual=False), rows[: len(off)]
     if layer.features == 0:
         layer = layer._replace(kernel=np.zeros((layer.reads, 0)), down=None)
     return _rewritten(layers, index, layer, np.delete(rows, np.flatnonzero(off), axis=0))
@@ -203,7 +204,7 @@ def _linearise(layers: Layers, index: int, stable: Array, slope: Array) -> Layer
     layer = layers[index]
     if not stable.any() and not layer.linears:
         return layers
-    if layer.carry:  # what travels on anyway takes the stable units' part for nothing
+    if layer.residual:  # what travels on anyway takes the stable units' part for nothing
         return _replace_stable(layers, index, stable, slope, "residual")
     within, through = _linear_part(layers, index, stable, slope)
     inputs, width = layer.kernel.shape[0], through.shape[1]
@@ -230,8 +231,8 @@ def _replace_stable(layers: Layers, index: int, stable: Array, slope: Array, for
         linear, rows = _factor(within, through)
         kept = kept._replace(linear=linear if linear.shape[1] else None)
     else:
-        rows = within @ through + (carried if layer.carry else 0.0)
-        kept, carried = kept._replace(linear=None, carry=True), rows[:0]
+        rows = within @ through + (carried if layer.residual else 0.0)
+        kept, carried = kept._replace(linear=None, residual=True), rows[:0]
     return _rewritten(layers, index, kept, np.concatenate([units, rows, carried]))
 
 

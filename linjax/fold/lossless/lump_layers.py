@@ -232,7 +232,7 @@ def _gains(layers: Layers, slopes: Sequence[tuple[Any, Any] | None]) -> tuple[np
         through = np.abs(layer.kernel) @ onward[:k]
         if layer.linear is not None:
             through = through + np.abs(layer.linear) @ onward[k : k + r]
-        if layer.carry:
+        if layer.residual:
             through = through + onward[k + r :]
         onward = through if layer.down is None else np.abs(layer.down) @ through
     return tuple(gains)
@@ -244,7 +244,7 @@ def _magnitude(layer: Layer, magnitude: Array, slopes: tuple[Any, Any] | None) -
     parts = [steep * (_reach(magnitude, np.abs(layer.kernel)) + np.abs(layer.bias))]
     if layer.linear is not None:
         parts.append(_reach(magnitude, np.abs(layer.linear)))
-    if layer.carry:
+    if layer.residual:
         parts.append(magnitude)
     return np.concatenate(parts)
 

@@ -25,7 +25,7 @@ def outgoing(layers: Layers, index: int) -> np.ndarray:
     columns = [reader.kernels]
     if reader.linear is not None:
         columns.append(reader.linear)
-    if reader.carry:
+    if reader.residual:
         columns.append(outgoing(layers, index + 1)[_own(reader) :])
     return np.concatenate(columns, axis=1)
 
@@ -44,7 +44,7 @@ def with_outgoing(layers: Layers, index: int, rows: Array) -> Layers:
     ends = np.cumsum([reader.units] * (1 + len(reader.mates)) + [reader.linears])
     kernel, *others, linear, onward = np.split(rows, ends, axis=1)
     mates = tuple((own, bias) for own, (_, bias) in zip(others, reader.mates, strict=True))
-    if reader.carry:
+    if reader.residual:
         own = outgoing(layers, index + 1)[: _own(reader)]
         layers = with_outgoing(layers, index + 1, np.concatenate([own, onward]))
     linear = None if reader.linear is None else linear
