@@ -41,8 +41,12 @@ TOLD = 1e-3
 """Share of the predicted error from which on a part's own is told."""
 FIRM = 0.1
 """Weight of a part's share being as all others', beside what is measured."""
-APART = 10.0
+APART = 30.0
 """How far a part's price is corrected apart from all others', at most."""
+FAINT = 1e-2
+"""Share of the predicted error that a part is taken to have at least."""
+FIRST = 2
+"""Parts priced rightly that are taken to stand beside those that are told."""
 EXACT = 4e-4
 """Twice the divergence that isn't worth planning better for."""
 RIGHT = 1.5
@@ -70,7 +74,7 @@ def corrected(
 
     Let p be the predicted squared errors of a plan's parts and a what they have to do with the
     measured divergence, ``Σ a = 2 E KL`` (for a regression ``E ‖δ‖²``). Prices are multiplied by
-    a / p, parts that the plan leaves alone by ``Σ a / Σ p``; what is planned by these prices is
+    a / p, parts that the plan leaves alone by the geometric mean of that; what is planned then is
     measured again, up to four times. Of the plans of a size that of least divergence
     is the one that the result has for the rule, and its predicted error is the measured one.
     Worth its time above all for images, where errors of neighbouring places add up;
@@ -196,18 +200,18 @@ def _chosen(known: Frontier, plan: Plan, memory: dict[int, Any]) -> list[Choice]
 def _next(factors: Array, seen: Array, last: Tried) -> tuple[Array, Array, bool]:
     """Factors by what was measured last, which parts are told, and whether prices were right.
 
-    Parts that haven't been told yet are taken to be like the plan as a whole.
+    Parts that haven't been told yet are taken to be as those that are, or right where few are.
     """
     predicted, measured = last.predicted, np.concatenate([last.shares.sites, last.shares.kernels])
-    whole = max(measured.sum() / max(predicted.sum(), 1e-300), 1e-6)
     told = predicted > TOLD * predicted.sum()
     safe = np.where(told, predicted, 1.0)
-    own = (np.maximum(measured, 0.0) / safe + FIRM * whole) / (1.0 + FIRM)
-    own = np.clip(own, whole / APART, whole * APART)
+    ratios = np.maximum(measured, FAINT * predicted) / safe
+    usual = float(np.exp(np.sum(np.log(ratios[told])) / (told.sum() + FIRST)))
+    own = np.clip((ratios + FIRM * usual) / (1.0 + FIRM), usual / APART, usual * APART)
     apart = own[told] / factors[told]
     right = bool(apart.size == 0 or apart.max() / apart.min() <= RIGHT)
     before = seen & told
-    found = np.where(seen, factors, whole)
+    found = np.where(seen, factors, usual)
     found[told] = own[told]
     found[before] = np.sqrt(own[before] * factors[before])
     return found, seen | told, right
