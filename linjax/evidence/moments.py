@@ -16,7 +16,7 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.expand import expanded
-from linjax.evidence.points import Samples, samples, taps, unit_samples
+from linjax.evidence.points import Samples, everywhere, part, places, samples, taps, unit_samples
 
 Array = Any
 
@@ -51,18 +51,19 @@ class Sums(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Moments of some rows of the calibration set: of units by site, and at all places."""
+    """Moments of some rows of the calibration set: of units by site, and by place of evidence."""
 
     units: tuple[Units, ...]
     places: tuple[Sums, ...]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "whole"))
+@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen"))
 def batch_sums(
     network: Network, flat: Flat, inputs: list[Array], weights: Array | None, whole: bool,
-    turn: Array | None = None,
+    turn: Array | None = None, chosen: tuple[tuple[int, int], ...] | None = None,
+    starts: Array | None = None,
 ) -> Batch:  # fmt: skip
-    """Takes the moments of some rows at all places of evidence.
+    """Takes the moments of some rows.
 
     Args:
       network: the traced network.
@@ -71,19 +72,29 @@ def batch_sums(
       weights: of the rows, or of their positions.
       whole: whether second moments of all coordinates, and of kernels, are wanted.
       turn: which samples count, by a remainder and a divisor of their numbers; by default all.
+      chosen: places of evidence, by number, and how many repeats of each; by default all.
+      starts: ``(places,)`` which repeats these begin with.
     """
-    flat, unread = expanded(network, flat) if whole else (flat, frozenset())
-    values = execute(network, flat, inputs, taps(network), unread=unread).values
+    some = everywhere(network) if chosen is None else chosen
+    at = [places(network)[n] for n, _ in some] if whole else []
+    unread: frozenset[int] = frozenset()
+    if whole:
+        sites = [network.foldable[n] for n in dict.fromkeys(p.site for p in at) if n is not None]
+        flat, unread = expanded(network, flat, sites)
+    values = execute(network, flat, inputs, taps(network, at), unread=unread).values
     sizes = read_sizes(network, flat, inputs)
+    sums = []
+    for n, (place, (_, size)) in enumerate(zip(at, some, strict=False)):
+        if place.sampled:
+            own = samples(network, place, values, sizes, weights)
+            rows = part(own.rows, None if starts is None else starts[n], size)
+            sums.append(_sums(Samples(rows, _counted(turn, own.weights, rows.shape[1]))))
     return Batch(
         tuple(
             _units(z, h, _counted(turn, own, h.shape[1]))
             for z, h, own in unit_samples(network, values, sizes, weights)
         ),
-        tuple(
-            _sums(own._replace(weights=_counted(turn, own.weights, own.rows.shape[1])))
-            for own in (samples(network, values, sizes, weights) if whole else ())
-        ),
+        tuple(sums),
     )
 
 
@@ -167,8 +178,9 @@ def merge_batches(a: Batch, b: Batch) -> Batch:
     )
 
 
-merge_on_device = jax.jit(merge_batches)
-"""A program of its own, so that the one that runs the network is compiled once."""
+merge_on_device = jax.jit(merge_batches, donate_argnums=0)
+"""A program of its own, so that the one that runs the network is compiled once; the first is
+overwritten."""
 
 
 def merge_units(a: Units, b: Units) -> Units:
@@ -193,16 +205,15 @@ def _apart(a: Any, b: Any) -> tuple[Array, Array, Array]:
     return count, (b.count / xp.maximum(count, 1e-30)).astype(a.mean.dtype), b.mean - a.mean
 
 
-def on_host(moments: Batch) -> Batch:
-    """Moments in float64, and whole numbers in int64; outer products whole."""
+def on_host(own: Units) -> Units:
+    """Moments of units in float64, and whole numbers in int64."""
 
     def wide(x: Array) -> np.ndarray:
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         return np.asarray(x).astype(np.int64 if whole else np.float64)
 
-    found: Batch = jax.tree.map(wide, moments)
-    places = (own._replace(scatter=mirrored(own.scatter)) for own in found.places)
-    return found._replace(places=tuple(places))
+    found: Units = jax.tree.map(wide, own)
+    return found
 
 
 class PointMoments(NamedTuple):

@@ -111,9 +111,11 @@ def mixing(site: Site, matrices: Array) -> Any:
 
     def change(x: Array) -> Array:
         front = x.shape[: len(site.beside)]
-        rows = x.reshape(matrices.shape[0], -1, x.shape[-1]).astype(np.float64)
-        mixed = rows @ matrices
-        return mixed.reshape(*front, *x.shape[len(front) : -1], -1).astype(x.dtype)
+        rows = x.reshape(matrices.shape[0], -1, x.shape[-1])
+        mixed = np.empty((*rows.shape[:2], matrices.shape[-1]), x.dtype)
+        for own, matrix, found in zip(rows, matrices, mixed, strict=True):
+            found[:] = own.astype(np.float64) @ matrix
+        return mixed.reshape(*front, *x.shape[len(front) : -1], -1)
 
     return change
 

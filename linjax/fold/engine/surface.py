@@ -8,7 +8,7 @@ import numpy as np
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
-from linjax.fold.engine.problem import Site, checked, splits
+from linjax.fold.engine.problem import Site, checked, parts, splits
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
@@ -47,14 +47,15 @@ def surface(site: Site, ridge: float) -> Surface:
 
 def surfaces(site: Site, ridges: Sequence[float]) -> dict[float, Surface]:
     """Returns a site's errors by weight of noise: :func:`surface`, moments being made once."""
-    checked(site)
-    found: dict[float, list[Array]] = {ridge: [] for ridge in ridges}
-    for folds in splits(site):
-        own = framed(site, folds)
-        for ridge, errors in found.items():
-            data = gathered(site, ridge, own)
-            errors.append(_added([_one(site, data, i) for i in range(site.repeats)]))
-    return {ridge: _mean(errors) for ridge, errors in found.items()}
+    every = splits(site)
+    found: dict[float, list[list[Array]]] = {ridge: [[] for _ in every] for ridge in ridges}
+    for part in map(checked, parts(site)):
+        for number, folds in enumerate(every):
+            own = framed(part, folds)
+            for ridge, errors in found.items():
+                data = gathered(part, ridge, own)
+                errors[number] += [_one(part, data, i) for i in range(part.repeats)]
+    return {ridge: _mean([*map(_added, errors)]) for ridge, errors in found.items()}
 
 
 def _mean(found: Sequence[Array]) -> Surface:

@@ -126,6 +126,10 @@ def _bordered(point: PointMoments, share: float) -> PointMoments:
 
 def _joined(points: list[PointMoments]) -> Point:
     """One point of several whose samples are of one kind."""
+    if len(points) == 1:  # may be in a file, and is read when it is needed
+        own = points[0]
+        covariance = own.scatter / own.count[:, None, None, None]
+        return Point(Moments(own.count, own.mean, covariance), own.metric * float(own.places))
     count = sum(p.count for p in points)
     mean = sum(p.count[:, None, None] * p.mean for p in points) / count[:, None, None]
     scatter = sum(p.scatter for p in points)
