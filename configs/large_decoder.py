@@ -30,5 +30,5 @@ def get_config(size: str = "") -> ConfigDict:
         "batch": 16,  # sequences
         "share": 0.9,  # of the parameters that stay
         "memory": 16.0,  # gigabytes that the process may take in all
-        "evidence": {"": 0.4, "small": 0.1, "toy": 0.002}[size],  # that moments may take in a pass
+        "evidence": {"": 0.8, "small": 0.1, "toy": 0.002}[size],  # that moments may take in a pass
     })  # fmt: skip
