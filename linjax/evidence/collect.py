@@ -18,6 +18,7 @@ from linjax.evidence.moved import sketch
 from linjax.evidence.parts import Batch, Part, Weights, given_of, part_of
 from linjax.evidence.passing import Job, Pass, extents_of
 from linjax.evidence.points import places
+from linjax.evidence.spreading import spread_over
 from linjax.evidence.stats import Stats, unit_stats
 from linjax.evidence.stored import opened
 from linjax.net import Net
@@ -81,10 +82,13 @@ def collect(
         are dealt to the folds instead of rows. By default all of them; where their lengths differ,
         or one is looked up in another, those whose first axis is the outputs' first, if nothing
         mixes its entries on the way. Examples of other sizes are traced anew: pad to a few sizes.
-      mesh: devices to spread every batch over, along its first axis. Batches that don't
-        divide evenly run unsharded. Counts are the same as on one device. Parameters that
-        are sharded over the mesh already stay so. If the mesh is of several processes, each
-        of them gives its own rows, as many as the others, and gets the same result.
+      mesh: devices to spread every batch over, along its first axis. An axis of it that is named
+        "model" spreads the rows of second moments instead, so that each of its M devices holds
+        an M-th of them (where widths divide); moments of different rows are summed once at the
+        end. Batches that don't divide evenly run unsharded. Counts are the same as on one device.
+        Parameters that are sharded over the mesh already stay so. If the mesh is of several
+        processes, each of them gives its own rows, as many as the others, and gets the same
+        result; an axis "model" has to lie within a process.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
       limits: what a device may hold, see :class:`Limits`. Evidence that takes more is gathered
         in several passes over the batches, a group of sites in each, and of a scan's layers;
@@ -124,8 +128,9 @@ def collect(
     most = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
     parts = max(1, min(expected, SENSITIVITY_BATCHES))
     job = Job(
-        net, flat, folds, second_moments, mesh, settled(metric, net), -(-most // parts), parts
-    )
+        net, flat, folds, second_moments, mesh, spread_over(mesh), settled(metric, net),
+        -(-most // parts), parts,
+    )  # fmt: skip
     host = Host(net.network, folds, None, opened(folder))
 
     def parts_of() -> Iterator[Part]:

@@ -1,6 +1,6 @@
 """How many places of evidence a pass gathers second moments of, so that these fit the memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,14 +50,14 @@ class Extent(NamedTuple):
       repeats: n.
       width: w, 0 where the moments are another place's.
       result: q.
-      devices: over how many devices the rows of its moments are spread.
+      blocks: over how many devices the rows of ``(w, w)`` moments are spread.
     """
 
     name: str
     repeats: int
     width: int
     result: int
-    devices: int = 1
+    blocks: Callable[[int], int] = lambda width: 1
 
 
 class Group(NamedTuple):
@@ -74,8 +74,8 @@ def taken(moments: int, metrics: int, folds: int) -> int:
     either, and what it is put together from.
 
     Args:
-      moments: S, entries of all moments, ``Σ n w² / devices``.
-      metrics: G, entries of all metrics, ``Σ n q²``.
+      moments: S, entries of all moments, ``Σ n w² / M`` with rows over M devices.
+      metrics: G, entries of all metrics, ``Σ n q² / M``.
       folds: F.
     """
     return 4 * (folds * moments + metrics + 2 * max(moments, metrics))
@@ -90,7 +90,7 @@ def groups(extents: Sequence[Extent], folds: int, room: int) -> list[Group]:
       EvidenceError: if one repeat alone takes more.
     """
     found, now, held = list[Group](), Group(), [0, 0]
-    each = [[e.width**2 // e.devices for e in extents], [e.result**2 for e in extents]]
+    each = [[w**2 // e.blocks(w) for e in extents for w in (e[field],)] for field in (2, 3)]
     for kind in (1, 0):
         for n, own in enumerate(extents):
             entries, start = each[kind][n], 0

@@ -17,6 +17,7 @@ from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import Samples, everywhere, part, places, samples, taps, unit_samples
+from linjax.evidence.spreading import Spread, outer
 
 Array = Any
 
@@ -57,11 +58,11 @@ class Batch(NamedTuple):
     places: tuple[Sums, ...]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen"))
+@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen", "spread"))
 def batch_sums(
     network: Network, flat: Flat, inputs: list[Array], weights: Array | None, whole: bool,
     turn: Array | None = None, chosen: tuple[tuple[int, int], ...] | None = None,
-    starts: Array | None = None,
+    starts: Array | None = None, spread: Spread | None = None,
 ) -> Batch:  # fmt: skip
     """Takes the moments of some rows.
 
@@ -74,6 +75,8 @@ def batch_sums(
       turn: which samples count, by a remainder and a divisor of their numbers; by default all.
       chosen: places of evidence, by number, and how many repeats of each; by default all.
       starts: ``(places,)`` which repeats these begin with.
+      spread: over which devices; second moments then have one entry for each set of samples in
+        front.
     """
     some = everywhere(network) if chosen is None else chosen
     at = [places(network)[n] for n, _ in some] if whole else []
@@ -88,7 +91,8 @@ def batch_sums(
         if place.sampled:
             own = samples(network, place, values, sizes, weights)
             rows = part(own.rows, None if starts is None else starts[n], size)
-            sums.append(_sums(Samples(rows, _counted(turn, own.weights, rows.shape[1]))))
+            counted = _counted(turn, own.weights, rows.shape[1])
+            sums.append(_sums(Samples(rows, counted), spread))
     return Batch(
         tuple(
             _units(z, h, _counted(turn, own, h.shape[1]))
@@ -120,13 +124,20 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
     return Units(count, active, mean, jnp.sum(_pairs(jnp, centred), axis=1))
 
 
-def _sums(own: Samples) -> Sums:
+def _sums(own: Samples, spread: Spread | None) -> Sums:
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
-    mean, centred = _centred(x, own.weights)
-    count = jnp.asarray(x.shape[1], x.dtype)
-    if own.weights is not None:
-        count = jnp.sum(own.weights, dtype=x.dtype)
+    if spread is not None:
+        return Sums(*outer(x, own.weights, spread, _about_mean))
+    count, mean, centred = _about_mean(x, own.weights)
     return Sums(count, mean, lower_gram(centred))
+
+
+def _about_mean(x: Array, weights: Array | None) -> tuple[Array, Array, Array]:
+    """Number of samples, their mean, and what is apart from it."""
+    count = jnp.asarray(x.shape[1], x.dtype)
+    if weights is not None:
+        count = jnp.sum(weights, dtype=x.dtype)
+    return count, *_centred(x, weights)
 
 
 def lower_gram(x: Array) -> Array:
@@ -172,10 +183,12 @@ def _pairs(xp: Any, pair: Array) -> Array:
 
 
 def merge_batches(a: Batch, b: Batch) -> Batch:
-    """Moments of two disjoint sets of rows as those of one, on the device or the host."""
-    return Batch(
-        tuple(map(merge_units, a.units, b.units)), tuple(map(merge_sums, a.places, b.places))
+    """Moments of two disjoint sets of rows as those of one, each device's for itself."""
+    places = (
+        (jax.vmap(merge_sums) if jnp.ndim(own.count) else merge_sums)(own, other)
+        for own, other in zip(a.places, b.places, strict=True)
     )
+    return Batch(tuple(map(merge_units, a.units, b.units)), tuple(places))
 
 
 merge_on_device = jax.jit(merge_batches, donate_argnums=0)

@@ -18,6 +18,7 @@ from linjax.evidence.parts import Part, dealt
 from linjax.evidence.points import ALL, Piece, places
 from linjax.evidence.rows import length
 from linjax.evidence.sensitivity import metric_sums
+from linjax.evidence.spreading import Spread, together
 from linjax.evidence.weights import first
 from linjax.net import Net
 from linjax.program import pytree
@@ -36,6 +37,7 @@ class Job(NamedTuple):
       folds: of the rows.
       whole: whether second moments and sensitivities are wanted.
       mesh: devices that rows are spread over.
+      spread: how evidence lies on it.
       metric: output metric.
       quota: rows of a batch that sensitivities are measured on.
       batches: on how many batches.
@@ -46,6 +48,7 @@ class Job(NamedTuple):
     folds: int
     whole: bool
     mesh: Mesh | None
+    spread: Spread | None
     metric: str
     quota: int
     batches: int
@@ -62,10 +65,11 @@ def extents_of(job: Job) -> list[Extent]:
 
     sums, grams = jax.eval_shape(evidence, pytree.shapes_of(job.flat), leaves)
     own = iter(sums)
+    blocks = (lambda width: 1) if job.spread is None else job.spread.blocks
     return [
         Extent(
             place.name, gram.shape[0], next(own).mean.shape[-1] if place.sampled else 0,
-            gram.shape[-1],
+            gram.shape[-1], blocks,
         )
         for place, (gram, _) in zip(every, grams, strict=True)
     ]  # fmt: skip
@@ -105,7 +109,8 @@ class Pass:
                 own.weights,
                 job.whole,
                 turn,
-                *(self.chosen[0] or ()),
+                *(self.chosen[0] or (None, None)),
+                job.spread,
             )
             old = self.device[fold]
             now = now if old is None else moments.merge_on_device(old, now)
@@ -126,17 +131,25 @@ class Pass:
         network = self.job.net.network
         sampled = [p for p in self.pieces.moments if places(network)[p.place].sampled]
         for fold in range(self.job.folds):
-            own, self.device[fold] = placement.fetch(self.device[fold], self.job.mesh), None
+            own, self.device[fold] = self.device[fold], None
             if own is None:
                 continue
-            units = tuple(map(moments.on_host, own.units))
+            units = placement.fetch(own.units, self.job.mesh)
+            units = tuple(map(moments.on_host, units))
             for site, unit in zip(network.foldable, units, strict=True):
                 if not all(np.isfinite(x).all() for x in unit):
                     raise not_finite(site.name, index)
             old = self.units[fold]
             self.units[fold] = tuple(map(moments.merge_units, old, units)) if old else units
             for piece, sums in zip(sampled, own.places, strict=False):
-                self.host.add(fold, piece, sums, index)
+                self.host.add(fold, piece, self._fetched(sums), index)
+
+    def _fetched(self, sums: moments.Sums) -> moments.Sums:
+        """Moments of all devices, on the host."""
+        spread = self.job.spread
+        if spread is not None:
+            sums = moments.Sums(*_done(together(*sums, spread), spread))
+        return moments.Sums(*map(placement.assembled, sums))
 
     def weigh(self, part: Part, index: int) -> None:
         """Measures on some rows what errors cost; these batches are taken for it, all alike."""
@@ -153,7 +166,7 @@ class Pass:
             network = job.net.network_for(job.flat, now.inputs)
             sums = metric_sums(
                 network, job.flat, now.leaves, key, job.metric, now.weights, plan.places,
-                plan.probes, *(self.chosen[1] or ()),
+                plan.probes, *(self.chosen[1] or (None, None)), job.spread,
             )  # fmt: skip
             sums = sums if self.metrics is None else _added(self.metrics, sums)
             self.metrics, self.some = _done(sums, job.mesh), now
@@ -165,7 +178,7 @@ class Pass:
             return
         grams, *rest = self.metrics
         for n, piece in enumerate(self.pieces.metrics):
-            gram, samples = placement.fetch(grams[n], self.job.mesh)
+            gram, samples = map(placement.assembled, grams[n])
             self.host.weigh(piece, gram, float(samples))
         self.metrics = placement.fetch(rest, self.job.mesh)
 

@@ -22,17 +22,21 @@ from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature, root
 from linjax.evidence.points import derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
+from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
 EXACT_CLASSES = 8
 
 
-@functools.partial(jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen"))
+@functools.partial(
+    jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen", "spread")
+)
 def metric_sums(
     network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
     weights: Array | None, spots: int | None = None, probes: int = PROBES,
     chosen: tuple[tuple[int, int], ...] | None = None, starts: Array | None = None,
+    spread: Spread | None = None,
 ) -> Any:  # fmt: skip
     """Sums of outer products of the outputs' derivatives at all places of evidence.
 
@@ -51,6 +55,7 @@ def metric_sums(
       probes: how many signs.
       chosen: places of evidence, by number, and how many repeats of each; by default all.
       starts: ``(places,)`` which repeats these begin with.
+      spread: over which devices.
 
     Returns:
       By place of evidence ``(n, q, q)`` sums, their lower blocks alone, and the
@@ -80,12 +85,22 @@ def metric_sums(
         total = jnp.float32(g.shape[2]) if own is None else jnp.sum(own).astype(jnp.float32)
         g, scale = _fewer(part(g, None if starts is None else starts[n], size, 1), own, spots, rows)
         moved = jnp.moveaxis(g, 0, 1)
-        gram = lower_gram(moved.reshape(moved.shape[0], -1, moved.shape[-1]))
+        gram = _gram(moved, spread)
         grams.append((scale * gram, total))
     examples = jnp.float32(rows)
     if weights is not None:
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
     return tuple(grams), examples, _variation(outputs, metric, weights)
+
+
+def _gram(g: Array, spread: Spread | None) -> Array:
+    """Sums of outer products of ``(n, probes, samples, q)``."""
+    if spread is None:
+        return lower_gram(g.reshape(g.shape[0], -1, g.shape[-1]))
+    by_sample = jnp.moveaxis(g, 1, 2)  # so that samples stay where they are
+    rows = by_sample.reshape(g.shape[0], -1, g.shape[-1])
+    (found,) = outer(rows, None, spread, lambda x, _: (x,))
+    return blocked(jnp.sum(found, axis=0), spread)
 
 
 def _fewer(g: Array, own: Array | None, spots: int | None, rows: int) -> tuple[Array, Array]:
