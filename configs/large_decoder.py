@@ -1,4 +1,4 @@
-"""A decoder of 1.1 billion random parameters, folded within 16 GB of memory on a CPU.
+"""A decoder of 1.0 billion random parameters, folded within 16 GB of memory on a CPU.
 
     python -m experiments.large --config=configs/large_decoder.py --workdir=runs/large
 
@@ -9,7 +9,7 @@
 from ml_collections import ConfigDict
 
 SIZES = {
-    "": {"width": 2048, "layers": 44, "heads": 32, "head": 64, "hidden": 1024, "vocabulary": 32000},
+    "": {"width": 2048, "layers": 41, "heads": 32, "head": 64, "hidden": 1024, "vocabulary": 32000},
     "small": {"width": 768, "layers": 20, "heads": 12, "head": 64, "hidden": 768,
               "vocabulary": 16384},
     "toy": {"width": 128, "layers": 6, "heads": 4, "head": 32, "hidden": 256, "vocabulary": 512},

@@ -7,10 +7,16 @@ passes (``limits``) and kept in files (``folder``), and the fold reads them a fe
 Ends with an error if more memory was resident than ``--config.memory`` gigabytes.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+# XLA on CPUs takes it for progress to make float32 copies of all layers' kernels before a loop.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_disable_hlo_passes=while-loop-invariant-code-motion"
+)
 
 import jax
 import numpy as np

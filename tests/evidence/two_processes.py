@@ -25,7 +25,8 @@ def main() -> None:
     half = SIZE // 2
     mine = [x[i * SIZE :][index * half : (index + 1) * half] for i in range(BATCHES)]
     stats = linjax.collect(net, params, mine, mesh=mesh)
-    small = linjax.fold(params, stats, linjax.size(0.4))
+    known = linjax.frontier(params, stats, mesh=mesh)  # each process prices some of the sites
+    small = linjax.fold(params, known, linjax.size(0.4))
     both = Mesh(mesh.devices.reshape(4, 2), ("data", "model"))
     blocks = linjax.collect(net, params, mine, mesh=both, limits=linjax.Limits(bytes=20_000))
     np.savez(file, *map(np.asarray, jax.tree.leaves((stats, small, blocks))))

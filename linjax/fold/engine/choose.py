@@ -9,8 +9,9 @@ from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.exchange import exchanged
 from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric, varying
-from linjax.fold.engine.problem import Site, checked, parts
+from linjax.fold.engine.problem import Site, checked, runs, taken
 from linjax.fold.engine.pursuit import View
+from linjax.fold.engine.sharing import at_once
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
 Array = np.ndarray
@@ -69,12 +70,17 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
-    found: list[_Part] = []
-    for some in map(checked, parts(site)):
-        own = framed(some)
-        data = gathered(some, ridge, own)
-        found += [_part(some, data, i, k, r) for i in range(some.repeats)]
-    return _assembled(found, own.merged)
+
+    def chosen(run: slice) -> tuple[list[_Part], tuple[int, ...]]:
+        part = checked(taken(site, run))
+        own = framed(part)
+        data = gathered(part, ridge, own)
+        return [_part(part, data, i, k, r) for i in range(part.repeats)], own.merged
+
+    every = runs(site)
+    costs = [float((run.stop - run.start) * site.coordinates**3) for run in every]
+    found = at_once(chosen, every, costs)
+    return _assembled([part for parts, _ in found for part in parts], found[0][1])
 
 
 def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice:
