@@ -17,7 +17,7 @@ from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
 from linjax.evidence.parts import Batch, Part, Weights, given_of, part_of
 from linjax.evidence.passing import Job, Pass, extents_of
-from linjax.evidence.points import places
+from linjax.evidence.places import places
 from linjax.evidence.spreading import spread_over
 from linjax.evidence.stats import Stats, unit_stats
 from linjax.evidence.stored import opened

@@ -10,7 +10,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.errors import EvidenceError
 from linjax.evidence import moments
-from linjax.evidence.points import Piece, places
+from linjax.evidence.places import Piece, places
 from linjax.evidence.stored import steps, zeros
 
 Array = Any

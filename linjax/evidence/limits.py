@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from linjax.errors import EvidenceError
-from linjax.evidence.points import Piece
+from linjax.evidence.places import Piece
 
 SHARE = 0.5
 """Share of the memory that a device has free that moments may take; activations need some, too."""

@@ -16,7 +16,8 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.expand import expanded
-from linjax.evidence.points import Samples, everywhere, part, places, samples, taps, unit_samples
+from linjax.evidence.places import everywhere, part, places, samples, taps
+from linjax.evidence.points import Samples, unit_samples
 from linjax.evidence.spreading import Spread, outer
 
 Array = Any

@@ -15,7 +15,7 @@ from linjax.evidence.effort import effort
 from linjax.evidence.host import Host, not_finite
 from linjax.evidence.limits import Extent, Group
 from linjax.evidence.parts import Part, dealt
-from linjax.evidence.points import ALL, Piece, places
+from linjax.evidence.places import ALL, Piece, places
 from linjax.evidence.rows import length
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.spreading import Spread, together

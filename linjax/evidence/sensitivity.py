@@ -20,7 +20,7 @@ from linjax.errors import EvidenceError
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature, root
-from linjax.evidence.points import derivatives, everywhere, part, places
+from linjax.evidence.places import derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
 from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows

@@ -96,13 +96,14 @@ def outer(
     outs = tuple(PartitionSpec(rows, *(None,) * len(shape.shape)) for shape in shapes)
     outs = (*outs, PartitionSpec(rows, None, model, None))
     if x.shape[1] % spread.parts:  # one of the devices takes them all
-        found = (*own(x, weights)[:-1], own(x, weights)[-1])
-        gram = jnp.einsum("nsi,nsj->nij", found[-1], found[-1], precision="highest")
-        whole = (jnp.zeros((spread.parts, *part.shape), part.dtype).at[0].set(part)
-                 for part in (*found[:-1], gram))  # fmt: skip
+        *others, centred = own(x, weights)
+        gram = jnp.einsum("nsi,nsj->nij", centred, centred, precision="highest")
         return tuple(
-            lax.with_sharding_constraint(part, NamedSharding(spread.mesh, out))
-            for part, out in zip(whole, outs, strict=True)
+            lax.with_sharding_constraint(
+                jnp.zeros((spread.parts, *part.shape), part.dtype).at[0].set(part),
+                NamedSharding(spread.mesh, out),
+            )
+            for part, out in zip((*others, gram), outs, strict=True)
         )
     ins = PartitionSpec(None, rows, None), None if weights is None else PartitionSpec(rows)
     mapped = jax.shard_map(local, mesh=spread.mesh, in_specs=ins, out_specs=outs, check_vma=False)
