@@ -114,7 +114,7 @@ def random(config: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes(config)), found)
 
 
-def batches(config: Any) -> list[Array]:
+def batches(config: Any) -> list[np.ndarray]:
     """Random tokens, in batches of sequences."""
     rng = np.random.default_rng(config.seed + 1)
     size = (config.sequences, config.length)

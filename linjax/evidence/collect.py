@@ -189,14 +189,18 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
         unit_stats(functools.reduce(moments.merge_units, own))
         for own in zip(*(first.units[fold] for fold in used), strict=True)
     )
-    second: Any = (), (), np.asarray(0.0)
+    points: Any = ()
+    kernels: Any = ()
+    variation = np.asarray(0.0)
     if first.metrics is not None:
         _measure(job, host, first.some)
         examples = max(float(first.metrics[0]), 1e-30)
         points, kernels = host.points(examples, used)
-        second = points, kernels, np.asarray(float(first.metrics[1]) / examples)
+        variation = np.asarray(float(first.metrics[1]) / examples)
     leaves = pytree.leaves_of(params)
-    return Stats(seen, *second, sketch(params), net.network, net.graph, leaves, job.metric)
+    return Stats(
+        seen, points, kernels, variation, sketch(params), net.network, net.graph, leaves, job.metric
+    )
 
 
 def _measure(job: Job, host: Host, some: Any) -> None:

@@ -25,8 +25,8 @@ class Held(NamedTuple):
       scatter: ``(F, n, w, w)``, an array or a file.
     """
 
-    count: np.ndarray
-    mean: np.ndarray
+    count: Array
+    mean: Array
     scatter: Any
 
 
@@ -117,7 +117,7 @@ class Host:
           used: the folds that have rows.
         """
         found: list[moments.PointMoments] = []
-        first = {}
+        first: dict[int, int] = {}
         for n, place in enumerate(places(self.network)):
             metric, samples = self.weighed[n]
             if place.sampled:

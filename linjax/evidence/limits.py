@@ -90,7 +90,10 @@ def groups(extents: Sequence[Extent], folds: int, room: int) -> list[Group]:
       EvidenceError: if one repeat alone takes more.
     """
     found, now, held = list[Group](), Group(), [0, 0]
-    each = [[w**2 // e.blocks(w) for e in extents for w in (e[field],)] for field in (2, 3)]
+    each = [
+        [e.width**2 // e.blocks(e.width) for e in extents],
+        [e.result**2 // e.blocks(e.result) for e in extents],
+    ]
     for kind in (1, 0):
         for n, own in enumerate(extents):
             entries, start = each[kind][n], 0
@@ -104,7 +107,7 @@ def groups(extents: Sequence[Extent], folds: int, room: int) -> list[Group]:
                 elif any(now):
                     found, now, held = [*found, now], Group(), [0, 0]
                 else:
-                    least = taken(*((entries, 0) if kind == 0 else (0, entries)), folds)
+                    least = taken((1 - kind) * entries, kind * entries, folds)
                     raise EvidenceError(
                         f"{own.name}: its evidence takes {least:,} bytes for one of its "
                         f"{own.repeats} repeats, more than the {room:,} of limits; give more, or "
@@ -121,7 +124,7 @@ def _fitting(
     while low < high:
         middle, now = (low + high + 1) // 2, list(held)
         now[kind] += middle * entries
-        low, high = (middle, high) if taken(*now, folds) <= room else (low, middle - 1)
+        low, high = (middle, high) if taken(now[0], now[1], folds) <= room else (low, middle - 1)
     return low
 
 
