@@ -13,13 +13,14 @@ from experiments.large.stages import Stages
 
 
 def run(config: Any, folder: Path) -> Stages:
-    """Makes, reads, folds and writes a decoder."""
+    """Makes a decoder if the folder has none yet; reads, folds and writes it."""
     done = Stages()
     shutil.rmtree(folder / "evidence", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     bytes_of = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(decoder.shapes(config)))
-    with done.stage("random parameters, to Orbax", 2 * bytes_of):
-        checkpoint.write(folder / "original", decoder.random(config))
+    if not (folder / "original").exists():
+        with done.stage("random parameters, to Orbax", 2 * bytes_of):
+            checkpoint.write(folder / "original", decoder.random(config))
     with done.stage("parameters from Orbax", bytes_of):
         params = checkpoint.read(folder / "original", decoder.shapes(config))
     with done.stage("trace"):
