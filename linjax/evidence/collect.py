@@ -51,8 +51,10 @@ def collect(
     of pre-activation z and activation h. On request, for the least-squares folds: by site, second
     moments of its coordinates where they are read, with and without activation, every place of
     every example being a sample; by kernel, those of what it reads; and how much the outputs mind
-    errors there, ``Q = E[Jᵀ F J]``. A site of m units takes ``16 folds m²`` bytes on the device
-    and twice that on the host. Sensitivities are measured on 1536 rows at most, 288 of feature
+    errors there, ``Q = E[Jᵀ F J]``. A site of w coordinates (m units, twice as many with
+    linear ones beside them) takes ``4 (folds + 2) w²`` bytes of the device and ``12 m²`` for its
+    sensitivity, ``8 folds w² + 8 m²`` of the host: ``limits`` bounds the first, ``folder`` the
+    second. Sensitivities are measured on 1536 rows at most, 288 of feature
     maps; where that would take more than 2e12 operations, at 64 places of an example, then with
     fewer random signs, then on fewer rows.
 
