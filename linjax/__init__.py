@@ -7,6 +7,7 @@ from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, S
 from linjax.evidence.bounds import Bounds, How, SiteBounds, Verdict
 from linjax.evidence.certify.network import CertificateCheck, certify, check_certificate
 from linjax.evidence.collect import collect
+from linjax.evidence.limits import Limits
 from linjax.evidence.score import Scores, UnitScores, score
 from linjax.evidence.stats import Stats, UnitStats, merge
 from linjax.fold.check.corrected import corrected
@@ -58,6 +59,7 @@ __all__ = [
     "FoldedModule",
     "Frontier",
     "How",
+    "Limits",
     "LinjaxError",
     "LumpReport",
     "Lumped",

@@ -1,37 +1,30 @@
 """One streaming pass over a calibration set."""
 
 import functools
-from collections.abc import Callable, Iterable, Sized
-from typing import Any, NamedTuple
+import os
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from linjax.dims.network import Network
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence import moments, placement, silent
-from linjax.evidence.effort import effort
+from linjax.evidence.host import Host
+from linjax.evidence.limits import Limits, groups, repeatable
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
-from linjax.evidence.points import reads
-from linjax.evidence.rows import by_row as by_row_of
-from linjax.evidence.rows import length, taken, told
-from linjax.evidence.sensitivity import metric_sums
+from linjax.evidence.parts import Batch, Part, Weights, given_of, part_of
+from linjax.evidence.passing import Job, Pass, extents_of
+from linjax.evidence.places import places
+from linjax.evidence.spreading import spread_over
 from linjax.evidence.stats import Stats, unit_stats
-from linjax.evidence.weights import checked, first, of_rows
+from linjax.evidence.stored import opened
 from linjax.net import Net
 from linjax.program import pytree
-from linjax.program.pytree import Leaf
 from linjax.report.progress import track
 
-Array = Any
-Batch = Any
-Weights = Callable[..., Array] | Iterable[Array]
-
-FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
 SENSITIVITY_BATCHES = 12  # batches that they are taken from
 SENSITIVITY_IMAGES = 288  # likewise for feature maps, whose every place counts
@@ -49,6 +42,8 @@ def collect(
     by_row: Any = None,
     mesh: Mesh | None = None,
     progress: bool | None = None,
+    limits: Limits | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Stats:
     """Gathers statistics of every unit in one streaming pass over a calibration set.
 
@@ -56,8 +51,10 @@ def collect(
     of pre-activation z and activation h. On request, for the least-squares folds: by site, second
     moments of its coordinates where they are read, with and without activation, every place of
     every example being a sample; by kernel, those of what it reads; and how much the outputs mind
-    errors there, ``Q = E[Jᵀ F J]``. A site of m units takes ``16 folds m²`` bytes on the device
-    and twice that on the host. Sensitivities are measured on 1536 rows at most, 288 of feature
+    errors there, ``Q = E[Jᵀ F J]``. A site of w coordinates (m units, twice as many with
+    linear ones beside them) takes ``4 (folds + 2) w²`` bytes of the device and ``12 m²`` for its
+    sensitivity, ``8 folds w² + 8 m²`` of the host: ``limits`` bounds the first, ``folder`` the
+    second. Sensitivities are measured on 1536 rows at most, 288 of feature
     maps; where that would take more than 2e12 operations, at 64 places of an example, then with
     fewer random signs, then on fewer rows.
 
@@ -87,11 +84,21 @@ def collect(
         are dealt to the folds instead of rows. By default all of them; where their lengths differ,
         or one is looked up in another, those whose first axis is the outputs' first, if nothing
         mixes its entries on the way. Examples of other sizes are traced anew: pad to a few sizes.
-      mesh: devices to spread every batch over, along its first axis. Batches that don't
-        divide evenly run unsharded. Counts are the same as on one device. Parameters that
-        are sharded over the mesh already stay so. If the mesh is of several processes, each
-        of them gives its own rows, as many as the others, and gets the same result.
+      mesh: devices to spread every batch over, along its first axis. An axis of it that is named
+        "model" spreads the rows of second moments instead, so that each of its M devices holds
+        an M-th of them (where widths divide); moments of different rows are summed once at the
+        end. Batches that don't divide evenly run unsharded. Counts are the same as on one device.
+        Parameters that are sharded over the mesh already stay so. If the mesh is of several
+        processes, each of them gives its own rows, as many as the others, and gets the same
+        result; an axis "model" has to lie within a process.
       progress: whether to show a progress bar; by default on a terminal, after two seconds.
+      limits: what a device may hold, see :class:`Limits`. Evidence that takes more is gathered
+        in several passes over the batches, a group of sites in each, and of a scan's layers;
+        the result is the same. By default half of what the devices have free; batches that can
+        be gone through only once are then gathered in one pass.
+      folder: an empty folder, or one that isn't there yet, for second moments that needn't fit
+        the host's memory: 8 bytes an entry. They are read from it part by part when they are
+        needed, so it has to stay as long as the evidence.
 
     Returns:
       :class:`Stats`, in float64 and int64 on the host.
@@ -99,7 +106,9 @@ def collect(
     Raises:
       StructureError: if params or a batch doesn't fit the network, naming path and shape.
       EvidenceError: if there are no batches, a batch is empty, or a site's values aren't
-        finite, naming site and batch; if weights are negative or don't fit a site's samples.
+        finite, naming site and batch; if weights are negative or don't fit a site's samples;
+        if limits are less than one repeat of a site takes, or ask for several passes over what
+        can be gone through once; if the folder isn't empty.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -111,27 +120,40 @@ def collect(
       [1.0, 0.0, 0.5]
     """
     _check(net, params, folds)
-    metric = settled(metric, net)
     own = placement.place(params, mesh)
     flat = net.network.flatten(own)
-    pass_ = _Pass(net, flat, folds, second_moments, mesh)
+    flat = spelled(net.network, flat) if second_moments else flat
     expected = SENSITIVITY_BATCHES
     if isinstance(batches, Sized):
         expected = len(batches)
         placement.agree(expected, mesh)
     most = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
     parts = max(1, min(expected, SENSITIVITY_BATCHES))
-    quota = -(-most // parts)
-    beside = None if weights is None or callable(weights) else iter(weights)
-    for index, batch in enumerate(track(batches, "collect", progress)):
-        given = _given(weights, beside, batch, index)
-        part = _part(net, flat, batch, given, by_row, index, mesh)
-        pass_.add(part, index)
-        if second_moments and index < SENSITIVITY_BATCHES:
-            pass_.weigh(part, quota, index, metric, parts)
-    if not pass_.batches:
-        raise EvidenceError("no batches: the iterable of calibration data is empty")
-    found = pass_.stats(sketch(params), pytree.leaves_of(params), metric)
+    job = Job(
+        net, flat, folds, second_moments, mesh, spread_over(mesh), settled(metric, net),
+        -(-most // parts), parts,
+    )  # fmt: skip
+    host = Host(net.network, folds, None, opened(folder))
+
+    def parts_of() -> Iterator[Part]:
+        beside = None if weights is None or callable(weights) else iter(weights)
+        for index, batch in enumerate(track(batches, "collect", progress)):
+            given = given_of(weights, beside, batch, index)
+            yield part_of(net, flat, batch, given, by_row, index, mesh)
+
+    again = repeatable(batches) and (weights is None or callable(weights) or repeatable(weights))
+    passes = []
+    for group in _groups(job, host, again, limits):
+        now = Pass(job, group, host)
+        for index, part in enumerate(parts_of()):
+            now.add(part, index)
+            if now.differentiates and index < SENSITIVITY_BATCHES:
+                now.weigh(part, index)
+        if not now.batches:
+            raise EvidenceError("no batches: the iterable of calibration data is empty")
+        now.finish()
+        passes.append(now)
+    found = _stats(job, host, passes, params)
     few = {s.name: (int(u.count), s.width) for s, u in zip(found.sites, found.seen, strict=True)
            if u.count < s.width}  # fmt: skip
     if few and second_moments:
@@ -143,206 +165,61 @@ def collect(
     return found
 
 
-class _Part(NamedTuple):
-    """A batch: its inputs' leaves and containers, which of them have rows, and what these weigh."""
-
-    leaves: list[Array]
-    tree: Any
-    rows: tuple[bool, ...]
-    weights: Array | None
-
-    def taken(self, index: Any, weights: Array | None = None) -> "_Part":
-        """Some of its rows."""
-        return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
-
-    def halved(self) -> Any:
-        """The shapes of its inputs with half of its rows."""
-        pairs = zip(pytree.shapes_of(self.leaves), self.rows, strict=True)
-        halves = [x.update(shape=(-(-x.shape[0] // 2), *x.shape[1:])) if row else x
-                  for x, row in pairs]  # fmt: skip
-        return jax.tree.unflatten(self.tree, halves)
-
-    @property
-    def inputs(self) -> Any:
-        return jax.tree.unflatten(self.tree, self.leaves)
-
-
-class _Pass:
-    """What has been gathered so far: on the device, and on the host."""
-
-    def __init__(
-        self, net: Net, flat: pytree.Flat, folds: int, whole: bool, mesh: Mesh | None
-    ) -> None:
-        self.net, self.whole, self.mesh = net, whole, mesh
-        self.flat = spelled(net.network, flat) if whole else flat
-        self.device: list[Any] = [None] * folds
-        self.host: list[Any] = [None] * folds
-        self.metrics: Any = None
-        self.some: _Part | None = None
-        self.batches = 0
-
-    def add(self, part: _Part, index: int) -> None:
-        """Takes the moments of a batch; its rows are dealt to the folds by turns."""
-        folds = len(self.device)
-        for fold, own in enumerate(_dealt(part, folds)):
-            network = self._network(own.inputs, part.inputs)
-            turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
-            now = moments.batch_sums(network, self.flat, own.leaves, own.weights, self.whole, turn)
-            old = self.device[fold]
-            now = now if old is None else moments.merge_on_device(old, now)
-            self.device[fold] = _done(now, self.mesh)
-        self.batches += 1
-        if self.batches % FLUSH == 0:
-            self.flush(index)
-
-    def _network(self, part: Any, batch: Any) -> Network:
-        try:
-            return self.net.network_for(self.flat, part)
-        except StructureError:
-            self.net.network_for(self.flat, batch)  # its shapes are known to whoever gave it
-            raise
-
-    def flush(self, index: int) -> None:
-        """Moves what is on the device to float64 on the host."""
-        for fold, own in enumerate(placement.fetch(self.device, self.mesh)):
-            if own is None:
-                continue
-            now = moments.on_host(own)
-            _check_finite(self.net.network, now, index)
-            old = self.host[fold]
-            self.host[fold] = now if old is None else moments.merge_batches(old, now)
-            self.device[fold] = None
-
-    def weigh(self, part: _Part, quota: int, index: int, metric: str, parts: int) -> None:
-        """Measures on some rows what errors cost; these batches are taken for it, all alike."""
-        key = jax.random.fold_in(jax.random.key(0), index)
-        order, weights = first(part.weights, quota)
-        some = part.taken(order, weights)
-        rows = length(some.leaves, some.rows, index) if any(some.rows) else 1
-        plan = effort(self.net.network_for(self.flat, some.inputs), rows, parts)
-        for start in range(0, plan.examples, plan.together):
-            own, now = slice(start, min(start + plan.together, plan.examples)), some
-            if own != slice(0, rows):
-                key = jax.random.fold_in(key, start)
-                now = some.taken(own, None if weights is None else weights[own])
-            network = self.net.network_for(self.flat, now.inputs)
-            sums = metric_sums(
-                network, self.flat, now.leaves, key, metric, now.weights, plan.places, plan.probes
-            )
-            sums = sums if self.metrics is None else _added(self.metrics, sums)
-            self.metrics, self.some = _done(sums, self.mesh), now
-
-    def stats(self, before: Array, leaves: tuple[Leaf, ...], metric: str) -> Stats:
-        """The evidence."""
-        self.flush(self.batches - 1)
-        net, folds = self.net, [own for own in self.host if own is not None]
-        seen = tuple(
-            unit_stats(functools.reduce(moments.merge_units, own))
-            for own in zip(*(fold.units for fold in folds), strict=True)
+def _groups(job: Job, host: Host, again: bool, limits: Limits | None) -> list[Any]:
+    """Deals the places of evidence to passes; None stands for all of them."""
+    room = (Limits() if limits is None else limits).room() if job.whole else None
+    if room is None or (limits is None and not again):
+        return [None]
+    extents = extents_of(job)
+    found = groups(extents, job.folds, room)
+    if len(found) == 1:
+        return [None]
+    if not again:
+        raise EvidenceError(
+            f"{room:,} bytes are enough for {len(found)} passes over the batches, which can be "
+            "gone through once: give a list, or something that starts anew for each of them"
         )
-        metrics = self.metrics and jax.tree.map(
-            lambda x: np.array(x, np.float64), placement.fetch(self.metrics, self.mesh)
+    host.repeats = [own.repeats for own in extents]
+    return list(found)
+
+
+def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
+    """The evidence that passes have gathered."""
+    net, first = job.net, passes[0]
+    used = [fold for fold, own in enumerate(first.units) if own is not None]
+    seen = tuple(
+        unit_stats(functools.reduce(moments.merge_units, own))
+        for own in zip(*(first.units[fold] for fold in used), strict=True)
+    )
+    points: Any = ()
+    kernels: Any = ()
+    variation = np.asarray(0.0)
+    if first.metrics is not None:
+        _measure(job, host, first.some)
+        examples = max(float(first.metrics[0]), 1e-30)
+        points, kernels = host.points(examples, used)
+        variation = np.asarray(float(first.metrics[1]) / examples)
+    leaves = pytree.leaves_of(params)
+    return Stats(
+        seen, points, kernels, variation, sketch(params), net.network, net.graph, leaves, job.metric
+    )
+
+
+def _measure(job: Job, host: Host, some: Any) -> None:
+    """Measures what derivatives don't tell, and says where."""
+    names, network = [], job.net.network_for(job.flat, some.inputs)
+    for n in host.weightless():
+        place = places(network)[n]
+        cost = silent.price(network, job.flat, some.leaves, place.result, job.metric, some.weights)
+        if float(cost) > 0:
+            host.put(n, float(cost))
+            names.append(place.name)
+    if names:
+        warn(
+            f"the outputs depend on {', '.join(dict.fromkeys(names))} but have no derivative there "
+            "(something behind rounds, compares or stops gradients): what errors cost there is "
+            "taken from putting a mean in its place; measure folds by linjax.compare"
         )
-        if metrics is not None:
-            metrics = (self.measured(metrics[0], metric), *metrics[1:])
-        second = _second(net.network, [fold.places for fold in folds], metrics)
-        return Stats(seen, *second, before, net.network, net.graph, leaves, metric)
-
-    def measured(self, grams: Any, metric: str) -> Any:
-        """Measures what derivatives don't tell, and says where."""
-        some: Any = self.some
-        network = self.net.network_for(self.flat, some.inputs)
-        grams, names = silent.measured(network, self.flat, some.leaves, grams, metric, some.weights)
-        if names:
-            warn(
-                f"the outputs depend on {', '.join(names)} but have no derivative there (something "
-                "behind rounds, compares or stops gradients): what errors cost there is taken from "
-                "putting a mean in its place; measure folds by linjax.compare"
-            )
-        return grams
-
-
-def _done(found: Any, mesh: Any) -> Any:
-    """Waits for results that devices exchange parts of, so that all of them do so in one order."""
-    return found if mesh is None else jax.block_until_ready(found)
-
-
-@jax.jit
-def _added(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
-
-
-def _second(
-    network: Network, folds: list[tuple[moments.Sums, ...]], metrics: Any
-) -> tuple[Any, Any, Array]:
-    """Second moments and metrics by site and point, and by kernel; the outputs' variation."""
-    if metrics is None:
-        return (), (), np.asarray(0.0)
-    grams, examples, variation = metrics
-    examples = max(float(examples), 1e-30)
-    by_place = zip(*folds, strict=True)
-    stacked = iter([moments.Sums(*map(np.stack, zip(*own, strict=True))) for own in by_place])
-    weights = iter([_weight(gram, examples, float(samples)) for gram, samples in grams])
-    points = [
-        tuple(moments.PointMoments(*next(stacked), *next(weights)) for _ in site.points)
-        for site in network.foldable
-    ]
-    kernels = []
-    for read in reads(network):
-        if read.point is None:
-            own = next(stacked)
-        else:
-            count, mean, scatter, metric, _ = points[read.point[0]][read.point[1]]
-            m = metric.shape[-1]
-            own = moments.Sums(count, mean[..., :m], scatter[..., :m, :m])
-        kernels.append(moments.PointMoments(*own, *next(weights)))
-    return tuple(points), tuple(kernels), np.asarray(float(variation) / examples)
-
-
-def _weight(gram: Array, examples: float, samples: float) -> tuple[Array, Array]:
-    """The metric at a place, and the number of places of an example."""
-    return moments.mirrored(gram) / max(samples, 1e-30), np.asarray(samples / examples)
-
-
-def _divides(net: Net, flat: pytree.Flat, part: _Part) -> bool:
-    """Whether the network takes some of a batch's rows: its function may be bound to their number.
-
-    Where it doesn't take all of them either, that is for the error to say.
-    """
-    if not any(part.rows):
-        return True
-    try:
-        net.network_for(flat, part.halved())
-    except StructureError:
-        net.network_for(flat, part.inputs)
-        return False
-    return True
-
-
-def _dealt(part: _Part, folds: int) -> list[_Part]:
-    """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
-    if not any(part.rows):
-        return [part] * folds
-    rows, weights = len(part.leaves[part.rows.index(True)]), part.weights
-    if weights is not None:
-        counts = of_rows(weights) > 0  # a row that weighs nothing is as if it weren't there
-        turn = (jnp.cumsum(counts) - 1) % folds
-        shape = (rows, *(1,) * (weights.ndim - 1))
-        own = [jnp.where((turn == f).reshape(shape), weights, 0) for f in range(folds)]
-        return [part._replace(weights=w) for w in own]
-    return [part.taken(slice(f, None, folds)) for f in range(min(folds, rows))]
-
-
-def _check_finite(network: Network, found: moments.Batch, index: int) -> None:
-    names = [site.name for site in network.foldable for _ in site.points]
-    names += [network.names[network.kernels[r.op].leaf] for r in reads(network) if r.point is None]
-    units = zip((site.name for site in network.foldable), found.units, strict=True)
-    for name, own in (*units, *zip(names, found.places, strict=False)):
-        if not all(np.isfinite(x).all() for x in own):
-            raise EvidenceError(
-                f"{name}: activations are not finite (NaN or infinite), by batch {index}; check "
-                "the inputs and the parameters"
-            )
 
 
 def _check(net: Net, params: Any, folds: int) -> None:
@@ -353,47 +230,3 @@ def _check(net: Net, params: Any, folds: int) -> None:
         raise StructureError(f"the network has no foldable site ({reasons})")
     if folds < 2:
         raise EvidenceError(f"folds = {folds}, expected at least 2")
-
-
-def _given(weights: Weights | None, beside: Any, batch: Batch, index: int) -> Any:
-    """The weights of a batch, None without any."""
-    if callable(weights):
-        return weights(*(batch if isinstance(batch, tuple) else (batch,)))
-    if beside is None:
-        return None
-    try:
-        return next(beside)
-    except StopIteration:
-        raise EvidenceError(f"batch {index}: no weights are left for it") from None
-
-
-def _part(
-    net: Net, flat: pytree.Flat, batch: Batch, given: Any, said: Any, index: int,
-    mesh: Mesh | None,
-) -> _Part:  # fmt: skip
-    """Makes arrays of a batch and its weights, spread over the mesh where possible."""
-    inputs = batch if isinstance(batch, tuple) else (batch,)
-    leaves, tree = jax.tree.flatten(inputs)
-    if not leaves:
-        raise EvidenceError(f"batch {index}: expected arrays, got none")
-    if said is not None:
-        rows = told(said, inputs)
-    else:
-        alone = len(leaves) == 1 and jnp.ndim(leaves[0]) > 0
-        rows = (True,) if alone else by_row_of(net.network_for(flat, inputs), leaves)
-        if not _divides(net, flat, _Part(leaves, tree, rows, None)):
-            rows = (False,) * len(rows)
-    count = length(leaves, rows, index)
-    if given is not None and not any(rows):
-        raise EvidenceError(
-            f"batch {index}: weights are of rows, and its inputs have none of their own; leave "
-            "away what is padded"
-        )
-    if given is not None:
-        given = checked(given, count, index)
-    own = [x for x, row in zip(leaves, rows, strict=True) if row]
-    own, given = placement.spread((own, given), count, index, mesh)
-    beside = iter(placement.place([jnp.asarray(x) for x, row in zip(leaves, rows, strict=True)
-                                   if not row], mesh))  # fmt: skip
-    spread = iter(own)
-    return _Part([next(spread if row else beside) for row in rows], tree, rows, given)

@@ -16,7 +16,9 @@ from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.expand import expanded
-from linjax.evidence.points import Samples, samples, taps, unit_samples
+from linjax.evidence.places import everywhere, part, places, samples, taps
+from linjax.evidence.points import Samples, unit_samples
+from linjax.evidence.spreading import Spread, outer
 
 Array = Any
 
@@ -51,18 +53,19 @@ class Sums(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Moments of some rows of the calibration set: of units by site, and at all places."""
+    """Moments of some rows of the calibration set: of units by site, and by place of evidence."""
 
     units: tuple[Units, ...]
     places: tuple[Sums, ...]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "whole"))
+@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen", "spread"))
 def batch_sums(
     network: Network, flat: Flat, inputs: list[Array], weights: Array | None, whole: bool,
-    turn: Array | None = None,
+    turn: Array | None = None, chosen: tuple[tuple[int, int], ...] | None = None,
+    starts: Array | None = None, spread: Spread | None = None,
 ) -> Batch:  # fmt: skip
-    """Takes the moments of some rows at all places of evidence.
+    """Takes the moments of some rows.
 
     Args:
       network: the traced network.
@@ -71,19 +74,32 @@ def batch_sums(
       weights: of the rows, or of their positions.
       whole: whether second moments of all coordinates, and of kernels, are wanted.
       turn: which samples count, by a remainder and a divisor of their numbers; by default all.
+      chosen: places of evidence, by number, and how many repeats of each; by default all.
+      starts: ``(places,)`` which repeats these begin with.
+      spread: over which devices; second moments then have one entry for each set of samples in
+        front.
     """
-    flat, unread = expanded(network, flat) if whole else (flat, frozenset())
-    values = execute(network, flat, inputs, taps(network), unread=unread).values
+    some = everywhere(network) if chosen is None else chosen
+    at = [places(network)[n] for n, _ in some] if whole else []
+    unread: frozenset[int] = frozenset()
+    if whole:
+        sites = [network.foldable[n] for n in dict.fromkeys(p.site for p in at) if n is not None]
+        flat, unread = expanded(network, flat, sites)
+    values = execute(network, flat, inputs, taps(network, at), unread=unread).values
     sizes = read_sizes(network, flat, inputs)
+    sums = []
+    for n, (place, (_, size)) in enumerate(zip(at, some, strict=False)):
+        if place.sampled:
+            own = samples(network, place, values, sizes, weights)
+            rows = part(own.rows, None if starts is None else starts[n], size)
+            counted = _counted(turn, own.weights, rows.shape[1])
+            sums.append(_sums(Samples(rows, counted), spread))
     return Batch(
         tuple(
             _units(z, h, _counted(turn, own, h.shape[1]))
             for z, h, own in unit_samples(network, values, sizes, weights)
         ),
-        tuple(
-            _sums(own._replace(weights=_counted(turn, own.weights, own.rows.shape[1])))
-            for own in (samples(network, values, sizes, weights) if whole else ())
-        ),
+        tuple(sums),
     )
 
 
@@ -109,13 +125,20 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
     return Units(count, active, mean, jnp.sum(_pairs(jnp, centred), axis=1))
 
 
-def _sums(own: Samples) -> Sums:
+def _sums(own: Samples, spread: Spread | None) -> Sums:
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
-    mean, centred = _centred(x, own.weights)
-    count = jnp.asarray(x.shape[1], x.dtype)
-    if own.weights is not None:
-        count = jnp.sum(own.weights, dtype=x.dtype)
+    if spread is not None:
+        return Sums(*outer(x, own.weights, spread, _about_mean))
+    count, mean, centred = _about_mean(x, own.weights)
     return Sums(count, mean, lower_gram(centred))
+
+
+def _about_mean(x: Array, weights: Array | None) -> tuple[Array, Array, Array]:
+    """Number of samples, their mean, and what is apart from it."""
+    count = jnp.asarray(x.shape[1], x.dtype)
+    if weights is not None:
+        count = jnp.sum(weights, dtype=x.dtype)
+    return count, *_centred(x, weights)
 
 
 def lower_gram(x: Array) -> Array:
@@ -161,14 +184,17 @@ def _pairs(xp: Any, pair: Array) -> Array:
 
 
 def merge_batches(a: Batch, b: Batch) -> Batch:
-    """Moments of two disjoint sets of rows as those of one, on the device or the host."""
-    return Batch(
-        tuple(map(merge_units, a.units, b.units)), tuple(map(merge_sums, a.places, b.places))
+    """Moments of two disjoint sets of rows as those of one, each device's for itself."""
+    places = (
+        (jax.vmap(merge_sums) if jnp.ndim(own.count) else merge_sums)(own, other)
+        for own, other in zip(a.places, b.places, strict=True)
     )
+    return Batch(tuple(map(merge_units, a.units, b.units)), tuple(places))
 
 
-merge_on_device = jax.jit(merge_batches)
-"""A program of its own, so that the one that runs the network is compiled once."""
+merge_on_device = jax.jit(merge_batches, donate_argnums=0)
+"""A program of its own, so that the one that runs the network is compiled once; the first is
+overwritten."""
 
 
 def merge_units(a: Units, b: Units) -> Units:
@@ -193,16 +219,15 @@ def _apart(a: Any, b: Any) -> tuple[Array, Array, Array]:
     return count, (b.count / xp.maximum(count, 1e-30)).astype(a.mean.dtype), b.mean - a.mean
 
 
-def on_host(moments: Batch) -> Batch:
-    """Moments in float64, and whole numbers in int64; outer products whole."""
+def on_host(own: Units) -> Units:
+    """Moments of units in float64, and whole numbers in int64."""
 
     def wide(x: Array) -> np.ndarray:
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         return np.asarray(x).astype(np.int64 if whole else np.float64)
 
-    found: Batch = jax.tree.map(wide, moments)
-    places = (own._replace(scatter=mirrored(own.scatter)) for own in found.places)
-    return found._replace(places=tuple(places))
+    found: Units = jax.tree.map(wide, own)
+    return found
 
 
 class PointMoments(NamedTuple):

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linjax.errors import EvidenceError
+from linjax.evidence.spreading import spread_over
 
 Array = Any
 
@@ -32,6 +33,8 @@ def place(params: Any, mesh: Mesh | None) -> Any:
 def spread(inputs: tuple[Any, ...], rows: int, index: int, mesh: Mesh | None) -> tuple[Any, ...]:
     """Spreads a batch over a mesh along its first axis, where it divides evenly.
 
+    Devices along an axis "model" get the same rows.
+
     In a mesh over several processes each of them gives its own rows, and they must divide.
 
     Raises:
@@ -39,9 +42,11 @@ def spread(inputs: tuple[Any, ...], rows: int, index: int, mesh: Mesh | None) ->
     """
     if mesh is None:
         return jax.tree.map(jnp.asarray, inputs)
-    sharded = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    own = spread_over(mesh)
+    assert own is not None
+    sharded = NamedSharding(mesh, PartitionSpec(own.rows or None))
     if mesh.is_multi_process:
-        local = len(mesh.local_devices)
+        local = len(mesh.local_devices) * own.parts // mesh.size
         if rows % local:
             raise EvidenceError(
                 f"batch {index}: {rows} rows don't divide over this process's {local} devices of "
@@ -50,7 +55,7 @@ def spread(inputs: tuple[Any, ...], rows: int, index: int, mesh: Mesh | None) ->
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(sharded, np.asarray(x)), inputs
         )
-    even = rows % mesh.size == 0
+    even = rows % own.parts == 0
     return jax.device_put(inputs, sharded if even else NamedSharding(mesh, PartitionSpec()))
 
 
@@ -73,3 +78,13 @@ def fetch(tree: Any, mesh: Mesh | None) -> Any:
         whole = NamedSharding(mesh, PartitionSpec())
         tree = jax.jit(lambda leaves: leaves, out_shardings=whole)(tree)
     return jax.tree.map(np.asarray, tree)
+
+
+def assembled(array: Any) -> np.ndarray:
+    """An array that this process holds all parts of, on the host."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    found = np.empty(array.shape, array.dtype)
+    for shard in array.addressable_shards:
+        found[shard.index] = np.asarray(shard.data)
+    return found

@@ -79,19 +79,6 @@ def reads(network: Network) -> tuple[Read, ...]:
     return tuple(found)
 
 
-def sensitive(network: Network) -> tuple[tuple[str, int], ...]:
-    """Names and values by which derivatives are taken: points of sites, then results of kernels."""
-    points = [(site.name, point) for site in network.foldable for point in site.points]
-    names = network.names
-    return (*points, *((names[network.kernels[r.op].leaf], r.op) for r in reads(network)))
-
-
-def taps(network: Network) -> frozenset[int]:
-    """Numbers of the values at which evidence is taken."""
-    sites = (p for site in network.foldable for p in (*site.points, before(network, site)))
-    return frozenset((*sites, *(r.value for r in reads(network) if r.point is None)))
-
-
 @remembered
 def before(network: Network, site: Site) -> int:
     """Number of a site's pre-activations: what its makers make, biases and scales included.
@@ -133,23 +120,6 @@ def unit_samples(
     return found
 
 
-def samples(
-    network: Network, values: dict[int, Array], sizes: Sizes, weights: Array | None
-) -> list[Samples]:
-    """What every point of every site saw, and every kernel that reads none of these."""
-    found = []
-    for site in network.foldable:
-        for point in site.points:
-            rows = at_point(network, site, point, values[point], sizes)
-            own = weights_at(network, site, point, values[point], sizes, weights)
-            found.append(Samples(rows, own))
-    for read in reads(network):
-        if read.point is None:
-            value = without_linear(network, read.value, values[read.value], sizes)
-            found.append(Samples(*_features(network, read, value, weights)))
-    return found
-
-
 def point_spans(layout: Layout, value: int) -> tuple[Span, ...]:
     """Axes of a value as it is tapped: the steps of its scans first."""
     loops = _loops(layout, value)
@@ -173,14 +143,14 @@ def at_point(network: Network, site: Site, value: int, array: Array, sizes: Size
     return found.reshape(math.prod(found.shape[:-2]), *found.shape[-2:])
 
 
-def _features(
+def read_at(
     network: Network, read: Read, value: Array, weights: Array | None
 ) -> tuple[Array, Array | None]:
     """What a kernel reads at some places of every example, and what these weigh."""
     window = network.layout.leaves[network.kernels[read.op].leaf]
     shape = tuple(span.size for span in window)
     own = None
-    pick = _places(read.frame, value)
+    pick = _picked(read.frame, value)
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape, pick)[0]
@@ -196,7 +166,7 @@ def without_linear(network: Network, number: int, value: Array, sizes: Sizes) ->
     return value
 
 
-def _places(frame: Frame, value: Array) -> Pick | None:
+def _picked(frame: Frame, value: Array) -> Pick | None:
     """Some places of every example, others in each, where they are many."""
     if frame.op.name == "dot_general":
         return None

@@ -14,31 +14,29 @@ import jax
 import jax.numpy as jnp
 
 from linjax.dims.network import Network
-from linjax.dims.reads import results
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import curvature, root
-from linjax.evidence.points import (
-    at_point,
-    reads,
-    sensitive,
-    some,
-    weights_at,
-    weights_of_results,
-)
+from linjax.evidence.places import derivatives, everywhere, part, places
+from linjax.evidence.points import some as some_of
+from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
 EXACT_CLASSES = 8
 
 
-@functools.partial(jax.jit, static_argnames=("network", "metric", "places", "probes"))
+@functools.partial(
+    jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen", "spread")
+)
 def metric_sums(
     network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
-    weights: Array | None, places: int | None = None, probes: int = PROBES,
+    weights: Array | None, spots: int | None = None, probes: int = PROBES,
+    chosen: tuple[tuple[int, int], ...] | None = None, starts: Array | None = None,
+    spread: Spread | None = None,
 ) -> Any:  # fmt: skip
     """Sums of outer products of the outputs' derivatives at all places of evidence.
 
@@ -53,17 +51,21 @@ def metric_sums(
       key: of the random signs.
       metric: output metric.
       weights: of the rows, or of their positions.
-      places: of an example that derivatives are taken up at, by default all of them.
+      spots: places of an example that derivatives are taken up at, by default all of them.
       probes: how many signs.
+      chosen: places of evidence, by number, and how many repeats of each; by default all.
+      starts: ``(places,)`` which repeats these begin with.
+      spread: over which devices.
 
     Returns:
-      By point of every site, then by kernel, ``(n, q, q)`` sums, their lower blocks alone, and the
+      By place of evidence ``(n, q, q)`` sums, their lower blocks alone, and the
       number of samples; the number of examples; and the outputs' variation, summed over these. With
       weights numbers are what there is of these.
     """
     sizes = read_sizes(network, flat, inputs)
-    found = reads(network)
-    taps = frozenset(value for _, value in sensitive(network))
+    some = everywhere(network) if chosen is None else chosen
+    at = [places(network)[n] for n, _ in some]
+    taps = frozenset(place.result for place in at)
     shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
     zeros = {
         p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
@@ -76,39 +78,40 @@ def metric_sums(
     seeds = cotangents(outputs, key, metric, probes)
     (gradients,) = jax.vmap(pull)(weighted(seeds, outputs, weights))
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
-
-    def gram(g: Array, own: Array | None) -> tuple[Array, Array]:
+    grams = []
+    for n, (place, (_, size)) in enumerate(zip(at, some, strict=True)):
+        value = place.result
+        g, own = derivatives(network, place, gradients[value], zeros[value], sizes, weights)
         total = jnp.float32(g.shape[2]) if own is None else jnp.sum(own).astype(jnp.float32)
-        scale = jnp.float32(1)
-        if places is not None and g.shape[2] > places * rows:
-            seen = some(g.shape[2], rows, places)
-            g, taken = g[:, :, seen], None if own is None else own[seen]
-            part = g.shape[2] if taken is None else jnp.sum(taken).astype(jnp.float32)
-            scale = total / jnp.maximum(part, 1e-30)
+        g, scale = _fewer(part(g, None if starts is None else starts[n], size, 1), own, spots, rows)
         moved = jnp.moveaxis(g, 0, 1)
-        return scale * lower_gram(moved.reshape(moved.shape[0], -1, moved.shape[-1])), total
-
-    grams = [
-        gram(
-            jax.vmap(lambda g, s=site, p=point: at_point(network, s, p, g, sizes))(
-                gradients[point]
-            ),
-            weights_at(network, site, point, zeros[point], sizes, weights),
-        )
-        for site in network.foldable
-        for point in site.points
-    ]
-    grams += [
-        gram(
-            jax.vmap(functools.partial(results, r.frame))(gradients[r.op]),
-            weights_of_results(network, r, zeros[r.op], weights),
-        )
-        for r in found
-    ]
+        gram = _gram(moved, spread)
+        grams.append((scale * gram, total))
     examples = jnp.float32(rows)
     if weights is not None:
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
     return tuple(grams), examples, _variation(outputs, metric, weights)
+
+
+def _gram(g: Array, spread: Spread | None) -> Array:
+    """Sums of outer products of ``(n, probes, samples, q)``."""
+    if spread is None:
+        return lower_gram(g.reshape(g.shape[0], -1, g.shape[-1]))
+    by_sample = jnp.moveaxis(g, 1, 2)  # so that samples stay where they are
+    rows = by_sample.reshape(g.shape[0], -1, g.shape[-1])
+    (found,) = outer(rows, None, spread, lambda x, _: (x,))
+    return blocked(jnp.sum(found, axis=0), spread)
+
+
+def _fewer(g: Array, own: Array | None, spots: int | None, rows: int) -> tuple[Array, Array]:
+    """Derivatives at some places of every example, and how many times as many all of them are."""
+    if spots is None or g.shape[2] <= spots * rows:
+        return g, jnp.float32(1)
+    seen, total = some_of(g.shape[2], rows, spots), jnp.float32(g.shape[2])
+    taken = jnp.float32(g[:, :, seen].shape[2])
+    if own is not None:
+        total, taken = (jnp.sum(w).astype(jnp.float32) for w in (own, own[seen]))
+    return g[:, :, seen], total / jnp.maximum(taken, 1e-30)
 
 
 def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:

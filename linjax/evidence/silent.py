@@ -10,52 +10,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat
 from linjax.evidence.objective import curvature
-from linjax.evidence.points import sensitive
 from linjax.evidence.weights import of_outputs, of_rows
 
 Array = Any
 
 
-def measured(
-    network: Network, flat: Flat, inputs: list[Array], grams: Any, metric: str,
+@functools.partial(jax.jit, static_argnames=("network", "place", "metric"))
+def price(
+    network: Network, flat: Flat, inputs: list[Array], place: int, metric: str,
     weights: Array | None,
-) -> tuple[Any, tuple[str, ...]]:  # fmt: skip
-    """Puts what is measured for sums of outer products of derivatives that are all zero.
+) -> Array:  # fmt: skip
+    """What the outputs lose for each unit of ``‖δ‖²`` where a value's mean stands for it.
 
     Args:
       network: the traced network.
       flat: its parameters.
       inputs: the leaves of some rows.
-      grams: by place sums ``(n, q, q)`` and numbers of samples, on the host.
+      place: number of the value.
       metric: output metric.
       weights: of these rows, or of their positions.
-
-    Returns:
-      Those sums, and the names of the places without derivatives on which outputs depend.
     """
-    found, names = [], []
-    for (name, place), (gram, samples) in zip(sensitive(network), grams, strict=True):
-        if gram.size and not gram.any():
-            each = float(_each(network, flat, inputs, place, metric, weights))
-            if each > 0:
-                names.append(name)
-                gram = gram + each * float(samples) * np.eye(gram.shape[-1])
-        found.append((gram, samples))
-    return tuple(found), tuple(dict.fromkeys(names))
-
-
-@functools.partial(jax.jit, static_argnames=("network", "place", "metric"))
-def _each(
-    network: Network, flat: Flat, inputs: list[Array], place: int, metric: str,
-    weights: Array | None,
-) -> Array:  # fmt: skip
-    """What the outputs lose for each unit of ``‖δ‖²`` where a value's mean stands for it."""
     before = execute(network, flat, inputs, frozenset({place}))
     value = before.values[place].astype(jnp.float32)
     counts = jnp.ones(value.shape[:1], bool)

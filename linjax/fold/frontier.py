@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
@@ -238,7 +239,7 @@ def error_at(plan: Callable[[Size], Any], share: float) -> float:
 
 
 @one_thread()
-def frontier(params: Any, stats: Stats) -> Frontier:
+def frontier(params: Any, stats: Stats, *, mesh: Mesh | None = None) -> Frontier:
     """Prices all sizes of a network at once.
 
     Errors of parts are measured on rows of the calibration set that nothing was fitted to, in
@@ -250,6 +251,8 @@ def frontier(params: Any, stats: Stats) -> Frontier:
     Args:
       params: the pytree that the evidence was collected on.
       stats: evidence of :func:`collect`, with second moments.
+      mesh: devices of several processes, which then share the sites; each of them has to call
+        this, and gets the same.
 
     Returns:
       The frontier, evidence for :func:`fold` and :func:`compress`.
@@ -278,7 +281,7 @@ def frontier(params: Any, stats: Stats) -> Frontier:
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():
             raise StructureError(f"{join(path)}: values aren't finite")
     problems = problems_of(flat, stats)
-    errors = errors_of(stats, problems)
+    errors = errors_of(stats, problems, mesh)
     return Frontier(stats, problems, errors, {}, count(params), fingerprint(params))
 
 

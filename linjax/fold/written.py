@@ -113,9 +113,11 @@ def mixing(site: Site, matrices: Array) -> Any:
     def change(x: Array) -> Array:
         front = x.shape[: len(site.beside)]
         count = math.prod(x.shape[len(front) : -1])  # nothing may be left of the coordinates
-        rows = x.reshape(matrices.shape[0], count, x.shape[-1]).astype(np.float64)
-        mixed = rows @ matrices
-        return mixed.reshape(*front, *x.shape[len(front) : -1], mixed.shape[-1]).astype(x.dtype)
+        rows = x.reshape(matrices.shape[0], count, x.shape[-1])
+        mixed = np.empty((*rows.shape[:2], matrices.shape[-1]), x.dtype)
+        for own, matrix, found in zip(rows, matrices, mixed, strict=True):
+            found[:] = own.astype(np.float64) @ matrix
+        return mixed.reshape(*front, *x.shape[len(front) : -1], mixed.shape[-1])
 
     return change
 

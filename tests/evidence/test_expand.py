@@ -10,7 +10,7 @@ import pytest
 import linjax
 from linjax.dims.run import execute
 from linjax.evidence.expand import expanded
-from linjax.evidence.points import taps
+from linjax.evidence.places import taps
 from linjax.program import pytree
 
 

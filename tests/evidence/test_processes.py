@@ -70,7 +70,9 @@ def test_two_processes_give_the_results_of_one(tmp_path):
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_array_equal(mine, theirs)  # both processes know the same
     agree(stats, jax.tree.unflatten(structure, found[0][: len(leaves)]))
-    folded = jax.tree.unflatten(jax.tree.structure(small), found[0][len(leaves) :])
+    agree(stats, jax.tree.unflatten(structure, found[0][-len(leaves) :]))  # spread by blocks
+    own = found[0][len(leaves) : -len(leaves)]
+    folded = jax.tree.unflatten(jax.tree.structure(small), own)
     x = rows()[:50]
     np.testing.assert_allclose(net.apply(folded, x), net.apply(small, x), rtol=1e-3, atol=1e-3)
 

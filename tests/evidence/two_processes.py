@@ -25,8 +25,19 @@ def main() -> None:
     half = SIZE // 2
     mine = [x[i * SIZE :][index * half : (index + 1) * half] for i in range(BATCHES)]
     stats = linjax.collect(net, params, mine, mesh=mesh)
-    small = linjax.fold(params, stats, linjax.size(0.4))
-    np.savez(file, *jax.tree.leaves(stats), *jax.tree.leaves(small))
+    known = linjax.frontier(params, stats, mesh=mesh)  # each process prices some of the sites
+    small = linjax.fold(params, known, linjax.size(0.4))
+    both = Mesh(mesh.devices.reshape(4, 2), ("data", "model"))
+    blocks = linjax.collect(net, params, mine, mesh=both, limits=linjax.Limits(bytes=20_000))
+    np.savez(file, *map(np.asarray, jax.tree.leaves((stats, small, blocks))))
+
+    across = Mesh(mesh.devices.reshape(2, 4).T, ("data", "model"))
+    try:
+        linjax.collect(net, params, mine, mesh=across)
+    except linjax.EvidenceError as error:
+        assert "several processes" in str(error), error
+    else:
+        raise AssertionError("not refused: an axis over two processes")
 
     for batches, says in (([mine[0][:-1]], "divide"), (mine[: 1 + index], "as many")):
         try:

@@ -25,13 +25,14 @@ def test_sites_of_many_rows_are_measured_once(monkeypatch):
     x = jax.random.normal(keys[3], (120, 30, 5))
     net = linjax.trace(apply, params, x)
     calls = []
-    whole = pricing.surfaces
+    whole = pricing.all_surfaces
 
-    def counted(problem, ridges):
-        calls.extend((problem.name, ridge) for ridge in ridges)
-        return whole(problem, ridges)
+    def counted(problems, ridges, mesh):
+        pairs = zip(problems, ridges, strict=True)
+        calls.extend((problem.name, ridge) for problem, own in pairs for ridge in own)
+        return whole(problems, ridges, mesh)
 
-    monkeypatch.setattr(pricing, "surfaces", counted)
+    monkeypatch.setattr(pricing, "all_surfaces", counted)
     known = linjax.frontier(params, linjax.collect(net, params, [x]))
     many, few = known.problems.problems
     assert many_rows(many) and not many_rows(few)

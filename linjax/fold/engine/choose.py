@@ -9,8 +9,9 @@ from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.exchange import exchanged
 from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric, varying
-from linjax.fold.engine.problem import Site, checked
+from linjax.fold.engine.problem import Site, checked, runs, taken
 from linjax.fold.engine.pursuit import View
+from linjax.fold.engine.sharing import at_once
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
 Array = np.ndarray
@@ -65,14 +66,21 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
       EvidenceError: the site's numbers don't fit, or aren't finite.
       ValueError: there aren't so many coordinates.
     """
-    checked(site)
     if not 0 <= k <= site.width or not 0 <= r <= (site.width if site.sources else 0):
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
-    own = framed(site)
-    data = gathered(site, ridge, own)
-    return _assembled([_part(site, data, i, k, r) for i in range(site.repeats)], own.merged)
+
+    def chosen(run: slice) -> tuple[list[_Part], tuple[int, ...]]:
+        part = checked(taken(site, run))
+        own = framed(part)
+        data = gathered(part, ridge, own)
+        return [_part(part, data, i, k, r) for i in range(part.repeats)], own.merged
+
+    every = runs(site)
+    costs = [float((run.stop - run.start) * site.coordinates**3) for run in every]
+    found = at_once(chosen, every, costs)
+    return _assembled([part for parts, _ in found for part in parts], found[0][1])
 
 
 def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice:
@@ -125,10 +133,9 @@ def _assembled(parts: list[_Part], index: tuple[int, ...]) -> Choice:
 def _whole(site: Site, r: int) -> Choice:
     """The site as it is; linear coordinates beside it say nothing."""
     n, m = site.repeats, site.width
-    decode = np.zeros((n, m + r, m))
-    decode[:, np.arange(m), np.arange(m)] = 1.0
+    decode = np.broadcast_to(np.eye(m + r, m), (n, m + r, m))
     points = len(site.points)
-    basis = decode.copy() if site.kind == "straight" else None
+    basis = decode if site.kind == "straight" else None
     kept = np.tile(np.arange(m), (n, 1))
     offsets = (np.zeros((n, m)),) * points
     return Choice(kept, np.zeros((n, m, r)), basis, (decode,) * points, offsets, 0.0)

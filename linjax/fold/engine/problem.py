@@ -1,10 +1,11 @@
 """What is folded: sites, the points that read them, and moments of their coordinates."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from linjax.errors import EvidenceError
+from linjax.evidence.stored import steps
 
 Array = np.ndarray
 Kind = Literal["bent", "straight", "aligned"]
@@ -98,6 +99,33 @@ class Site(NamedTuple):
     def coordinates(self) -> int:
         """Number w of coordinates whose moments are needed."""
         return 2 * self.width if self.sources else self.width
+
+
+def runs(site: Site) -> list[slice]:
+    """A site's repeats, so many at a time as are worked on at once."""
+    each = 8 * sum(
+        len(p.moments.count) * p.moments.mean.shape[-1] ** 2 + p.metric.shape[-1] ** 2
+        for p in site.points
+    )
+    return steps(site.repeats, each)
+
+
+def taken(site: Site, run: slice) -> Site:
+    """Some repeats of a site; what is in files is read."""
+    if run == slice(0, site.repeats):
+        return site
+    cut: dict[int, Any] = {}  # points that share moments go on sharing them
+    for own in (x for p in site.points for x in (p.moments, p.goal) if x is not None):
+        if isinstance(own, Moments):
+            cut[id(own)] = Moments(own.count, own.mean[:, run], own.covariance[:, run])
+        else:
+            cut[id(own)] = Goal(*(x[:, run] for x in own))
+    points = tuple(
+        Point(cut[id(p.moments)], p.metric[run], None if p.goal is None else cut[id(p.goal)])
+        for p in site.points
+    )
+    noise = None if site.noise is None else site.noise[run]
+    return site._replace(repeats=run.stop - run.start, points=points, noise=noise)
 
 
 class Frame(NamedTuple):

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
-from linjax.fold.engine.problem import Site, checked, splits
+from linjax.fold.engine.problem import Site, checked, runs, splits, taken
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
+from linjax.fold.engine.sharing import shared
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
 Array = np.ndarray
@@ -47,14 +49,46 @@ def surface(site: Site, ridge: float) -> Surface:
 
 def surfaces(site: Site, ridges: Sequence[float]) -> dict[float, Surface]:
     """Returns a site's errors by weight of noise: :func:`surface`, moments being made once."""
-    checked(site)
-    found: dict[float, list[Array]] = {ridge: [] for ridge in ridges}
-    for folds in splits(site):
-        own = framed(site, folds)
-        for ridge, errors in found.items():
-            data = gathered(site, ridge, own)
-            errors.append(_added([_one(site, data, i) for i in range(site.repeats)]))
-    return {ridge: _mean(errors) for ridge, errors in found.items()}
+    return all_surfaces([site], [ridges])[0]
+
+
+def all_surfaces(
+    sites: Sequence[Site], ridges: Sequence[Sequence[float]], mesh: Mesh | None = None
+) -> list[dict[float, Surface]]:
+    """Returns errors of several sites by weight of noise.
+
+    Args:
+      sites: the sites.
+      ridges: weights by site.
+      mesh: whose processes share the work; all of them get all results.
+    """
+    tasks = [(n, run) for n, site in enumerate(sites) for run in runs(site)]
+    costs = [float((run.stop - run.start) * sites[n].coordinates ** 3) for n, run in tasks]
+
+    def measured(task: tuple[int, slice]) -> list[Array]:
+        n, run = task
+        part, found = checked(taken(sites[n], run)), []
+        for folds in splits(part):
+            own = framed(part, folds)
+            for ridge in ridges[n]:
+                data = gathered(part, ridge, own)
+                found += [_one(part, data, i) for i in range(part.repeats)]
+        return found
+
+    results, found = shared(measured, tasks, costs, mesh), []
+    for n, site in enumerate(sites):
+        every, errors = len(splits(site)), {r: list[Array]() for r in ridges[n]}
+        own = [(result, run) for (m, run), result in zip(tasks, results, strict=True) if m == n]
+        for fold in range(every):
+            for k, ridge in enumerate(ridges[n]):
+                repeats = []
+                for result, run in own:
+                    size = run.stop - run.start
+                    start = (fold * len(ridges[n]) + k) * size
+                    repeats += result[start : start + size]
+                errors[ridge].append(_added(repeats))
+        found.append({ridge: _mean(own) for ridge, own in errors.items()})
+    return found
 
 
 def _mean(found: Sequence[Array]) -> Surface:

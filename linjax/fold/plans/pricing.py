@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from linjax.dims.borders import padded
 from linjax.dims.network import Network
@@ -17,7 +18,7 @@ from linjax.fold.engine.path import Caution, Prices
 from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room, shrinkage
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
-from linjax.fold.engine.surface import Surface, surfaces
+from linjax.fold.engine.surface import Surface, all_surfaces
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
 from linjax.fold.plans.travelling import with_noise
@@ -126,6 +127,10 @@ def _bordered(point: PointMoments, share: float) -> PointMoments:
 
 def _joined(points: list[PointMoments]) -> Point:
     """One point of several whose samples are of one kind."""
+    if len(points) == 1:  # may be in a file, and is read when it is needed
+        own = points[0]
+        covariance = own.scatter / own.count[:, None, None, None]
+        return Point(Moments(own.count, own.mean, covariance), own.metric * float(own.places))
     count = sum(p.count for p in points)
     mean = sum(p.count[:, None, None] * p.mean for p in points) / count[:, None, None]
     scatter = sum(p.scatter for p in points)
@@ -148,8 +153,13 @@ class Errors(NamedTuple):
     ranks: tuple[Array, ...]
 
 
-def errors_of(stats: Stats, found: Problems) -> Errors:
+def errors_of(stats: Stats, found: Problems, mesh: Mesh | None = None) -> Errors:
     """Measures all widths and ranks on rows that nothing is fitted to.
+
+    Args:
+      stats: the evidence.
+      found: the problems that were made of it.
+      mesh: whose processes share the work.
 
     Raises:
       EvidenceError: if the evidence's numbers aren't finite, or there are no rows.
@@ -157,10 +167,8 @@ def errors_of(stats: Stats, found: Problems) -> Errors:
     if not np.isfinite(float(stats.variation)):
         raise EvidenceError("the outputs' variation isn't finite; check inputs and parameters")
     weights = ridges(found.problems)
-    measured = [
-        surfaces(problem, tuple(dict.fromkeys(shrinkage(problem, ridge) for ridge in weights)))
-        for problem in found.problems
-    ]
+    own = [tuple(dict.fromkeys(shrinkage(p, ridge) for ridge in weights)) for p in found.problems]
+    measured = all_surfaces(found.problems, own, mesh)
     by_weight = {
         ridge: tuple(
             own[shrinkage(problem, ridge)]

@@ -1,0 +1,1 @@
+"""Folding a decoder whose evidence doesn't fit the memory."""

@@ -1,0 +1,117 @@
+"""A batch made ready: arrays with rows, what these weigh, and the folds that they are dealt to."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from linjax.errors import EvidenceError, StructureError
+from linjax.evidence import placement
+from linjax.evidence.rows import by_row as by_row_of
+from linjax.evidence.rows import length, taken, told
+from linjax.evidence.weights import checked, of_rows
+from linjax.net import Net
+from linjax.program import pytree
+
+Array = Any
+Batch = Any
+Weights = Callable[..., Array] | Iterable[Array]
+
+
+class Part(NamedTuple):
+    """A batch: its inputs' leaves and containers, which of them have rows, and what these weigh."""
+
+    leaves: list[Array]
+    tree: Any
+    rows: tuple[bool, ...]
+    weights: Array | None
+
+    def taken(self, index: Any, weights: Array | None = None) -> "Part":
+        """Some of its rows."""
+        return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
+
+    def halved(self) -> Any:
+        """The shapes of its inputs with half of its rows."""
+        pairs = zip(pytree.shapes_of(self.leaves), self.rows, strict=True)
+        halves = [x.update(shape=(-(-x.shape[0] // 2), *x.shape[1:])) if row else x
+                  for x, row in pairs]  # fmt: skip
+        return jax.tree.unflatten(self.tree, halves)
+
+    @property
+    def inputs(self) -> Any:
+        return jax.tree.unflatten(self.tree, self.leaves)
+
+
+def _divides(net: Net, flat: pytree.Flat, part: Part) -> bool:
+    """Whether the network takes some of a batch's rows: its function may be bound to their number.
+
+    Where it doesn't take all of them either, that is for the error to say.
+    """
+    if not any(part.rows):
+        return True
+    try:
+        net.network_for(flat, part.halved())
+    except StructureError:
+        net.network_for(flat, part.inputs)
+        return False
+    return True
+
+
+def dealt(part: Part, folds: int) -> list[Part]:
+    """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
+    if not any(part.rows):
+        return [part] * folds
+    rows, weights = len(part.leaves[part.rows.index(True)]), part.weights
+    if weights is not None:
+        counts = of_rows(weights) > 0  # a row that weighs nothing is as if it weren't there
+        turn = (jnp.cumsum(counts) - 1) % folds
+        shape = (rows, *(1,) * (weights.ndim - 1))
+        own = [jnp.where((turn == f).reshape(shape), weights, 0) for f in range(folds)]
+        return [part._replace(weights=w) for w in own]
+    return [part.taken(slice(f, None, folds)) for f in range(min(folds, rows))]
+
+
+def given_of(weights: Weights | None, beside: Any, batch: Batch, index: int) -> Any:
+    """The weights of a batch, None without any."""
+    if callable(weights):
+        return weights(*(batch if isinstance(batch, tuple) else (batch,)))
+    if beside is None:
+        return None
+    try:
+        return next(beside)
+    except StopIteration:
+        raise EvidenceError(f"batch {index}: no weights are left for it") from None
+
+
+def part_of(
+    net: Net, flat: pytree.Flat, batch: Batch, given: Any, said: Any, index: int,
+    mesh: Mesh | None,
+) -> Part:  # fmt: skip
+    """Makes arrays of a batch and its weights, spread over the mesh where possible."""
+    inputs = batch if isinstance(batch, tuple) else (batch,)
+    leaves, tree = jax.tree.flatten(inputs)
+    if not leaves:
+        raise EvidenceError(f"batch {index}: expected arrays, got none")
+    if said is not None:
+        rows = told(said, inputs)
+    else:
+        alone = len(leaves) == 1 and jnp.ndim(leaves[0]) > 0
+        rows = (True,) if alone else by_row_of(net.network_for(flat, inputs), leaves)
+        if not _divides(net, flat, Part(leaves, tree, rows, None)):
+            rows = (False,) * len(rows)
+    count = length(leaves, rows, index)
+    if given is not None and not any(rows):
+        raise EvidenceError(
+            f"batch {index}: weights are of rows, and its inputs have none of their own; leave "
+            "away what is padded"
+        )
+    if given is not None:
+        given = checked(given, count, index)
+    own = [x for x, row in zip(leaves, rows, strict=True) if row]
+    own, given = placement.spread((own, given), count, index, mesh)
+    beside = iter(placement.place([jnp.asarray(x) for x, row in zip(leaves, rows, strict=True)
+                                   if not row], mesh))  # fmt: skip
+    spread = iter(own)
+    return Part([next(spread if row else beside) for row in rows], tree, rows, given)

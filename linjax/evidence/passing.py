@@ -1,0 +1,201 @@
+"""One pass over a calibration set: sums on the device, which move to the host now and then."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from linjax.dims.network import Network
+from linjax.errors import StructureError
+from linjax.evidence import moments, placement
+from linjax.evidence.effort import effort
+from linjax.evidence.host import Host, not_finite
+from linjax.evidence.limits import Extent, Group
+from linjax.evidence.parts import Part, dealt
+from linjax.evidence.places import ALL, Piece, places
+from linjax.evidence.rows import length
+from linjax.evidence.sensitivity import metric_sums
+from linjax.evidence.spreading import Spread, together
+from linjax.evidence.weights import first
+from linjax.net import Net
+from linjax.program import pytree
+
+Array = Any
+
+FLUSH = 16  # batches whose sums stay on the device before they move to float64 on the host
+
+
+class Job(NamedTuple):
+    """What all passes over a calibration set are about.
+
+    Attributes:
+      net: the traced network.
+      flat: its parameters.
+      folds: of the rows.
+      whole: whether second moments and sensitivities are wanted.
+      mesh: devices that rows are spread over.
+      spread: how evidence lies on it.
+      metric: output metric.
+      quota: rows of a batch that sensitivities are measured on.
+      batches: on how many batches.
+    """
+
+    net: Net
+    flat: pytree.Flat
+    folds: int
+    whole: bool
+    mesh: Mesh | None
+    spread: Spread | None
+    metric: str
+    quota: int
+    batches: int
+
+
+def extents_of(job: Job) -> list[Extent]:
+    """How large the evidence at every place is; nothing is run."""
+    net, every = job.net, places(job.net.network)
+    network, leaves = net.network_for(job.flat, net.example), jax.tree.leaves(net.example)
+
+    def evidence(flat: pytree.Flat, inputs: list[Array]) -> Any:
+        sums = moments.batch_sums(network, flat, inputs, None, True).places
+        return sums, metric_sums(network, flat, inputs, jax.random.key(0), job.metric, None)[0]
+
+    sums, grams = jax.eval_shape(evidence, pytree.shapes_of(job.flat), leaves)
+    own = iter(sums)
+    blocks = (lambda width: 1) if job.spread is None else job.spread.blocks
+    return [
+        Extent(
+            place.name, gram.shape[0], next(own).mean.shape[-1] if place.sampled else 0,
+            gram.shape[-1], blocks,
+        )
+        for place, (gram, _) in zip(every, grams, strict=True)
+    ]  # fmt: skip
+
+
+class Pass:
+    """What a pass has gathered so far, of some places of evidence.
+
+    Args:
+      job: what it is about.
+      group: the places; None for all of them.
+      host: what takes their evidence.
+    """
+
+    def __init__(self, job: Job, group: Group | None, host: Host) -> None:
+        self.job, self.host = job, host
+        every = tuple(Piece(n, 0, ALL) for n in range(len(places(job.net.network))))
+        self.pieces = Group(every, every) if group is None else group
+        self.chosen = [None if group is None else chosen(own) for own in self.pieces]
+        self.differentiates = job.whole and bool(self.pieces.metrics)
+        self.device: list[Any] = [None] * job.folds
+        self.units: list[Any] = [None] * job.folds
+        self.metrics: Any = None
+        self.some: Part | None = None
+        self.batches = 0
+
+    def add(self, part: Part, index: int) -> None:
+        """Takes the moments of a batch; its rows are dealt to the folds by turns."""
+        folds, job = self.job.folds, self.job
+        for fold, own in enumerate(dealt(part, folds)):
+            network = self._network(own.inputs, part.inputs)
+            turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
+            now = moments.batch_sums(
+                network,
+                job.flat,
+                own.leaves,
+                own.weights,
+                job.whole,
+                turn,
+                *(self.chosen[0] or (None, None)),
+                job.spread,
+            )
+            old = self.device[fold]
+            now = now if old is None else moments.merge_on_device(old, now)
+            self.device[fold] = _done(now, job.mesh)
+        self.batches += 1
+        if self.batches % FLUSH == 0:
+            self.flush(index)
+
+    def _network(self, part: Any, batch: Any) -> Network:
+        try:
+            return self.job.net.network_for(self.job.flat, part)
+        except StructureError:
+            self.job.net.network_for(self.job.flat, batch)  # known to whoever gave it
+            raise
+
+    def flush(self, index: int) -> None:
+        """Moves what is on the device to float64 on the host."""
+        network = self.job.net.network
+        sampled = [p for p in self.pieces.moments if places(network)[p.place].sampled]
+        for fold in range(self.job.folds):
+            own, self.device[fold] = self.device[fold], None
+            if own is None:
+                continue
+            units = placement.fetch(own.units, self.job.mesh)
+            units = tuple(map(moments.on_host, units))
+            for site, unit in zip(network.foldable, units, strict=True):
+                if not all(np.isfinite(x).all() for x in unit):
+                    raise not_finite(site.name, index)
+            old = self.units[fold]
+            self.units[fold] = tuple(map(moments.merge_units, old, units)) if old else units
+            for piece, sums in zip(sampled, own.places, strict=False):
+                self.host.add(fold, piece, self._fetched(sums), index)
+
+    def _fetched(self, sums: moments.Sums) -> moments.Sums:
+        """Moments of all devices, on the host."""
+        spread = self.job.spread
+        if spread is not None:
+            sums = moments.Sums(*_done(together(*sums, spread), spread))
+        return moments.Sums(*map(placement.assembled, sums))
+
+    def weigh(self, part: Part, index: int) -> None:
+        """Measures on some rows what errors cost; these batches are taken for it, all alike."""
+        job, key = self.job, jax.random.fold_in(jax.random.key(0), index)
+        order, weights = first(part.weights, job.quota)
+        some = part.taken(order, weights)
+        rows = length(some.leaves, some.rows, index) if any(some.rows) else 1
+        plan = effort(job.net.network_for(job.flat, some.inputs), rows, job.batches)
+        for start in range(0, plan.examples, plan.together):
+            own, now = slice(start, min(start + plan.together, plan.examples)), some
+            if own != slice(0, rows):
+                key = jax.random.fold_in(key, start)
+                now = some.taken(own, None if weights is None else weights[own])
+            network = job.net.network_for(job.flat, now.inputs)
+            sums = metric_sums(
+                network, job.flat, now.leaves, key, job.metric, now.weights, plan.places,
+                plan.probes, *(self.chosen[1] or (None, None)), job.spread,
+            )  # fmt: skip
+            sums = sums if self.metrics is None else _added(self.metrics, sums)
+            self.metrics, self.some = _done(sums, job.mesh), now
+
+    def finish(self) -> None:
+        """Moves all that is left to the host."""
+        self.flush(self.batches - 1)
+        if self.metrics is None:
+            return
+        grams, *rest = self.metrics
+        for n, piece in enumerate(self.pieces.metrics):
+            gram, samples = map(placement.assembled, grams[n])
+            self.host.weigh(piece, gram, float(samples))
+        self.metrics = placement.fetch(rest, self.job.mesh)
+
+
+def chosen(pieces: Sequence[Piece]) -> tuple[Any, Array]:
+    """Pieces as programs take them: one for each number of repeats, wherever these begin."""
+    sizes = tuple((piece.place, piece.size) for piece in pieces)
+    return sizes, np.array([piece.start for piece in pieces], np.int32)
+
+
+def _done(found: Any, mesh: Any) -> Any:
+    """Waits for results that devices exchange parts of, so that all of them do so in one order."""
+    return found if mesh is None else jax.block_until_ready(found)
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
+_added = jax.jit(_sum, donate_argnums=0)
