@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.fold.engine import turned
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
@@ -50,6 +51,10 @@ def surfaces(site: Site, ridges: Sequence[float]) -> dict[float, Surface]:
     checked(site)
     found: dict[float, list[Array]] = {ridge: [] for ridge in ridges}
     for folds in splits(site):
+        if site.stream is not None:
+            for ridge, own_errors in found.items():
+                own_errors.append(turned.errors(site.stream, site.points, ridge, folds)[:, None])
+            continue
         own = framed(site, folds)
         for ridge, errors in found.items():
             data = gathered(site, ridge, own)

@@ -20,6 +20,7 @@ from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import Surface, surfaces
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
+from linjax.fold.plans.streamed import streamed
 from linjax.fold.plans.travelling import with_noise
 from linjax.fold.rules import Least, stays, unmatched
 from linjax.program import pytree
@@ -61,7 +62,7 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     """Turns evidence into problems."""
     network, sites = stats.network, stats.network.foldable
     pairs = zip(sites, stats.points, strict=True)
-    made = [_problem(network, site, own) for site, own in pairs]
+    made = [_problem(network, flat, site, own) for site, own in pairs]
     kernels = kernels_of(network, spelled(network, flat), stats.kernels)
     points = tuple(index for _, index in made)
     problems = with_noise(sites, [problem for problem, _ in made], points, kernels)
@@ -69,8 +70,11 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
 
 
 def _problem(
-    network: Network, site: Site, points: tuple[PointMoments, ...]
+    network: Network, flat: pytree.Flat, site: Site, points: tuple[PointMoments, ...]
 ) -> tuple[Problem, tuple[int, ...]]:
+    if site.norms is not None:
+        own = streamed(network, flat, site, site.norms, points)
+        return own, tuple(range(len(points)))
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]
