@@ -93,12 +93,44 @@ AFTER = "a norm's result goes on in what it runs over, as where norms follow sum
 SCANNED = "a norm runs over it in a scan"
 VECTORS = (_Kind.STREAM, _Kind.VECTOR)
 _LAID_OUT = frozenset(
-    "broadcast_in_dim reshape transpose squeeze copy copy_p stop_gradient name optimization_barrier"
-    " convert_element_type slice dynamic_slice gather rev expand_dims".split()
+    [
+        "broadcast_in_dim",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "copy",
+        "copy_p",
+        "stop_gradient",
+        "name",
+        "optimization_barrier",
+        "convert_element_type",
+        "slice",
+        "dynamic_slice",
+        "gather",
+        "rev",
+        "expand_dims",
+    ]
 )
 _NUMBERS = frozenset(
-    "add sub mul div max min rsqrt sqrt pow integer_pow square log exp neg abs select_n"
-    " add_any".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "max",
+        "min",
+        "rsqrt",
+        "sqrt",
+        "pow",
+        "integer_pow",
+        "square",
+        "log",
+        "exp",
+        "neg",
+        "abs",
+        "select_n",
+        "add_any",
+    ]
 )
 
 
@@ -245,8 +277,10 @@ class _Walk:
         if op.name == "div":
             return self.divided(op, met)
         if op.name == "neg" and met[0] is not None and met[0].kind is not _Kind.NUMBER:
-            return met[0]._replace(weight=-met[0].weight) if met[0].kind is _Kind.SUM else (
-                met[0] if met[0].kind is _Kind.STREAM else None
+            return (
+                met[0]._replace(weight=-met[0].weight)
+                if met[0].kind is _Kind.SUM
+                else (met[0] if met[0].kind is _Kind.STREAM else None)
             )
         if op.name == "select_n" and any(m and m.kind in VECTORS for m in met):
             return self.chosen(op, met)
@@ -314,7 +348,7 @@ class _Walk:
         """Side by side along another axis, as a token of a class stands beside others."""
         if self.dim not in self.layout.values[number(op)].dims():
             return None
-        for place, own in enumerate(met):
+        for own in met:
             if own is not None and own.kind is _Kind.LEAF:
                 self.added.add(own.leaf)
             elif own is None or own.kind is not _Kind.STREAM:
@@ -460,7 +494,9 @@ class _Walk:
         if not isinstance(operand, Const):
             return None
         value = np.asarray(operand.value)
-        if not value.size or not jnp.issubdtype(value.dtype, np.floating) and value.dtype.kind not in "iu":
+        if not value.size or (
+            not jnp.issubdtype(value.dtype, np.floating) and value.dtype.kind not in "iu"
+        ):
             return None
         value = value.astype(np.float64)
         return float(value.flat[0]) if (value == value.flat[0]).all() else None

@@ -44,7 +44,7 @@ def of_norms(
         if read.tied and choice.basis is not None:
             scaled = decode[0] * scale_of(network, now.flat, read, decode.shape[-1])
             own = np.einsum("km,mk->k", scaled, choice.basis[0])
-        values = {leaf: own for leaf in read.scales}
+        values = dict.fromkeys(read.scales, own)
         values |= {leaf: np.zeros(k) for leaf, _ in read.shifts}
         for leaf, value in values.items():
 

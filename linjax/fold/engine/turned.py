@@ -60,7 +60,11 @@ def seen_at(points: Sequence[Point], folds: tuple[list[int], list[int]] | None) 
 
 
 def directions(stream: Stream, seen: Sequence[Seen]) -> list[Array]:
-    """Orthonormal directions, the most useful first, by several standards: ``(m, s)`` each."""
+    """Orthonormal directions, the most useful first, by several standards: ``(m, s)`` each.
+
+    What moves together with what says most; and the principal axes of what is read, each point's
+    second moments weighed by what its readers make of them.
+    """
     total = np.sum([own.train for own in seen], axis=0)
     values, vectors = descending(total)
     solid = vectors[:, values > SOLID * max(values.max(initial=0.0), TINY)]
@@ -73,9 +77,8 @@ def directions(stream: Stream, seen: Sequence[Seen]) -> list[Array]:
             * np.eye(len(own.metric))
             for own in seen
         ]  # fmt: skip
-        basis = leading([own.train for own in seen], metrics)
-        for told in (basis, total @ basis):
-            found.append(_orthonormal(solid.T @ told, solid))
+        told = total @ leading([own.train for own in seen], metrics)
+        found.append(_orthonormal(solid.T @ told, solid))
     worth = sum(
         _worth(own.metric, own.train) / max(np.trace(own.train), TINY) * own.train for own in seen
     )
@@ -88,7 +91,7 @@ def _orthonormal(told: Array, solid: Array) -> Array:
     size = np.linalg.norm(told, axis=0)
     told = told[:, size > 0] / size[size > 0]
     both = np.concatenate([told, np.eye(len(told))], axis=1)
-    turn, upper = scipy.linalg.qr(both, mode="economic", check_finite=False)
+    turn, _ = scipy.linalg.qr(both, mode="economic", check_finite=False)
     return np.asarray(solid @ turn)
 
 

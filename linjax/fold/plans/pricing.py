@@ -73,8 +73,7 @@ def _problem(
     network: Network, flat: pytree.Flat, site: Site, points: tuple[PointMoments, ...]
 ) -> tuple[Problem, tuple[int, ...]]:
     if site.norms is not None:
-        own = streamed(network, flat, site, site.norms, points)
-        return own, tuple(range(len(points)))
+        return streamed(network, flat, site, site.norms, points), tuple(range(len(points)))
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]

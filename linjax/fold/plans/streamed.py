@@ -14,6 +14,8 @@ Array = np.ndarray
 
 FAINT = 1e-6
 """Share of a norm's largest scale below which what was normalised can't be told from its result."""
+CENTRED = 1e-3
+"""What coordinates that sum to zero may sum to, relative to what they could."""
 
 
 def scale_of(network: Network, flat: pytree.Flat, read: Read, width: int) -> Array:
@@ -43,6 +45,9 @@ def streamed(
     pairs = zip(points, scales, shifts, strict=True)
     tied = [n for n, read in enumerate(norms.reads) if read.tied]
     hidden = any(np.abs(s).min() <= FAINT * np.abs(s).max() for s in scales)
+    narrow = width < network.layout.traced[site.dim]
+    if norms.centred and narrow and not _sums_to_zero(network, flat, site, norms):
+        hidden = True  # trained since it was narrowed: what norms subtract is no mean any more
     return Problem(
         name=site.name,
         width=width,
@@ -56,6 +61,23 @@ def streamed(
             norms.centred,
         ),
     )  # fmt: skip
+
+
+def _sums_to_zero(network: Network, flat: pytree.Flat, site: Site, norms: Norms) -> bool:
+    """Whether all that is added to a stream sums to zero over its coordinates."""
+    apart = norms.beside | {r.leaf for r in site.readers} - {m.leaf for m in site.makers}
+    for leaf, spans in enumerate(network.layout.leaves):
+        at = next((n for n, s in enumerate(spans) if s.dim == site.dim), None)
+        path = network.paths[leaf]
+        for own in (path, network.extra(leaf, "bias"), network.extra(leaf, "linear")):
+            if at is None or leaf in apart or own not in flat:
+                continue
+            axis = at if own != network.extra(leaf, "bias") else network.bias_axes(leaf).index(at)
+            value = np.asarray(flat[own]).astype(np.float64)
+            size = np.linalg.norm(value) * np.sqrt(value.shape[axis])
+            if np.linalg.norm(value.sum(axis)) > CENTRED * size:
+                return False
+    return True
 
 
 def _normalised(point: PointMoments, scale: Array, shift: Array) -> Point:
