@@ -73,7 +73,14 @@ class Work(NamedTuple):
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
         original = spelled(network, flat)
         ordered = fold_in_order(
-            Task(network, original, self.known.problems, best.plan, best.choices), leaves
+            Task(
+                network,
+                original,
+                self.known.problems.traced(network, flat),
+                best.plan,
+                best.choices,
+            ),
+            leaves,
         )
         return [best.small, self.known.finished(ordered, self.params)]
 

@@ -297,7 +297,9 @@ def decoding(planted=True):
         } for _ in range(BLOCKS)
     ]  # fmt: skip
     places = 0.5 * rng.normal(size=(LENGTH, WIDTH)) @ onto
-    embedding = rng.normal(size=(VOCABULARY, WIDTH)) @ onto
+    embedding = 2 * rng.normal(size=(VOCABULARY, WIDTH)) @ onto
+    for q in blocks:
+        q["q"], q["o"] = q["q"] / 4, q["o"] / 3  # derivatives say something about it
     return {"embedding": embedding, "places": places, "blocks": blocks, "n": scale()}
 
 

@@ -11,6 +11,7 @@ from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments, about_zero
+from linjax.evidence.points import reads
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
@@ -47,6 +48,13 @@ class Problems(NamedTuple):
     points: tuple[tuple[int, ...], ...]
     kernels: tuple[Kernel, ...]
     before: Folded
+
+    def traced(self, network: Network, flat: pytree.Flat) -> "Problems":
+        """The same in a network traced anew: for other rows its values have other numbers."""
+        found = {network.kernels[read.op].leaf: read for read in reads(network)}
+        kernels = tuple(own._replace(read=found[own.leaf]) for own in self.kernels)
+        before = folded_so_far(network, flat)
+        return self._replace(sites=network.foldable, kernels=kernels, before=before)
 
     def folded(self, choices: Sequence[Choice]) -> list[int]:
         """Places of the sites that become something else by what they keep."""
