@@ -75,6 +75,7 @@ class _Known(NamedTuple):
       seen: whether that can be told from it: it would change with what is added to all coordinates.
       read: what is read if a kernel reads it.
       leaf: number of the leaf that it shows.
+      of: the value of the stream that it is, or is a sum of.
     """
 
     kind: _Kind
@@ -83,6 +84,7 @@ class _Known(NamedTuple):
     seen: bool = False
     read: Read = Read()
     leaf: int = -1
+    of: int = -1
 
 
 class Stuck(Exception):
@@ -111,6 +113,8 @@ _LAID_OUT = frozenset(
         "expand_dims",
     ]
 )
+_SAME = _LAID_OUT - {"slice", "dynamic_slice", "gather", "rev"}
+_SUMS = (_Kind.SUM, _Kind.SQUARED)
 _NUMBERS = frozenset(
     [
         "add",
@@ -167,8 +171,8 @@ class _Walk:
         for leaf, spans in enumerate(layout.leaves):
             if any(self.dim in s.dims() for s in spans):
                 leaves.add(leaf)
-                self.axis(layout.values[layout.program.inputs[leaf].id])
-                self.known[layout.program.inputs[leaf].id] = _Known(_Kind.LEAF, leaf=leaf)
+                self.axis(layout.values[self.ref(leaf)])
+                self.known[self.ref(leaf)] = _Known(_Kind.LEAF, leaf=leaf)
         for op in layout.program.ops:
             self.step(op)
         made, read = {m.leaf for m in makers}, {r.leaf for r in readers}
@@ -176,11 +180,23 @@ class _Walk:
             raise Stuck("a computed kernel makes or reads what a norm runs over")
         reads = tuple(self.at(point, made, readers) for point in points)
         found = Norms(reads, self.summed)
+        for operand in layout.program.outputs:
+            known = self.known.get(operand.id) if isinstance(operand, Ref) else None
+            if known is not None and (known.kind in _SUMS or (self.summed and known.seen)):
+                raise Stuck("a sum over it is given as an output")
+        if any(
+            math.prod(layout.program.avals[self.ref(n)].shape) != self.size for n in found.beside
+        ):
+            raise Stuck("a norm has other scales for other places")
         mixed = found.beside & (made | read | self.added)
         if leaves - made - read - self.added - found.beside or mixed:
             raise Stuck("parameters meet it as no kernel, bias or scale of a norm does")
-        self.check(found)
+        self.check(found, readers)
         return found
+
+    def ref(self, leaf: int) -> int:
+        """The number of a leaf's value."""
+        return self.layout.program.inputs[leaf].id
 
     def at(self, point: int, made: set[Any], readers: Sequence[Any]) -> Read:
         """What is read at a point."""
@@ -193,8 +209,13 @@ class _Walk:
         own = [r for r in readers if getattr(makers[r.op].inputs[r.data], "id", -1) == point]
         return known.read._replace(tied=any(r.leaf in made for r in own))
 
-    def check(self, found: Norms) -> None:
+    def check(self, found: Norms, readers: Sequence[Any]) -> None:
         """Checks what can't be said of one point alone."""
+        makers, at = self.layout.makers, dict[int, set[int]]()
+        for reader in readers:
+            at.setdefault(reader.leaf, set()).add(makers[reader.op].inputs[reader.data].id)
+        if any(len(own) > 1 for own in at.values()):
+            raise Stuck("one kernel reads it through several norms")
         tied = [read for read in found.reads if read.tied]
         elsewhere = [leaf for read in found.reads if not read.tied for leaf in read.scales]
         if len(tied) > 1 or any(set(read.scales) & set(elsewhere) for read in tied):
@@ -241,11 +262,15 @@ class _Walk:
             for ref in op.outputs:
                 if self.dim not in self.layout.values[ref.id].dims():
                     raise Stuck("a norm runs over what is cut or flattened with others")
-                self.known[ref.id] = self.moved(self.of(op, 0))
+                self.known[ref.id] = self.of(op, 0)._replace(of=ref.id)
             return
+        if not any(met):
+            raise Stuck("constants or data tell its coordinates apart")
         found = self.result(op, met)
         if found is None:
             raise Stuck(f"{op.name} stands between it and its kernels")
+        if found.kind is _Kind.STREAM and op.name not in _SAME:
+            found = found._replace(of=number(op))
         if found.kind in (*VECTORS, _Kind.SQUARE, _Kind.GAIN) and self.dim in out.dims():
             self.axis(out)
         if self.dim in out.dims() or found.kind not in VECTORS:
@@ -260,7 +285,7 @@ class _Walk:
         if op.name == "gather" and met[0] is not None and met[0].kind is _Kind.LEAF:
             return _Known(_Kind.STREAM)
         if op.name in _LAID_OUT and met[0] is not None:
-            return met[0] if op.name in ("convert_element_type", "copy") else self.moved(met[0])
+            return met[0]
         if op.name == "concatenate":
             return self.joined(op, met)
         if op.name in ("square", "integer_pow"):
@@ -286,11 +311,6 @@ class _Walk:
             return self.chosen(op, met)
         return self.number(op, met)
 
-    def moved(self, known: _Known | None) -> _Known:
-        """What is laid out otherwise, or of which a part is taken along other axes."""
-        assert known is not None
-        return known
-
     def product(self, op: Op, met: list[_Known | None]) -> _Known | None:
         """A kernel makes it or reads it, or it is mixed along other axes."""
         out, product = self.layout.values[number(op)], op.name == "dot_general"
@@ -311,7 +331,7 @@ class _Walk:
             if leaf or len(data) > 1 or met[data[0]].read.shifts:
                 return None
             return met[data[0]]._replace(weight=1.0)  # mixed along other axes
-        if data and not leaf:
+        if data and (not leaf or self.dim in out.dims()):
             return None
         return _Known(_Kind.STREAM) if leaf or self.dim not in out.dims() else None
 
@@ -333,11 +353,11 @@ class _Walk:
         if known.kind is _Kind.SQUARE:
             if known.centred:
                 return _Known(_Kind.NUMBER, seen=known.seen)
-            return _Known(_Kind.ENERGY, weight=known.weight)
+            return _Known(_Kind.ENERGY, weight=known.weight, of=known.of)
         if known.kind is not _Kind.STREAM:
             raise Stuck("what norms make of it is summed up")
         self.summed = True
-        return _Known(_Kind.SUM)
+        return _Known(_Kind.SUM, of=known.of)
 
     def weighed(self, known: _Known, times: float) -> _Known:
         """The same times a number."""
@@ -371,14 +391,19 @@ class _Walk:
         kinds = (one.kind, other.kind)
         if kinds == (_Kind.STREAM, _Kind.STREAM):
             return one
-        if kinds == (_Kind.STREAM, _Kind.SUM) and math.isclose(
-            -sign * other.weight * self.size, 1.0, rel_tol=1e-5
+        same = one.of == other.of
+        if (
+            kinds == (_Kind.STREAM, _Kind.SUM)
+            and same
+            and math.isclose(-sign * other.weight * self.size, 1.0, rel_tol=1e-5)
         ):
             return one._replace(kind=_Kind.VECTOR, centred=True)
         if all(k in VECTORS for k in kinds):
             raise Stuck(AFTER)
-        if kinds == (_Kind.ENERGY, _Kind.SQUARED) and math.isclose(
-            -sign * other.weight * self.size, one.weight, rel_tol=1e-5
+        if (
+            kinds == (_Kind.ENERGY, _Kind.SQUARED)
+            and same
+            and math.isclose(-sign * other.weight * self.size, one.weight, rel_tol=1e-5)
         ):
             return _Known(_Kind.NUMBER)
         return self.number(op, met)
@@ -400,9 +425,13 @@ class _Walk:
         kinds = {one.kind, other.kind}
         if kinds <= set(VECTORS):
             plain = one == other and one.read == Read()
-            return _Known(_Kind.SQUARE, one.weight**2, one.centred) if plain else None
+            if not plain:
+                return None
+            return _Known(_Kind.SQUARE, 1.0, one.centred, one.seen, of=one.of)
         if kinds == {_Kind.SUM}:
-            return _Known(_Kind.SQUARED, weight=one.weight * other.weight)
+            same = one.of == other.of
+            weight = one.weight * other.weight
+            return _Known(_Kind.SQUARED, weight=weight, of=one.of) if same else None
         if _Kind.LEAF in kinds:
             leaf, known = (one, other) if one.kind is _Kind.LEAF else (other, one)
             return self.with_scale(known, leaf.leaf)
