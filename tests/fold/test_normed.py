@@ -472,6 +472,18 @@ def test_the_optimisers_state_goes_on():
 
 
 @pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_no_plan_is_worse_for_them(kind):
+    apply, params, _ = network(kind, planted=False)
+    params, x = typed(params, jnp.float32), rows(7, count=1000)
+    net = linjax.trace(apply, params, x[:1])
+    stats = linjax.collect(net, params, [x], metric="identity")
+    known, whole = linjax.frontier(params, stats), {stream(net).name: 1.0}
+    for size in (0.9, 0.8, 0.7, 0.6, 0.5):
+        without = known.plan(linjax.size(size, least=whole))
+        assert known.plan(linjax.size(size)).error <= without.error
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
 def test_compress_refits_around_them(kind):
     apply, params, _ = network(kind, planted=False)
     params, x = typed(params, jnp.float32), rows(7, count=2000)
