@@ -404,7 +404,32 @@ def scanned(p, x):
     return rms(p, jax.lax.scan(step, x @ p["e"], p["stacked"])[0]) @ p["h"]
 
 
+def of_another(p, x):
+    """The mean that is subtracted is that of an earlier value of the stream."""
+    h = x @ p["e"]
+    after = h + jnp.tanh(layer(p, h) @ p["blocks"][0]["u"]) @ p["blocks"][0]["d"]
+    apart = after - h.mean(-1, keepdims=True)
+    n = apart / jnp.sqrt(jnp.mean(apart**2, -1, keepdims=True) + 1e-6)
+    return (n * p["g"]) @ p["h"]
+
+
+def given_away(p, x):
+    h = x @ p["e"]
+    return layer(p, h) @ p["h"], h.sum(-1)
+
+
+def coordinate_by_coordinate(p, x):
+    h = (x @ p["e"])[:, :, None] * jnp.ones(3)
+    h = jax.lax.conv_general_dilated(
+        h, jnp.tile(p["g"][:, None, None], (1, 1, 2)), (1,), "SAME", feature_group_count=WIDTH
+    )
+    return rms(p, h.swapaxes(1, 2)) @ p["h"]
+
+
 REFUSED = [
+    (of_another, "."),
+    (given_away, "a sum over it is given"),
+    (coordinate_by_coordinate, "."),
     (after_sums, "follow sums"),
     (read_elsewhere, "read in others"),
     (in_groups, "parts of it|cut or flattened"),
