@@ -83,6 +83,8 @@ class Net:
         """Whether all that folds are units of chains of dense layers, gated, summed, branching."""
         own = {self.graph.affine(n).kernel for s in self.graph.sites for n in s.maps}
         for site in self.network.foldable:
+            if site.norms is not None:
+                continue
             made = {self.network.paths[m.leaf] for m in site.makers if m.leaf is not None}
             if not made & own:
                 return False

@@ -57,7 +57,7 @@ def inner(network: Network) -> list[bool]:
     for site in network.foldable:
         sources = {getattr(makers[m.op].inputs[m.data], "id", -1) for m in site.makers}
         shared = site.form is not Form.PAIRED and paired & {m.op for m in site.makers}
-        found.append(len(sources) == 1 and not shared)
+        found.append(len(sources) == 1 and not shared and site.norms is None)
     return found
 
 

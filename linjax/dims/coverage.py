@@ -26,7 +26,7 @@ class Shares(NamedTuple):
       straight: or one that may change its basis.
       normed: or one that a norm runs over.
       foldable: share in leaves with a dimension that least squares makes smaller: all of
-        ``straight`` but blocks.
+        ``normed`` but blocks, and streams whose norms stand in the way.
     """
 
     parameters: int

@@ -91,7 +91,7 @@ class Network:
     def foldable(self) -> tuple[Site, ...]:
         """The sites that least squares folds."""
         forms = (Form.BENT, Form.STRAIGHT, Form.PAIRED)
-        return tuple(site for site in self.sites if site.form in forms)
+        return tuple(s for s in self.sites if s.form in forms or s.norms is not None)
 
     def twice(self, leaf: int) -> bool:
         """Whether a leaf has some dimension on several axes, as a recurrent kernel has."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from linjax.dims import merging, pairs
 from linjax.dims.layout import Held, Layout, Mark, number
+from linjax.dims.normed import Norms, norms_of
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
 from linjax.dims.untold import UNTOLD, untold
@@ -56,6 +57,7 @@ class Site(NamedTuple):
         coordinates that it reads.
       opposite: leaves of keys where any basis will do for queries, with its inverse for these:
         those on the other side than the first point.
+      norms: what a stream is read through that norms run over, where its basis may change.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Site(NamedTuple):
     linear: bool
     fixed: bool
     opposite: tuple[int, ...] = ()
+    norms: Norms | None = None
 
 
 class Refusal(NamedTuple):
@@ -95,7 +98,7 @@ def find_sites(
     ops = {number(op): op for op in layout.program.all_ops()}
     order = {name: n for n, name in enumerate(ops)}
     together, twice = _together(layout), _twice(layout)
-    found, refused = list[Site](), list[Refusal]()
+    found, refused, stuck = list[Site](), list[Refusal](), dict[int, str]()
     dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
     for dim in sorted(dims):
         if layout.traced[dim] < 2:
@@ -111,7 +114,14 @@ def find_sites(
             refused.append(Refusal(name, reason))
             continue
         site = _site(layout, ops, dim, name, makers, together[dim])
-        found.append(site._replace(fixed=site.fixed or dim in twice))
+        site = site._replace(fixed=site.fixed or dim in twice)
+        if site.form is Form.NORMED:
+            norms = _norms(layout, site, bool(together[dim]))
+            if isinstance(norms, str):
+                stuck[dim] = norms
+            else:
+                site = site._replace(norms=norms)
+        found.append(site)
     repeats = {dim for site in found if site.form is not Form.BLOCKS for dim in site.beside}
     unknown = untold(layout, {site.dim for site in found}, repeats)
     refused += [Refusal(site.name, UNTOLD) for site in found if site.dim in unknown]
@@ -120,6 +130,7 @@ def find_sites(
     taken: dict[str, int] = {}
     named = [site._replace(name=_unique(site.name, taken)) for site in found]
     refusals = [r._replace(name=_unique(r.name, taken)) for r in dict.fromkeys(refused)]
+    refusals += [Refusal(site.name, stuck[site.dim]) for site in named if site.dim in stuck]
     return tuple(sorted(named, key=lambda s: order[_first(s)])), tuple(refusals)
 
 
@@ -182,6 +193,13 @@ def _site(
     return Site(
         name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across
     )
+
+
+def _norms(layout: Layout, site: Site, repeated: bool) -> Norms | str:
+    """What a stream is read through that norms run over, or why it stays as it is."""
+    if repeated:
+        return "a norm runs over parts of it, or over each repeat alone"
+    return norms_of(layout, site.dim, site.makers, site.readers, site.points)
 
 
 def _apart(layout: Layout, ops: dict[int, Op], dim: int, makers: tuple[Product, ...]) -> bool:

@@ -18,7 +18,9 @@ def describe(network: Network) -> str:
         share = reached(network, network.foldable, sizes)
         lines += [grid(header, rows), f"{share:.1%} of the parameters can fold"]
     if len(rows) > len(network.foldable):
-        lines.append("normed sites and blocks (heads, groups) are found, but not folded")
+        lines.append(
+            "blocks (heads, groups), and normed sites left alone, are found, but not folded"
+        )
     if network.refusals:
         lines += ["left alone:", grid(("layer", "reason"), network.refusals)]
     return "\n".join(lines)

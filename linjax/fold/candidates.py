@@ -58,7 +58,8 @@ class Work(NamedTuple):
         flat, rows = self.net.network.flatten(self.params), replayable(self.net, self.train)
         leaves, tree = jax.tree.flatten(rows)
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
-        task = Task(network, spelled(network, flat), self.known.problems, plan, choices)
+        problems = self.known.problems.traced(network, flat)
+        task = Task(network, spelled(network, flat), problems, plan, choices)
         ordered = fold_in_order(task, leaves)
         return [self.known.finished(own, self.params) for own in (now.flat, ordered)]
 

@@ -1,5 +1,6 @@
 """The frontier of a network: what every size costs, priced once for all budgets."""
 
+import glob
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -77,9 +78,28 @@ class Frontier(NamedTuple):
     def plan(self, rule: Size | Tolerance) -> Plan:
         """Returns the widths that a rule asks for.
 
+        A stream that norms run over costs all that makes or reads it, so that steps by turns lead
+        past what is best: where one is narrowed, the plan is compared with that which leaves it.
+
         Raises:
           LinjaxError: if the smallest network that there is costs more.
         """
+        plan, own = self._planned(rule), self.problems
+        pairs = zip(own.problems, plan.state.units, strict=True)
+        narrow = [p.name for p, units in pairs if p.stream is not None and units < p.width]
+        if not narrow:
+            return plan
+        least = (*rule.least, *((glob.escape(name), 1.0) for name in narrow))
+        try:
+            other = self._planned(rule._replace(least=least))
+        except LinjaxError:  # nothing so small without them
+            return plan
+        if isinstance(rule, Tolerance):
+            return min(plan, other, key=lambda p: p.cost)
+        return min(plan, other, key=lambda p: p.error)
+
+    def _planned(self, rule: Size | Tolerance) -> Plan:
+        """The widths that one path leads to."""
         curves = self.of(rule)
         if isinstance(rule, Tolerance):
             plan = within_error(curves, rule.error)

@@ -74,7 +74,7 @@ def selected(params: Any, network: Network, kept: Sequence[Array]) -> Any:
     now = begun(network, spelled(network, flat))
     for site, own in zip(network.foldable, kept, strict=True):
         width, total = now.kept[site.dim], now.sizes[site.dim]
-        if own.shape[-1] < width:
+        if own.shape[-1] < width and site.norms is None:  # norms would see that some are gone
             beside = np.broadcast_to(np.arange(width, total), (len(own), total - width))
             stays = np.concatenate([own, beside], axis=-1)
             choice = alike(stays, taking(stays, total), len(site.points))

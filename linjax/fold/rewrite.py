@@ -11,6 +11,7 @@ from linjax.dims.span import Cut, transform
 from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import placed, shapes
+from linjax.fold.normed import behind_norms, of_norms
 from linjax.fold.shifts import offset_at, offsets, point_of, readers, shift_reader, shifted_result
 from linjax.fold.written import Written, along, made_by, mixing, taking
 
@@ -20,6 +21,10 @@ Array = np.ndarray
 def write(network: Network, now: Written, site: Site, choice: Choice) -> Written:
     """Returns the network with a site folded; sites are written in the order of execution."""
     flat, shifts, lacking = dict(now.flat), dict(now.shifts), dict(now.lacking)
+    norms = {}
+    if site.norms is not None:
+        norms = of_norms(network, now, site, site.norms, choice)
+        choice = behind_norms(network, flat, site.norms, choice)
     makers = {maker.leaf for maker in site.makers} - {None}  # those whose kernel isn't computed
     split, linear = _split(network, now, site, choice), choice.linear.shape[-1]
     before = now._replace(flat=flat, shifts=shifts, lacking=lacking)
@@ -34,6 +39,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     for leaf, spans in enumerate(network.layout.leaves):
         if any(site.dim in s.dims() for s in spans):
             _write_leaf(network, now, site, choice, split, leaf, flat)
+    flat.update(norms)
     _constants(network, now, site, split.bent, flat)
     for op, shift in shifts.items():
         shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, split.bent)

@@ -23,15 +23,20 @@ def straight_basis(seen: Sequence[Sight]) -> Array:
     Returns:
       ``(m, s)``; s is less than m where fewer directions say anything.
     """
-    if len(seen) == 1:
-        return axes(root(seen[0].units).root, seen[0].metric).basis
-    inverse = root(np.sum([sight.units for sight in seen], axis=0)).inverse
+    return leading([sight.units for sight in seen], [sight.metric for sight in seen])
+
+
+def leading(units: Sequence[Array], metrics: Sequence[Array]) -> Array:
+    """The same of covariances and metrics, by point."""
+    if len(units) == 1:
+        return axes(root(units[0]).root, metrics[0]).basis
+    inverse = root(np.sum(units, axis=0)).inverse
     gain = np.zeros((inverse.shape[1],) * 2)
-    for sight in seen:
-        whitened = inverse.T @ sight.units
+    for covariance, metric in zip(units, metrics, strict=True):
+        whitened = inverse.T @ covariance
         size = np.sum(whitened * inverse.T) / max(len(gain), 1)
         if size > ROUNDING:
-            gain += whitened @ sight.metric @ whitened.T / size
+            gain += whitened @ metric @ whitened.T / size
     values, vectors = descending(gain)
     solid = values > ROUNDING * max(values.max(initial=0.0), np.finfo(np.float64).tiny)
     return inverse @ vectors[:, solid]

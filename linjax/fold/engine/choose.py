@@ -9,10 +9,11 @@ from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.exchange import exchanged
 from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric, varying
-from linjax.fold.engine.problem import Site, checked, runs, taken
+from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sharing import at_once
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
+from linjax.fold.engine.turned import turned
 
 Array = np.ndarray
 
@@ -70,6 +71,8 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
         return _whole(site, r)
+    if site.stream is not None:
+        return _turned(site, site.stream, k, ridge)
 
     def chosen(run: slice) -> tuple[list[_Part], tuple[int, ...]]:
         part = checked(taken(site, run))
@@ -93,7 +96,7 @@ def keeping(site: Site, kept: Array, ridge: float, refit: bool = True) -> Choice
       refit: whether to rebuild.
     """
     checked(site)
-    if refit and site.kind != "aligned":
+    if refit and site.kind not in ("aligned", "normed"):
         own = framed(site)
         data = gathered(site, ridge, own)
         parts = []
@@ -139,6 +142,15 @@ def _whole(site: Site, r: int) -> Choice:
     kept = np.tile(np.arange(m), (n, 1))
     offsets = (np.zeros((n, m)),) * points
     return Choice(kept, np.zeros((n, m, r)), basis, (decode,) * points, offsets, 0.0)
+
+
+def _turned(site: Site, stream: Stream, k: int, ridge: float) -> Choice:
+    """A stream that norms run over, in fewer coordinates."""
+    found = turned(stream, site.points, k, ridge)
+    nothing = (np.zeros((1, site.width)),) * len(site.points)
+    decode = tuple(own[None] for own in found.decode)
+    empty = np.zeros((1, site.width, 0))
+    return Choice(np.arange(k)[None], empty, found.basis[None], decode, nothing, found.error)
 
 
 def _part(site: Site, data: Data, repeat: int, k: int, r: int) -> _Part:

@@ -8,7 +8,7 @@ from linjax.errors import EvidenceError
 from linjax.evidence.stored import steps
 
 Array = np.ndarray
-Kind = Literal["bent", "straight", "aligned"]
+Kind = Literal["bent", "straight", "aligned", "normed"]
 
 STILL = 1e-13
 """Variance relative to the squared mean that is the rounding of a constant in single precision."""
@@ -67,6 +67,22 @@ class Point(NamedTuple):
     goal: Goal | None = None
 
 
+class Stream(NamedTuple):
+    """What stands between a stream and its readers; points are of normalised coordinates n.
+
+    Attributes:
+      scales: by point ``(m,)`` γ: what is read there is ``γ n + β``.
+      normed: by point, whether a norm stands before it.
+      tied: the point that a kernel reads which makes the coordinates, too; −1 where none does.
+      centred: whether norms subtract the mean.
+    """
+
+    scales: tuple[Array, ...]
+    normed: tuple[bool, ...]
+    tied: int
+    centred: bool
+
+
 class Site(NamedTuple):
     """A dimension of a network that can be narrowed.
 
@@ -76,13 +92,15 @@ class Site(NamedTuple):
       repeats: number of times n that it stands in the network; every repeat keeps its own
         coordinates, as many as the others.
       kind: "bent" where coordinates are chosen and their readers refitted, "straight" where
-        any basis will do, "aligned" where coordinates are chosen and nothing can be refitted.
+        any basis will do, "aligned" where coordinates are chosen and nothing can be refitted,
+        "normed" where norms run over them, so that directions have to be orthonormal.
       points: where it is read.
       sources: whether the coordinates z without activation stand beside those with it, h.
       noise: ``(n, m, m)`` covariance of z under independent noise on what makes it, of the
         size of its variances; None for noise of z's own variances.
       least: fewest coordinates.
       multiple: widths are multiples of this, from this on.
+      stream: of a normed site, what it is read through.
     """
 
     name: str
@@ -94,6 +112,7 @@ class Site(NamedTuple):
     noise: Array | None = None
     least: int = 0
     multiple: int = 1
+    stream: Stream | None = None
 
     @property
     def coordinates(self) -> int:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from linjax.fold.engine import turned
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, linear_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
@@ -69,6 +70,11 @@ def all_surfaces(
         n, run = task
         part, found = checked(taken(sites[n], run)), []
         for folds in splits(part):
+            if part.stream is not None:
+                stream = part.stream
+                own_errors = [turned.errors(stream, part.points, r, folds) for r in ridges[n]]
+                found += [errors[:, None] for errors in own_errors]
+                continue
             own = framed(part, folds)
             for ridge in ridges[n]:
                 data = gathered(part, ridge, own)

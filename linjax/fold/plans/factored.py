@@ -11,7 +11,7 @@ from linjax.evidence.moments import PointMoments
 from linjax.evidence.points import Read, reads
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
-from linjax.fold.engine.problem import Moments, Site, frame
+from linjax.fold.engine.problem import Moments, Site, Stream, frame
 from linjax.fold.engine.reads import made_metric
 from linjax.fold.rewrite import Halves, halved
 from linjax.fold.written import Written
@@ -127,7 +127,12 @@ def factors_of(
     covariance, mean = seen.covariance[0], seen.mean[0]
     if kernel.read.point is not None:
         site, point = kernel.read.point
-        covariance = _arriving(problems[site], choices[site], points[site][point])
+        at = points[site][point]
+        if problems[site].stream is None:
+            covariance = _arriving(problems[site], choices[site], at)
+        else:
+            mix = through(problems[site].stream, choices[site], at)
+            covariance = mix.T @ covariance @ mix
     wanted, metric = kernel.matrix, kernel.metric
     if kernel.made >= 0 and problems[kernel.made].kind == "bent":
         goal = before(problems[kernel.made], choices[kernel.made])
@@ -135,6 +140,14 @@ def factors_of(
     down, _, _ = factor(covariance, mean, wanted, metric, rank)
     up = down.T @ covariance @ kernel.matrix  # for all results, those that will go, too
     return Halves(down, up), mean @ (kernel.matrix - down @ up)
+
+
+def through(stream: Stream, choice: Choice, point: int) -> Array:
+    """What a stream's readers get of what they read: ``(m, m)``."""
+    scale = stream.scales[point]
+    if choice.basis is None:
+        return np.eye(len(scale))
+    return np.asarray((choice.basis[0] / scale[:, None]) @ choice.decode[point][0] * scale)
 
 
 def _arriving(problem: Site, choice: Choice, point: int) -> Array:

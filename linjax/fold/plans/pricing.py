@@ -12,6 +12,7 @@ from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments, about_zero
+from linjax.evidence.points import reads
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.path import Caution, Prices
@@ -21,6 +22,7 @@ from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.surface import Surface, all_surfaces
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
+from linjax.fold.plans.streamed import streamed
 from linjax.fold.plans.travelling import with_noise
 from linjax.fold.rules import Least, stays, unmatched
 from linjax.program import pytree
@@ -48,6 +50,13 @@ class Problems(NamedTuple):
     kernels: tuple[Kernel, ...]
     before: Folded
 
+    def traced(self, network: Network, flat: pytree.Flat) -> "Problems":
+        """The same in a network traced anew: for other rows its values have other numbers."""
+        found = {network.kernels[read.op].leaf: read for read in reads(network)}
+        kernels = tuple(own._replace(read=found[own.leaf]) for own in self.kernels)
+        before = folded_so_far(network, flat)
+        return self._replace(sites=network.foldable, kernels=kernels, before=before)
+
     def folded(self, choices: Sequence[Choice]) -> list[int]:
         """Places of the sites that become something else by what they keep."""
         pairs = enumerate(zip(self.problems, choices, strict=True))
@@ -62,7 +71,7 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
     """Turns evidence into problems."""
     network, sites = stats.network, stats.network.foldable
     pairs = zip(sites, stats.points, strict=True)
-    made = [_problem(network, site, own) for site, own in pairs]
+    made = [_problem(network, flat, site, own) for site, own in pairs]
     kernels = kernels_of(network, spelled(network, flat), stats.kernels)
     points = tuple(index for _, index in made)
     problems = with_noise(sites, [problem for problem, _ in made], points, kernels)
@@ -70,8 +79,10 @@ def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
 
 
 def _problem(
-    network: Network, site: Site, points: tuple[PointMoments, ...]
+    network: Network, flat: pytree.Flat, site: Site, points: tuple[PointMoments, ...]
 ) -> tuple[Problem, tuple[int, ...]]:
+    if site.norms is not None:
+        return streamed(network, flat, site, site.norms, points), tuple(range(len(points)))
     if site.form is Form.PAIRED:  # what one side loses, the other loses with it
         points = points[:1]
     groups = _grouped(network, site)[: len(points)]

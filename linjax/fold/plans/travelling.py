@@ -65,7 +65,7 @@ def _reached(
     if kernel.read.point is not None:
         site, point = kernel.read.point
         before = problems[site]
-        if before.kind != "aligned":
+        if before.kind not in ("aligned", "normed"):
             seen = frame(before.points[points[site][point]].moments)
             arriving = noise(before, seen)[0, : before.width, : before.width]
     # Where that can arrive at all, noise is of the size of what does.

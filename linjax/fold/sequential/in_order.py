@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.layout import Mark, number
-from linjax.dims.network import Network
+from linjax.dims.network import Network, uses
 from linjax.dims.reads import (
     LARGEST,
     Frame,
@@ -123,8 +123,9 @@ class _State:
         self.new = [Replay(task.network, self.now.flat, part) for part in parts]
         self.settled: dict[int, tuple[Problem, Choice]] = {}
         self.moved: set[int] = set()
-        leaves = [product.leaf for product in task.network.kernels.values()]
-        self.once = {op for op, p in task.network.kernels.items() if leaves.count(p.leaf) == 1}
+        used = uses(task.network.layout)
+        kernels = task.network.kernels.items()
+        self.once = {op for op, p in kernels if p.leaf is not None and used[p.leaf] == 1}
         sites = [task.problems.sites[n] for n in task.folded.values()]
         self.read = {reader.op for site in sites for reader in site.readers}
         ranks = zip(task.problems.kernels, task.plan.state.ranks, strict=True)
@@ -163,7 +164,8 @@ class _State:
 
     def _measurable(self, site: Site) -> bool:
         """Whether a choice can be made anew: all points are there before anything reads them."""
-        if site.fixed or site.form is Form.PAIRED or not self.moved & set(site.points):
+        apart = site.form in (Form.PAIRED, Form.NORMED)
+        if site.fixed or apart or not self.moved & set(site.points):
             return False
         if self._beside(site) & {self.task.problems.sites[n].dim for n in self.settled}:
             return False  # what was a sample of its coordinates may be none any more
