@@ -3,7 +3,8 @@
 What reads a site rebuilds its coordinates from those that stay, ``W`` becoming ``P W`` with zeros
 for coordinates that go; what a site's linear coordinates need stands beside; a kernel in two
 factors is their product. That is the function of the folded network, whatever the widths: one
-compiled program serves all plans, and part of a change is a fold of part of it.
+compiled program serves all plans, and part of a change is a fold of part of it. Streams that norms
+run over alone are narrowed for good.
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ class InPlace(NamedTuple):
       after: those with sites folded, too.
       kernels: by leaf the kernels, by their places in the plan, that ``factored`` changes it for.
       sites: by leaf the sites that ``after`` changes it for.
+      streams: sites that are folded in all three: a norm runs over them, and sums what is there.
     """
 
     before: pytree.Flat
@@ -44,6 +46,7 @@ class InPlace(NamedTuple):
     after: pytree.Flat
     kernels: dict[pytree.Path, set[int]]
     sites: dict[pytree.Path, set[int]]
+    streams: tuple[int, ...]
 
 
 def in_place(
@@ -73,6 +76,11 @@ def in_place(
     before, between, after, sites = begins, factored, factored, dict[pytree.Path, set[int]]()
     for n in folded:
         site, problem, choice = problems.sites[n], problems.problems[n], own[n]
+        if site.norms is not None:
+            before, between, after = (
+                write(network, now, site, choice) for now in (before, between, after)
+            )
+            continue
         if problem.kind == "aligned" and not site.readers:
             changed = _masked(network, after, site, choice, problem)
         else:
@@ -83,7 +91,8 @@ def in_place(
         after = changed
     new = {network.extra(leaf, "linear") for leaf in range(len(network.paths))} - set(begins.flat)
     first, middle = (_like(after.flat, own.flat, new) for own in (before, between))
-    return InPlace(first, middle, after.flat, kernels, sites)
+    streams = tuple(n for n in folded if problems.sites[n].norms is not None)
+    return InPlace(first, middle, after.flat, kernels, sites, streams)
 
 
 def _told(

@@ -30,6 +30,8 @@ Array = Any
 
 NODES = ((1 / 3, 0.75), (1.0, 0.25))
 """Where slopes are taken, and their weights: exact for quadratic slopes (Radau 1880)."""
+START = np.float32(1e-6)
+"""Where nothing but streams that norms run over is folded."""
 LOST = 0.5
 """Part of the error by which its shares may miss it."""
 TOGETHER = 128
@@ -107,6 +109,9 @@ def shares(own: InPlace, rows: Goals, counts: tuple[int, int], metric: str) -> S
                 first = float(np.sum(slope * factoring[path])) if path in factoring else 0.0
                 _deal(kernels, own.kernels.get(path, ()), first)
                 _deal(sites, own.sites.get(path, ()), float(np.sum(slope * change[path])) - first)
+        if own.streams:
+            _, first = _slopes(network, change, before, leaves, goal, START, metric)
+            sites[list(own.streams)] += float(first.total) / rows.total / len(own.streams)
         total += float(found.total) / rows.total  # of the last node, the plan itself
         apart.append(found.apart)
     return Shares(sites, kernels, total, error_of(apart))
