@@ -208,13 +208,12 @@ def _next(factors: Array, seen: Array, last: Tried) -> tuple[Array, Array, bool]
     ratios = np.maximum(measured, FAINT * predicted) / safe
     usual = float(np.exp(np.sum(np.log(ratios[told])) / (told.sum() + FIRST)))
     own = np.clip((ratios + FIRM * usual) / (1.0 + FIRM), usual / APART, usual * APART)
-    apart = own[told] / factors[told]
-    right = bool(apart.size == 0 or apart.max() / apart.min() <= RIGHT)
     before = seen & told
     found = np.where(seen, factors, usual)
     found[told] = own[told]
     found[before] = np.sqrt(own[before] * factors[before])
-    return found, seen | told, right
+    change = found / factors
+    return found, seen | told, bool(change.max() <= RIGHT * change.min())
 
 
 def _unit(known: Frontier, rule: Size | Tolerance, best: Tried) -> float:
