@@ -43,7 +43,7 @@ def blocks_of(network: Network) -> list[Block]:
         refs = [o.id for o in op.inputs if isinstance(o, Ref)]
         own = set(refs).union(*(behind.get(r, set()) for r in refs))
         behind.update((ref.id, own) for ref in op.outputs)
-        if op.name not in ("add", "add_any") or len(refs) < 2 or layout.loops[number(op)]:
+        if op.name not in ("add", "add_any") or len(refs) < 2 or layout.steps[number(op)]:
             continue
         if any(layout.values[r].source is not Source.DATA for r in refs):
             continue

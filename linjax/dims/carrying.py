@@ -76,7 +76,7 @@ def find_ways(layout: Layout, ops: dict[int, Op]) -> tuple[Way, ...]:
 def _matrix(layout: Layout, ops: dict[int, Op], product: Product) -> bool:
     """Whether a product's kernel is a leaf, a matrix, and stands in no loop."""
     op = ops[product.op]
-    if product.leaf is None or op.name != "dot_general" or layout.loops[product.op]:
+    if product.leaf is None or op.name != "dot_general" or layout.steps[product.op]:
         return False
     return len(layout.leaves[product.leaf]) == 2 and not op.params["dimension_numbers"][1][0]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from linjax.dims.space import Axis
-from linjax.dims.span import Numbering, Spans
+from linjax.dims.span import Numbering, Span, Spans
 from linjax.dims.survey import survey
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Program, Ref
@@ -72,7 +72,7 @@ class Layout(NamedTuple):
       constants: by operation and operand.
       marks: by dimension, what operations do to it.
       reasons: by dimension, why its coordinates must stay.
-      loops: dimensions of the scans that an operation stands in.
+      steps: axes of the scans that an operation stands in, outermost first.
       makers: the operation that makes each value.
       traced: sizes of all dimensions.
       users: by dimension, the operations that make it or take data with coordinates of it.
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
     constants: dict[tuple[int, int], Held]
     marks: dict[int, tuple[Mark, ...]]
     reasons: dict[int, tuple[str, ...]]
-    loops: dict[int, tuple[int, ...]]
+    steps: dict[int, Spans]
     makers: dict[int, Op]
     traced: dict[int, int]
     users: dict[int, tuple[Op, ...]]
@@ -134,7 +134,7 @@ def lay_out(program: Program, count: int, out_tree: jax.tree_util.PyTreeDef) -> 
     for key, read in _reading(found.program, marks, values).items():
         values[key] = values[key]._replace(read=frozenset(read))
     own = {d for spans in leaves for s in spans for d in s.dims()}
-    loops = {key: tuple(_steps(names, a, own) for a in axes) for key, axes in found.loops.items()}
+    steps = {key: tuple(_steps(names, a, own) for a in axes) for key, axes in found.loops.items()}
     return Layout(
         program=found.program,
         out_tree=out_tree,
@@ -143,22 +143,20 @@ def lay_out(program: Program, count: int, out_tree: jax.tree_util.PyTreeDef) -> 
         constants=constants,
         marks={dim: tuple(dict.fromkeys(own)) for dim, own in marks.items()},
         reasons={n: tuple(atom.reasons) for n, atom in enumerate(names.atoms)},
-        loops=loops,
+        steps=steps,
         makers=found.makers,
         traced={n: atom.size for n, atom in enumerate(names.atoms)},
         users=_users(found.program, marks, values),
     )
 
 
-def _steps(names: Numbering, axis: Axis, own: set[int]) -> int:
-    """The dimension of a scan's steps: one of its own where its results are cut, as at the last.
+def _steps(names: Numbering, axis: Axis, own: set[int]) -> Span:
+    """The axis of a scan's steps: one of its own where its results are cut, as at the last.
 
     Where leaves are cut likewise steps stay what they are made of.
     """
     span = names.span(axis)
-    if span.dim >= 0 or own & set(span.dims()):
-        return span.dim
-    return names.whole(axis).dim
+    return span if span.dim >= 0 or own & set(span.dims()) else names.whole(axis)
 
 
 def _users(

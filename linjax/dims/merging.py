@@ -68,7 +68,7 @@ def _merges(
         role = roles.get(number(op))
         if not met and role is not Role.MADE:
             continue
-        if layout.loops[number(op)] or op.scan is not None or any(i not in roots for _, i in met):
+        if layout.steps[number(op)] or op.scan is not None or any(i not in roots for _, i in met):
             return None  # in a loop, or not made by parameters
         own = frozenset().union(*(read[i] for _, i in met))
         if role is Role.MADE and sources is not None:

@@ -135,7 +135,7 @@ class Network:
     def bias_axes(self, leaf: int) -> tuple[int, ...]:
         """Axes of a kernel's leaf that a bias behind it has: what it makes, and steps of scans."""
         layout, held = self.layout, self.layout.values[self.ref(leaf)]
-        loops = {d for own in layout.loops.values() for d in own}
+        loops = {span.dim for own in layout.steps.values() for span in own}
         return tuple(
             n
             for n, s in enumerate(held.spans)
@@ -244,7 +244,7 @@ def _bias(
             return None
         own = layout.operand(layout.makers[product], 1 - kernel.data)
         made = [s for s in own.spans if not own.read & set(s.dims()) and _marked(layout, s)]
-        steps = layout.loops[number(op)]
+        steps = tuple(span.dim for span in layout.steps[number(op)])
         bias = [s for s in layout.leaves[other.leaf] if s.size > 1 and s.dim not in steps]
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:

@@ -28,7 +28,7 @@ def batch_norms(network: Network) -> list[Norm]:
     """Finds ``(x − mean)`` that is multiplied by ``1/sqrt(var)``, both of them leaves."""
     layout, found = network.layout, []
     for op in layout.program.all_ops():
-        if op.name not in ("mul", "div") or layout.loops[number(op)]:
+        if op.name not in ("mul", "div") or layout.steps[number(op)]:
             continue
         for place in (0, 1):
             centred = _behind(layout.makers, op.inputs[place])

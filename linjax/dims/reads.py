@@ -74,7 +74,7 @@ def frame_of(network: Network, op: int) -> Frame:
     if own.name == "dot_general":
         contract, batch = _dot_axes(own, 1 - data)
         made = len(network.layout.operand(own, 1 - data).spans) - len(contract) - len(batch)
-    return Frame(own, data, made, len(network.layout.loops[op]))
+    return Frame(own, data, made, len(network.layout.steps[op]))
 
 
 def features(
@@ -194,7 +194,7 @@ def matrix_index(network: Network, frame: Frame, shape: tuple[int, ...]) -> np.n
             return None
         way.append(op)
         operand = op.inputs[0]
-    steps = set(network.layout.loops[frame.op.outputs[0].id])
+    steps = {span.dim for span in network.layout.steps[frame.op.outputs[0].id]}
     own = network.layout.leaves[network.kernels[frame.op.outputs[0].id].leaf]
     if frame.loops and (way or not steps <= {d for span in own for d in span.dims()}):
         return None

@@ -307,7 +307,7 @@ def _together(layout: Layout) -> dict[int, tuple[int, ...]]:
     for key, held in layout.values.items():
         op = layout.makers.get(key)
         if held.source is Source.DATA or _spread(held):
-            meet(held.spans, layout.loops[number(op)] if op is not None else ())
+            meet(held.spans, () if op is None else tuple(s.dim for s in layout.steps[number(op)]))
     for held in layout.constants.values():
         pairs = zip(held.spans, held.varies, strict=True)
         # All steps of a scan have the same constants, and so keep the same coordinates of them.

@@ -98,7 +98,7 @@ def costs(network: Network) -> Costs:
     forward = 0.0
     for op in layout.program.all_ops():
         if op.name in ("dot_general", "conv_general_dilated"):
-            steps = math.prod(layout.traced[d] for d in layout.loops[number(op)])
+            steps = math.prod(span.size for span in layout.steps[number(op)])
             forward += 2.0 * steps * math.prod(avals[number(op)].shape) * _summed(layout, op)
     widths = []
     for site in network.foldable:

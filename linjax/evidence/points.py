@@ -122,17 +122,16 @@ def unit_samples(
 
 def point_spans(layout: Layout, value: int) -> tuple[Span, ...]:
     """Axes of a value as it is tapped: the steps of its scans first."""
-    loops = _loops(layout, value)
-    return (*(Span(d, layout.traced[d]) for d in loops), *layout.values[value].spans)
+    return (*_steps(layout, value), *layout.values[value].spans)
 
 
-def _loops(layout: Layout, value: int) -> tuple[int, ...]:
-    """Dimensions of the scans that a value stands in; it may be what enters a step."""
+def _steps(layout: Layout, value: int) -> tuple[Span, ...]:
+    """The steps of the scans that a value stands in; it may be what enters one."""
     if value in layout.makers:
-        return layout.loops[number(layout.makers[value])]
+        return layout.steps[number(layout.makers[value])]
     for op in layout.program.all_ops():
         if op.scan is not None and any(ref.id == value for ref in op.scan.body.inputs):
-            return layout.loops[number(op.scan.body.ops[0])]
+            return layout.steps[number(op.scan.body.ops[0])]
     return ()
 
 

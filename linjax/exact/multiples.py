@@ -220,7 +220,7 @@ class _Walk:
 
     def whole(self, op: Op, held: Held) -> bool:
         """Whether a view of a leaf has all of its entries with the dimension."""
-        loops = math.prod(self.layout.traced[d] for d in self.layout.loops[number(op)])
+        loops = math.prod(span.size for span in self.layout.steps[number(op)])
         leaf = self.layout.leaves[held.leaf]
         return loops * self.entries(held.spans) == self.entries(leaf)
 
@@ -295,7 +295,7 @@ class _Walk:
         if not isinstance(operand, Ref) or held.source is not Source.PARAMETER:
             return None
         leaf = held.leaf if held.leaf is not None and self.whole(op, held) else None
-        looped, turned = bool(self.layout.loops[number(op)]), along == [1]
+        looped, turned = bool(self.layout.steps[number(op)]), along == [1]
         if not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
             return None
         name = "add" if op.name == "add_any" else op.name

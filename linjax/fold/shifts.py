@@ -8,6 +8,7 @@ from linjax.dims.borders import padded, seen
 from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.sites import Product, Site
+from linjax.dims.span import Cut, exposed
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import effective
 from linjax.fold.written import Lacking, Written, along
@@ -57,12 +58,21 @@ def offset_at(
             left = np.einsum("nm,nmk->nk", arriving, choice.basis)
         found = found + np.einsum("nk,nkm->nm", left, decode[:, : left.shape[-1]]) - given
     # One for each kernel, however often it is used.
-    of_leaf = {m.leaf: now.shifts[m.op].reshape(-1) for m in site.makers
+    of_leaf = {m.leaf: _by_repeat(network, now, site, m.leaf, now.shifts[m.op])
+               for m in site.makers
                if m.op in now.shifts and follows(network, reader, m.op)}  # fmt: skip
     if of_leaf and choice.linear.shape[-1]:
-        through = np.einsum("m,nmr->nr", sum(of_leaf.values()), choice.linear)
+        through = np.einsum("nm,nmr->nr", sum(of_leaf.values()), choice.linear)
         found = found + np.einsum("nr,nrm->nm", through, decode[:, choice.kept.shape[-1] :])
     return found
+
+
+def _by_repeat(network: Network, now: Written, site: Site, leaf: int, shift: Array) -> Array:
+    """What was added to a product's result, ``(n, m)`` by repeat of a site that it makes."""
+    spans = tuple(network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
+    cut = Cut(site.dim, site.beside, now.kept.__getitem__, lambda x: x)
+    found = np.asarray(exposed(shift, spans, cut))
+    return found.reshape(-1, found.shape[-1])
 
 
 def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: Array) -> None:

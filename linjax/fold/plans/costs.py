@@ -159,7 +159,7 @@ def _operations(
     for op in network.layout.program.all_ops():
         if op.name not in ("dot_general", "conv_general_dilated"):
             continue
-        times = 2.0 * math.prod(network.layout.traced[d] for d in network.layout.loops[number(op)])
+        times = 2.0 * math.prod(s.size for s in network.layout.steps[number(op)])
         product = network.kernels.get(number(op))
         out = network.layout.values[number(op)]
         if product is None:
