@@ -30,7 +30,7 @@ def sites(apply, params, *inputs, linear=True):
     """A network's sites without their names; those in a scan count for each of its steps."""
     network = analysed(apply, params, inputs)
     check(apply, params, inputs, network=network)
-    loops = {d for dims in network.layout.loops.values() for d in dims}
+    loops = {span.dim for own in network.layout.steps.values() for span in own}
     found = collections.Counter()
     for site in network.sites:
         sizes = {d: network.layout.traced[d] for d in site.beside}
