@@ -129,7 +129,7 @@ class Blind:
         scan = op.scan
         fixed = scan.consts + scan.carry
         inner = number(next(scan.body.all_ops()))
-        loop = self.layout.loops[inner][len(self.layout.loops[number(op)])]
+        loop = self.layout.steps[inner][len(self.layout.steps[number(op)])].dim
         carry, rows = values[scan.consts : fixed], {}
         order = range(scan.length)
         for n in reversed(order) if scan.reverse else order:
