@@ -31,8 +31,10 @@ Array = np.ndarray
 
 WITHOUT = "fold by linjax.frontier(params, stats), whose prices nothing has corrected"
 """What to do where inputs aren't rows."""
-ROUNDS = 4
+ROUNDS = 6
 """Plans that are measured, at most."""
+PATIENCE = 2
+"""Plans in a row that are no better than the best before, after which no other is tried."""
 ROWS = (64, 512)
 """Rows that they are measured on, at least where there are so many, and at most."""
 WORK = 5e11
@@ -75,7 +77,7 @@ def corrected(
     Let p be the predicted squared errors of a plan's parts and a what they have to do with the
     measured divergence, ``Σ a = 2 E KL`` (for a regression ``E ‖δ‖²``). Prices are multiplied by
     a / p, parts that the plan leaves alone by the geometric mean of that; what is planned then is
-    measured again, up to four times. Of the plans of a size that of least divergence
+    measured again, up to six times. Of the plans of a size that of least divergence
     is the one that the result has for the rule, and its predicted error is the measured one.
     Worth its time above all for images, where errors of neighbouring places add up;
     :func:`compress` does it by itself.
@@ -135,7 +137,9 @@ def measured(
         found = _measured(net, params, known, plan, some, memory)
         tried.append(Tried(plan, found, factors, predicted))
         factors, seen, right = _next(factors, seen, tried[-1])
-        if right or not found.complete or found.total <= EXACT or not predicted.any():
+        least = min(t.shares.total for t in tried)
+        stuck = all(t.shares.total > least for t in tried[-PATIENCE:])
+        if right or stuck or not found.complete or found.total <= EXACT or not predicted.any():
             break
         own = scaled(known, factors)
     if not tried or not tried[0].shares.complete:
