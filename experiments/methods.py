@@ -13,7 +13,6 @@ from experiments.data import Dataset, batches
 from experiments.models import Params
 from experiments.registry import METHODS, STEPS
 from linjax import baselines
-from linjax.dims.coverage import leaf_sizes, reached
 
 PREDICTING = ("size", "tolerance", "sequential", "compress")
 """Methods that plan by the predicted error."""
@@ -26,16 +25,6 @@ class Rewritten(NamedTuple):
     params: Params
 
 
-def inside(net: linjax.Net) -> float:
-    """Share of the parameters in leaves with a foldable dimension inside of layers.
-
-    Streams that norms run over don't count: they reach almost all, and few methods know them.
-    """
-    network = net.network
-    sites = [site for site in network.foldable if site.norms is None]
-    return reached(network, sites, leaf_sizes(network))
-
-
 @dataclasses.dataclass
 class Subject:
     """A trained network with its evidence, which is collected when a method first needs it.
@@ -46,7 +35,7 @@ class Subject:
       rows: the calibration rows.
       batch: how many of them are run at a time.
       of: what sizes are shares of: the parameters of the ``"whole"`` network, of what is
-        ``"foldable"`` (by all methods alike, see :func:`inside`), or its ``"flops"``.
+        ``"foldable"`` (inside of layers, by all methods alike), or its ``"flops"``.
       box: lower and upper side of the box on which units are certified, ``seconds`` at most.
       dataset: its data.
       config: the config that it was trained by.
@@ -94,7 +83,7 @@ class Subject:
 
     def size(self, amount: float) -> Any:
         """Returns the rule for a share of what sizes count."""
-        counted = inside(self.net) if self.of == "foldable" else 1.0
+        counted = linjax.coverage(self.net).inside if self.of == "foldable" else 1.0
         of: Any = "flops" if self.of == "flops" else "parameters"
         return linjax.size(1 - counted + amount * counted, of=of)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from linjax.report import table
+import pandas as pd
 
 
 class Stage(NamedTuple):
@@ -39,7 +39,8 @@ class Stages:
         reset_peak()
         start, before = time.monotonic(), resident("VmRSS")
         yield
-        found = Stage(name, time.monotonic() - start, resident("VmHWM"), before, formula)
+        most = max(resident("VmHWM"), before)
+        found = Stage(name, time.monotonic() - start, most, before, formula)
         self.done.append(found)
         print(f"{name}: {found.seconds:.0f} s, peak {found.peak / 1e9:.2f} GB", flush=True)
 
@@ -56,7 +57,7 @@ class Stages:
         ]  # fmt: skip
         heads = ("stage", "seconds", "GB before", "GB at most", "more", "expected")
         total = sum(s.seconds for s in self.done)
-        return f"{table.grid(heads, rows)}\n{total:,.0f} s, {self.peak / 1e9:.3f} GB at most"
+        return f"{pd.DataFrame(rows, columns=list(heads)).to_string(index=False)}\n{total:,.0f} s, {self.peak / 1e9:.3f} GB at most"
 
 
 def resident(what: str) -> int:

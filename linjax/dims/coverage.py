@@ -27,6 +27,7 @@ class Shares(NamedTuple):
       normed: or one that a norm runs over.
       foldable: share in leaves with a dimension that least squares makes smaller: all of
         ``normed`` but blocks, and streams whose norms stand in the way.
+      inside: the same without streams that norms run over, which reach almost all.
     """
 
     parameters: int
@@ -34,6 +35,7 @@ class Shares(NamedTuple):
     straight: float
     normed: float
     foldable: float
+    inside: float
 
 
 def shares(network: Network) -> Shares:
@@ -43,7 +45,9 @@ def shares(network: Network) -> Shares:
         reached(network, [s for s in network.sites if s.form in forms], sizes)
         for forms in (_BENT, _BENT | {Form.STRAIGHT}, frozenset(Form))
     )
-    return Shares(sum(sizes), bent, straight, normed, reached(network, network.foldable, sizes))
+    inside = [site for site in network.foldable if site.norms is None]
+    folded = (reached(network, own, sizes) for own in (network.foldable, inside))
+    return Shares(sum(sizes), bent, straight, normed, *folded)
 
 
 def reached(network: Network, sites: Iterable[Site], sizes: Sequence[int]) -> float:

@@ -1,13 +1,18 @@
 """The networks that ``compress`` chooses among, and the smallest of a measured error."""
 
+import glob
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
+from linjax.errors import LinjaxError
 from linjax.fold.compare import compare
+from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.plan import Plan
 from linjax.fold.frontier import Frontier
 from linjax.fold.rows import (
     Batch,
@@ -51,23 +56,73 @@ class Work(NamedTuple):
         """Folds by the original's moments."""
         return self.known.fold(self.params, self.known.plan(rule))[0]
 
-    def refitted(self, rule: Size) -> list[Any]:
-        """Returns the network folded in one shot, and refitted in the order of execution."""
-        plan = self.known.plan(rule)
-        now, choices = self.known.write(self.params, plan)
+    def refitted(self, rule: Size, held: Rows) -> list[Any]:
+        """Returns the network folded in one shot, and refitted in the order of execution.
+
+        Args:
+          rule: the size.
+          held: rows that decide between plans.
+        """
+        made = [self._written(plan) for plan in self.plans(rule)]
+        if len(made) > 1:
+            better, _ = nearest(self.net, [own.small for own in made], held, self.metric)
+            made = [own for own in made if own.small is better]
+        best = made[0]
         flat, rows = self.net.network.flatten(self.params), replayable(self.net, self.train)
         leaves, tree = jax.tree.flatten(rows)
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
-        problems = self.known.problems.traced(network, flat)
-        task = Task(network, spelled(network, flat), problems, plan, choices)
-        ordered = fold_in_order(task, leaves)
-        return [self.known.finished(own, self.params) for own in (now.flat, ordered)]
+        original = spelled(network, flat)
+        ordered = fold_in_order(
+            Task(
+                network,
+                original,
+                self.known.problems.traced(network, flat),
+                best.plan,
+                best.choices,
+            ),
+            leaves,
+        )
+        return [best.small, self.known.finished(ordered, self.params)]
+
+    def plans(self, rule: Size) -> list[Plan]:
+        """What may be folded: everything, and everything but streams where that differs.
+
+        What narrowing a stream costs is told worst of all: errors of all that is added to it, and
+        reads it, meet there. A measurement decides.
+        """
+        known, plan = self.known, self.known.plan(rule)
+        narrow = zip(known.problems.sites, known.problems.problems, plan.state.units, strict=True)
+        streams = [s.name for s, own, units in narrow if _stream(s) and units < own.width]
+        if not streams:
+            return [plan]
+        least = (*rule.least, *((glob.escape(name), 1.0) for name in streams))
+        try:
+            return [plan, known.plan(rule._replace(least=least))]
+        except LinjaxError:  # nothing so small without them
+            return [plan]
+
+    def _written(self, plan: Plan) -> "_Made":
+        now, choices = self.known.write(self.params, plan)
+        return _Made(plan, choices, self.known.finished(now.flat, self.params))
 
     def error(self, params: Any) -> float:
         """Measures the relative output error on the held-out rows."""
         chunks = cut(self.net, self.held)
         found = compare(self.net, self.params, params, chunks, metric=self.metric, progress=False)
         return found.error
+
+
+class _Made(NamedTuple):
+    """A plan, what every site keeps under it, and the network that is folded so in one shot."""
+
+    plan: Plan
+    choices: list[Choice]
+    small: Any
+
+
+def _stream(site: Site) -> bool:
+    """Whether several products add to a site's coordinates, and several read them."""
+    return site.form is not Form.PAIRED and len(site.makers) > 1 and len(site.readers) > 1
 
 
 def nearest(net: Net, candidates: list[Any], held: Rows, metric: str) -> tuple[Any, float]:

@@ -10,7 +10,6 @@ from linjax.evidence.metric import settled
 from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
 from linjax.fold.candidates import Work, nearest, within
-from linjax.fold.check.corrected import measured
 from linjax.fold.fold import RUIN, ruin
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.joint import affordable, joint_refit, last_refit
@@ -54,8 +53,8 @@ def compress(
 ) -> Any:
     """Makes a network smaller without training, refitting on its own folded activations.
 
-    Widths are planned as by :func:`fold`, with prices corrected, part by part, by what plans are
-    measured to do on some of the rows. Then, in the order of execution, coordinates are chosen
+    Widths are planned as by :func:`fold`, or without narrowing streams where that measures better.
+    Then, in the order of execution, coordinates are chosen
     and kernels refitted by least squares so that what the original computes is reproduced from
     what the folded network itself does. At last all layers are refitted
     together by a few rounds of Gauss–Newton least squares on the outputs, on the rows and, for
@@ -115,8 +114,8 @@ def compress(
         evidence = collect(net, params, between, metric=metric, progress=progress)
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
         warn(far)
+    known = known_or_made(params, evidence)
     train, held = divided(load(again()))
-    known = measured(net, params, known_or_made(params, evidence), train, rule)
     work = Work(net, params, known, train, held, metric)
     held_rows = taught(net, params, even(net, held))
 
@@ -129,7 +128,7 @@ def compress(
         return taught(net, params, inputs())
 
     def make(size: Size) -> Any:
-        best, error = nearest(net, work.refitted(size), held_rows, metric)
+        best, error = nearest(net, work.refitted(size, held_rows), held_rows, metric)
         if not joint or error <= NEGLIGIBLE:
             return best
         allowed = affordable(net, best, held_rows, size_of(inputs()))

@@ -20,6 +20,6 @@ def coverage(net: Net) -> Shares:
       >>> apply = lambda params, x: jax.nn.relu(x @ params["in"]) @ params["out"]
       >>> params = {"in": jnp.ones((3, 4)), "out": jnp.ones((4, 2)), "idle": jnp.ones(20)}
       >>> linjax.coverage(linjax.trace(apply, params, jnp.ones((1, 3))))
-      Shares(parameters=20, bent=1.0, straight=1.0, normed=1.0, foldable=1.0)
+      Shares(parameters=20, bent=1.0, straight=1.0, normed=1.0, foldable=1.0, inside=1.0)
     """
     return shares(net.network)

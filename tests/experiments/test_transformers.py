@@ -42,7 +42,7 @@ def test_sizes_are_shares_of_the_feed_forward_networks(kind):
         leaves = layers.flat(params).items()
         return linjax.count([x for path, x in leaves if path.endswith(named) or "up/bias" in path])
 
-    whole = round(methods.inside(net) * linjax.count(network.params))
+    whole = round(linjax.coverage(net).inside * linjax.count(network.params))
     assert foldable(network.params) <= whole < linjax.count(network.params)
     for rule in ("size", "refit"):
         small = methods.make(subject, rule, 0.4)

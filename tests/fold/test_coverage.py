@@ -29,4 +29,4 @@ def test_what_is_not_used_or_no_floating_number_is_not_counted():
         params,
         jnp.ones((1, 3)),
     )
-    assert linjax.coverage(net) == linjax.Shares(20, 1.0, 1.0, 1.0, 1.0)
+    assert linjax.coverage(net) == linjax.Shares(20, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -101,7 +101,7 @@ def _told(
     """Notes the leaves that something has changed, or put beside others."""
     for path, leaf in after.items():
         old = before.get(path)
-        if old is None or (leaf is not old and not np.array_equal(leaf, old)):
+        if leaf is not old and (old is None or not np.array_equal(leaf, old)):
             found.setdefault(path, set()).add(n)
 
 
