@@ -57,7 +57,8 @@ class Stages:
         ]  # fmt: skip
         heads = ("stage", "seconds", "GB before", "GB at most", "more", "expected")
         total = sum(s.seconds for s in self.done)
-        return f"{pd.DataFrame(rows, columns=list(heads)).to_string(index=False)}\n{total:,.0f} s, {self.peak / 1e9:.3f} GB at most"
+        text = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
+        return f"{text}\n{total:,.0f} s, {self.peak / 1e9:.3f} GB at most"
 
 
 def resident(what: str) -> int:
