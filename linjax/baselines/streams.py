@@ -9,6 +9,7 @@ import numpy as np
 
 from linjax.dims.layout import number
 from linjax.dims.network import Network
+from linjax.dims.replay import order
 from linjax.dims.run import execute
 from linjax.dims.values import Source
 from linjax.program import pytree
@@ -36,7 +37,7 @@ class Block(NamedTuple):
 def blocks_of(network: Network) -> list[Block]:
     """Finds additions of a value and of something that was made of it, in order."""
     layout = network.layout
-    order = {number(op): n for n, op in enumerate(layout.program.all_ops())}
+    place = order(network)
     behind: dict[int, set[int]] = {}
     found: list[tuple[int, int, int]] = []
     for op in layout.program.all_ops():
@@ -51,11 +52,11 @@ def blocks_of(network: Network) -> list[Block]:
             products = behind.get(branch, set()) & set(network.kernels)
             if before in behind.get(branch, set()) and products:
                 found.append((before, branch, number(op)))
-    reads = [max(order[p.op] for p in (*s.makers, *s.readers)) for s in network.foldable]
+    reads = [max(place[p.op] for p in (*s.makers, *s.readers)) for s in network.foldable]
     result = []
     for before, branch, after in found:
-        start = order.get(before, -1)
-        inside = tuple(n for n, at in enumerate(reads) if start < at < order[after])
+        start = place.get(before, -1)
+        inside = tuple(n for n, at in enumerate(reads) if start < at < place[after])
         result.append(Block(before, branch, after, inside))
     return result
 

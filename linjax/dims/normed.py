@@ -11,23 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from linjax.dims.layout import Layout, number
-from linjax.dims.norm_steps import (
-    LAID_OUT,
-    SAME,
-    SCANNED,
-    SUMS,
-    VECTORS,
-    Kind,
-    Known,
-    Norms,
-    Read,
-    Steps,
-    Stuck,
-)
+from linjax.dims.norm_steps import LAID_OUT, SAME, SCANNED, SUMS, VECTORS, Steps
+from linjax.dims.norm_values import Kind, Known, Norms, Read, Stuck
 from linjax.dims.values import Source
 from linjax.program.flat import Op, Ref
-
-__all__ = ["Norms", "Read", "norms_of"]
 
 
 def norms_of(

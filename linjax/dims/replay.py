@@ -40,6 +40,12 @@ class Wiring(NamedTuple):
 
 
 @remembered
+def order(network: Network) -> dict[int, int]:
+    """Places of all operations in the order of execution, those in the bodies of scans, too."""
+    return {number(op): n for n, op in enumerate(network.layout.program.all_ops())}
+
+
+@remembered
 def wiring(network: Network) -> Wiring:
     """How a network's operations hang together."""
     ops = network.layout.program.ops

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from linjax.dims import merging, pairs
 from linjax.dims.layout import Held, Layout, Mark, number
-from linjax.dims.normed import Norms, norms_of
+from linjax.dims.norm_values import Norms
+from linjax.dims.normed import norms_of
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
 from linjax.dims.untold import UNTOLD, untold

@@ -12,7 +12,7 @@ from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence import moments, placement, silent
 from linjax.evidence.host import Host
-from linjax.evidence.limits import Limits, groups, repeatable
+from linjax.evidence.limits import Limits, groups
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import sketch
 from linjax.evidence.parts import Batch, Part, Weights, given_of, part_of
@@ -141,7 +141,7 @@ def collect(
             given = given_of(weights, beside, batch, index)
             yield part_of(net, flat, batch, given, by_row, index, mesh)
 
-    again = repeatable(batches) and (weights is None or callable(weights) or repeatable(weights))
+    again = not any(isinstance(own, Iterator) for own in (batches, weights))
     passes = []
     for group in _groups(job, host, again, limits):
         now = Pass(job, group, host)

@@ -1,7 +1,7 @@
 """How many places of evidence a pass gathers second moments of, so that these fit the memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -126,8 +126,3 @@ def _fitting(
         now[kind] += middle * entries
         low, high = (middle, high) if taken(now[0], now[1], folds) <= room else (low, middle - 1)
     return low
-
-
-def repeatable(batches: Any) -> bool:
-    """Whether something can be gone through more than once."""
-    return iter(batches) is not batches

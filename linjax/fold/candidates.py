@@ -1,6 +1,5 @@
 """The networks that ``compress`` chooses among, and the smallest of a measured error."""
 
-import glob
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
-from linjax.errors import LinjaxError
 from linjax.fold.compare import compare
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan
@@ -71,17 +69,9 @@ class Work(NamedTuple):
         flat, rows = self.net.network.flatten(self.params), replayable(self.net, self.train)
         leaves, tree = jax.tree.flatten(rows)
         network = self.net.network_for(flat, jax.tree.unflatten(tree, dealt(leaves)[0]))
-        original = spelled(network, flat)
-        ordered = fold_in_order(
-            Task(
-                network,
-                original,
-                self.known.problems.traced(network, flat),
-                best.plan,
-                best.choices,
-            ),
-            leaves,
-        )
+        problems = self.known.problems.traced(network, flat)
+        task = Task(network, spelled(network, flat), problems, best.plan, best.choices)
+        ordered = fold_in_order(task, leaves)
         return [best.small, self.known.finished(ordered, self.params)]
 
     def plans(self, rule: Size) -> list[Plan]:
@@ -90,16 +80,7 @@ class Work(NamedTuple):
         What narrowing a stream costs is told worst of all: errors of all that is added to it, and
         reads it, meet there. A measurement decides.
         """
-        known, plan = self.known, self.known.plan(rule)
-        narrow = zip(known.problems.sites, known.problems.problems, plan.state.units, strict=True)
-        streams = [s.name for s, own, units in narrow if _stream(s) and units < own.width]
-        if not streams:
-            return [plan]
-        least = (*rule.least, *((glob.escape(name), 1.0) for name in streams))
-        try:
-            return [plan, known.plan(rule._replace(least=least))]
-        except LinjaxError:  # nothing so small without them
-            return [plan]
+        return self.known.leaving(rule, _stream, self.known.plan)
 
     def _written(self, plan: Plan) -> "_Made":
         now, choices = self.known.write(self.params, plan)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from linjax.chains.reading import simplest
 from linjax.dims.leaves import check
+from linjax.dims.sites import Site
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
@@ -84,19 +85,31 @@ class Frontier(NamedTuple):
         Raises:
           LinjaxError: if the smallest network that there is costs more.
         """
-        plan, own = self._planned(rule), self.problems
-        pairs = zip(own.problems, plan.state.units, strict=True)
-        narrow = [p.name for p, units in pairs if p.stream is not None and units < p.width]
+        plans = self.leaving(rule, lambda site: site.norms is not None, self._planned)
+        if isinstance(rule, Tolerance):
+            return min(plans, key=lambda p: p.cost)
+        return min(plans, key=lambda p: p.error)
+
+    def leaving(
+        self, rule: Any, which: Callable[[Site], bool], make: Callable[[Any], Plan]
+    ) -> list[Plan]:
+        """The plan for a rule and, where it narrows sites of some kind, that which leaves them.
+
+        Args:
+          rule: :func:`size` or :func:`tolerance`.
+          which: whether a site is of the kind.
+          make: makes the plan for a rule.
+        """
+        plan, own = make(rule), self.problems
+        widths = zip(own.sites, own.problems, plan.state.units, strict=True)
+        narrow = [p.name for site, p, units in widths if units < p.width and which(site)]
         if not narrow:
-            return plan
+            return [plan]
         least = (*rule.least, *((glob.escape(name), 1.0) for name in narrow))
         try:
-            other = self._planned(rule._replace(least=least))
+            return [plan, make(rule._replace(least=least))]
         except LinjaxError:  # nothing so small without them
-            return plan
-        if isinstance(rule, Tolerance):
-            return min(plan, other, key=lambda p: p.cost)
-        return min(plan, other, key=lambda p: p.error)
+            return [plan]
 
     def _planned(self, rule: Size | Tolerance) -> Plan:
         """The widths that one path leads to."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.normed import Norms
+from linjax.dims.norm_values import Norms
 from linjax.dims.sites import Site
 from linjax.fold.engine.choose import Choice
 from linjax.fold.plans.streamed import scale_of, shift_of

@@ -7,6 +7,7 @@ import numpy as np
 from linjax.dims.borders import padded, seen
 from linjax.dims.layout import number
 from linjax.dims.network import Network
+from linjax.dims.replay import order
 from linjax.dims.sites import Product, Site
 from linjax.dims.span import Cut, exposed
 from linjax.fold.engine.choose import Choice
@@ -35,9 +36,13 @@ def offsets(network: Network, site: Site, choice: Choice) -> list[Array]:
 
 def readers(network: Network, site: Site) -> list[Product]:
     """A site's readers in the order of execution, one of each kernel."""
-    order = {number(op): n for n, op in enumerate(network.layout.program.all_ops())}
-    own = sorted((r for r in site.readers if r.leaf is not None), key=lambda r: order[r.op])
-    return list({reader.leaf: reader for reader in reversed(own)}.values())[::-1]
+    place = order(network)
+    return _each(sorted((r for r in site.readers if r.leaf is not None), key=lambda r: place[r.op]))
+
+
+def _each(products: list[Product]) -> list[Product]:
+    """The first product of each kernel."""
+    return list({product.leaf: product for product in reversed(products)}.values())[::-1]
 
 
 def offset_at(
@@ -82,10 +87,10 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
     order of execution. A stream's are made at many places and read at many: an offset arrives
     where what is read follows from what lacks it.
     """
-    order = {number(op): n for n, op in enumerate(network.layout.program.all_ops())}
+    place = order(network)
     sites = {own.dim: own for own in network.sites}
     uses = [reader.op for reader in site.readers if reader.leaf == leaf]
-    waiting = {(site.dim, leaf): (min(map(order.__getitem__, uses)), offset)}
+    waiting = {(site.dim, leaf): (min(map(place.__getitem__, uses)), offset)}
     while waiting:
         key = min(waiting, key=lambda k: waiting[k][0])
         start, offset = waiting.pop(key)
@@ -96,16 +101,16 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
         change = _shift_one(network, now, one, leaf, ops, offset)
         if change is None:
             continue
-        results = [op for op in ops if order[op] >= start]
+        results = [op for op in ops if place[op] >= start]
         for other in network.sites:
             if any(maker.leaf == leaf for maker in other.makers):
                 lacks = change.reshape(offset.shape[0], -1)
                 lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
                 for op in results:
                     for reader in _lack(network, now, other, op, lacks):
-                        place = (other.dim, reader.leaf)
-                        first, before = waiting.get(place, (order[reader.op], 0.0))
-                        waiting[place] = (min(first, order[reader.op]), before + lacks)
+                        at = other.dim, reader.leaf
+                        first, before = waiting.get(at, (place[reader.op], 0.0))
+                        waiting[at] = min(first, place[reader.op]), before + lacks
 
 
 def _shift_one(
@@ -133,7 +138,7 @@ def _lack(network: Network, now: Written, site: Site, op: int, lacks: Array) -> 
     more = np.stack([lacks if n in points else 0 * lacks for n in range(len(site.points))])
     before = now.lacking.get(site.dim, Lacking(none, none))
     now.lacking[site.dim] = Lacking(before.arriving + more, before.given + more)
-    return list({reader.leaf: reader for reader in reversed(there)}.values())
+    return _each(there)
 
 
 def follows(network: Network, reader: Product, op: int) -> bool:

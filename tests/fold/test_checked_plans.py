@@ -244,3 +244,9 @@ def test_frontiers_stay_as_they_are_without_derivatives_or_a_plan():
     assert linjax.corrected(net, params, known, [x], linjax.size(0.5)) is known
     net, params, known, x = coherent()
     assert linjax.corrected(net, params, known, [x], linjax.size(1.0)) is known
+
+
+def test_a_single_row_tells_nothing():
+    net, params, known, x = coherent()
+    with pytest.raises(linjax.EvidenceError, match="two or more"):
+        linjax.corrected(net, params, known, [x[:1]], linjax.size(0.5))

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from linjax.errors import EvidenceError
 from linjax.evidence.effort import costs
 from linjax.evidence.stats import Stats
 from linjax.fold.check.in_place import in_place
 from linjax.fold.check.shares import NODES, Goals, Shares, goals, shares
-from linjax.fold.engine.choose import Choice, choose
-from linjax.fold.engine.plan import Curve, Plan, shrinkage
+from linjax.fold.engine.plan import Curve, Plan
 from linjax.fold.engine.problem import Moments
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.frontier import Frontier, known_or_made
-from linjax.fold.plans.pricing import Errors, Problems
+from linjax.fold.plans.pricing import Errors, Memory, Problems, chosen
 from linjax.fold.rows import Batch, in_rows, load, repeatable, size_of
 from linjax.fold.rules import Size, Tolerance
 from linjax.fold.threads import one_thread
@@ -97,7 +97,7 @@ def corrected(
       outputs change without derivatives.
 
     Raises:
-      EvidenceError: if batches can be read only once, or aren't rows.
+      EvidenceError: if batches can be read only once, aren't rows, or are a single one.
       StructureError, LinjaxError: as :func:`fold`.
 
     References:
@@ -120,25 +120,15 @@ def corrected(
     """
     again = repeatable(batches)
     in_rows(net, params, again, WITHOUT)
-    rows = unfitted(load(again()))
-    return measured(net, params, known_or_made(params, evidence), rows, rule)
-
-
-def unfitted(rows: Batch) -> Batch:
-    """The rows that aren't in the first of two folds of evidence: every other one."""
-    return jax.tree.map(lambda x: x[1::2], rows)
-
-
-def measured(
-    net: Net, params: Any, known: Frontier, rows: Batch, rule: Size | Tolerance
-) -> Frontier:
-    """Returns a frontier with prices as :func:`corrected` has them, rows being at hand."""
+    known, rows = known_or_made(params, evidence), load(again())
+    if size_of(rows) < 2:
+        raise EvidenceError("batches: one row; every other one is measured on, give two or more")
+    some = goals(net, params, _some(net, rows))
     before = known.of(rule)[0].prices
     counts = len(before.sites), len(before.kernels)
     factors, seen = np.ones(sum(counts)), np.zeros(sum(counts), bool)
-    tried, memory, own = list[Tried](), dict[int, Any](), known
+    tried, memory, own = list[Tried](), Memory(), known
     fitted = _fitted(known.problems)
-    some = goals(net, params, _some(net, rows))
     for _ in range(ROUNDS):
         plan = own.plan(rule)
         if plan.state in [before.start, *(t.plan.state for t in tried)]:
@@ -176,11 +166,11 @@ def scaled(known: Frontier, factors: Array) -> Frontier:
 
 
 def _some(net: Net, rows: Batch) -> Batch:
-    """As many rows as the work allows."""
+    """Of the rows that aren't in the first of two folds of evidence as many as the work allows."""
     passes = 3 * len(NODES) * ROUNDS
     allowed = WORK / max(passes * costs(net.network).forward, 1.0)
     most = int(np.clip(allowed, *ROWS))
-    return jax.tree.map(lambda x: x[:most], rows) if size_of(rows) > most else rows
+    return jax.tree.map(lambda x: x[1::2][:most], rows)
 
 
 def _predicted(curves: tuple[Curve, ...], plan: Plan) -> Array:
@@ -206,25 +196,13 @@ def _fitted(problems: Problems) -> Problems:
 
 def _measured(
     net: Net, params: Any, known: Frontier, problems: Problems, plan: Plan, rows: Goals,
-    memory: dict[int, Any],
+    memory: Memory,
 ) -> Shares:  # fmt: skip
     flat = net.network.flatten(params)
-    choices = _chosen(problems, plan, memory)
+    choices = chosen(problems, plan, memory)
     own = in_place(known.stats.network, flat, problems, choices, plan.state.ranks)
     counts = len(problems.sites), len(problems.kernels)
     return shares(own, rows, counts, known.stats.metric)
-
-
-def _chosen(problems: Problems, plan: Plan, memory: dict[int, Any]) -> list[Choice]:
-    """What every site keeps; of sites that keep as much as in the plan before, the same."""
-    found = []
-    widths = zip(problems.problems, plan.state.units, plan.state.linears, strict=True)
-    for n, (problem, k, r) in enumerate(widths):
-        key = k, r, shrinkage(problem, plan.ridge)
-        if memory.get(n, (None,))[0] != key:
-            memory[n] = key, choose(problem, *key)
-        found.append(memory[n][1])
-    return found
 
 
 def _next(factors: Array, seen: Array, last: Tried) -> tuple[Array, Array, bool]:

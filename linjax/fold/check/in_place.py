@@ -16,7 +16,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.dims.spelled import spelled
 from linjax.evidence.points import Read
-from linjax.fold.engine.choose import Choice
+from linjax.fold.engine.choose import Choice, whole
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.factors import placed
 from linjax.fold.plans.factored import factors_of
@@ -84,9 +84,10 @@ def in_place(
         if problem.kind == "aligned" and not site.readers:
             changed = _masked(network, after, site, choice, problem)
         else:
-            same = _whole(choice, problem.width)
+            same = whole(problem, choice.linear.shape[-1]).by_site(problems.points[n])
+            same = same._replace(linear=choice.linear)
             before, between = (write(network, now, site, same) for now in (before, between))
-            changed = write(network, after, site, _rebuilding(choice, problem.width))
+            changed = write(network, after, site, _rebuilding(choice, same))
         _told(sites, n, after.flat, changed.flat)
         after = changed
     new = {network.extra(leaf, "linear") for leaf in range(len(network.paths))} - set(begins.flat)
@@ -117,34 +118,18 @@ def _multiplied(
     return shifted_result(network, now, read.op, change)
 
 
-def _rebuilding(choice: Choice, width: int) -> Choice:
-    """A choice that keeps all coordinates, and reads those alone that it kept."""
-    every = _whole(choice, width)
+def _rebuilding(choice: Choice, every: Choice) -> Choice:
+    """A choice that keeps all coordinates, and reads those alone that another kept."""
     if choice.basis is not None:
-        return every._replace(
-            decode=tuple(choice.basis @ own for own in choice.decode), offset=choice.offset
-        )
-    decoders = []
+        decoders = [choice.basis @ own for own in choice.decode]
+        return every._replace(decode=tuple(decoders), offset=choice.offset)
+    decoders, (k, width) = [], (choice.kept.shape[-1], every.kept.shape[-1])
     for own, wide in zip(choice.decode, every.decode, strict=True):
-        k = choice.kept.shape[-1]
-        rebuilt = np.zeros_like(wide)
+        rebuilt = np.zeros(wide.shape)
         np.put_along_axis(rebuilt, choice.kept[:, :, None], own[:, :k], axis=1)
         rebuilt[:, width:] = own[:, k:]
         decoders.append(rebuilt)
     return every._replace(decode=tuple(decoders), offset=choice.offset)
-
-
-def _whole(choice: Choice, width: int) -> Choice:
-    """A choice that keeps all coordinates as they are, linear ones beside them for nothing."""
-    n, r = len(choice.kept), choice.linear.shape[-1]
-    decode = np.zeros((n, width + r, width))
-    decode[:, np.arange(width), np.arange(width)] = 1.0
-    return choice._replace(
-        kept=np.tile(np.arange(width), (n, 1)),
-        basis=None if choice.basis is None else decode,
-        decode=(decode,) * len(choice.decode),
-        offset=tuple(0.0 * own for own in choice.offset),
-    )
 
 
 def _masked(

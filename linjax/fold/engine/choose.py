@@ -70,7 +70,7 @@ def choose(site: Site, k: int, r: int, ridge: float) -> Choice:
     if not 0 <= k <= site.width or not 0 <= r <= (site.width if site.sources else 0):
         raise ValueError(f"{site.name}: no {k} coordinates and {r} linear ones of {site.width}")
     if k == site.width and all(p.goal is None or site.kind == "aligned" for p in site.points):
-        return _whole(site, r)
+        return whole(site, r)
     if site.stream is not None:
         return _turned(site, site.stream, k, ridge)
 
@@ -133,7 +133,7 @@ def _assembled(parts: list[_Part], index: tuple[int, ...]) -> Choice:
     )
 
 
-def _whole(site: Site, r: int) -> Choice:
+def whole(site: Site, r: int) -> Choice:
     """The site as it is; linear coordinates beside it say nothing."""
     n, m = site.repeats, site.width
     decode = np.broadcast_to(np.eye(m + r, m), (n, m + r, m))

@@ -33,6 +33,10 @@ CAUTION = Caution(convexity=2.0)
 """Errors that are a large share of what a site is worth are dearer than they seem."""
 
 
+Memory = dict[int, tuple[tuple[int, int, float], Choice]]
+"""By a site's place its widths and shrinkage, and what it keeps with these."""
+
+
 class Problems(NamedTuple):
     """The sites of a plan, in the order of execution, and the problems that folding them is.
 
@@ -242,7 +246,19 @@ def _uneven(site: Site, problem: Problem) -> bool:
     return site.linear and not problem.sources and problem.repeats > 1
 
 
-def chosen(found: Problems, plan: Plan) -> list[Choice]:
-    """What every site keeps under a plan, by points of the problem."""
+def chosen(found: Problems, plan: Plan, before: Memory | None = None) -> list[Choice]:
+    """What every site keeps under a plan, by points of the problem.
+
+    Args:
+      found: the problems.
+      plan: the plan.
+      before: what sites kept last, by their places: those that keep as much aren't looked at
+        again, and the others take their place in it.
+    """
+    before = {} if before is None else before
     widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
-    return [choose(problem, k, r, shrinkage(problem, plan.ridge)) for problem, k, r in widths]
+    for n, (problem, k, r) in enumerate(widths):
+        key = k, r, shrinkage(problem, plan.ridge)
+        if n not in before or before[n][0] != key:
+            before[n] = key, choose(problem, *key)
+    return [before[n][1] for n in range(len(found.problems))]

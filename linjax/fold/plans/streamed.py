@@ -3,7 +3,7 @@
 import numpy as np
 
 from linjax.dims.network import Network
-from linjax.dims.normed import Norms, Read
+from linjax.dims.norm_values import Norms, Read
 from linjax.dims.sites import Site
 from linjax.evidence.moments import PointMoments, about_zero
 from linjax.fold.engine.problem import Moments, Point, Stream

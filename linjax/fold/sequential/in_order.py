@@ -23,7 +23,7 @@ from linjax.dims.reads import (
     results,
     thinned,
 )
-from linjax.dims.replay import Replay, behind, wiring
+from linjax.dims.replay import Replay, behind, order, wiring
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, companions, transform
 from linjax.dims.values import Role
@@ -85,9 +85,8 @@ def fold_in_order(task: Task, rows: Sequence[Array]) -> pytree.Flat:
     layout = task.network.layout
     state = _State(task, rows)
     due: dict[int, list[int]] = {}
-    order = {number(op): n for n, op in enumerate(layout.program.all_ops())}
     for n in task.folded.values():
-        due.setdefault(min(_takers(task, n), key=order.__getitem__), []).append(n)
+        due.setdefault(min(_takers(task, n), key=order(task.network).__getitem__), []).append(n)
     for op in layout.program.all_ops():
         for n in due.get(number(op), ()):
             state.settle(n)
