@@ -45,12 +45,7 @@ def surface(site: Site, ridge: float) -> Surface:
     Raises:
       EvidenceError: the site's numbers don't fit, or aren't finite.
     """
-    return surfaces(site, (ridge,))[ridge]
-
-
-def surfaces(site: Site, ridges: Sequence[float]) -> dict[float, Surface]:
-    """Returns a site's errors by weight of noise: :func:`surface`, moments being made once."""
-    return all_surfaces([site], [ridges])[0]
+    return all_surfaces([site], [(ridge,)])[0][ridge]
 
 
 def all_surfaces(
