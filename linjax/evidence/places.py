@@ -16,6 +16,7 @@ from linjax.evidence.points import (
     Samples,
     at_point,
     before,
+    in_patches,
     read_at,
     reads,
     weights_at,
@@ -95,7 +96,8 @@ def samples(
     """What was seen at a place that has moments of its own."""
     value = values[place.value]
     if place.read is not None:
-        value = without_linear(network, place.value, value, sizes)
+        if not in_patches(network, place.read):
+            value = without_linear(network, place.value, value, sizes)
         return Samples(*read_at(network, place.read, value, weights))
     site = network.foldable[place.site or 0]
     rows = at_point(network, site, place.value, value, sizes)

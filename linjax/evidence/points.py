@@ -14,7 +14,7 @@ import numpy as np
 from linjax.dims.fitting import kept
 from linjax.dims.layout import Layout, number
 from linjax.dims.network import Network
-from linjax.dims.reads import Frame, Pick, factorable, features, frame_of, results
+from linjax.dims.reads import LARGEST, Frame, Pick, factorable, features, frame_of, results
 from linjax.dims.remembered import remembered
 from linjax.dims.sites import Site, features_of
 from linjax.dims.sizes import Sizes
@@ -26,8 +26,13 @@ Array = Any
 
 _AFFINE = (Role.LINEAR, Role.SHIFTED, Role.SCALED, None)
 
-PLACES = 64
-"""Places of an example that a convolution's features are taken at: they are many, and alike."""
+PLACES = (16, 64)
+"""Places of an example that a convolution's features are taken at, at least where there are so
+many, and at most: they are many, and alike."""
+SAMPLES = 2
+"""Samples that a batch should have for each feature, beyond the fewest places of its examples."""
+CHEAP = 512
+"""Features up to which products are so small that as many places are taken as ever."""
 
 
 class Read(NamedTuple):
@@ -149,12 +154,32 @@ def read_at(
     window = network.layout.leaves[network.kernels[read.op].leaf]
     shape = tuple(span.size for span in window)
     own = None
-    pick = _picked(read.frame, value)
+    pick = _picked(read.frame, value, shape)
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape, pick)[0]
         own = jnp.max(own, axis=-1)  # padding weighs nothing
     return features(read.frame, value, shape, pick), own
+
+
+def taps_of(frame: Frame, window: tuple[int, ...]) -> int:
+    """How many entries of a channel a convolution reads for each of its results; 1 for others."""
+    if frame.op.name == "dot_general":
+        return 1
+    return math.prod(window[n] for n in frame.op.params["dimension_numbers"].rhs_spec[2:])
+
+
+def channels(network: Network, read: Read) -> Span:
+    """The axis of what a convolution reads that its kernel has channels for."""
+    at = read.frame.op.params["dimension_numbers"].lhs_spec[1]
+    return network.layout.values[read.value].spans[at]
+
+
+def in_patches(network: Network, read: Read) -> bool:
+    """Whether a kernel reads several entries of a channel at a time, linear ones beside them."""
+    window = tuple(span.size for span in network.layout.leaves[network.kernels[read.op].leaf])
+    taps = taps_of(read.frame, window)
+    return taps > 1 and 2 * taps * channels(network, read).size <= LARGEST
 
 
 def without_linear(network: Network, number: int, value: Array, sizes: Sizes) -> Array:
@@ -165,14 +190,19 @@ def without_linear(network: Network, number: int, value: Array, sizes: Sizes) ->
     return value
 
 
-def _picked(frame: Frame, value: Array) -> Pick | None:
+def _picked(frame: Frame, value: Array, window: tuple[int, ...]) -> Pick | None:
     """Some places of every example, others in each, where they are many."""
     if frame.op.name == "dot_general":
         return None
-    examples = max(value.shape[frame.op.params["dimension_numbers"].lhs_spec[0]], 1)
+    numbers = frame.op.params["dimension_numbers"]
+    examples = max(value.shape[numbers.lhs_spec[0]], 1)
+    read = value.shape[numbers.lhs_spec[1]] * taps_of(frame, window)
+    least, most = PLACES
+    if read > CHEAP:
+        most = int(np.clip(-(-SAMPLES * read // examples), least, most))
 
     def pick(samples: int) -> Any:
-        return some(samples, examples, PLACES)
+        return some(samples, examples, most)
 
     return pick
 

@@ -20,7 +20,7 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.path import Prices
 from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
-from linjax.fold.plans.factored import factored
+from linjax.fold.plans.factored import factored, refilled
 from linjax.fold.plans.pricing import Errors, Problems, chosen, errors_of, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import write
@@ -216,6 +216,8 @@ class Frontier(NamedTuple):
         for kernel, rank in zip(own.kernels, plan.state.ranks, strict=True):
             if rank:
                 now = factored(network, now, kernel, rank, own.problems, choices, own.points)
+            else:
+                now = refilled(network, now, kernel, own.problems, choices, own.points)
         for n in folded:
             now = write(network, now, own.sites[n], by_site[n])
         return now, by_site

@@ -24,6 +24,7 @@ from linjax.fold.engine.plan import Curve, Plan
 from linjax.fold.engine.problem import Moments
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.frontier import Frontier, known_or_made
+from linjax.fold.plans.factored import Kernel
 from linjax.fold.plans.pricing import Errors, Memory, Problems, chosen
 from linjax.fold.rows import Batch, in_rows, load, repeatable, size_of
 from linjax.fold.rules import Size, Tolerance
@@ -190,8 +191,13 @@ def _fitted(problems: Problems) -> Problems:
         points = tuple(p._replace(moments=made[id(p.moments)]) for p in problem.points)
         return problem._replace(points=points)
 
-    kernels = (own._replace(moments=first(own.moments)) for own in problems.kernels)
-    return problems._replace(problems=tuple(map(half, problems.problems)), kernels=tuple(kernels))
+    def kernel(own: Kernel) -> Kernel:
+        around = own.patches and own.patches._replace(moments=first(own.patches.moments))
+        return own._replace(moments=first(own.moments), patches=around)
+
+    return problems._replace(
+        problems=tuple(map(half, problems.problems)), kernels=tuple(map(kernel, problems.kernels))
+    )
 
 
 def _measured(

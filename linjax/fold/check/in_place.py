@@ -19,7 +19,7 @@ from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice, whole
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.factors import placed
-from linjax.fold.plans.factored import factors_of
+from linjax.fold.plans.factored import factors_of, refilled
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import Halves, result_lacks, write
 from linjax.fold.shifts import shifted_result
@@ -74,6 +74,13 @@ def in_place(
     own = [c.by_site(p) for c, p in zip(choices, problems.points, strict=True)]
     folded = problems.folded(own)
     before, between, after, sites = begins, factored, factored, dict[pytree.Path, set[int]]()
+    for kernel, rank in zip(problems.kernels, ranks, strict=True):
+        if kernel.patches is None or rank:
+            continue
+        changed = refilled(network, after, kernel, problems.problems, choices, problems.points)
+        for n in {part.site for part in kernel.patches.parts} & set(folded):
+            _told(sites, n, after.flat, changed.flat)
+        after = changed
     for n in folded:
         site, problem, choice = problems.sites[n], problems.problems[n], own[n]
         if site.norms is not None:

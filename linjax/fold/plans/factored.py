@@ -13,7 +13,10 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import Moments, Site, Stream, frame
 from linjax.fold.engine.reads import made_metric
-from linjax.fold.rewrite import Halves, halved
+from linjax.fold.factors import placed
+from linjax.fold.plans.patches import Patches, Refit, patches_of, refitted
+from linjax.fold.rewrite import Halves, halved, result_lacks
+from linjax.fold.shifts import shifted_result
 from linjax.fold.written import Written
 from linjax.program import pytree
 
@@ -30,6 +33,7 @@ class Kernel(NamedTuple):
       moments: of what it reads.
       metric: ``(q, q)``: an error of its results costs so much at the outputs of an example.
       made: the site that its results are, by its place; −1 where they are none's, or several.
+      patches: all that it reads, where that is several taps.
     """
 
     read: Read
@@ -38,6 +42,7 @@ class Kernel(NamedTuple):
     moments: Moments
     metric: Array
     made: int
+    patches: Patches | None
 
 
 def kernels_of(
@@ -56,14 +61,24 @@ def kernels_of(
             continue
         value = np.asarray(flat[path], np.float64)
         places = matrix_index(network, read.frame, value.shape)[0]
+        patches = patches_of(network, flat, read, own)
+        own = own if patches is None else _rows(own, patches.rows)
         if min(places.shape) < 2 or places.shape[0] != own.mean.shape[-1]:
             continue
         spans = [network.layout.leaves[leaf][n] for n in network.bias_axes(leaf)]
         moments = Moments(own.count, own.mean, own.scatter / own.count[:, None, None, None])
         dims = tuple(d for s in spans for d in s.dims())
         matrix, metric = value.reshape(-1)[places], own.metric[0] * float(own.places)
-        found.append(Kernel(read, leaf, matrix, moments, metric, sites.get(dims, -1)))
+        found.append(Kernel(read, leaf, matrix, moments, metric, sites.get(dims, -1), patches))
     return tuple(found)
+
+
+def _rows(own: PointMoments, rows: Array) -> PointMoments:
+    """Moments of some features alone."""
+    if len(rows) == own.mean.shape[-1]:
+        return own
+    scatter = np.stack([own.scatter[f][:, rows[:, None], rows] for f in range(len(own.count))])
+    return own._replace(mean=own.mean[..., rows], scatter=scatter)
 
 
 def error_curve(kernel: Kernel) -> Array:
@@ -124,8 +139,12 @@ def factors_of(
       points: by site, which of the problem's points each point of the site is.
     """
     seen = frame(kernel.moments)
-    covariance, mean = seen.covariance[0], seen.mean[0]
-    if kernel.read.point is not None:
+    covariance, mean, matrix = seen.covariance[0], seen.mean[0], kernel.matrix
+    target = mean @ matrix
+    refit = refit_of(kernel, problems, choices, points)
+    if refit is not None:
+        covariance, mean, matrix = refit.covariance, refit.mean, refit.kernel
+    elif kernel.read.point is not None:
         site, point = kernel.read.point
         at = points[site][point]
         if problems[site].stream is None:
@@ -133,13 +152,39 @@ def factors_of(
         else:
             mix = through(problems[site].stream, choices[site], at)
             covariance = mix.T @ covariance @ mix
-    wanted, metric = kernel.matrix, kernel.metric
+    wanted, metric = matrix, kernel.metric
     if kernel.made >= 0 and problems[kernel.made].kind == "bent":
         goal = before(problems[kernel.made], choices[kernel.made])
         wanted, metric = wanted @ goal.mix, goal.metric
     down, _, _ = factor(covariance, mean, wanted, metric, rank)
-    up = down.T @ covariance @ kernel.matrix  # for all results, those that will go, too
-    return Halves(down, up), mean @ (kernel.matrix - down @ up)
+    up = down.T @ covariance @ matrix  # for all results, those that will go, too
+    return Halves(down, up), target - mean @ (down @ up)
+
+
+def refit_of(
+    kernel: Kernel, problems: Sequence[Site], choices: Sequence[Choice],
+    points: Sequence[Sequence[int]],
+) -> Refit | None:  # fmt: skip
+    """A kernel of several taps refitted to what arrives, see :func:`~.patches.refitted`."""
+    if kernel.patches is None:
+        return None
+    return refitted(kernel.patches, kernel.matrix, problems, choices, points)
+
+
+def refilled(
+    network: Network, now: Written, kernel: Kernel, problems: Sequence[Site],
+    choices: Sequence[Choice], points: Sequence[Sequence[int]],
+) -> Written:  # fmt: skip
+    """Returns the network with a kernel of several taps refitted, before its sites are folded."""
+    refit = refit_of(kernel, problems, choices, points)
+    if refit is None:
+        return now
+    path = network.paths[kernel.leaf]
+    shape, dtype = now.flat[path].shape, now.flat[path].dtype
+    own = placed(network, kernel.read.frame, shape, refit.kernel, dtype)
+    change = result_lacks(network, kernel.read, shape, refit.lacking)
+    now = now._replace(flat={**now.flat, path: own})
+    return shifted_result(network, now, kernel.read.op, change)
 
 
 def through(stream: Stream, choice: Choice, point: int) -> Array:

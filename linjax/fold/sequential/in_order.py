@@ -29,6 +29,7 @@ from linjax.dims.span import Cut, companions, transform
 from linjax.dims.values import Role
 from linjax.evidence.expand import expanded
 from linjax.evidence.points import point_spans
+from linjax.fold.engine import regress
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan, shrinkage
 from linjax.fold.engine.problem import Site as Problem
@@ -36,7 +37,7 @@ from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.plans.factored import before
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import write
-from linjax.fold.sequential import aims, necks, regress
+from linjax.fold.sequential import aims, necks
 from linjax.fold.sequential.resite import again
 from linjax.fold.shifts import add_to_bias
 from linjax.fold.written import begun, made_by, narrowing

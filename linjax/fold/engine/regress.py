@@ -82,20 +82,20 @@ def fitted(parts: Sequence[Seen], whole: Seen, prior: Array) -> Array:
         up for what is fitted by chance.
     """
     if len(parts) < 2:
-        return _solved(parts[0], prior, RIDGES[-1])
+        return shrunk(parts[0], prior, RIDGES[-1])
     errors = [_error(parts[0], prior) + _error(parts[1], prior)]
     for ridge in RIDGES:
         pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
-        errors.append(sum(_error(test, _solved(train, prior, ridge)) for train, test in pairs))
+        errors.append(sum(_error(test, shrunk(train, prior, ridge)) for train, test in pairs))
     best = int(np.argmin(errors))
-    return _solved(whole, prior, RIDGES[best - 1]) if best else prior
+    return shrunk(whole, prior, RIDGES[best - 1]) if best else prior
 
 
-def _solved(own: Seen, prior: Array, ridge: float) -> Array:
+def shrunk(own: Seen, prior: Array, ridge: float) -> Array:
     found = []
     for gram, cross, before in zip(own.gram, own.cross, prior, strict=True):
-        shrunk = gram + ridge * np.diag(np.diag(gram))
-        found.append(before + solve(shrunk, cross - gram @ before))
+        held = gram + ridge * np.diag(np.diag(gram))
+        found.append(before + solve(held, cross - gram @ before))
     return np.stack(found)
 
 
