@@ -77,7 +77,7 @@ def test_kernels_are_those_of_least_squares_on_all_taps(padding):
         hidden = jax.nn.relu(convolve(x, params["in"], padding))
         return convolve(hidden, params["out"], padding).mean((1, 2))
 
-    net, _, small = folded(apply, params, x, linjax.size(0.6))
+    _, _, small = folded(apply, params, x, linjax.size(0.6))
     assert small["out"].shape[2] < WIDTH
     names = [name for name in ("in", "in_linear") if name in small]
     hidden = [convolve(x, small[name], padding) for name in names]
