@@ -12,6 +12,7 @@ from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
+from linjax.dims.steady import steady
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
@@ -59,6 +60,8 @@ class Site(NamedTuple):
       opposite: leaves of keys where any basis will do for queries, with its inverse for these:
         those on the other side than the first point.
       norms: what a stream is read through that norms run over, where its basis may change.
+      steady: whether what is added to linear coordinates arrives at all readers as it is: not where
+        they are masked, weighed by data, added up over places or follow zeros on the way.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Site(NamedTuple):
     fixed: bool
     opposite: tuple[int, ...] = ()
     norms: Norms | None = None
+    steady: bool = True
 
 
 class Refusal(NamedTuple):
@@ -192,7 +196,8 @@ def _site(
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
     across = pairs.opposite(layout, dim, points[0]) if form is Form.PAIRED and not fixed else ()
     return Site(
-        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across
+        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across,
+        steady=not linear or steady(layout, dim),
     )
 
 
