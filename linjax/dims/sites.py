@@ -12,7 +12,6 @@ from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
 from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
-from linjax.dims.steady import steady
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
@@ -196,8 +195,7 @@ def _site(
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
     across = pairs.opposite(layout, dim, points[0]) if form is Form.PAIRED and not fixed else ()
     return Site(
-        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across,
-        steady=not linear or steady(layout, dim),
+        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across
     )
 
 

@@ -137,7 +137,15 @@ def _beside(network: Network, flat: Flat) -> dict[int, int]:
                 spans = network.layout.leaves[maker.leaf]
                 at = next(n for n, s in enumerate(spans) if dim in s.dims())
                 found[dim] = jnp.shape(extra)[at]
+                _check_offset(network, flat, maker.leaf, jnp.shape(extra))
     return found
+
+
+def _check_offset(network: Network, flat: Flat, leaf: int, linear: tuple[int, ...]) -> None:
+    path = network.extra(leaf, "linear_offset")
+    want = tuple(linear[n] for n in network.bias_axes(leaf))
+    if path in flat and jnp.shape(flat[path]) != want:
+        raise StructureError(f"{join(path)}: shape {jnp.shape(flat[path])}, expected {want}")
 
 
 def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable[Equation]:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 
 from linjax.dims.layout import LAID_OUT, SAME, Layout, number
-from linjax.dims.merging import merges, operands
+from linjax.dims.merging import Merge, operands
 from linjax.dims.values import Role
 from linjax.program.flat import Const, Op, Operand
 
@@ -19,7 +20,7 @@ _MOVING = {*LAID_OUT, *SAME, "broadcast_in_dim", "slice", "split", "rev", "conca
 CLOSE = 1e-6
 
 
-def steady(layout: Layout, dim: int) -> bool:
+def steady(layout: Layout, dim: int, joined: tuple[Merge, ...]) -> bool:
     """Whether what is added to linear coordinates where they are made arrives where they are read.
 
     Linear coordinates have no bias: what these lack is given to their readers' biases, if it is the
@@ -29,8 +30,9 @@ def steady(layout: Layout, dim: int) -> bool:
     Args:
       layout: the network's dimensions.
       dim: one whose linear coordinates can pass.
+      joined: where they join.
     """
-    joins = {(own.op, own.place): own.roots for own in merges(layout, dim) or ()}
+    joins = {(own.op, own.place): own.roots for own in joined}
     roles: dict[int, set[Role]] = {}
     for mark in layout.marks[dim]:
         roles.setdefault(mark.op, set()).add(mark.role)
@@ -100,6 +102,8 @@ def _passed(op: Op, own: dict[int, Factors], layout: Layout) -> Factors:
 
 def _scalar(operand: Operand) -> float | None:
     """A constant number, None for anything else."""
-    if not isinstance(operand, Const) or np.size(operand.value) != 1:
+    if not isinstance(operand, Const) or isinstance(operand.value, jax.core.Tracer):
+        return None
+    if np.size(operand.value) != 1:
         return None
     return float(np.reshape(operand.value, -1)[0])
