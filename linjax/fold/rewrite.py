@@ -47,8 +47,8 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         kernel, mix = flat[network.paths[leaf]], mixing(site, choice.linear)
         flat[network.extra(leaf, "linear")] = along(network, now, site, leaf, kernel, mix)
         if not site.steady:
-            given = (now.shifts[m.op] for m in site.makers if m.leaf == leaf and m.op in now.shifts)
-            for shift in itertools.islice(given, 1):  # one for a kernel, however often it is used
+            added = (now.shifts[m.op] for m in site.makers if m.leaf == leaf and m.op in now.shifts)
+            for shift in itertools.islice(added, 1):  # one for a kernel, however often it is used
                 own = _made_along(network, now, site, leaf, shift, mix)
                 offset_linear(network, flat, leaf, own)
     for leaf, spans in enumerate(network.layout.leaves):

@@ -107,7 +107,7 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
                 if not other.steady:
                     offset_linear(network, now.flat, leaf, change)
                     continue
-                lacks = change.reshape(offset.shape[0], -1)
+                lacks = _by_repeat(network, now, other, leaf, change)
                 lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
                 for op in results:
                     for reader in _lack(network, now, other, op, lacks):

@@ -54,6 +54,7 @@ def parameters(members=()):
     return {
         "up": kernel(6, 24), "on": jnp.full(24, 8.0), "across": kernel(*members, 24, 24),
         "shift": shift, "down": kernel(24, 4), "gate": kernel(6, 3),
+        "each": kernel(3, 24, 4),
     }  # fmt: skip
 
 
@@ -85,12 +86,19 @@ def members_before(p, x):
     return relu(jnp.einsum(MEMBERS, mixed(p, x), h)) @ p["down"]
 
 
+def members_apart(p, x):
+    h = relu(jnp.einsum("btd,edq->betq", first(p, x), p["across"]) + p["shift"][:, None])
+    every = jnp.einsum("betq,eqo->beto", h, p["each"])
+    return jnp.einsum("bte,beto->bto", mixed(p, x), every)
+
+
 NETWORKS = {
     **{f"{name} behind": (behind(way), ()) for name, (way, _) in BEHIND.items()},
     **{f"{name} before": (before(way), ()) for name, (way, _) in BEHIND.items()
        if name in ("masked", "sum so far", "padded", "weighed")},
     "members behind": (members_behind, (3,)),
     "members before": (members_before, (3,)),
+    "members apart": (members_apart, (3,)),
 }  # fmt: skip
 
 
@@ -98,6 +106,8 @@ NETWORKS = {
 def test_folds_behind_layers_that_are_affine_cost_what_is_predicted(name):
     apply, members = NETWORKS[name]
     params = parameters(members)
+    if apply is not members_apart:
+        del params["each"]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, T, 6)), jnp.float32)
     net = linjax.trace(apply, params, x[:2])
     stats = linjax.collect(net, params, [x[: ROWS // 2], x[ROWS // 2 :]], metric="identity")
