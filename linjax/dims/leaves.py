@@ -4,6 +4,7 @@ Beside a kernel leaf ``W`` a folded pytree may hold
 
     W_bias     a bias where the trace saw none
     W_linear   makes linear coordinates beside those that ``W`` makes
+    W_linear_offset is added to these where readers can't make up for it (see ``Site.steady``)
     W_down     a first factor: what is read goes through it before ``W`` and ``W_linear`` read it
     W_residual what it reads of features that are carried on (see :mod:`linjax.dims.carrying`)
 
@@ -21,7 +22,7 @@ from linjax.errors import StructureError
 from linjax.program.pytree import is_floating, join, unknown
 
 Array = Any
-EXTRAS = ("bias", "linear", "down")
+EXTRAS = ("bias", "linear", "down", "linear_offset")
 RESIDUAL = "residual"
 
 

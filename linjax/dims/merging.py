@@ -64,7 +64,7 @@ def _merges(
     read: dict[int, frozenset[int]] = {}
     found: list[Merge] = []
     for op in layout.users[dim]:
-        met = _met(layout, op, dim)
+        met = operands(layout, op, dim)
         role = roles.get(number(op))
         if not met and role is not Role.MADE:
             continue
@@ -95,7 +95,7 @@ def _merges(
     return tuple(found)
 
 
-def _met(layout: Layout, op: Op, dim: int) -> list[tuple[int, int]]:
+def operands(layout: Layout, op: Op, dim: int) -> list[tuple[int, int]]:
     """Places and numbers of the operands that have coordinates of a dimension."""
     refs = [(place, o.id) for place, o in enumerate(op.inputs) if isinstance(o, Ref)]
     return [(place, i) for place, i in refs if _differs(layout, i, dim)]

@@ -12,6 +12,7 @@ from linjax.dims.layout import LAID_OUT, Layout, lay_out, number
 from linjax.dims.scalings import Scaling, find_scalings
 from linjax.dims.sites import PRODUCTS, Form, Product, Refusal, Site, find_sites, products_of
 from linjax.dims.span import Span
+from linjax.dims.steady import steady
 from linjax.dims.values import Role, Source
 from linjax.program import pytree
 from linjax.program.flat import Const, Op, Ref, record
@@ -174,6 +175,10 @@ def analyse(
     ways = find_ways(layout, ops)
     passing = {s.dim: merging.merges(layout, s.dim) or () for s in sites if s.linear}
     passing |= {way.dim: way.merges for way in ways}
+    sites = tuple(
+        site._replace(steady=not site.linear or steady(layout, site.dim, passing[site.dim]))
+        for site in sites
+    )
     merges: dict[tuple[int, int], list[tuple[int, tuple[int, ...]]]] = {}
     for dim, own in passing.items():
         for merge in own:

@@ -35,6 +35,7 @@ class Extras(NamedTuple):
     bias: Array | None = None
     linear: Array | None = None
     down: Array | None = None
+    linear_offset: Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -258,11 +259,11 @@ class Run:
             result = times(kernel=values[1 - data])
         axes = self.network.made_axes(number(op))
         linear = result if own.leaf in self.copied else None
-        if result is not None and extras.bias is not None:
-            shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
-            result = result + extras.bias.astype(result.dtype).reshape(shape)
+        if result is not None:
+            result = _plus(result, extras.bias, axes)
         if extras.linear is not None:
             linear = times(kernel=self.viewed(kernel, extras.linear))
+            linear = _plus(linear, extras.linear_offset, axes)
         axis = self.network.linear_axis(number(op)) if linear is not None or passing else 0
         if passing is not None:
             features = products.features(op, source, data, inner, axis)
@@ -337,6 +338,14 @@ class Run:
         )  # fmt: skip
         self.found.update(found)
         return (*carry, *stacked)
+
+
+def _plus(result: Array, bias: Array | None, axes: tuple[int, ...]) -> Array:
+    """A product's result with a bias along some axes, if there is one."""
+    if bias is None:
+        return result
+    shape = [n if k in axes else 1 for k, n in enumerate(result.shape)]
+    return result + bias.astype(result.dtype).reshape(shape)
 
 
 def is_relu(op: Op) -> bool:

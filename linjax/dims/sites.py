@@ -59,6 +59,8 @@ class Site(NamedTuple):
       opposite: leaves of keys where any basis will do for queries, with its inverse for these:
         those on the other side than the first point.
       norms: what a stream is read through that norms run over, where its basis may change.
+      steady: whether what is added to linear coordinates arrives at all readers as it is: not where
+        they are masked, weighed by data, added up over places or follow zeros on the way.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Site(NamedTuple):
     fixed: bool
     opposite: tuple[int, ...] = ()
     norms: Norms | None = None
+    steady: bool = True
 
 
 class Refusal(NamedTuple):

@@ -137,7 +137,15 @@ def _beside(network: Network, flat: Flat) -> dict[int, int]:
                 spans = network.layout.leaves[maker.leaf]
                 at = next(n for n, s in enumerate(spans) if dim in s.dims())
                 found[dim] = jnp.shape(extra)[at]
+                _check_offset(network, flat, maker.leaf, jnp.shape(extra))
     return found
+
+
+def _check_offset(network: Network, flat: Flat, leaf: int, linear: tuple[int, ...]) -> None:
+    path = network.extra(leaf, "linear_offset")
+    want = tuple(linear[n] for n in network.bias_axes(leaf))
+    if path in flat and jnp.shape(flat[path]) != want:
+        raise StructureError(f"{join(path)}: shape {jnp.shape(flat[path])}, expected {want}")
 
 
 def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable[Equation]:
@@ -147,16 +155,19 @@ def _equations(network: Network, flat: Flat, beside: dict[int, int]) -> Iterable
     """
     ways = {way.dim for way in network.ways}
     for leaf, (path, spans) in enumerate(zip(network.paths, network.layout.leaves, strict=True)):
-        if path not in flat:
+        gone = path not in flat
+        if gone:
             yield from _of_bias(network, flat, leaf)
-            continue
+            path = network.extra(leaf, "linear")  # tells what is read if it is all that is left
+            if path not in flat:
+                continue
         shape, down = jnp.shape(flat[path]), flat.get(network.extra(leaf, "down"))
         if len(shape) != len(spans):
             raise StructureError(f"{join(path)}: shape {shape}, expected {len(spans)} axes")
         read = network.layout.values[network.ref(leaf)].read
         for n, (span, size) in enumerate(zip(spans, shape, strict=True)):
             inner = bool(read & set(span.dims()))
-            if inner and ways & set(span.dims()):
+            if (inner and ways & set(span.dims())) or (gone and not inner):
                 continue
             if down is not None and not inner and not _marked(network, span):
                 continue  # the extent of a kernel in space, which one of the factors has

@@ -82,6 +82,9 @@ def _make(network: Network, flat: dict[Path, Array], past: _Past) -> None:
             matrix[:, :linear] = before if made == 1 else before.T
         matrix[:, start : start + width] += np.eye(rows, width, dtype=matrix.dtype)
         start += width
+        given = network.extra(leaf, "linear_offset")
+        if given in flat:
+            flat[given] = jnp.pad(flat[given], (0, total - linear))
         flat[path] = jnp.asarray(matrix if made == 1 else matrix.T)
 
 
@@ -110,8 +113,9 @@ def multiplied(
         carrying = [
             own for own in past.get(way.dim, ()) if network.extra(own.leaf, "linear") in result
         ]
-        if not carrying:
-            continue
+        given = [network.extra(own.leaf, "linear_offset") for own in carrying]
+        if not carrying or any(path in result for path in given):
+            continue  # a constant among the features is no multiple of them
         linear = np.concatenate([_matrix(network, result, way.dim, own) for own in carrying])
         for leaf in {reader.leaf for reader in way.readers}:
             down = network.extra(leaf, "down")

@@ -193,15 +193,24 @@ class Frontier(NamedTuple):
         if of == "flops":
             return 0.0
         total = 0.0
+        for n, site in enumerate(self.problems.sites):
+            width = self.problems.problems[n].width if state is None else state.linears[n]
+            for leaf in () if site.steady else {maker.leaf for maker in site.makers} - {None}:
+                total += width * self._entries(leaf, {site.dim}, of)
         for leaf in leaves:
-            spans = network.layout.leaves[leaf]
-            entries = np.prod([spans[n].size for n in network.bias_axes(leaf)])
-            kernel = network.layout.program.avals[network.ref(leaf)]
-            total += float(entries) * (kernel.dtype.itemsize if of == "bytes" else 1)
+            total += self._entries(leaf, set(), of)
         for op, place in network.varying_along({site.dim for site in folded}):
             moved: Any = network.layout.makers[op].inputs[place]
             total += np.size(moved.value) * (4 if of == "bytes" else 1)
         return total
+
+    def _entries(self, leaf: int, apart: set[int], of: str) -> float:
+        """What a bias behind a kernel costs, along axes without some dimensions."""
+        network = self.stats.network
+        spans = (network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
+        entries = math.prod(span.size for span in spans if not apart & set(span.dims()))
+        kernel = network.layout.program.avals[network.ref(leaf)]
+        return float(entries * (kernel.dtype.itemsize if of == "bytes" else 1))
 
     def write(self, params: Any, plan: Plan) -> tuple[Written, list[Choice]]:
         """Returns the network folded to a plan in one shot, and what every site keeps."""

@@ -1,5 +1,6 @@
 """Writing a site's fold into the leaves: what makes it, what lies on its way, what reads it."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,16 @@ from linjax.evidence.points import Read
 from linjax.fold.engine.choose import Choice
 from linjax.fold.factors import placed, shapes
 from linjax.fold.normed import behind_norms, of_norms
-from linjax.fold.shifts import offset_at, offsets, point_of, readers, shift_reader, shifted_result
+from linjax.fold.shifts import (
+    add_to_bias,
+    offset_at,
+    offset_linear,
+    offsets,
+    point_of,
+    readers,
+    shift_reader,
+    shifted_result,
+)
 from linjax.fold.written import Written, along, made_by, mixing, taking
 
 Array = np.ndarray
@@ -36,6 +46,11 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     for leaf in makers if linear else ():
         kernel, mix = flat[network.paths[leaf]], mixing(site, choice.linear)
         flat[network.extra(leaf, "linear")] = along(network, now, site, leaf, kernel, mix)
+        if not site.steady:
+            added = (now.shifts[m.op] for m in site.makers if m.leaf == leaf and m.op in now.shifts)
+            for shift in itertools.islice(added, 1):  # one for a kernel, however often it is used
+                own = _made_along(network, now, site, leaf, shift, mix)
+                offset_linear(network, flat, leaf, own)
     for leaf, spans in enumerate(network.layout.leaves):
         if any(site.dim in s.dims() for s in spans):
             _write_leaf(network, now, site, choice, split, leaf, flat)
@@ -44,9 +59,14 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
     for op, shift in shifts.items():
         shifts[op] = _narrowed(network, now, site, network.kernels[op].leaf, shift, split.bent)
     for leaf in makers:
-        bias = network.extra(leaf, "bias")
+        bias, given = (network.extra(leaf, kind) for kind in ("bias", "linear_offset"))
         if bias in flat:
             flat[bias] = _narrowed(network, now, site, leaf, flat[bias], split.bent)
+        if given in flat and split.beside is not None:
+            flat[given] = _made_along(network, now, site, leaf, flat[given], split.beside)
+            if choice.basis is not None:  # linear coordinates are mixed with the others
+                (op,) = [maker.op for maker in site.makers if maker.leaf == leaf][:1]
+                add_to_bias(network, flat, op, flat.pop(given))
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
     own = split.bent.kept if split.bent.basis is None else split.bent.basis
     kept = {**now.kept, site.dim: own.shape[-1]}
@@ -139,6 +159,14 @@ def _narrowed(
         return shift
     basis = made_by(site, choice, leaf).basis
     change = taking(choice.kept, len(site.beside)) if basis is None else mixing(site, basis)
+    return _made_along(network, now, site, leaf, shift, change)
+
+
+def _made_along(
+    network: Network, now: Written, site: Site, leaf: int, shift: Array, change: Any
+) -> Array:
+    """What is added to a product's result, changed along a site that its kernel makes."""
+    spans = tuple(network.layout.leaves[leaf][n] for n in network.bias_axes(leaf))
     return transform(shift, spans, Cut(site.dim, site.beside, now.kept.__getitem__, change))
 
 

@@ -64,7 +64,7 @@ def offset_at(
         found = found + np.einsum("nk,nkm->nm", left, decode[:, : left.shape[-1]]) - given
     # One for each kernel, however often it is used.
     of_leaf = {m.leaf: _by_repeat(network, now, site, m.leaf, now.shifts[m.op])
-               for m in site.makers
+               for m in (site.makers if site.steady else ())
                if m.op in now.shifts and follows(network, reader, m.op)}  # fmt: skip
     if of_leaf and choice.linear.shape[-1]:
         through = np.einsum("nm,nmr->nr", sum(of_leaf.values()), choice.linear)
@@ -104,7 +104,10 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
         results = [op for op in ops if place[op] >= start]
         for other in network.sites:
             if any(maker.leaf == leaf for maker in other.makers):
-                lacks = change.reshape(offset.shape[0], -1)
+                if not other.steady:
+                    offset_linear(network, now.flat, leaf, change)
+                    continue
+                lacks = _by_repeat(network, now, other, leaf, change)
                 lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
                 for op in results:
                     for reader in _lack(network, now, other, op, lacks):
@@ -128,6 +131,13 @@ def _shift_one(
     kernel = effective(network, now.flat, ops[0], "linear")
     change = shifted(network, now, site, leaf, offset, kernel)
     return change if change.size else None
+
+
+def offset_linear(network: Network, flat: dict[Any, Array], leaf: int, change: Array) -> None:
+    """Adds to the linear coordinates that a kernel makes, whose readers can't make up for it."""
+    path, own = network.extra(leaf, "linear_offset"), flat[network.extra(leaf, "linear")]
+    if np.any(change):
+        flat[path] = (flat.get(path, 0.0) + change.astype(np.float64)).astype(own.dtype)
 
 
 def _lack(network: Network, now: Written, site: Site, op: int, lacks: Array) -> list[Product]:

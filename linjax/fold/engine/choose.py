@@ -214,14 +214,16 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
             Left(sight.sources, sight.goal[len(sight.units) :] @ sight.target) for sight in seen
         ]
         beside += [np.eye(sources), linear_directions(alone, r).kernel]
+    spread = np.sum([sight.sources for sight in seen], axis=0)
     choices = []
     for mix in beside:
         kept = _pursued(seen, mix, k)
         linear = np.zeros((sources, r))
         if r:
-            found = linear_directions([_given(sight, kept) for sight in seen], r).kernel
-            spread = np.sum([sight.sources for sight in seen], axis=0)
-            linear[:, : found.shape[1]] = varying(spread, found)
+            given = [_given(sight, kept) for sight in seen]
+            basis = varying(spread, np.sum([own.covariance for own in given], axis=0))
+            found = basis @ linear_directions([own.along(basis) for own in given], r).kernel
+            linear[:, : found.shape[1]] = found
         choices.append(_finished(seen, kept, linear))
     return min(choices, key=lambda choice: choice.error)
 

@@ -21,6 +21,10 @@ class Left(NamedTuple):
     covariance: Array
     cross: Array
 
+    def along(self, basis: Array) -> "Left":
+        """The same of combinations of the sources, ``(m, s)``."""
+        return Left(basis.T @ self.covariance @ basis, basis.T @ self.cross)
+
 
 class Directions(NamedTuple):
     """Linear units ``u = z @ kernel``, the most useful first.

@@ -53,16 +53,19 @@ def floored(left: Array, whole: Array) -> Array:
     return left + LEAST * np.diag(np.diag(whole))
 
 
-def varying(covariance: Array, kernel: Array) -> Array:
-    """Returns columns without what they take along directions in which variables don't vary.
+def varying(whole: Array, left: Array) -> Array:
+    """Returns the directions ``(m, s)`` in which variables vary, beside others that explain them.
 
-    There they are what rounding left, however large; they would say nothing but that.
+    In others they are what rounding left, of either sign: all that they would say is that.
+
+    Args:
+      whole: covariance of the variables.
+      left: what others leave of it, from :func:`floored` if there are any.
     """
-    inverse = inverse_scale(covariance)
-    scale = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-    values, vectors = np.linalg.eigh(symmetric(covariance * inverse[:, None] * inverse))
-    solid = vectors[:, values > LEAST * values.max(initial=0.0)]
-    return np.asarray(inverse[:, None] * (solid @ (solid.T @ (scale[:, None] * kernel))))
+    inverse = inverse_scale(whole)
+    most = np.linalg.norm(symmetric(whole * inverse[:, None] * inverse), 2)
+    values, vectors = np.linalg.eigh(symmetric(left * inverse[:, None] * inverse))
+    return np.asarray(inverse[:, None] * vectors[:, values > LEAST * (1.0 + most)])
 
 
 def lower(covariance: Array) -> Array:
