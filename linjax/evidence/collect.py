@@ -55,8 +55,10 @@ def collect(
     linear ones beside them) takes ``4 (folds + 2) w²`` bytes of the device and ``12 m²`` for its
     sensitivity, ``8 folds w² + 8 m²`` of the host: ``limits`` bounds the first, ``folder`` the
     second. Sensitivities are measured on 1536 rows at most, 288 of feature
-    maps; where that would take more than 2e12 operations, at 64 places of an example, then with
-    fewer random signs, then on fewer rows.
+    maps, with eight random signs each, or, where rows have logits of their own, at 2560 pairs of a
+    row and a class (640 of feature maps) that are drawn as often as they weigh in the metric; where
+    that would take more than 2e12 operations, at 64 places of an example, then with fewer random
+    signs, then on fewer rows.
 
     Args:
       net: the traced network.
@@ -146,9 +148,9 @@ def collect(
     for group in _groups(job, host, again, limits):
         now = Pass(job, group, host)
         for index, part in enumerate(parts_of()):
-            now.add(part, index)
+            outputs = now.add(part, index)
             if now.differentiates and index < SENSITIVITY_BATCHES:
-                now.weigh(part, index)
+                now.weigh(part, index, outputs)
         if not now.batches:
             raise EvidenceError("no batches: the iterable of calibration data is empty")
         now.finish()

@@ -2,7 +2,7 @@
 
 For images of many places and layers of many channels the derivatives and their outer products
 would take many times what everything else takes. Then, in this order, places, random signs and
-examples are fewer.
+examples are fewer. Where rows are drawn (:mod:`linjax.evidence.drawn`) each has one direction.
 """
 
 import functools
@@ -60,22 +60,23 @@ class Costs(NamedTuple):
     widths: tuple[tuple[float, int], ...]
 
 
-def effort(network: Network, examples: int, parts: int = 1) -> Effort:
+def effort(network: Network, examples: int, parts: int = 1, most: int = PROBES) -> Effort:
     """Returns what sensitivities are measured with on some rows.
 
     Args:
       network: the network, traced for such rows.
       examples: how many there are.
       parts: of how many such sets of rows these are one.
+      most: random signs an example at most.
     """
     own, work = costs(network), WORK / parts
-    fewest = min(examples, -(-FEWEST // parts))
-    ways = [(None, PROBES), *((PLACES, n) for n in (PROBES, PROBES // 2, PROBES // 4))]
-    for places, probes in ways:
-        most = int(work / max(_once(own, places, probes), 1.0))
-        if most >= examples:
+    fewest = min(examples, -(-FEWEST * PROBES // (parts * most)))
+    signs = dict.fromkeys(max(most // share, 1) for share in (1, 2, 4))
+    for places, probes in ((None, most), *((PLACES, n) for n in signs)):
+        within = int(work / max(_once(own, places, probes), 1.0))
+        if within >= examples:
             break
-    chosen = max(min(examples, most), fewest)
+    chosen = max(min(examples, within), fewest)
     space = max(int(BYTES / (4 * max(own.entries, 1) * (probes + 1))), 1)
     chunks = -(-chosen // space)
     together = -(-chosen // chunks)

@@ -76,7 +76,7 @@ class Host:
                 raise not_finite(places(self.network)[piece.place].name, index)
             at = fold, slice(piece.start + step.start, piece.start + step.stop)
             before = moments.Sums(held.count[at][0], held.mean[at], held.scatter[at])
-            found = moments.merge_sums(before, now)
+            found = moments.merge_sums(before, now) if before.count else now
             held.count[at], held.mean[at] = found.count, found.mean
             held.scatter[at] = found.scatter
 

@@ -53,17 +53,20 @@ class Sums(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Moments of some rows of the calibration set: of units by site, and by place of evidence."""
+    """Moments of some rows of the calibration set: of units by site, and by place of evidence.
+
+    Beside them, on request, what the network makes of these rows."""
 
     units: tuple[Units, ...]
     places: tuple[Sums, ...]
+    outputs: Any = None
 
 
-@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen", "spread"))
+@functools.partial(jax.jit, static_argnames=("network", "whole", "chosen", "spread", "shown"))
 def batch_sums(
     network: Network, flat: Flat, inputs: list[Array], weights: Array | None, whole: bool,
     turn: Array | None = None, chosen: tuple[tuple[int, int], ...] | None = None,
-    starts: Array | None = None, spread: Spread | None = None,
+    starts: Array | None = None, spread: Spread | None = None, shown: bool = False,
 ) -> Batch:  # fmt: skip
     """Takes the moments of some rows.
 
@@ -78,6 +81,7 @@ def batch_sums(
       starts: ``(places,)`` which repeats these begin with.
       spread: over which devices; second moments then have one entry for each set of samples in
         front.
+      shown: whether the outputs are wanted, too.
     """
     some = everywhere(network) if chosen is None else chosen
     at = [places(network)[n] for n, _ in some] if whole else []
@@ -85,7 +89,7 @@ def batch_sums(
     if whole:
         sites = [network.foldable[n] for n in dict.fromkeys(p.site for p in at) if n is not None]
         flat, unread = expanded(network, flat, sites)
-    values = execute(network, flat, inputs, taps(network, at), unread=unread).values
+    outputs, values = execute(network, flat, inputs, taps(network, at), unread=unread)
     sizes = read_sizes(network, flat, inputs)
     sums = []
     for n, (place, (_, size)) in enumerate(zip(at, some, strict=False)):
@@ -100,6 +104,7 @@ def batch_sums(
             for z, h, own in unit_samples(network, values, sizes, weights)
         ),
         tuple(sums),
+        outputs if shown else None,
     )
 
 

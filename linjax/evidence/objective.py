@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
+from linjax.evidence.weights import of_outputs
 
 Array = Any
 
@@ -56,6 +57,19 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
         return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
+
+
+def variation(outputs: Any, metric: str, weights: Array | None) -> Array:
+    """Squares of the outputs about their mean in the output metric, summed."""
+    total = jnp.zeros(())
+    for y in map(jnp.atleast_1d, _floating(outputs)):
+        own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
+        own = jnp.broadcast_to(own, (*y.shape[:1], *own.shape[1:]))
+        y = jnp.where(own > 0, y, 0)
+        mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
+        centred = (y - mean) * jnp.sqrt(own)
+        total += jnp.sum(centred * curvature([y], [centred], metric)[0])
+    return total
 
 
 def root(outputs: Array, signs: Array, metric: str) -> Array:

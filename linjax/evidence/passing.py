@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from linjax.dims.network import Network
 from linjax.errors import StructureError
 from linjax.evidence import moments, placement
+from linjax.evidence.drawn import can_draw, drawn, draws
 from linjax.evidence.effort import effort
 from linjax.evidence.host import Host, not_finite
 from linjax.evidence.limits import Extent, Group
@@ -96,12 +97,18 @@ class Pass:
         self.some: Part | None = None
         self.batches = 0
 
-    def add(self, part: Part, index: int) -> None:
-        """Takes the moments of a batch; its rows are dealt to the folds by turns."""
+    def add(self, part: Part, index: int) -> list[Any]:
+        """Takes the moments of a batch, whose rows are dealt to the folds by turns.
+
+        Returns:
+          What the network makes of these, if rows are drawn by it.
+        """
         folds, job = self.job.folds, self.job
+        outputs, alike = list[Any](), part.weights is None and all(part.rows) and job.mesh is None
         for fold, own in enumerate(dealt(part, folds)):
             network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
+            shown = self.differentiates and alike and can_draw(network, job.metric)
             now = moments.batch_sums(
                 network,
                 job.flat,
@@ -111,13 +118,17 @@ class Pass:
                 turn,
                 *(self.chosen[0] or (None, None)),
                 job.spread,
+                shown,
             )
+            outputs += jax.tree.leaves(now.outputs)
+            now = now._replace(outputs=None)
             old = self.device[fold]
             now = now if old is None else moments.merge_on_device(old, now)
             self.device[fold] = _done(now, job.mesh)
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
+        return outputs
 
     def _network(self, part: Any, batch: Any) -> Network:
         try:
@@ -151,22 +162,34 @@ class Pass:
             sums = moments.Sums(*_done(together(*sums, spread), spread))
         return moments.Sums(*map(placement.assembled, sums))
 
-    def weigh(self, part: Part, index: int) -> None:
-        """Measures on some rows what errors cost; these batches are taken for it, all alike."""
+    def weigh(self, part: Part, index: int, outputs: list[Any]) -> None:
+        """Measures on some rows what errors cost; these batches are taken for it, all alike.
+
+        Args:
+          part: the batch.
+          index: its number.
+          outputs: what :meth:`add` returned for it.
+        """
         job, key = self.job, jax.random.fold_in(jax.random.key(0), index)
         order, weights = first(part.weights, job.quota)
-        some = part.taken(order, weights)
+        some, draw = part.taken(order, weights), None
         rows = length(some.leaves, some.rows, index) if any(some.rows) else 1
         plan = effort(job.net.network_for(job.flat, some.inputs), rows, job.batches)
+        count = draws(job.net.network.dense, job.batches)
+        if outputs and plan.examples * min(plan.probes, outputs[0].shape[-1]) > count:
+            plan = effort(job.net.network_for(job.flat, some.inputs), count, job.batches, 1)
+            draw, rows = drawn(outputs, plan.examples, index), plan.examples
+            some = part.taken(draw.rows)
         for start in range(0, plan.examples, plan.together):
-            own, now = slice(start, min(start + plan.together, plan.examples)), some
+            own, now, by = slice(start, min(start + plan.together, plan.examples)), some, draw
             if own != slice(0, rows):
                 key = jax.random.fold_in(key, start)
                 now = some.taken(own, None if weights is None else weights[own])
+                by = None if draw is None else draw.part(own)
             network = job.net.network_for(job.flat, now.inputs)
             sums = metric_sums(
                 network, job.flat, now.leaves, key, job.metric, now.weights, plan.places,
-                plan.probes, *(self.chosen[1] or (None, None)), job.spread,
+                plan.probes, *(self.chosen[1] or (None, None)), job.spread, by,
             )  # fmt: skip
             sums = sums if self.metrics is None else _added(self.metrics, sums)
             self.metrics, self.some = _done(sums, job.mesh), now

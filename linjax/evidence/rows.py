@@ -43,6 +43,14 @@ def by_row(network: Network, inputs: Sequence[Array]) -> tuple[bool, ...]:
     return tuple(bool(own) and own in outputs and not mixed & set(own) for own in first)
 
 
+def apart(network: Network) -> bool:
+    """Whether all inputs have a row for each example, and no row of the outputs sees another's."""
+    layout = network.layout
+    first = {_first(layout, ref) for ref in layout.inputs}
+    outputs = {_first(layout, o) for o in layout.program.outputs if isinstance(o, Ref)}
+    return first == outputs != {()} and not any(_mixed(layout, d) for own in first for d in own)
+
+
 def _first(layout: Layout, ref: Ref) -> tuple[int, ...]:
     spans = layout.values[ref.id].spans
     return tuple(spans[0].dims()) if spans else ()

@@ -17,9 +17,10 @@ from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
+from linjax.evidence.drawn import Draw
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
-from linjax.evidence.objective import curvature, root
+from linjax.evidence.objective import root, variation
 from linjax.evidence.places import derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
 from linjax.evidence.spreading import Spread, blocked, outer
@@ -36,7 +37,7 @@ def metric_sums(
     network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
     weights: Array | None, spots: int | None = None, probes: int = PROBES,
     chosen: tuple[tuple[int, int], ...] | None = None, starts: Array | None = None,
-    spread: Spread | None = None,
+    spread: Spread | None = None, draw: Draw | None = None,
 ) -> Any:  # fmt: skip
     """Sums of outer products of the outputs' derivatives at all places of evidence.
 
@@ -56,6 +57,7 @@ def metric_sums(
       chosen: places of evidence, by number, and how many repeats of each; by default all.
       starts: ``(places,)`` which repeats these begin with.
       spread: over which devices.
+      draw: how rows have been drawn from others that sums are of; by default they are all.
 
     Returns:
       By place of evidence ``(n, q, q)`` sums, their lower blocks alone, and the
@@ -75,8 +77,9 @@ def metric_sums(
         return execute(network, flat, inputs, probes=probe).outputs
 
     outputs, pull = jax.vjp(run, zeros)
-    seeds = cotangents(outputs, key, metric, probes)
+    seeds = cotangents(outputs, key, metric, probes) if draw is None else draw.cotangents(outputs)
     (gradients,) = jax.vmap(pull)(weighted(seeds, outputs, weights))
+    each = jnp.float32(1) if draw is None else draw.each
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
     grams = []
     for n, (place, (_, size)) in enumerate(zip(at, some, strict=True)):
@@ -86,11 +89,11 @@ def metric_sums(
         g, scale = _fewer(part(g, None if starts is None else starts[n], size, 1), own, spots, rows)
         moved = jnp.moveaxis(g, 0, 1)
         gram = _gram(moved, spread)
-        grams.append((scale * gram, total))
-    examples = jnp.float32(rows)
+        grams.append((scale * gram, each * total))
+    examples = each * jnp.float32(rows)
     if weights is not None:
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
-    return tuple(grams), examples, _variation(outputs, metric, weights)
+    return tuple(grams), examples, _varied(outputs, metric, weights, draw)
 
 
 def _gram(g: Array, spread: Spread | None) -> Array:
@@ -114,18 +117,11 @@ def _fewer(g: Array, own: Array | None, spots: int | None, rows: int) -> tuple[A
     return g[:, :, seen], total / jnp.maximum(taken, 1e-30)
 
 
-def _variation(outputs: Any, metric: str, weights: Array | None) -> Array:
-    """Squares of the outputs about their mean in the output metric, summed."""
-    floats = [y for y in jax.tree.leaves(outputs) if jnp.issubdtype(y.dtype, jnp.floating)]
-    total = jnp.zeros(())
-    for y in map(jnp.atleast_1d, floats):
-        own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
-        own = jnp.broadcast_to(own, (*y.shape[:1], *own.shape[1:]))
-        y = jnp.where(own > 0, y, 0)
-        mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
-        centred = (y - mean) * jnp.sqrt(own)
-        total += jnp.sum(centred * curvature([y], [centred], metric)[0])
-    return total
+def _varied(outputs: Any, metric: str, weights: Array | None, draw: Draw | None) -> Array:
+    """The outputs' variation; of drawn rows that of those that they were drawn from."""
+    if draw is None:
+        return variation(outputs, metric, weights)
+    return draw.variation * len(draw.classes)
 
 
 def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:

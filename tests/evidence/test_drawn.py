@@ -1,0 +1,95 @@
+"""Rows and classes that sensitivities are drawn at."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linjax
+from linjax.evidence import drawn
+from linjax.evidence.objective import LOGITS
+
+ROWS, CLASSES = 400, 10
+
+
+def apply(p, x):
+    return jax.nn.relu(x @ p["in"]) @ p["out"]
+
+
+def network():
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "in": jax.random.normal(keys[0], (6, 16)),
+        "out": jax.random.normal(keys[1], (16, CLASSES)),
+    }
+    x = jax.random.normal(keys[2], (ROWS, 6))
+    return linjax.trace(apply, params, x), params, x
+
+
+def exact(params, x):
+    """E[Jᵀ F J] at the hidden units, in float64."""
+    w_in, w_out = (np.asarray(params[k], np.float64) for k in ("in", "out"))
+    logits = np.maximum(np.asarray(x, np.float64) @ w_in, 0) @ w_out
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    metric = (np.einsum("ni,ij->nij", p, np.eye(CLASSES)) - p[:, :, None] * p[:, None]).mean(0)
+    centred = logits - logits.mean(0)
+    spread = np.einsum("nq,nq->n", p, centred**2) - np.einsum("nq,nq->n", p, centred) ** 2
+    fainter = LOGITS * ((centred - centred.mean(1, keepdims=True)) ** 2).sum(1)
+    return w_out @ metric @ w_out.T, (spread + fainter).mean()
+
+
+@pytest.mark.parametrize("batches", [[ROWS], [130, 130, 140]])
+def test_what_is_drawn_averages_to_the_jacobians(monkeypatch, batches):
+    net, params, x = network()
+    parts = jnp.split(x, np.cumsum(batches)[:-1])
+    want, variation = exact(params, x)
+    errors = []
+    for draws in (300, 1200, 3100):
+        monkeypatch.setattr(drawn, "DRAWS", draws)
+        stats = linjax.collect(net, params, parts, metric="softmax")
+        (point,) = stats.points[0]
+        assert point.places == pytest.approx(1)
+        assert np.trace(point.metric[0]) == pytest.approx(np.trace(want), rel=0.1)
+        assert stats.variation == pytest.approx(variation, rel=0.01)
+        errors.append(np.linalg.norm(point.metric[0] - want) / np.linalg.norm(want))
+    assert errors[0] < 0.15 and errors[2] < errors[0] / 2 and errors[2] < 0.03
+
+
+def test_pairs_are_drawn_as_often_as_they_weigh():
+    y = np.random.default_rng(0).normal(size=(31, 5)).astype(np.float32) * 3
+    p = np.asarray(jax.nn.softmax(y.astype(np.float64)))
+    weight = np.array([[q[c] * ((np.eye(5)[c] - q) ** 2).sum() for c in range(5)] for q in p])
+    draw = drawn.drawn([jnp.asarray(y[0::2]), jnp.asarray(y[1::2])], 500, 0)
+    counts = np.zeros((31, 5))
+    np.add.at(counts, (draw.rows, draw.classes), 1)
+    assert np.abs(counts - 500 * weight / weight.sum()).max() < 1
+    seeds = np.asarray(draw.cotangents(jnp.asarray(y[draw.rows])))[0]
+    lengths = np.linalg.norm(seeds, axis=1)
+    np.testing.assert_allclose(lengths, np.sqrt(weight.sum() / 500), rtol=1e-4)
+    metric = sum(np.diag(q) - np.outer(q, q) for q in p)
+    np.testing.assert_allclose(seeds.T @ seeds, metric, atol=0.02 * np.trace(metric))
+
+
+def test_certain_rows_leave_nothing_to_draw():
+    y = jnp.asarray([[0.0, 1e4], [1e4, 0.0]])
+    draw = drawn.drawn([y], 4, 0)
+    assert np.isfinite(np.asarray(draw.cotangents(y[draw.rows]))).all() and draw.length == 0
+
+
+@pytest.mark.parametrize(
+    "function, wanted",
+    [
+        (apply, True),
+        (lambda p, x: apply(p, x - x.mean(0)), False),  # rows see each other
+        (lambda p, x: apply(p, x[None])[0], True),
+        (lambda p, x: apply(p, x)[:, None], False),
+        (lambda p, x: (apply(p, x), apply(p, x)), False),
+        (lambda p, x: apply(p, x)[:, :1], False),
+    ],
+)
+def test_only_rows_with_logits_of_their_own_are_drawn(function, wanted):
+    _, params, x = network()
+    net = linjax.trace(function, params, x)
+    assert drawn.can_draw(net.network, "softmax") == wanted
+    assert not drawn.can_draw(net.network, "identity")
