@@ -55,7 +55,7 @@ def collect(
     linear ones beside them) takes ``4 (folds + 2) w²`` bytes of the device and ``12 m²`` for its
     sensitivity, ``8 folds w² + 8 m²`` of the host: ``limits`` bounds the first, ``folder`` the
     second. Sensitivities are measured on 1536 rows at most, 288 of feature
-    maps, with eight random signs each, or, where rows have logits of their own, at 2560 pairs of a
+    maps, with eight random signs each, or, where rows have logits of their own, at 3072 pairs of a
     row and a class (640 of feature maps) that are drawn as often as they weigh in the metric; where
     that would take more than 2e12 operations, at 64 places of an example, then with fewer random
     signs, then on fewer rows.

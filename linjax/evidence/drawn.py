@@ -23,10 +23,14 @@ from linjax.program.flat import Ref
 
 Array = Any
 
-DRAWS = 2560
+DRAWS = 3072
 """Pairs of a row and a class that are drawn in all, of dense networks."""
 DRAWS_IMAGES = 640
 """Likewise of those with feature maps, whose every place counts."""
+
+
+_variation = jax.jit(variation, static_argnums=1)
+"""One program in place of one for every operation."""
 
 
 class Draw(NamedTuple):
@@ -91,7 +95,7 @@ def drawn(logits: Sequence[Array], count: int, seed: int) -> Draw:
     every = np.empty((total, logits[0].shape[-1]), np.float64)
     for turn, y in enumerate(logits):
         every[turn :: len(logits)] = np.asarray(y.astype(jnp.float32))
-    varied = np.asarray(variation(every.astype(np.float32), "softmax", None)) / count
+    varied = np.asarray(_variation(every.astype(np.float32), "softmax", None)) / count
     with np.errstate(invalid="ignore"):  # what isn't finite is told of where sites see it
         p = np.exp(every - every.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

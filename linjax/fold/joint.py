@@ -124,7 +124,7 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
       the use of stochastic Hessian information in optimization methods, 2011.
     """
     parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train)
-    task = _Task(train, held, metric, turns, _pieces(train))
+    task = _Task(train, held, metric, turns, _pieces(train), net.network.dense)
     return _refitted(net.apply, params, parts, task, rounds)
 
 
@@ -148,7 +148,8 @@ def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> A
     inputs = [chunk for chunk, _ in before.chunks]
     apart = own.read(params, Rows(tuple((x, None) for x in _pieces(train)), 0))
     pieces = [piece for piece, _ in apart.chunks]
-    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces)
+    dense = net.network.dense
+    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces, dense)
     return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
 
 
@@ -169,7 +170,8 @@ def _pieces(rows: Rows) -> list[Batch]:
 class _Task(NamedTuple):
     """Rows to fit on and others, the output metric, and what tells a round its curvature.
 
-    That are rows by round for its products, and sets of rows for its factors.
+    That are rows by round for its products, and sets of rows for its factors. Last whether the
+    network is one of matrix products alone.
     """
 
     train: Rows
@@ -177,6 +179,7 @@ class _Task(NamedTuple):
     metric: str
     turns: Callable[[int], list[Batch]]
     pieces: list[Batch]
+    dense: bool
 
 
 def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int) -> Any:
@@ -184,7 +187,7 @@ def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int)
     if rounds < 1 or not len(parts.vector):
         return params
     train, held, turns = task.train, task.held, task.turns
-    system = System(apply, parts, task.metric)
+    system = System(apply, parts, task.metric, task.dense)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
     patience, accepted = PATIENCE, 0

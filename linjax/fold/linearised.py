@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.objective import curvature, directions, divergence
+from linjax.fold.hasty import jit_hastily
 from linjax.fold.kronecker import Curvatures, curvatures
 from linjax.fold.rows import Batch, Rows, size_of
 from linjax.program import pytree
@@ -43,29 +44,38 @@ class Parts(NamedTuple):
 
 
 class System:
-    """The linearised problem: errors, gradients and curvature products summed over chunks."""
+    """The linearised problem: errors, gradients and curvature products summed over chunks.
 
-    def __init__(self, apply: Apply, parts: Parts, metric: str) -> None:
+    Args:
+      apply: the network.
+      parts: its parameters.
+      metric: output metric.
+      dense: whether products of matrices are all that takes time: these are library calls, and what
+        is compiled needn't be optimised.
+    """
+
+    def __init__(self, apply: Apply, parts: Parts, metric: str, dense: bool) -> None:
+        jit = jit_hastily if dense else jax.jit
+
         def outputs(vector: Array, inputs: Any) -> Any:
             return apply(parts.tree(vector), *inputs)
 
-        @jax.jit
         def error(vector: Array, inputs: Any, teacher: Any) -> Array:
             return divergence(outputs(vector, inputs), teacher, metric)
 
-        @jax.jit
+        @jit
         def product(vector: Array, direction: Array, inputs: Any) -> Array:
             y, push = jax.linearize(lambda w: outputs(w, inputs), vector)
             (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
             return back
 
-        @jax.jit
+        @jit
         def sample(vector: Array, inputs: Any, key: Array) -> Array:
             y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
             return pull(directions(y, key, metric))[0]
 
-        self._error, self._product, self._sample = error, product, sample
-        self._slope = jax.jit(jax.value_and_grad(error))
+        self._error, self._product, self._sample = jit(error), product, sample
+        self._slope = jit(jax.value_and_grad(error))
         self._shapes = tuple(parts.shapes.values())
 
     def error(self, vector: Array, rows: Rows) -> float:
