@@ -216,7 +216,7 @@ def planned(rule: Any) -> None:
     """
     if not isinstance(rule, Size | Tolerance):
         raise LinjaxError(
-            f"{rule!r}: expected linjax.size(...) or linjax.tolerance(...); the published rules are "
+            f"{rule!r}: expected linjax.size(...) or linjax.tolerance(...); published rules are "
             "for linjax.fold(params, stats, rule)"
         )
 
