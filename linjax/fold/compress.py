@@ -27,7 +27,7 @@ from linjax.fold.rows import (
     size_of,
     taught,
 )
-from linjax.fold.rules import Size, Tolerance
+from linjax.fold.rules import Size, Tolerance, planned
 from linjax.fold.threads import one_thread
 from linjax.net import Net
 from linjax.program.count import count
@@ -104,6 +104,7 @@ def compress(
       >>> linjax.count(params), linjax.count(small) <= 112
       (224, True)
     """
+    planned(rule)
     again = repeatable(batches)
     if metric is None and evidence is not None:
         metric = (evidence if isinstance(evidence, Stats) else evidence.stats).metric

@@ -24,7 +24,7 @@ from linjax.fold.plans.factored import factored, refilled
 from linjax.fold.plans.pricing import Errors, Problems, chosen, errors_of, priced, problems_of
 from linjax.fold.report import SiteChange
 from linjax.fold.rewrite import write
-from linjax.fold.rules import Least, Size, Tolerance, unmet
+from linjax.fold.rules import Least, Size, Tolerance, planned, unmet
 from linjax.fold.threads import one_thread
 from linjax.fold.written import Written, begun, finished_past
 from linjax.program import pytree
@@ -60,6 +60,7 @@ class Frontier(NamedTuple):
 
     def of(self, rule: Size | Tolerance) -> tuple[Curve, ...]:
         """What every size costs by a rule's measure; worked out once."""
+        planned(rule)
         measure = rule.of if isinstance(rule, Size) else "parameters"
         key = (measure, rule.round_to, rule.least)
         if key not in self.curves:

@@ -4,7 +4,9 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from linjax.errors import LinjaxError
 
@@ -200,10 +202,23 @@ def tolerance(
       >>> linjax.tolerance(0.01).error
       0.01
     """
-    if not 0 <= error < float("inf"):
-        raise LinjaxError(f"error = {error}, expected a number ≥ 0")
+    if not _number(error) or not 0 <= error < float("inf"):
+        raise LinjaxError(f"error = {error!r}, expected a number ≥ 0")
     _multiple(round_to)
     return Tolerance(float(error), round_to, _least(least))
+
+
+def planned(rule: Any) -> None:
+    """Checks that a rule is one that plans are made for.
+
+    Raises:
+      LinjaxError: if it isn't.
+    """
+    if not isinstance(rule, Size | Tolerance):
+        raise LinjaxError(
+            f"{rule!r}: expected linjax.size(...) or linjax.tolerance(...); published rules are "
+            "for linjax.fold(params, stats, rule)"
+        )
 
 
 def unmet(rule: Size, least: float) -> LinjaxError:
@@ -259,13 +274,18 @@ def unmatched(least: Least, names: Iterable[str]) -> None:
 
 
 def _unit(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise LinjaxError(f"{name} = {value}, expected a number in [0, 1]")
+    if not _number(value) or not 0 <= value <= 1:
+        raise LinjaxError(f"{name} = {value!r}, expected a number in [0, 1]")
 
 
 def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise LinjaxError(f"{name} = {value}, expected a share in (0, 1]")
+    if not _number(value) or not 0 < value <= 1:
+        raise LinjaxError(f"{name} = {value!r}, expected a share in (0, 1]")
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a number, be it in an array without axes."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
 
 
 def _multiple(round_to: int) -> None:

@@ -67,7 +67,7 @@ def test_queries_and_keys_in_place(kind):
 
 
 # 9: a constant along a layer without units; 133: a scan over several axes; 135: experts' biases;
-# 70002: experts of a network's linear coordinates; 71055: a reader of linear ones alone tells sizes.
+# 70002: what experts' linear coordinates lack; 71055: a reader of linear ones alone tells sizes.
 SEEDS = [*((seed, 0.7) for seed in (*range(12), 133, 135)), (70002, 0.8), (71055, 0.4)]
 
 
