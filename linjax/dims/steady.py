@@ -106,4 +106,4 @@ def _scalar(operand: Operand) -> float | None:
         return None
     if np.size(operand.value) != 1:
         return None
-    return float(np.reshape(operand.value, -1)[0])
+    return float(np.asarray(operand.value).reshape(-1)[0])  # reshape of JAX would be traced
