@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from linjax.dims.space import Axis
 from linjax.dims.span import Numbering, Span, Spans
 from linjax.dims.survey import survey
 from linjax.dims.values import Role, Source
-from linjax.program.flat import Op, Operand, Program, Ref
+from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 LAYOUT = frozenset({"reshape", "transpose", "broadcast_in_dim", "squeeze"})
 """Operations that lay entries out otherwise."""
@@ -220,3 +222,23 @@ def same_value(layout: Layout, a: Operand, b: Operand) -> bool:
             return False
         a, b = x.inputs[0], y.inputs[0]
     return True
+
+
+def constant(layout: Layout, operand: Operand) -> float | None:
+    """The one number that a constant is, None where it is none, or nothing is known of it."""
+    while isinstance(operand, Ref) and operand.id in layout.makers:
+        maker = layout.makers[operand.id]
+        if maker.name not in ("broadcast_in_dim", "reshape"):
+            return None
+        operand = maker.inputs[0]
+    if not isinstance(operand, Const):
+        return None
+    try:
+        value = np.asarray(operand.value)
+    except Exception:  # a tracer, or a random key
+        return None
+    numbers = jnp.issubdtype(value.dtype, np.floating) or value.dtype.kind in "iu"
+    if not value.size or not numbers:
+        return None
+    value = value.astype(np.float64)
+    return float(value.flat[0]) if (value == value.flat[0]).all() else None

@@ -2,12 +2,9 @@
 
 import math
 
-import jax.numpy as jnp
-import numpy as np
-
-from linjax.dims.layout import Held, Layout, number
+from linjax.dims.layout import Held, Layout, constant, number
 from linjax.dims.norm_values import Kind, Known, Read, Stuck
-from linjax.program.flat import Const, Op, Operand, Ref
+from linjax.program.flat import Op, Ref
 
 AFTER = "a norm's result goes on in what it runs over, as where norms follow sums"
 SCANNED = "a norm runs over it in a scan"
@@ -131,7 +128,7 @@ class Steps:
             return self.with_shift(known, leaf.leaf, sign, leaf is other)
         if one is None or other is None:
             known, place = (one, 1) if other is None else (other, 0)
-            zero = self.constant(op.inputs[place]) == 0.0
+            zero = constant(self.layout, op.inputs[place]) == 0.0
             if known.kind is Kind.STREAM and self.along(op, place):
                 raise Stuck("a constant is added that tells its coordinates apart")
             return known if zero and known.kind in VECTORS else self.number(op, met)
@@ -209,7 +206,7 @@ class Steps:
 
     def scaled(self, op: Op, place: int, inverse: bool) -> Known | None:
         """A known value times another that is the same for all coordinates."""
-        known, factor = self.of(op, place), self.constant(op.inputs[1 - place])
+        known, factor = self.of(op, place), constant(self.layout, op.inputs[1 - place])
         assert known is not None
         if self.along(op, 1 - place):
             raise Stuck("constants or data tell its coordinates apart")
@@ -243,7 +240,7 @@ class Steps:
         if self.along(op, 0):
             return None
         for place, own in list(enumerate(met))[1:]:
-            if own is None and self.constant(op.inputs[place]) != 0.0:
+            if own is None and constant(self.layout, op.inputs[place]) != 0.0:
                 return None
             if own is not None and own.kind is not Kind.STREAM:
                 return None
@@ -259,20 +256,3 @@ class Steps:
         if any(self.along(op, place) for place in range(len(op.inputs))):
             return None
         return Known(Kind.NUMBER, seen=any(m.seen or m.kind is Kind.ENERGY for m in own))
-
-    def constant(self, operand: Operand) -> float | None:
-        """The one number that a constant is, None where it is none."""
-        makers = self.layout.makers
-        while isinstance(operand, Ref) and operand.id in makers:
-            if makers[operand.id].name not in ("broadcast_in_dim", "reshape"):
-                return None
-            operand = makers[operand.id].inputs[0]
-        if not isinstance(operand, Const):
-            return None
-        value = np.asarray(operand.value)
-        if not value.size or (
-            not jnp.issubdtype(value.dtype, np.floating) and value.dtype.kind not in "iu"
-        ):
-            return None
-        value = value.astype(np.float64)
-        return float(value.flat[0]) if (value == value.flat[0]).all() else None

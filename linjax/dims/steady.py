@@ -3,13 +3,10 @@
 import math
 from collections.abc import Iterable
 
-import jax
-import numpy as np
-
-from linjax.dims.layout import LAID_OUT, SAME, Layout, number
+from linjax.dims.layout import LAID_OUT, SAME, Layout, constant, number
 from linjax.dims.merging import Merge, operands
 from linjax.dims.values import Role
-from linjax.program.flat import Const, Op, Operand
+from linjax.program.flat import Op
 
 Factors = dict[int, float] | None
 """By product that makes coordinates, what a constant that is added to its result is multiplied by
@@ -95,15 +92,6 @@ def _passed(op: Op, own: dict[int, Factors], layout: Layout) -> Factors:
         shape = layout.program.shape(op.inputs[place])
         return _times(part, float(math.prod(shape[n] for n in op.params["axes"])))
     if op.name in ("mul", "div") and (op.name == "mul" or place == 0):
-        scale = _scalar(op.inputs[1 - place])
+        scale = constant(layout, op.inputs[1 - place])
         return _times(part, scale if op.name == "mul" or not scale else 1.0 / scale)
     return None
-
-
-def _scalar(operand: Operand) -> float | None:
-    """A constant number, None for anything else."""
-    if not isinstance(operand, Const) or isinstance(operand.value, jax.core.Tracer):
-        return None
-    if np.size(operand.value) != 1:
-        return None
-    return float(np.asarray(operand.value).reshape(-1)[0])  # reshape of JAX would be traced

@@ -151,15 +151,18 @@ def read_at(
     network: Network, read: Read, value: Array, weights: Array | None
 ) -> tuple[Array, Array | None]:
     """What a kernel reads at some places of every example, and what these weigh."""
-    window = network.layout.leaves[network.kernels[read.op].leaf]
-    shape = tuple(span.size for span in window)
-    own = None
+    shape, own = window_of(network, read), None
     pick = _picked(read.frame, value, shape)
     if weights is not None:
         spread = jnp.broadcast_to(_by_row(network, read, value, weights), value.shape)
         own = features(read.frame, spread, shape, pick)[0]
         own = jnp.max(own, axis=-1)  # padding weighs nothing
     return features(read.frame, value, shape, pick), own
+
+
+def window_of(network: Network, read: Read) -> tuple[int, ...]:
+    """The shape of a kernel in the traced network."""
+    return tuple(span.size for span in network.layout.leaves[network.kernels[read.op].leaf])
 
 
 def taps_of(frame: Frame, window: tuple[int, ...]) -> int:
@@ -177,8 +180,7 @@ def channels(network: Network, read: Read) -> Span:
 
 def in_patches(network: Network, read: Read) -> bool:
     """Whether a kernel reads several entries of a channel at a time, linear ones beside them."""
-    window = tuple(span.size for span in network.layout.leaves[network.kernels[read.op].leaf])
-    taps = taps_of(read.frame, window)
+    taps = taps_of(read.frame, window_of(network, read))
     return taps > 1 and 2 * taps * channels(network, read).size <= LARGEST
 
 

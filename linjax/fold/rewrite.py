@@ -1,6 +1,5 @@
 """Writing a site's fold into the leaves: what makes it, what lies on its way, what reads it."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,8 +46,10 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         kernel, mix = flat[network.paths[leaf]], mixing(site, choice.linear)
         flat[network.extra(leaf, "linear")] = along(network, now, site, leaf, kernel, mix)
         if not site.steady:
+            # One for a kernel, however often it is used.
             added = (now.shifts[m.op] for m in site.makers if m.leaf == leaf and m.op in now.shifts)
-            for shift in itertools.islice(added, 1):  # one for a kernel, however often it is used
+            shift = next(added, None)
+            if shift is not None:
                 own = _made_along(network, now, site, leaf, shift, mix)
                 offset_linear(network, flat, leaf, own)
     for leaf, spans in enumerate(network.layout.leaves):
@@ -65,7 +66,7 @@ def write(network: Network, now: Written, site: Site, choice: Choice) -> Written
         if given in flat and split.beside is not None:
             flat[given] = _made_along(network, now, site, leaf, flat[given], split.beside)
             if choice.basis is not None:  # linear coordinates are mixed with the others
-                (op,) = [maker.op for maker in site.makers if maker.leaf == leaf][:1]
+                op = next(maker.op for maker in site.makers if maker.leaf == leaf)
                 add_to_bias(network, flat, op, flat.pop(given))
     width = choice.decode[0].shape[-2] if choice.decode else choice.kept.shape[-1]
     own = split.bent.kept if split.bent.basis is None else split.bent.basis

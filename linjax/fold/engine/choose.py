@@ -37,6 +37,22 @@ class Choice(NamedTuple):
     offset: tuple[Array, ...]
     error: float
 
+    @property
+    def mix(self) -> Array:
+        """What features are of coordinates, ``f = h mix``, or ``[h | z] mix`` with linear ones."""
+        if self.basis is not None:
+            return self.basis
+        (n, m, r), k = self.linear.shape, self.kept.shape[-1]
+        mix = np.zeros((n, 2 * m if r else m, k + r))
+        np.put_along_axis(mix[:, :, :k], self.kept[:, None, :], 1.0, axis=1)
+        if r:
+            mix[:, m:, k:] = self.linear
+        return mix
+
+    def changes(self, width: int) -> bool:
+        """Whether a site of so many coordinates becomes something else."""
+        return self.kept.shape[-1] < width or self.linear.shape[-1] > 0
+
     def by_site(self, points: Sequence[int]) -> "Choice":
         """The choice by points of the network's site; several may be one of the problem's."""
         decode, offset = (tuple(own[p] for p in points) for own in (self.decode, self.offset))

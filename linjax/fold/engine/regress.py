@@ -92,6 +92,7 @@ def fitted(parts: Sequence[Seen], whole: Seen, prior: Array) -> Array:
 
 
 def shrunk(own: Seen, prior: Array, ridge: float) -> Array:
+    """Returns the kernel of the least error, shrunk to another by a weight of the diagonal."""
     found = []
     for gram, cross, before in zip(own.gram, own.cross, prior, strict=True):
         held = gram + ridge * np.diag(np.diag(gram))
@@ -101,5 +102,10 @@ def shrunk(own: Seen, prior: Array, ridge: float) -> Array:
 
 def _error(own: Seen, kernel: Array) -> float:
     """The error of a kernel with the best bias, relative to the targets' variances."""
+    return float(np.sum(left(own, kernel) / np.maximum(own.variance, 1e-30)))
+
+
+def left(own: Seen, kernel: Array) -> Array:
+    """What a kernel with the best bias leaves of the targets' variances, ``(n, q)``."""
     change = np.sum(kernel * (own.gram @ kernel - 2.0 * own.cross), axis=1)
-    return float(np.sum((own.variance + change) / np.maximum(own.variance, 1e-30)))
+    return np.asarray(own.variance + change)

@@ -7,6 +7,7 @@ import numpy as np
 
 from linjax.dims.network import Network
 from linjax.dims.reads import matrix_index
+from linjax.dims.sizes import read_sizes
 from linjax.evidence.moments import PointMoments
 from linjax.evidence.points import Read, reads
 from linjax.fold.engine.choose import Choice
@@ -52,7 +53,7 @@ def kernels_of(
     sites: dict[tuple[int, ...], int] = {
         (s.dim,): i for i, s in enumerate(network.foldable) if not s.beside
     }
-    found = []
+    found, sizes = [], read_sizes(network, flat)
     for read, own in zip(reads(network), evidence, strict=True):
         leaf = network.kernels[read.op].leaf
         path = network.paths[leaf]
@@ -61,7 +62,7 @@ def kernels_of(
             continue
         value = np.asarray(flat[path], np.float64)
         places = matrix_index(network, read.frame, value.shape)[0]
-        patches = patches_of(network, flat, read, own)
+        patches = patches_of(network, sizes, read, own)
         own = own if patches is None else _rows(own, patches.rows)
         if min(places.shape) < 2 or places.shape[0] != own.mean.shape[-1]:
             continue
@@ -198,13 +199,6 @@ def through(stream: Stream, choice: Choice, point: int) -> Array:
 def _arriving(problem: Site, choice: Choice, point: int) -> Array:
     """Covariance of a site's coordinates as they are rebuilt from what it keeps."""
     whole = frame(problem.points[point].moments).covariance[0]
-    m, (k, r) = problem.width, (choice.kept.shape[-1], choice.linear.shape[-1])
-    if choice.basis is not None:
-        mix = choice.basis[0]
-    else:
-        mix = np.zeros((len(whole), k + r))
-        mix[choice.kept[0], np.arange(k)] = 1.0
-        if r:
-            mix[m:, k:] = choice.linear[0]
+    mix = choice.mix[0]
     rebuilt = mix @ choice.decode[point][0]
-    return rebuilt.T @ whole @ rebuilt
+    return rebuilt.T @ whole[: len(mix), : len(mix)] @ rebuilt

@@ -14,14 +14,13 @@ import numpy as np
 
 from linjax.dims.borders import padded, seen
 from linjax.dims.network import Network
-from linjax.dims.sizes import read_sizes
+from linjax.dims.sizes import Sizes
 from linjax.dims.span import Span, places
 from linjax.evidence.moments import PointMoments
-from linjax.evidence.points import Read, channels, in_patches, taps_of
+from linjax.evidence.points import Read, channels, in_patches, taps_of, window_of
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.problem import Frame, Moments, Site, frame
-from linjax.fold.engine.regress import Seen, fitted, shrunk
-from linjax.program import pytree
+from linjax.fold.engine.regress import Seen, fitted, left, shrunk
 
 Array = np.ndarray
 
@@ -90,12 +89,12 @@ class Refit(NamedTuple):
 
 
 def patches_of(
-    network: Network, flat: pytree.Flat, read: Read, evidence: PointMoments
+    network: Network, sizes: Sizes, read: Read, evidence: PointMoments
 ) -> Patches | None:
     """What a kernel reads, where it reads several taps and evidence knows what is beside them."""
     if read.frame.op.name == "dot_general" or not in_patches(network, read):
         return None
-    sizes, span = read_sizes(network, flat), channels(network, read)
+    span = channels(network, read)
     if set(span.dims()) & set(sizes.beside):  # linear ones of an earlier fold have rows, too
         return None
     index = {site.dim: n for n, site in enumerate(network.foldable)}
@@ -115,7 +114,7 @@ def patches_of(
                 parts.append(Part(index[dim], site.points.index(read.value), at[0], data))
             else:
                 others.add(index[dim])
-    window = tuple(s.size for s in network.layout.leaves[network.kernels[read.op].leaf])
+    window = window_of(network, read)
     taps = taps_of(read.frame, window)
     if evidence.mean.shape[-1] != span.now(size) * taps or not _side(span):
         return None
@@ -155,8 +154,7 @@ def refitted(
         return None
     whole = _seen(patches, kernel, arriving, frame(patches.moments))
     prior = np.tensordot(arriving.decode, _by_tap(patches, kernel), 1).reshape(-1, kernel.shape[1])
-    left = _left(whole, prior)
-    if left.sum() <= EXACT * whole.variance.sum():
+    if left(whole, prior[None]).sum() <= EXACT * whole.variance.sum():
         found = prior
     elif whole.samples >= MANY * len(prior):
         found = shrunk(whole, prior[None], LITTLE)[0]
@@ -180,7 +178,7 @@ def _arriving(
     points: Sequence[Sequence[int]],
 ) -> _Arriving | None:  # fmt: skip
     """None where no site is folded, or one that can't be told."""
-    changed = {n for n, choice in enumerate(choices) if _narrowed(problems[n], choice)}
+    changed = {n for n, choice in enumerate(choices) if choice.changes(problems[n].width)}
     folded = [part for part in patches.parts if part.site in changed]
     if not folded or changed & patches.others:
         return None
@@ -194,25 +192,16 @@ def _arriving(
     for part in folded:
         choice, m = choices[part.site], problems[part.site].width
         at, point = part.at, points[part.site][part.point]
-        k, r = choice.kept.shape[-1], choice.linear.shape[-1]
-        first = np.zeros((width, k + r))
-        if choice.basis is not None:
-            first[at[:m]] = choice.basis[0]
-        else:
-            first[at[choice.kept[0]], np.arange(k)] = 1.0
-            if r:
-                first[at[m:], k:] = choice.linear[0]
-        second = np.zeros((k + r, width))
+        own_mix = choice.mix[0]
+        first = np.zeros((width, own_mix.shape[1]))
+        first[at[: len(own_mix)]] = own_mix
+        second = np.zeros((own_mix.shape[1], width))
         second[:, at[:m]] = choice.decode[point][0]
         if part.data > 0:
             offset[at[:m]] = choice.offset[point][0] / part.data  # see linjax.fold.shifts
         mix.append(first)
         decode.append(second[:, own])
     return _Arriving(np.concatenate(mix, 1), np.concatenate(decode), offset[own])
-
-
-def _narrowed(problem: Site, choice: Choice) -> bool:
-    return choice.kept.shape[-1] < problem.width or choice.linear.shape[-1] > 0
 
 
 def _by_tap(patches: Patches, matrix: Array) -> Array:
@@ -234,12 +223,6 @@ def _seen(patches: Patches, kernel: Array, arriving: _Arriving, data: Frame) -> 
     variance = np.sum(kernel * (own @ kernel), axis=0)
     gram = gram.reshape(p, p)
     return Seen(data.samples, mean[None], targets[None], gram[None], cross[None], variance[None])
-
-
-def _left(seen: Seen, kernel: Array) -> Array:
-    """What a kernel leaves of the variance of every result."""
-    change = np.sum(kernel * (seen.gram[0] @ kernel - 2.0 * seen.cross[0]), axis=0)
-    return np.maximum(seen.variance[0] + change, 0.0)
 
 
 def _in_place(

@@ -64,11 +64,7 @@ class Problems(NamedTuple):
     def folded(self, choices: Sequence[Choice]) -> list[int]:
         """Places of the sites that become something else by what they keep."""
         pairs = enumerate(zip(self.problems, choices, strict=True))
-        return [
-            n
-            for n, (problem, own) in pairs
-            if own.kept.shape[-1] < problem.width or own.linear.shape[-1]
-        ]
+        return [n for n, (problem, own) in pairs if own.changes(problem.width)]
 
 
 def problems_of(flat: pytree.Flat, stats: Stats) -> Problems:
