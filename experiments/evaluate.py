@@ -116,12 +116,10 @@ def latencies(
 
 def medians(*functions: Callable[[], Any], runs: int = 7) -> list[float]:
     """Times functions in turn, so that the machine's drift hits all alike; after a warm-up."""
-    for function in functions:
-        jax.block_until_ready(function())
-    seconds: list[list[float]] = [[] for _ in functions]
-    for _ in range(runs):
-        for function, taken in zip(functions, seconds, strict=True):
+    seconds = np.zeros((runs + 1, len(functions)))
+    for taken in seconds:
+        for n, function in enumerate(functions):
             start = time.perf_counter()
             jax.block_until_ready(function())
-            taken.append(time.perf_counter() - start)
-    return [float(np.median(taken)) for taken in seconds]
+            taken[n] = time.perf_counter() - start
+    return np.median(seconds[1:], axis=0).tolist()

@@ -19,11 +19,8 @@ CHUNK = 2000  # validation rows at once
 
 def direction(config: Any) -> optax.GradientTransformation:
     """The optimiser without its learning rate, which the networks differ in."""
-    if config.optimiser == "sgd":
-        return optax.trace(config.momentum)
-    if config.optimiser == "adam":
-        return optax.scale_by_adam()
-    raise ValueError(f'config.training.optimiser is "sgd" or "adam", not {config.optimiser!r}')
+    known = {"sgd": lambda: optax.trace(config.momentum), "adam": optax.scale_by_adam}
+    return _named("optimiser", config.optimiser, known)()
 
 
 def schedule(config: Any, steps: int) -> Callable[[Array], Array]:
@@ -36,10 +33,13 @@ def schedule(config: Any, steps: int) -> Callable[[Array], Array]:
             1.0, max(1, round(total / config.stages)), 0.5, staircase=True
         ),
     }
-    name = config.get("schedule", "constant")
+    return _named("schedule", config.get("schedule", "constant"), known)()
+
+
+def _named(field: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
-        raise ValueError(f"config.training.schedule is one of {', '.join(known)}, not {name!r}")
-    return known[name]()
+        raise ValueError(f"config.training.{field} is one of {', '.join(known)}, not {name!r}")
+    return known[name]
 
 
 def order_of_rows(seed: int, epoch: int, rows: int, size: int) -> np.ndarray:
@@ -72,8 +72,8 @@ def _none(params: Params, values: list[Array]) -> Array:
 
 
 def _stability(params: Params, values: list[Array]) -> Array:
-    low, high = jnp.zeros(params["layers"][0]["kernel"].shape[0]), None
-    low, high, losses = low, low + 1, []
+    low, losses = jnp.zeros(params["layers"][0]["kernel"].shape[0]), []
+    high = low + 1
     for i in range(len(params["layers"]) - 1):
         part = params["layers"][i]
         low, high = penalties.interval_bounds(part["kernel"], part["bias"], low, high)
@@ -94,18 +94,16 @@ box [0, 1] that don't cross zero; activation rates that are near zero or one."""
 def _loss(network: Network, config: Any) -> Callable[..., Any]:
     """A batch's loss, and the parameters as the pass leaves them."""
     name = config.get("penalty", "")
-    if name and name not in PENALTIES:
-        known = ", ".join(PENALTIES)
-        raise ValueError(f"config.training.penalty is one of {known}, not {name!r}")
+    penalty = _named("penalty", name, PENALTIES) if name else None
 
     def loss(params: Params, x: Array, y: Array, key: Array, own: dict[str, Array]) -> Any:
         if network.learn is not None:
             logits, seen = network.learn(params, x, key)
             return cross_entropy(logits, y).mean(), seen
-        if not name:
+        if penalty is None:
             return cross_entropy(network.apply(params, x), y).mean(), params
         values = network.before(params, x)
-        more = own["l1"] * penalties.l1(params) + own["extra"] * PENALTIES[name](params, values)
+        more = own["l1"] * penalties.l1(params) + own["extra"] * penalty(params, values)
         return cross_entropy(values[-1], y).mean() + more, params
 
     return loss
@@ -122,9 +120,8 @@ def epoch(
     """The function that runs an epoch of all networks."""
     gradient = jax.value_and_grad(_loss(network, config), has_aux=True)
     factor = schedule(config, steps)
-    axes = (0, 0, 0, 0, 0, None if shared else 0)
 
-    def step(params, moments, mask, own, running, rows, part, key, index, at):
+    def step(params, moments, mask, own, running, rows, key, part, index, at):
         key = jax.random.fold_in(key, index)
         (value, seen), grads = gradient(params, rows.x[part], rows.y[part], key, own)
         updates, after = optimise.update(grads, moments, params)
@@ -134,30 +131,30 @@ def epoch(
         new = jax.tree.map(lambda p, u: p - rate * u, params, masked(updates, mask))
         return new if network.learn is None else _with_statistics(new, seen), moments, value
 
-    def scanned(params, moments, mask, own, running, rows, order, key, epoch):
-        def one(carry, at):
-            (params, moments), (part, index) = carry, at
-            more = (mask, own, running, rows, part, key, index, epoch * steps + index)
-            params, moments, value = step(params, moments, *more)
-            return (params, moments), value
+    # On CPUs a convolution inside of a scan runs on one thread.
+    jit, scan = (jax.jit, _loop) if network.learn else (lambda function: function, jax.lax.scan)
+    together = jit(mapped(step, (0, 0, 0, 0, 0, None if shared else 0, 0, 0, None, None), count))
 
-        (params, moments), losses = jax.lax.scan(one, (params, moments), (order, np.arange(steps)))
+    def run(params, moments, mask, own, running, rows, order, key, epoch):
+        def one(carry, at):
+            more = (mask, own, running, rows, key, *at, epoch * steps + at[1])
+            *carry, value = together(*carry, *more)
+            return tuple(carry), value
+
+        batches = jnp.swapaxes(order, 0, 1), np.arange(steps)
+        (params, moments), losses = scan(one, (params, moments), batches)
         return params, moments, losses.mean()
 
-    if network.learn is None:
-        return jax.jit(mapped(scanned, (*axes, 0, 0, None), count))
-    single = jax.jit(mapped(step, (*axes, 0, 0, None, None), count))
+    return run if network.learn else jax.jit(run)
 
-    # On CPUs a convolution inside of a scan runs on one thread.
-    def one_by_one(params, moments, mask, own, running, rows, order, key, epoch):
-        losses = []
-        for i in range(steps):
-            more = (mask, own, running, rows, order[:, i], key, i, epoch * steps + i)
-            params, moments, value = single(params, moments, *more)
-            losses.append(value)
-        return params, moments, jnp.stack(losses).mean(0)
 
-    return one_by_one
+def _loop(one: Callable, carry: Any, xs: tuple[Array, ...]) -> tuple[Any, Array]:
+    """A scan that runs its steps one after the other."""
+    values = []
+    for at in zip(*xs, strict=True):
+        carry, value = one(carry, at)
+        values.append(value)
+    return carry, jnp.stack(values)
 
 
 def _with_statistics(params: Params, seen: Params) -> Params:
@@ -180,10 +177,9 @@ def losses_of(network: Network, count: int, shared: bool) -> Callable[[Params, S
     run = jax.jit(mapped(chunk, (0, None if shared else 0), count))
 
     def losses(params: Params, rows: Split) -> Array:
-        places = [slice(s, s + CHUNK) for s in range(0, rows.y.shape[axis], CHUNK)]
-        parts = [jax.tree.map(lambda leaf, p=p: leaf[(slice(None),) * axis + (p,)], rows)
-                 for p in places]  # fmt: skip
+        cuts = range(CHUNK, rows.y.shape[axis], CHUNK)
+        parts = zip(*(jnp.split(leaf, list(cuts), axis) for leaf in rows), strict=True)
         total = rows.y.size if shared else rows.y[0].size
-        return sum(np.asarray(run(params, part)) for part in parts) / np.float32(total)
+        return sum(np.asarray(run(params, Split(*part))) for part in parts) / np.float32(total)
 
     return losses

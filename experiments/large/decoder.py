@@ -9,64 +9,57 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 import linjax
+from experiments.coverage.zoo.attention import rotated
 
 Array = jax.Array
 DTYPE: DTypeLike = jnp.bfloat16
+TYPED: Any = {"param_dtype": DTYPE, "dtype": DTYPE}
 
 
 class Block(nnx.Module):
     """Attention with rotary positions, then a gated feed-forward block, each behind a norm."""
 
     def __init__(self, config: Any, rngs: nnx.Rngs) -> None:
-        d, size, m = config.width, config.head, config.hidden
-        plain: Any = {"use_bias": False, "param_dtype": DTYPE, "dtype": DTYPE, "rngs": rngs}
-        norm: Any = {"param_dtype": DTYPE, "dtype": DTYPE, "rngs": rngs}
-        self.size = size
-        self.norm_attention, self.norm_hidden = nnx.RMSNorm(d, **norm), nnx.RMSNorm(d, **norm)
-        self.query = nnx.Linear(d, config.heads * size, **plain)
-        self.key = nnx.Linear(d, config.heads * size, **plain)
-        self.value = nnx.Linear(d, config.heads * size, **plain)
-        self.out = nnx.Linear(config.heads * size, d, **plain)
-        self.gate, self.up = nnx.Linear(d, m, **plain), nnx.Linear(d, m, **plain)
-        self.down = nnx.Linear(m, d, **plain)
+        d, m, heads = config.width, config.hidden, config.heads * config.head
+
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(inputs, outputs, use_bias=False, **TYPED, rngs=rngs)
+
+        self.size = config.head
+        self.norm_attention = nnx.RMSNorm(d, **TYPED, rngs=rngs)
+        self.norm_hidden = nnx.RMSNorm(d, **TYPED, rngs=rngs)
+        self.query, self.key, self.value = (linear(d, heads) for _ in range(3))
+        self.out, self.gate, self.up = linear(heads, d), linear(d, m), linear(d, m)
+        self.down = linear(m, d)
 
     def __call__(self, x: Array) -> Array:
         y, (rows, length, _) = self.norm_attention(x), x.shape
-        split = rows, length, -1, self.size
-        query, key = (rotated(own(y).reshape(split)) for own in (self.query, self.key))
+        query, key, value = (
+            own(y).reshape(rows, length, -1, self.size)
+            for own in (self.query, self.key, self.value)
+        )
+        query, key = rotated(query), rotated(key)
         scores = jnp.einsum("nths,nuhs->nhtu", query, key) / np.sqrt(self.size).astype(DTYPE)
         seen = np.tril(np.ones((length, length), bool))
         shares = jax.nn.softmax(jnp.where(seen, scores.astype(jnp.float32), -1e9), axis=-1)
-        value = self.value(y).reshape(split)
         mixed = jnp.einsum("nhtu,nuhs->nths", shares.astype(value.dtype), value)
         x = x + self.out(mixed.reshape(rows, length, -1))
         y = self.norm_hidden(x)
         return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y))
 
 
-def rotated(x: Array) -> Array:
-    """Rotates pairs of coordinates by angles that grow along the sequence."""
-    length, half = x.shape[1], x.shape[-1] // 2
-    angle = np.arange(length)[:, None] / 10000.0 ** (np.arange(half) / half)
-    cos, sin = (f(angle)[:, None, :].astype(x.dtype) for f in (np.cos, np.sin))
-    a, b = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
-
-
 class Decoder(nnx.Module):
     """Embedding, scanned blocks, a norm, and the embedding again."""
 
     def __init__(self, config: Any, rngs: nnx.Rngs) -> None:
-        norm: Any = {"param_dtype": DTYPE, "dtype": DTYPE, "rngs": rngs}
-        self.embed = nnx.Embed(config.vocabulary, config.width, **norm)
-
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap(in_axes=0, out_axes=0)
         def blocks(rngs: nnx.Rngs) -> Block:
             return Block(config, rngs)
 
+        self.embed = nnx.Embed(config.vocabulary, config.width, **TYPED, rngs=rngs)
         self.layers = blocks(rngs)
-        self.norm = nnx.RMSNorm(config.width, **norm)
+        self.norm = nnx.RMSNorm(config.width, **TYPED, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
         @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
@@ -95,23 +88,22 @@ def traced(config: Any) -> linjax.Net:
 
 
 def random(config: Any) -> Any:
-    """Random parameters, leaf by leaf: residual branches small, as at the start of a training."""
-    rng, leaves = np.random.default_rng(config.seed), jax.tree_util.tree_leaves_with_path
-    found = []
-    for path, leaf in leaves(shapes(config)):
+    """Random parameters, piece by piece: residual branches small, as at the start of a training."""
+    rng = np.random.default_rng(config.seed)
+
+    def made(path: Any, leaf: Any) -> Array:
         name = jax.tree_util.keystr(path)
         if "norm" in name:
-            found.append(jnp.ones(leaf.shape, leaf.dtype))
-            continue
-        fan_in = leaf.shape[-1] if "embed" in name else leaf.shape[-2]
-        scale = fan_in**-0.5
+            return jnp.ones(leaf.shape, leaf.dtype)
+        scale = leaf.shape[-1 if "embed" in name else -2] ** -0.5
         if "out" in name or "down" in name:
             scale /= (2 * config.layers) ** 0.5
         value = np.empty(leaf.shape, leaf.dtype)
-        for part in value.reshape(-1, leaf.shape[-1])[None] if leaf.ndim < 3 else value:
+        for part in value:  # a layer, or a word
             part[:] = scale * rng.standard_normal(part.shape, np.float32)
-        found.append(jnp.asarray(value))
-    return jax.tree.unflatten(jax.tree.structure(shapes(config)), found)
+        return jnp.asarray(value)
+
+    return jax.tree_util.tree_map_with_path(made, shapes(config))
 
 
 def batches(config: Any) -> list[np.ndarray]:

@@ -28,39 +28,25 @@ def run(config: Any, folder: Path) -> Stages:
         print(net, f"\n{linjax.count(params):,} parameters", flush=True)
     limits = linjax.Limits(bytes=int(config.evidence * 1e9))
     data = decoder.batches(config)
-    with done.stage("collect", limits.bytes + activations(config)):
+    # What a pass taps: 2 for every unit, value, query and key of a layer and token, of two bytes.
+    tapped = config.layers * config.batch * config.length
+    tapped *= 2 * (2 * config.hidden + 4 * config.heads * config.head)
+    with done.stage("collect", limits.bytes + tapped):
         stats = linjax.collect(net, params, data, limits=limits, folder=folder / "evidence")
     with done.stage("frontier"):
         known = linjax.frontier(params, stats)
         print(known, flush=True)
-    with done.stage("fold", 8 * widest(known) + bytes_of):
+    widest = max(p.repeats * p.width**2 for p in known.problems.problems)  # a site's matrices
+    with done.stage("fold", 8 * widest + bytes_of):
         small, report = linjax.fold_and_report(params, known, linjax.size(config.share))
         print(report, flush=True)
     with done.stage("folded parameters, to Orbax"):
         checkpoint.write(folder / "folded", small)
     with done.stage("folded parameters, from Orbax", bytes_of):
-        again = checkpoint.read(folder / "folded", jax.tree.map(as_shape, small))
+        again = checkpoint.read(folder / "folded", jax.eval_shape(lambda leaves: leaves, small))
         assert all(map(np.array_equal, jax.tree.leaves(small), jax.tree.leaves(again)))
         del again
     with done.stage("both on a batch"):
-        a, b = (jax.jit(net.apply)(p, data[0]) for p in (params, small))
-        centred = a - a.mean((0, 1))
-        error = np.sqrt(np.square(b - a).sum() / np.square(centred).sum())
-        print(f"measured relative error of the logits {error:.3g}")
+        found = linjax.compare(net, params, small, data[:1], metric="identity")
+        print(f"measured relative error of the logits {found.error:.3g}")
     return done
-
-
-def as_shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    """A leaf's shape and dtype."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def activations(config: Any) -> int:
-    """Bytes of what a pass taps: 2 for every unit, value, query and key of a layer and token."""
-    each = 2 * config.hidden + 4 * config.heads * config.head
-    return int(config.layers * config.batch * config.length * each * 2)
-
-
-def widest(known: linjax.Frontier) -> int:
-    """Entries of the largest site's decoder matrices, ``n m²``."""
-    return max(p.repeats * p.width**2 for p in known.problems.problems)

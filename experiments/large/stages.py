@@ -10,21 +10,14 @@ import pandas as pd
 
 
 class Stage(NamedTuple):
-    """A stage that is over.
-
-    Attributes:
-      name: what was done.
-      seconds: how long it took.
-      peak: most bytes resident meanwhile.
-      before: bytes resident when it began.
-      formula: how many were expected beside those, 0 where nothing is told.
-    """
+    """A stage that is over: bytes resident when it began and at most, and how many more were
+    expected, 0 where nothing is told."""
 
     name: str
     seconds: float
-    peak: int
     before: int
-    formula: int = 0
+    peak: int
+    expected: int = 0
 
 
 class Stages:
@@ -34,15 +27,14 @@ class Stages:
         self.done: list[Stage] = []
 
     @contextlib.contextmanager
-    def stage(self, name: str, formula: int = 0) -> Iterator[None]:
+    def stage(self, name: str, expected: int = 0) -> Iterator[None]:
         """Measures what is done in a ``with`` block."""
         reset_peak()
         start, before = time.monotonic(), resident("VmRSS")
         yield
         most = max(resident("VmHWM"), before)
-        found = Stage(name, time.monotonic() - start, most, before, formula)
-        self.done.append(found)
-        print(f"{name}: {found.seconds:.0f} s, peak {found.peak / 1e9:.2f} GB", flush=True)
+        self.done.append(Stage(name, time.monotonic() - start, before, most, expected))
+        print(f"{name}: {self.done[-1].seconds:.0f} s, peak {most / 1e9:.2f} GB", flush=True)
 
     @property
     def peak(self) -> int:
@@ -50,15 +42,11 @@ class Stages:
         return max(stage.peak for stage in self.done)
 
     def __repr__(self) -> str:
-        rows = [
-            (s.name, f"{s.seconds:,.1f}", f"{s.before / 1e9:.3f}", f"{s.peak / 1e9:.3f}",
-             f"{(s.peak - s.before) / 1e9:.3f}", f"{s.formula / 1e9:.3f}" if s.formula else "")
-            for s in self.done
-        ]  # fmt: skip
-        heads = ("stage", "seconds", "GB before", "GB at most", "more", "expected")
-        total = sum(s.seconds for s in self.done)
-        text = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
-        return f"{text}\n{total:,.0f} s, {self.peak / 1e9:.3f} GB at most"
+        found = pd.DataFrame(self.done)
+        found[["before", "peak", "expected"]] /= 1e9
+        found.insert(4, "more", found["peak"] - found["before"])
+        text = found.to_string(index=False, float_format="{:,.3f}".format)
+        return f"{text}\n{found['seconds'].sum():,.0f} s, {self.peak / 1e9:.3f} GB at most"
 
 
 def resident(what: str) -> int:

@@ -14,9 +14,9 @@ def rotated(x: Array, base: float = 10000.0) -> Array:
     """Rotary position embedding of (…, places, heads, features): halves of the features pair."""
     half = x.shape[-1] // 2
     rates = base ** (-np.arange(half) / half)
-    angles = jnp.asarray(np.arange(x.shape[-3])[:, None, None] * rates, x.dtype)
+    angles = np.arange(x.shape[-3])[:, None, None] * rates
     a, b = jnp.split(x, 2, -1)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    cos, sin = (jnp.asarray(f(angles), x.dtype) for f in (np.cos, np.sin))
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
