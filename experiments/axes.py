@@ -52,7 +52,7 @@ def read(config: Any, given: Iterable[str]) -> Axes:
         found[name.strip()] = _values(listed)
     rules = {rule: tuple(values) for rule, values in config.rules.items()}
     rules |= {name: tuple(map(float, found.pop(name))) for name in [*found] if methods.known(name)}
-    there = journal.flat(config.to_dict())
+    there = journal.flat(config)
     for name, values in found.items():
         if not values:
             raise ValueError(f"the axis {name} has no values")

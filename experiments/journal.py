@@ -6,6 +6,9 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
 from experiments import files
 from experiments.versions import versions
 
@@ -99,7 +102,7 @@ def claim(folder: pathlib.Path, config: Any) -> None:
       OtherRun: if the folder holds a run with another config; names the fields.
     """
     free = ("sweep", "rules", "pruned_rules")
-    mine = flat({key: value for key, value in config.to_dict().items() if key not in free})
+    mine = flat({key: value for key, value in config.items() if key not in free})
     mine = json.loads(json.dumps(mine))  # as it will be read: tuples become lists
     file = folder / "config.json"
     if not file.exists():
@@ -119,10 +122,6 @@ def claim(folder: pathlib.Path, config: Any) -> None:
         )
 
 
-def flat(tree: Row, prefix: str = "") -> Row:
+def flat(config: Any) -> Row:
     """A config's fields by their names, ``training.epochs``."""
-    found: Row = {}
-    for key, value in tree.items():
-        inner = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
-    return found
+    return flatten_dict(ConfigDict(config).to_dict(), sep=".")

@@ -11,8 +11,8 @@ on several machines start one process on each, with ``--process_id=I`` beside ``
 a folder that all of them see. What was stopped goes on where it was by the same command.
 """
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import threading
 
@@ -31,19 +31,20 @@ PROCESSES = flags.DEFINE_integer("processes", 1, "Processes that share the work.
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.")
 RETRY = flags.DEFINE_bool("retry", False, "Tries again what failed.")
 
-PARENT = "LINJAX_SWEEP_PARENT"
-
 
 def main(argv: list[str]) -> None:
     """Runs what the flags name, or this process's part of it."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    logging.set_verbosity(logging.ERROR)  # libraries report much that isn't about the run
     if PROCESSES.value > 1 and PROCESS_ID.value is None:
         sys.exit(share(PROCESSES.value))
-    if PARENT in os.environ:
-        threading.Thread(target=_follow, args=(int(os.environ[PARENT]),), daemon=True).start()
-    part = PROCESS_ID.value or 0, PROCESSES.value
+    work(PROCESS_ID.value or 0)
+
+
+def work(process: int) -> None:
+    """Does a process's part."""
+    logging.set_verbosity(logging.ERROR)  # libraries report much that isn't about the run
+    part = process, PROCESSES.value
     try:
         run(CONFIG.value, SWEEP.value, WORKDIR.value, DATA_DIR.value, RETRY.value, part)
     except (ValueError, MissingData, OtherRun) as error:
@@ -51,28 +52,27 @@ def main(argv: list[str]) -> None:
 
 
 def share(count: int) -> int:
-    """Starts processes on this machine and waits for them; returns their exit status.
-
-    They share the host's cores. If this process dies, however it does, they end, too.
-    """
-    read, write = os.pipe()
-    cores = max(1, (os.cpu_count() or count) // count)
-    environment = {**os.environ, PARENT: str(read), "OMP_NUM_THREADS": str(cores)}
-    command = [sys.executable, "-m", "experiments.main", *sys.argv[1:]]
-    children = [
-        subprocess.Popen([*command, f"--process_id={i}"], env=environment, pass_fds=[read])
-        for i in range(count)
-    ]
-    try:
-        return max(abs(child.wait()) for child in children)
-    finally:
-        os.close(write)
+    """Starts processes on this machine, which share its cores; returns their exit status."""
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or count) // count))
+    start = multiprocessing.get_context("spawn").Process
+    children = [start(target=_child, args=(sys.argv, i), daemon=True) for i in range(count)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    return max(abs(child.exitcode or 0) for child in children)
 
 
-def _follow(pipe: int) -> None:
-    """Ends this process when its parent has closed the pipe."""
-    os.read(pipe, 1)
-    os._exit(1)
+def _child(argv: list[str], process: int) -> None:
+    """Works until it is done, or its parent has died, however it did."""
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    flags.FLAGS(argv)
+    work(process)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from experiments import torch_files
 from experiments.coverage.zoo import trained
@@ -51,14 +52,8 @@ def found(kind: str, weights: str) -> pathlib.Path:
 
 def read_tree(path: pathlib.Path) -> Params:
     """Returns the nested dict of an npz file whose names are paths, ``a/b/c``."""
-    tree: Params = {}
     with np.load(path) as file:
-        for name in file.files:
-            node, (*folders, last) = tree, name.split("/")
-            for folder in folders:
-                node = node.setdefault(folder, {})
-            node[last] = jnp.asarray(file[name])
-    return tree
+        return unflatten_dict({name: jnp.asarray(file[name]) for name in file.files}, sep="/")
 
 
 def _norm(found: dict[str, np.ndarray], name: str) -> Params:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import pandas as pd
 
 from experiments import axes, charts, drawings, groups, journal, measure, methods, pretrained, table
 from experiments.data import load
@@ -57,12 +58,18 @@ def run(
     total = job._replace(journal=journal.Journal(folder / "nothing")).left(tasks)
     of = f", process {process + 1} of {processes}" if processes > 1 else ""
     print(f"{len(tasks)} networks in {len(everything)} groups, {total} rows{of}: {left} rows to do")
-    progress = Progress(left, single)
+    started, done, failed = time.monotonic(), 0, 0
     for group in mine:
-        for row in groups.work(job, group, progress.say):
+        for row in groups.work(job, group, lambda text: print(f"  {text}", flush=True)):
             job.journal.append(row)
-            progress.row(row)
-        progress.group(group)
+            done, failed = done + 1, failed + ("failure" in row)
+            if single or "failure" in row:
+                print(f"  {measure.sentence(row)}", flush=True)
+        rate = done / (time.monotonic() - started)
+        wait = pd.Timedelta(seconds=round(max(0, left - done) / max(rate, 1e-6)))
+        print(f"{', '.join(map(str, groups.shared(group[0]).values())) or 'networks'}: "
+              f"{len(group)} networks; {done} rows, {failed} failed, {60 * rate:.0f} a minute, "
+              f"{wait} left", flush=True)  # fmt: skip
         # A system maps only so many programs (65,530 pieces of memory on Linux by default).
         jax.clear_caches()
     fresh = job._replace(journal=journal.Journal(folder))
@@ -85,46 +92,3 @@ def finish(folder: pathlib.Path, config: Any) -> None:
     print(table.write(folder, rows, by))
     for picture in charts.write(folder, drawings.charts(rows, by)):
         print(f"picture: {picture}")
-
-
-class Progress:
-    """Says how far a process is, how fast, and how long it will take."""
-
-    def __init__(self, left: int, single: bool) -> None:
-        self.left, self.single = left, single
-        self.started = time.monotonic()
-        self.done, self.failures, self.said = 0, 0, 0.0
-
-    def say(self, text: str) -> None:
-        """Passes a line on, of many networks one every few seconds."""
-        if self.single or time.monotonic() - self.said > 5:
-            self.said = time.monotonic()
-            print(f"  {text}", flush=True)
-
-    def row(self, row: Row) -> None:
-        """Notes a row."""
-        self.done += 1
-        self.failures += "failure" in row
-        if self.single or "failure" in row:
-            print(f"  {measure.sentence(row)}", flush=True)
-
-    def group(self, group: list[Row]) -> None:
-        """Notes a finished group, and says where things are."""
-        rate = self.done / (time.monotonic() - self.started)
-        said = ", ".join(map(str, groups.shared(group[0]).values())) or "networks"
-        failed = f", {self.failures} failed" if self.failures else ""
-        left = clock(max(0, self.left - self.done) / max(rate, 1e-9))
-        print(f"{said}: {len(group)} networks; {self.done} rows{failed}, {60 * rate:.0f} a minute, "
-              f"{left} left", flush=True)  # fmt: skip
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> clock(42), clock(125), clock(7300)
-    ('42 s', '2 min', '2 h 2 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(min(seconds, 1e9) / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

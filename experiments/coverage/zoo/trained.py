@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from experiments.coverage.zoo.registry import Built, filled, models, normal, tokens
 
@@ -184,15 +185,13 @@ def sample(p: Params, key: jax.Array, count: int, length: int) -> jax.Array:
 
 def built(apply: Any, x: Any, shapes: dict[str, tuple[int, ...]]) -> Built:
     """Random parameters of shapes that are named by paths; a batch norm has four leaves."""
-    tree: Params = {}
+    leaves: Params = {}
     for name, shape in shapes.items():
-        (*folders, last), node = name.split("/"), tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
         leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-        normed = last.startswith("norm")
-        node[last] = dict.fromkeys(("mean", "var", "scale", "bias"), leaf) if normed else leaf
-    return apply, filled(tree), (x,)
+        normed = name.rpartition("/")[2].startswith("norm")
+        ends = ("/mean", "/var", "/scale", "/bias") if normed else ("",)
+        leaves |= {name + end: leaf for end in ends}
+    return apply, filled(unflatten_dict(leaves, sep="/")), (x,)
 
 
 def small_resnet20() -> Built:
