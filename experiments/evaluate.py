@@ -17,12 +17,10 @@ from experiments.models import Params
 def predict(apply: Callable, params: Params, x: np.ndarray, size: int = 1000) -> np.ndarray:
     """Returns logits for all rows, computed ``size`` rows at a time."""
     size = min(size, len(x))
-    short = -len(x) % size
     # The last batch is filled up, so that one compilation serves all.
-    rows = np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)])
+    rows = np.concatenate([x, np.zeros((-len(x) % size, *x.shape[1:]), x.dtype)])
     run = jax.jit(apply)
-    logits = np.concatenate([np.asarray(run(params, batch)) for batch in batches(rows, size)])
-    return logits[: len(x)]
+    return np.concatenate([run(params, batch) for batch in batches(rows, size)])[: len(x)]
 
 
 def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -71,13 +69,7 @@ def relative_error(logits: np.ndarray, original: np.ndarray) -> float:
 
 
 def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndarray], Any]:
-    """Returns a network as a function of its inputs alone.
-
-    Args:
-      net: the network.
-      params: its parameters.
-      runtime: ``"jax"``, or ``"onnx"`` for onnxruntime, to which it is exported.
-    """
+    """A network as a function of its inputs alone: by ``"jax"``, or exported for ``"onnx"``."""
     if runtime == "jax":
         return functools.partial(jax.jit(net.apply), params)
     import onnxruntime
@@ -97,21 +89,10 @@ def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndar
 
 def latencies(
     one: Callable, other: Callable, x: np.ndarray, sizes: Sequence[int]
-) -> dict[str, tuple[float, float]]:
-    """Returns milliseconds that a call takes, of a network and of the one it was made of.
-
-    Args:
-      one: the network, as a function of rows.
-      other: the original.
-      x: rows.
-      sizes: batch sizes.
-    """
-    found = {}
-    for size in sizes:
-        calls = [functools.partial(run, x[:size]) for run in (one, other)]
-        first, second = (1e3 * seconds for seconds in medians(*calls, runs=25))
-        found[str(size)] = (first, second)
-    return found
+) -> dict[str, list[float]]:
+    """Milliseconds of a call by batch size, of a network and of the one it was made of."""
+    calls = {size: [functools.partial(run, x[:size]) for run in (one, other)] for size in sizes}
+    return {str(size): [1e3 * s for s in medians(*own, runs=25)] for size, own in calls.items()}
 
 
 def medians(*functions: Callable[[], Any], runs: int = 7) -> list[float]:

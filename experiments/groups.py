@@ -10,11 +10,10 @@ import jax
 import numpy as np
 
 import linjax
-from experiments import measure, models, networks, train
+from experiments import measure, methods, models, networks, train
 from experiments.axes import configured
-from experiments.data import Dataset, load
+from experiments.data import Dataset, batches, load
 from experiments.journal import Journal, Row
-from experiments.methods import Subject
 
 TOGETHER = ("seed", "dataset.seed", "network.seed", "training.seed", "training.learning_rate",
             "training.l1", "training.extra", "pruning.share")  # fmt: skip
@@ -63,11 +62,7 @@ def groups(tasks: list[Row], largest: int = LARGEST) -> list[list[Row]]:
     found: dict[str, list[Row]] = {}
     for task in tasks:
         found.setdefault(repr(shared(task)), []).append(task)
-    return [
-        mine[start : start + largest]
-        for mine in found.values()
-        for start in range(0, len(mine), largest)
-    ]
+    return [part for mine in found.values() for part in batches(mine, largest)]
 
 
 def digest(group: list[Row]) -> str:
@@ -104,37 +99,33 @@ def work(job: Job, group: list[Row], say: Say) -> Iterator[Row]:
         member = Member(task, config, dataset, network)
         alike.setdefault((shapes, dataset.classes, alone), []).append(member)
     for number, members in enumerate(alike.values()):
+        (_, _, dataset, network), *_ = members
+        say(f"{dataset.title}: {len(dataset.train.y):,} training rows; network {network.title}")
         checkpoint = job.folder / "networks" / f"{digest(group)}-{number}.npz"
-        title, rows = members[0].dataset.title, len(members[0].dataset.train.y)
-        say(f"{title}: {rows:,} training rows; network {members[0].network.title}")
         try:
-            trained = _trained(members, checkpoint, say)
+            found = _trained(members, checkpoint, say)
         except Exception as error:
             yield from (measure.failed(member.task, error) for member in members)
             continue
-        say(str(trained[0].net))
-        for own, (task, config, dataset, _) in zip(trained, members, strict=True):
-            yield from measure.rows(task, own, dataset, config, job.missing(task))
+        nets: dict[str, linjax.Net] = {}  # what is compiled for one serves all of its shape
+        for params, member in zip(found, members, strict=True):
+            shape = str(jax.tree.map(np.shape, params))
+            if shape not in nets:
+                nets[shape] = linjax.trace(network.apply, params, member.dataset.train.x[:2])
+                if len(nets) == 1:
+                    say(str(nets[shape]))
+            own = methods.subject(nets[shape], params, member.dataset, member.config)
+            yield from measure.rows(member.task, own, job.missing(member.task))
 
 
-def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[Subject]:
-    """Trains what isn't trained, and takes away the units that were pruned."""
-    network, first = members[0].network, members[0].config
-    pruned = [float(m.config.pruning.share) if "pruning" in m.config else 0.0 for m in members]
-    if any(pruned) and (network.before is None or network.trained):
+def _trained(members: list[Member], checkpoint: pathlib.Path, say: Say) -> list[models.Params]:
+    """The networks' parameters, trained if they aren't, without the units that were pruned."""
+    _, configs, data, built = zip(*members, strict=True)
+    pruned = [float(c.pruning.share) if "pruning" in c else 0.0 for c in configs]
+    if any(pruned) and (built[0].before is None or built[0].trained):
         raise ValueError("pruning.share: only dense networks are pruned while they are trained")
-    if network.trained:
-        params = [member.network.params for member in members]
-    else:
-        _, configs, data, built = zip(*members, strict=True)
-        together = train.members(built, data, [c.training for c in configs], pruned)
-        found = train.fit(network, together, first.training, checkpoint, say, jax.local_devices())
-        params = found.each()
-    nets: dict[Any, linjax.Net] = {}  # what is compiled for one serves all of its shape
-    made = []
-    for member, own in zip(members, params, strict=True):
-        shape = str(jax.tree.map(np.shape, own))
-        if shape not in nets:
-            nets[shape] = linjax.trace(network.apply, own, member.dataset.train.x[:2])
-        made.append(measure.subject(nets[shape], own, member.dataset, member.config))
-    return made
+    if built[0].trained:
+        return [network.params for network in built]
+    training = [config.training for config in configs]
+    together = train.members(built, data, training, pruned)
+    return train.fit(built[0], together, training[0], checkpoint, say, jax.local_devices()).each()

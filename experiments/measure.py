@@ -1,47 +1,29 @@
 """Measures one trained network by every rule: a row each."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import linjax
 from experiments import evaluate, exact, layers, methods
-from experiments.data import Dataset
 from experiments.journal import NETWORK, Row
 from experiments.methods import Subject
-from experiments.models import Params
 from linjax import baselines
 
 
-def subject(net: linjax.Net, params: Params, dataset: Dataset, config: Any) -> Subject:
-    """A trained network, to be calibrated on training rows as its config says.
-
-    ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for proofs about
-    units, on the ``box`` ``"data"`` that the training rows span or the ``"unit"`` box.
-    """
-    x, (rows, batch) = dataset.train.x, (config.calibration.rows, config.calibration.batch)
-    box = (0.0, 1.0) if config.get("box", "data") == "unit" else (x.min(0), x.max(0))
-    of, seconds = config.get("rules_of", "whole"), config.get("certify_seconds", 0.0)
-    return Subject(net, params, x[:rows], batch, of, box, seconds, dataset, config)
-
-
-def rows(
-    task: Row, own: Subject, dataset: Dataset, config: Any, missing: list[tuple[str, float]]
-) -> Iterator[Row]:
+def rows(task: Row, own: Subject, missing: list[tuple[str, float]]) -> Iterator[Row]:
     """Yields a row for each of some rules and amounts, measured on the test rows.
 
-    Where a rule fails its row holds the ``failure`` instead of figures.
+    Where a rule fails its row holds the ``failure`` instead of figures. The config may ask for
+    ``latency``, batch sizes to time, in a ``runtime``; ``certify_seconds`` for proofs about the
+    original, and ``programs`` beside them.
 
     Args:
       task: the network's settings.
       own: the network.
-      dataset: its data.
-      config: ``latency``, batch sizes to time, in ``runtime``; ``certify_seconds`` for proofs
-        about the original, and ``programs`` beside them.
       missing: rules and amounts.
     """
     if not missing:
         return
-    test = dataset.test
+    config, test = own.config, own.dataset.test
     original = evaluate.predict(own.net.apply, own.params, test.x)
     y = test.y if config.dataset.get("labels", True) else original.argmax(-1)
     timed, runtime = config.get("latency", ()), config.get("runtime", "jax")
@@ -57,7 +39,7 @@ def rows(
                 "share": linjax.count(small) / linjax.count(own.params),
                 "flops": net.flops(small, test.x[:1]),
                 "bytes": baselines.stored_bytes(small, methods.bits_of(rule)),
-                "classes": dataset.classes,
+                "classes": own.dataset.classes,
                 "predicted": methods.predicted(own, rule, amount),
                 "error": evaluate.relative_error(logits, original),
                 **evaluate.measure(logits, original, y),

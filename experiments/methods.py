@@ -92,6 +92,18 @@ class Subject:
         return self.frontier.reachable(self.size(amount))
 
 
+def subject(net: linjax.Net, params: Params, dataset: Dataset, config: Any) -> Subject:
+    """A trained network, to be calibrated on training rows as its config says.
+
+    ``calibration``; ``rules_of``, what sizes are shares of; ``certify_seconds`` for proofs about
+    units, on the ``box`` ``"data"`` that the training rows span or the ``"unit"`` box.
+    """
+    x, (rows, batch) = dataset.train.x, (config.calibration.rows, config.calibration.batch)
+    box = (0.0, 1.0) if config.get("box", "data") == "unit" else (x.min(0), x.max(0))
+    of, seconds = config.get("rules_of", "whole"), config.get("certify_seconds", 0.0)
+    return Subject(net, params, x[:rows], batch, of, box, seconds, dataset, config)
+
+
 PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
 """The exact rewritings of 2020 (arXiv 2001.00218)."""
 BITS = {"int8": 8, "int4": 4}
@@ -143,9 +155,8 @@ _steps: dict[str, Callable[[Subject, Params], Params]] = {
     "int8": lambda _, small: baselines.rounded(small, BITS["int8"]),
     "int4": lambda _, small: baselines.rounded(small, BITS["int4"]),
 }
-for _registry, _functions in ((METHODS, _methods), (STEPS, _steps)):
-    for _name, _function in _functions.items():
-        _registry.add(_name)(_function)
+METHODS.update(_methods)
+STEPS.update(_steps)
 
 
 def parsed(name: str) -> tuple[str, tuple[str, ...]]:

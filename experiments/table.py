@@ -1,6 +1,5 @@
 """The one table of results: over networks that were trained alike, in Markdown, CSV and HTML."""
 
-import io
 import json
 import pathlib
 from collections.abc import Collection, Sequence
@@ -126,13 +125,14 @@ def summarise(rows: Sequence[Row], by: Collection[str] = BY) -> pd.DataFrame:
 
 def _sorted(found: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Rules in their usual order, large amounts first."""
-    lines = list(found[keys].itertuples(index=False, name=None))
+    places = {rule: n for n, rule in enumerate(sorted({*found["rule"]}, key=methods.place))}
 
-    def order(i: int) -> Any:
-        *settings, rule, amount = lines[i]
-        return settings, methods.place(rule), -amount
+    def order(column: pd.Series) -> pd.Series:
+        if column.name == "rule":
+            return column.map(places)
+        return -column if column.name == "amount" else column
 
-    return found.iloc[sorted(range(len(found)), key=order)].reset_index(drop=True)
+    return found.sort_values(keys, key=order, kind="stable", ignore_index=True)
 
 
 def shown(found: pd.DataFrame) -> pd.DataFrame:
@@ -172,13 +172,8 @@ def html(words: pd.DataFrame) -> str:
 
 def csv(rows: Sequence[Row]) -> str:
     """All rows as comma-separated values; what isn't a single value is JSON."""
-    text = io.StringIO()
-    frame = pd.DataFrame(rows)
-    for name in frame:
-        frame[name] = [json.dumps(v) if isinstance(v, list | dict) else v
-                       for v in frame[name]]  # fmt: skip
-    frame.to_csv(text, index=False)
-    return text.getvalue()
+    plain = pd.DataFrame(rows).map(lambda v: json.dumps(v) if isinstance(v, list | dict) else v)
+    return plain.to_csv(index=False)
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
