@@ -173,33 +173,22 @@ def together() -> list[Any]:
 
 
 Size = tuple[tuple[int, ...], int]  # widths of a network, and rows
-
-
-def wide(width: int) -> Size:
-    """Four hidden layers of a width."""
-    return (width,) * 5 + (10,), 4096
-
-
-def deep(depth: int) -> Size:
-    """Hidden layers of 128 units."""
-    return (128,) * (depth + 1) + (10,), 4096
-
-
-def long(rows: int) -> Size:
-    """Rows through four hidden layers of 128 units."""
-    return (128,) * 5 + (10,), rows
-
-
-GROWTHS: tuple[tuple[str, Callable, str, Callable[[int], Size], int, str], ...] = (
-    ("collect, rates", rates, "width", wide, 256, "2"),
-    ("collect, rates", rates, "depth", deep, 4, "1"),
-    ("collect, rates", rates, "rows", long, 16384, "1"),
-    ("collect, second moments", moments, "width", wide, 128, "2"),
-    ("collect, second moments", moments, "depth", deep, 4, "2"),
-    ("collect, second moments", moments, "rows", long, 8192, "1"),
-    ("fold to a tenth", tenth, "width", wide, 64, "up to 3"),
-    ("fold to a tenth", tenth, "depth", deep, 2, "1 to 2"),
-    ("fold to a tenth", tenth, "rows", long, 2048, "0"),
+SHAPES: dict[str, Callable[[int], Size]] = {
+    "width": lambda n: ((n,) * 5 + (10,), 4096),
+    "depth": lambda n: ((128,) * (n + 1) + (10,), 4096),
+    "rows": lambda n: ((128,) * 5 + (10,), n),
+}
+TIMED = {"collect, rates": rates, "collect, second moments": moments, "fold to a tenth": tenth}
+GROWTHS = (
+    ("collect, rates", "width", 256, "2"),
+    ("collect, rates", "depth", 4, "1"),
+    ("collect, rates", "rows", 16384, "1"),
+    ("collect, second moments", "width", 128, "2"),
+    ("collect, second moments", "depth", 4, "2"),
+    ("collect, second moments", "rows", 8192, "1"),
+    ("fold to a tenth", "width", 64, "up to 3"),
+    ("fold to a tenth", "depth", 2, "1 to 2"),
+    ("fold to a tenth", "rows", 2048, "0"),
 )
 """What is timed, what grows, the first of four values that double, and the exponent that the number
 of operations leads to."""
@@ -226,10 +215,10 @@ def grown(what: str, name: str, values: list[int], taken: list[float], expected:
 def scaling() -> list[Any]:
     """How the times of ``collect`` and ``fold`` grow."""
     found = []
-    for what, operation, name, size, first, expected in GROWTHS:
+    for what, name, first, expected in GROWTHS:
         values = [first << i for i in range(4)]
-        found.append(grown(what, name, values, [seconds(operation, size(v)) for v in values],
-                           expected))  # fmt: skip
+        taken = [seconds(TIMED[what], SHAPES[name](value)) for value in values]
+        found.append(grown(what, name, values, taken, expected))
     counts = [1, 2, 4, 8]
     taken = [on_devices(count) for count in counts]
     return [*found, grown("collect, second moments", "devices", counts, taken, "0: shared cores")]

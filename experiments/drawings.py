@@ -15,8 +15,6 @@ from experiments.journal import Row
 from experiments.layers import BINS
 
 MARKS = "ovsD^dP*XphH<>8"
-FIRST = ("threshold", "published_size", "size", "compress", "tolerance", "sequential", "refit")
-"""Methods that have the first looks."""
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
 DASHES, DOTTED = (0, (4, 3)), (0, (1, 1.5))
 POINT = 1.0
@@ -59,8 +57,7 @@ def name_of(key: Sequence[Any], keys: Sequence[str] = ()) -> str:
 def _look(rule: str, number: int) -> dict[str, Any]:
     """Colour, mark and style of a line: the rule's own, dotted where a step followed."""
     name, steps = methods.parsed(rule)
-    rest = [method for method in methods.METHODS if method not in (*FIRST, "original")]
-    place = ([*FIRST, *rest].index(name) if name in (*FIRST, *rest) else 0) + 3 * number
+    place = list(methods.METHODS).index(name) - 1 + 3 * number  # the original has none
     return {
         "color": COLOURS[place % len(COLOURS)],
         "marker": MARKS[place % len(MARKS)],
@@ -74,6 +71,10 @@ def _marks(axes: Axes, x: Any, y: Any, look: dict[str, Any], words: Any, tips: l
         (mark,) = axes.plot(one, two, **look | {"linestyle": ""}, markersize=4.5)
         mark.set_gid(f"tip:{len(tips)}")
         tips.append(said)
+
+
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
 class Panel(NamedTuple):
@@ -142,8 +143,7 @@ def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, tit
         drawn = figure.subplots(1, len(panels))
         for axes, own in zip(drawn, panels, strict=True):
             panel(axes, own, tips)
-        handles, names = drawn[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=4)
+        _legend(figure, drawn[0], 4)
 
     words = "The dashed line is the original. What falls far below is outside."
     return Chart(name, title, words, draw, (10.0, 4.8), wide=True)
@@ -210,8 +210,7 @@ def _layers(rows: Sequence[Row]) -> Iterator[Chart]:
         panels = _panels(figure, len(chosen), columns, sharey=True)
         for axes, (rule, own) in zip(panels, chosen.items(), strict=True):
             _widths(axes, rule, own)
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=3)
+        _legend(figure, panels[0], 3)
 
     words = (
         "For each rule the smallest size that loses at most a point, else the best: units kept of "

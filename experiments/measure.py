@@ -15,11 +15,6 @@ def rows(task: Row, own: Subject, missing: list[tuple[str, float]]) -> Iterator[
     Where a rule fails its row holds the ``failure`` instead of figures. The config may ask for
     ``latency``, batch sizes to time, in a ``runtime``; ``certify_seconds`` for proofs about the
     original, and ``programs`` beside them.
-
-    Args:
-      task: the network's settings.
-      own: the network.
-      missing: rules and amounts.
     """
     if not missing:
         return

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -57,30 +56,17 @@ def dense(layers: dict[int, Any], activation: str) -> Network:
 
 
 def lecun(seed: int, widths: Sequence[int]) -> dict[int, Any]:
-    """First parameters of dense layers: LeCun's normal kernels, biases of zero."""
-    pairs = list(itertools.pairwise(widths))
-    keys = jax.random.split(jax.random.key(seed), len(pairs))
-    kernel = jax.nn.initializers.lecun_normal()
-    made = zip(keys, pairs, strict=True)
-    return {i: {"kernel": kernel(k, p), "bias": jnp.zeros(p[1])} for i, (k, p) in enumerate(made)}
+    """First parameters of dense layers as NNX has them: LeCun's normal kernels, biases of zero."""
+    rngs = nnx.Rngs(seed)
+    made = [nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths)]
+    return {i: nnx.to_pure_dict(nnx.state(layer)) for i, layer in enumerate(made)}
 
 
-@NETWORKS.add("lecun")
 @NETWORKS.add("mlp")
 def mlp(config: Any, inputs: int, classes: int) -> Network:
-    """Dense layers: ``hidden`` widths, ``activation``, ``seed``.
-
-    Both kinds draw from LeCun's normal distribution: ``mlp`` as NNX does, ``lecun`` as
-    :func:`lecun`, from other numbers, which ``configs/exact_mnist.py`` was measured with.
-    """
+    """Dense layers: ``hidden`` widths, ``activation``, ``seed``."""
     mine = config.network
-    widths = (inputs, *mine.hidden, classes)
-    if mine.get("kind", "mlp") == "lecun":
-        return dense(lecun(mine.seed, widths), mine.activation)
-    rngs = nnx.Rngs(mine.seed)
-    made = [nnx.Linear(p, q, rngs=rngs) for p, q in itertools.pairwise(widths)]
-    layers = {i: nnx.to_pure_dict(nnx.state(layer)) for i, layer in enumerate(made)}
-    return dense(layers, mine.activation)
+    return dense(lecun(mine.seed, (inputs, *mine.hidden, classes)), mine.activation)
 
 
 def without(params: Params, kept: Sequence[np.ndarray]) -> Params:

@@ -14,14 +14,10 @@ MODULES = (architectures, lumping, pretrained)  # each registers its networks
 
 
 def build(config: Any, inputs: int, classes: int) -> Network:
-    """Returns the network that a config names, freshly initialised or with its weights.
+    """Returns the network that ``config.network.kind`` names, freshly initialised.
 
-    Args:
-      config: ``network``, whose ``kind`` is a name in ``registry.NETWORKS`` (``"mlp"`` without
-        one); ``weights``, a file to take instead of training, of a network that others trained
-        or of a dense one, see :func:`read_weights`.
-      inputs: number of input features.
-      classes: number of outputs.
+    With ``config.weights``, a file, it has these instead: see :func:`read_weights` for dense
+    networks, ``pretrained`` for those that others trained.
     """
     network = NETWORKS.find(config.network.get("kind", "mlp"))(config, inputs, classes)
     if config.weights and not network.trained:

@@ -67,11 +67,8 @@ class Run(NamedTuple):
     @property
     def settings(self) -> list[tuple[str, str]]:
         """What the networks differ in, and the values."""
-        found: dict[str, dict[str, None]] = {}
-        for row in table.good(self.rows):
-            for name, value in row["task"].items():
-                found.setdefault(name, {})[str(value)] = None
-        return [(name, ", ".join(values)) for name, values in found.items()]
+        tasks = pd.DataFrame([row["task"] for row in table.good(self.rows)], dtype=object)
+        return [(name, ", ".join(map(str, dict.fromkeys(tasks[name].map(str))))) for name in tasks]
 
 
 def read(folder: pathlib.Path) -> Run:

@@ -106,15 +106,15 @@ def members(
     pruned: Sequence[float] | None = None,
 ) -> Members:
     """Puts networks, their data and their ``training`` configs side by side."""
-    first, shared = datasets[0], all(d is datasets[0] for d in datasets)
+    shared = all(d is datasets[0] for d in datasets)
 
-    def rows(parts: list[Split]) -> Split:
-        return Split(np.stack([p.x for p in parts]), np.stack([p.y for p in parts]))
+    def stacked(*trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
     return Members(
-        params=jax.tree.map(lambda *leaves: np.stack(leaves), *(n.params for n in networks)),
-        train=first.train if shared else rows([d.train for d in datasets]),
-        valid=first.valid if shared else rows([d.valid for d in datasets]),
+        params=stacked(*(n.params for n in networks)),
+        train=datasets[0].train if shared else stacked(*(d.train for d in datasets)),
+        valid=datasets[0].valid if shared else stacked(*(d.valid for d in datasets)),
         seed=np.array([c.seed for c in configs]),
         own={
             name: np.array([c.get(name, value) for c in configs], np.float32)

@@ -93,20 +93,19 @@ def jpeg_archive(config: Any, data_dir: str | None) -> Dataset:
 
 
 def _undo_jpeg(jpeg: np.ndarray, start: np.ndarray, y: np.ndarray) -> Split:
-    images = [
-        np.asarray(Image.open(io.BytesIO(jpeg[a:b].tobytes())))
-        for a, b in itertools.pairwise(start)
-    ]
-    pixels = np.stack(images).reshape(len(y), -1)
-    return Split(pixels.astype(np.float32) / np.float32(255), np.asarray(y, np.int32))
+    ends = itertools.pairwise(start)
+    return _rows([np.asarray(Image.open(io.BytesIO(jpeg[a:b].tobytes()))) for a, b in ends], y)
 
 
 def _decode(source: Any) -> Split:
     """Reads all of a random-access source of ``{"image", "label"}``."""
     records = source.__getitems__(range(len(source)))
-    pixels = np.stack([record["image"].reshape(-1) for record in records])
-    labels = np.asarray([record["label"] for record in records], np.int32)
-    return Split(pixels.astype(np.float32) / np.float32(255), labels)
+    return _rows([record["image"] for record in records], [record["label"] for record in records])
+
+
+def _rows(images: list[np.ndarray], labels: Any) -> Split:
+    pixels = np.stack([image.reshape(-1) for image in images])
+    return Split(pixels.astype(np.float32) / np.float32(255), np.asarray(labels, np.int32))
 
 
 def _readable(folder: pathlib.Path) -> bool:

@@ -11,10 +11,9 @@ def config(**fields):
     return ConfigDict({"network": network, "weights": ""})
 
 
-@pytest.mark.parametrize("kind", ["mlp", "lecun"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_network_has_its_shape(kind, activation):
-    network = networks.build(config(kind=kind, activation=activation), 5, 3)
+def test_network_has_its_shape(activation):
+    network = networks.build(config(activation=activation), 5, 3)
     assert network.apply(network.params, np.ones((7, 5), np.float32)).shape == (7, 3)
     assert (
         sum(leaf.size for leaf in jax.tree.leaves(network.params)) == 5 * 16 + 16 * 8 + 8 * 3 + 27
