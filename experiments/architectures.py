@@ -153,49 +153,43 @@ class LM(nn.Module):
 def cnn(config: Any, inputs: int, classes: int) -> Network:
     """Convolutions and two dense layers: ``image``, ``channels``, ``hidden`` of one width."""
     mine, (hidden,) = config.network, config.network.hidden
-    title = f"convolutions {_words(mine)}, dense {hidden}-{classes}"
-    return of_images(CNN(tuple(mine.channels), hidden, classes), mine, title)
+    return of_images(CNN(tuple(mine.channels), hidden, classes), mine)
 
 
 @NETWORKS.add("vgg")
 def vgg(config: Any, inputs: int, classes: int) -> Network:
     """Pairs of convolutions with batch norm: ``image``, ``channels``."""
-    mine = config.network
-    title = f"VGG, two times {_words(mine)}, batch norm"
-    return of_images(VGG(tuple(mine.channels), classes), mine, title)
+    return of_images(VGG(tuple(config.network.channels), classes), config.network)
 
 
 @NETWORKS.add("resnet")
 def resnet(config: Any, inputs: int, classes: int) -> Network:
     """Residual blocks: ``image``, ``channels`` of one width, ``blocks`` a stage."""
     mine, (width,) = config.network, config.network.channels
-    title = f"ResNet-{6 * mine.blocks + 2}, {width} channels, batch norm"
-    return of_images(ResNet(width, mine.blocks, classes), mine, title)
+    return of_images(ResNet(width, mine.blocks, classes), mine)
 
 
 @NETWORKS.add("vit")
 def vit(config: Any, inputs: int, classes: int) -> Network:
     """A vision transformer: ``image``, ``patch``, ``width``, ``heads``, ``ffn``, ``blocks``."""
-    mine = config.network
-    title = f"vision transformer, {_words(mine)}"
-    return of_images(ViT(mine, classes), mine, title)._replace(learn=None)
+    return of_images(ViT(config.network, classes), config.network)._replace(learn=None)
 
 
 @NETWORKS.add("lm")
 def lm(config: Any, inputs: int, classes: int) -> Network:
     """A language model on rows of ``inputs`` symbols out of ``classes``."""
     mine, x = config.network, np.zeros((1, inputs), np.int32)
-    module, title = LM(mine, classes), f"language model, {_words(mine)}, gated"
-    return Network(module.apply, module.init(jax.random.key(mine.seed), x), title)
+    module = LM(mine, classes)
+    return Network(module.apply, module.init(jax.random.key(mine.seed), x), title(mine))
 
 
-def _words(mine: Any) -> str:
-    if "blocks" in mine and "ffn" in mine:
-        return f"{mine.blocks} blocks of {mine.width} features and {mine.ffn} units"
-    return "-".join(map(str, mine.channels))
+def title(mine: Any) -> str:
+    """A network in words."""
+    fields = (f"{name} {value}" for name, value in mine.items() if name not in ("kind", "seed"))
+    return f"{mine.kind}, {', '.join(fields)}"
 
 
-def of_images(module: nn.Module, mine: Any, title: str) -> Network:
+def of_images(module: nn.Module, mine: Any) -> Network:
     """A module as pure functions of its variables; running statistics are among them.
 
     ``mine.augment`` says whether training flips images and shifts them by up to four pixels.
@@ -211,7 +205,7 @@ def of_images(module: nn.Module, mine: Any, title: str) -> Network:
         return logits, params | seen
 
     params = module.init(jax.random.key(mine.seed), np.zeros((1, *mine.image), np.float32))
-    return Network(apply, params, title, learn)
+    return Network(apply, params, title(mine), learn)
 
 
 def augmented(x: Array, key: Array) -> Array:

@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 import linjax
 from configs import tabular
 from experiments import models, networks, train
-from experiments.data import Dataset, Split
+from experiments.data import Dataset, Split, batches
 from experiments.evaluate import medians
 from experiments.versions import versions
 
@@ -44,20 +44,15 @@ SPREAD = "collect over devices"
 
 
 def network(widths: Sequence[int] = WIDTHS) -> tuple[linjax.Net, Any]:
-    """A random dense network with biases."""
-    rng = np.random.default_rng(0)
-    layers = {
-        i: part | {"bias": jnp.asarray(rng.normal(size=part["bias"].shape) * 0.5, jnp.float32)}
-        for i, part in models.lecun(0, widths).items()
-    }
-    made = models.dense(layers, "relu")
+    """A random dense network."""
+    made = models.dense(models.lecun(0, widths), "relu")
     return linjax.trace(made.apply, made.params, jnp.ones((1, widths[0]))), made.params
 
 
-def batches(features: int = WIDTHS[0], rows: int = ROWS, size: int = BATCH) -> list[Any]:
+def inputs(features: int = WIDTHS[0], rows: int = ROWS, size: int = BATCH) -> list[Any]:
     """Random inputs."""
     x = np.random.default_rng(1).uniform(size=(rows, features)).astype(np.float32)
-    return [jnp.asarray(x[i : i + size]) for i in range(0, rows, size)]
+    return list(map(jnp.asarray, batches(x, size)))
 
 
 def moments(net: linjax.Net, params: Any, data: Any, **how: Any) -> Callable[[], Any]:
@@ -103,7 +98,7 @@ def products(params: Any, x: Any) -> Any:
 
 def collect() -> list[Any]:
     """Statistics, against the forward pass and the products that second moments need."""
-    (net, params), data = network(), batches()
+    (net, params), data = network(), inputs()
 
     def through(run: Callable[..., Any]) -> list[Any]:
         return [jax.block_until_ready(run(params, x)) for x in data]
@@ -121,7 +116,7 @@ def collect() -> list[Any]:
 
 def sweep() -> list[Any]:
     """Collecting and a sweep, once compiled; the authors' time is from one record."""
-    (net, params), data = network(), batches()
+    (net, params), data = network(), inputs()
 
     def all_thresholds() -> None:
         stats = linjax.collect(net, params, data, second_moments=False)
@@ -136,7 +131,7 @@ def sweep() -> list[Any]:
 
 def inference() -> list[Any]:
     """Single batches of folded networks, against the original."""
-    (net, params), data = network(), batches()
+    (net, params), data = network(), inputs()
     known = linjax.frontier(params, linjax.collect(net, params, data))
     folded = [linjax.fold(params, known, linjax.size(size)) for size in SIZES]
     run, rows, found = jax.jit(net.apply), np.concatenate(data), []
@@ -197,7 +192,7 @@ of operations leads to."""
 def seconds(make: Callable[..., Callable[[], Any]], size: Size, **more: Any) -> float:
     """Median seconds of an operation."""
     widths, rows = size
-    return medians(make(*network(widths), batches(widths[0], rows, 2048), **more), runs=3)[0]
+    return medians(make(*network(widths), inputs(widths[0], rows, 2048), **more), runs=3)[0]
 
 
 def grown(what: str, name: str, values: list[int], taken: list[float], expected: str) -> Any:

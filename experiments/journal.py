@@ -110,16 +110,11 @@ def claim(folder: pathlib.Path, config: Any) -> None:
         files.write(folder / "versions.json", json.dumps(versions(), indent=2).encode())
         return
     theirs = json.loads(file.read_text())
-    differing = [
-        f"  {key}: {theirs.get(key)!r} there, {mine.get(key)!r} here"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
+    differing = [key for key in sorted(mine.keys() | theirs) if mine.get(key) != theirs.get(key)]
     if differing:
-        fields = "\n".join(differing)
-        raise OtherRun(
-            f"{folder} holds another run; give a new --workdir. They differ in\n{fields}"
-        )
+        said = [f"{folder} holds another run; give a new --workdir. They differ in"]
+        said += [f"  {k}: {theirs.get(k)!r} there, {mine.get(k)!r} here" for k in differing]
+        raise OtherRun("\n".join(said))
 
 
 def flat(config: Any) -> Row:

@@ -30,18 +30,17 @@ def read_weights(path: str, params: Params) -> Params:
     """Returns parameters like ``params``, with ``kernel_i`` and ``bias_i`` of an npz file."""
     if "layers" not in params:
         raise ValueError("config.weights are read into dense networks and those others trained")
+
+    def read(name: str, like: jax.Array) -> jax.Array:
+        if name not in file:
+            raise ValueError(f"the weights file has no {name}; it has {', '.join(file)}")
+        if file[name].shape != like.shape:
+            raise ValueError(f"{name} has shape {file[name].shape}; the network's is {like.shape}")
+        return jnp.asarray(file[name], like.dtype)
+
     with np.load(path) as file:
-        return {
-            "layers": {
-                i: {name: _checked(file, f"{name}_{i}", leaf) for name, leaf in layer.items()}
-                for i, layer in params["layers"].items()
-            }
+        layers = {
+            i: {name: read(f"{name}_{i}", leaf) for name, leaf in layer.items()}
+            for i, layer in params["layers"].items()
         }
-
-
-def _checked(file: Any, name: str, like: jax.Array) -> jax.Array:
-    if name not in file:
-        raise ValueError(f"the weights file has no {name}; it has {', '.join(file)}")
-    if file[name].shape != like.shape:
-        raise ValueError(f"{name} has shape {file[name].shape}; the network's is {like.shape}")
-    return jnp.asarray(file[name], like.dtype)
+    return {"layers": layers}

@@ -1,5 +1,6 @@
 """Networks that others trained, from their weights in a file or in an installed package."""
 
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Callable
@@ -114,13 +115,11 @@ READERS: dict[str, tuple[Callable[..., Any], Callable[[pathlib.Path], Params], s
 """By kind: the function, what reads its weights, and its name."""
 
 
-def _register(kind: str) -> None:
+def network(kind: str, config: Any, inputs: int, classes: int) -> Network:
+    """A network that others trained."""
     apply, read, title = READERS[kind]
-
-    @NETWORKS.add(kind)
-    def network(config: Any, inputs: int, classes: int) -> Network:
-        return Network(apply, read(found(kind, config.weights)), title, trained=True)
+    return Network(apply, read(found(kind, config.weights)), title, trained=True)
 
 
 for _kind in READERS:
-    _register(_kind)
+    NETWORKS.add(_kind)(functools.partial(network, _kind))
