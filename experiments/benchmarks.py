@@ -32,11 +32,10 @@ from configs import tabular
 from experiments import models, networks, train
 from experiments.data import Dataset, Split, batches
 from experiments.evaluate import medians
-from experiments.versions import versions
+from experiments.journal import versions
 
 WIDTHS, ROWS, BATCH = (784, 1024, 1024, 512, 512, 256, 256, 10), 10_000, 1000
 SIZES, BATCHES, CALLS = (0.25, 0.1, 0.025), (1, 32, 1024), 20
-AUTHORS = 182.0  # seconds that their code once took for the sweep, on two busy cores
 MEMBERS, FEATURES = 12, 20
 AGAINST = ("what", "seconds", "against", "seconds ", "times as fast")
 GROWN = ("what", "grows in", "from", "seconds", "exponent", "expected")
@@ -97,7 +96,7 @@ def products(params: Any, x: Any) -> Any:
 
 
 def collect() -> list[Any]:
-    """Statistics, against the forward pass and the products that second moments need."""
+    """Statistics and a sweep, against the forward pass and the products that moments need."""
     (net, params), data = network(), inputs()
 
     def through(run: Callable[..., Any]) -> list[Any]:
@@ -106,27 +105,20 @@ def collect() -> list[Any]:
     forward, needed = (
         functools.partial(through, jax.jit(function)) for function in (net.apply_fn, products)
     )
-    both = rates(net, params, data), moments(net, params, data)
-    plain, light, least, full = medians(forward, both[0], needed, both[1], runs=5)
-    return [
-        against("collect: counts, means, variances", light, "forward pass", plain),
-        against("collect: second moments, too", full, "forward pass and their products", least),
-    ]
 
-
-def sweep() -> list[Any]:
-    """Collecting and a sweep, once compiled; the authors' time is from one record."""
-    (net, params), data = network(), inputs()
-
-    def all_thresholds() -> None:
+    def thresholds() -> None:
         stats = linjax.collect(net, params, data, second_moments=False)
         for threshold in np.linspace(0.95, 0.0, 20):
             linjax.count(linjax.fold(params, stats, linjax.threshold(threshold)))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", linjax.FoldWarning)
-        (seconds,) = medians(all_thresholds, runs=3)
-    return [against("rates and 20 thresholds", seconds, "the authors' code, recorded", AUTHORS)]
+    warnings.simplefilter("ignore", linjax.FoldWarning)
+    both = rates(net, params, data), moments(net, params, data)
+    plain, light, least, full, swept = medians(forward, both[0], needed, both[1], thresholds)
+    return [
+        against("collect: counts, means, variances", light, "forward pass", plain),
+        against("collect: second moments, too", full, "forward pass and their products", least),
+        against("counts and 20 thresholds", swept, "counts alone", light),
+    ]
 
 
 def inference() -> list[Any]:
@@ -229,7 +221,7 @@ def on_devices(count: int) -> float:
     return float(done.stdout.split()[-1])
 
 
-ALL = {f.__name__: f for f in (collect, sweep, inference, together, scaling)}
+ALL = {f.__name__: f for f in (collect, inference, together, scaling)}
 
 
 def main(argv: list[str]) -> None:

@@ -78,14 +78,8 @@ def _legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 class Panel(NamedTuple):
-    """What a panel has against size.
-
-    Attributes:
-      y: a column of the table.
-      title: what it is.
-      deep: how far below the original's the picture goes, or above where it is negative.
-      error: the column of its standard errors.
-    """
+    """What a panel has against size: a column of the table and its title; how far below the
+    original's the picture goes, or above where that is negative; the column of standard errors."""
 
     y: str
     title: str

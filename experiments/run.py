@@ -24,18 +24,16 @@ def run(
 ) -> list[Row]:
     """Does this process's part of a sweep, of one network without axes.
 
+    Returns all rows that the folder has now, of every process.
+
     Args:
       config: as in ``configs/common.py``; its ``sweep`` holds axes, its ``pruned_rules`` the
         rules for networks with a ``pruning.share``.
       sweep: axes of the command line.
-      workdir: folder for ``config.json``, ``results.jsonl``, ``networks/``, the table and the
-        pictures.
+      workdir: folder for all that is written.
       data_dir: folder that holds the data sets.
       retry: whether to try again what failed.
       part: this process's number, and of how many that share the folder.
-
-    Returns:
-      All rows there are now, of every process.
     """
     folder = pathlib.Path(workdir)
     asked = axes.read(config, sweep)
@@ -44,14 +42,10 @@ def run(
     _have(axes.configured(config, tasks[0]), single, data_dir)
     journal.claim(folder, config)
     process, processes = part
-    job = Job(
-        config=config,
-        todo=methods.listed(asked.rules),
-        todo_pruned=methods.listed(config.get("pruned_rules", asked.rules)),
-        folder=folder,
-        data_dir=data_dir,
-        journal=journal.Journal(folder, process, retry),
-    )
+    todo = methods.listed(asked.rules)
+    pruned = methods.listed(config.get("pruned_rules", asked.rules))
+    own = journal.Journal(folder, process, retry)
+    job = Job(config, todo, pruned, folder, data_dir, own)
     everything = groups.groups(tasks)
     mine = [g for g in everything[process::processes] if job.left(g)]
     left = sum(map(job.left, mine))
@@ -61,21 +55,33 @@ def run(
     started, done, failed = time.monotonic(), 0, 0
     for group in mine:
         for row in groups.work(job, group, lambda text: print(f"  {text}", flush=True)):
-            job.journal.append(row)
+            own.append(row)
             done, failed = done + 1, failed + ("failure" in row)
             if single or "failure" in row:
                 print(f"  {measure.sentence(row)}", flush=True)
-        rate = done / (time.monotonic() - started)
-        wait = pd.Timedelta(seconds=round(max(0, left - done) / max(rate, 1e-6)))
-        print(f"{', '.join(map(str, groups.shared(group[0]).values())) or 'networks'}: "
-              f"{len(group)} networks; {done} rows, {failed} failed, {60 * rate:.0f} a minute, "
-              f"{wait} left", flush=True)  # fmt: skip
+        far = pace(done, left, time.monotonic() - started)
+        said = f"{len(group)} networks of {groups.shared(group[0])}: {far}, {failed} failed"
+        print(said, flush=True)
         # A system maps only so many programs (65,530 pieces of memory on Linux by default).
         jax.clear_caches()
     fresh = job._replace(journal=journal.Journal(folder))
     if not any(map(fresh.left, everything)):  # in several processes: the last one to finish
-        finish(folder, config)
+        rows, by = journal.read(folder), config.get("by", table.BY)
+        print(table.write(folder, rows, by))
+        for picture in charts.write(folder, drawings.charts(rows, by)):
+            print(f"picture: {picture}")
     return journal.read(folder)
+
+
+def pace(done: int, left: int, seconds: float) -> str:
+    """How far a process is, how fast, and how long it will take.
+
+    >>> pace(30, 90, 60.0)
+    '30 rows, 30 a minute, 0 days 00:02:00 left'
+    """
+    rate = max(done / seconds, 1e-6)
+    wait = pd.Timedelta(seconds=round(max(0, left - done) / rate))
+    return f"{done} rows, {60 * rate:.0f} a minute, {wait} left"
 
 
 def _have(config: Any, single: bool, data_dir: str | None) -> None:
@@ -84,11 +90,3 @@ def _have(config: Any, single: bool, data_dir: str | None) -> None:
         pretrained.found(config.network.kind, config.weights)
     if single:
         load(config.dataset, data_dir)
-
-
-def finish(folder: pathlib.Path, config: Any) -> None:
-    """Writes the table and the pictures of all rows, and says where they are."""
-    rows, by = journal.read(folder), config.get("by", table.BY)
-    print(table.write(folder, rows, by))
-    for picture in charts.write(folder, drawings.charts(rows, by)):
-        print(f"picture: {picture}")

@@ -67,10 +67,6 @@ def masked(tree: Params, mask: Params | None) -> Params:
     return tree if mask is None else jax.tree.map(jnp.multiply, tree, mask)
 
 
-def _none(params: Params, values: list[Array]) -> Array:
-    return jnp.zeros(())
-
-
 def _stability(params: Params, values: list[Array]) -> Array:
     low, losses = jnp.zeros(params["layers"][0]["kernel"].shape[0]), []
     high = low + 1
@@ -86,7 +82,9 @@ def _polarised(params: Params, values: list[Array]) -> Array:
     return jnp.stack([penalties.polarised(z) for z in values[:-1]]).mean()
 
 
-PENALTIES = {"none": _none, "stability": _stability, "polarised": _polarised}
+PENALTIES: dict[str, Callable[[Params, list[Array]], Array]] = {
+    "none": lambda params, values: jnp.zeros(()), "stability": _stability, "polarised": _polarised,
+}  # fmt: skip
 """Of parameters and a batch's pre-activations, the mean over hidden layers: interval bounds on the
 box [0, 1] that don't cross zero; activation rates that are near zero or one."""
 

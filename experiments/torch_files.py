@@ -57,11 +57,10 @@ class _Reader(pickle.Unpickler):
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a state dict by their names.
 
-    Args:
-      path: a ``.pth`` file, of the format of today (a zip archive) or the one before.
+    The ``.pth`` file is of the format of today, a zip archive, or the one before.
 
     Raises:
-      pickle.UnpicklingError: if the file holds anything but tensors and ordered dicts.
+      pickle.UnpicklingError: if it holds anything but tensors and ordered dicts.
       ValueError: if it is of neither format.
     """
     views, storage = (_zipped if zipfile.is_zipfile(path) else _plain)(path)

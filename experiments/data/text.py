@@ -37,6 +37,6 @@ def symbols(text: str) -> np.ndarray:
     >>> symbols("a b\\n").tolist()
     [65, 0, 66, 95]
     """
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int32)
-    other = np.where(codes == ord("\n"), SYMBOLS - 2, SYMBOLS - 1)
-    return np.where((codes >= FIRST) & (codes <= LAST), codes - FIRST, other).astype(np.int32)
+    number = np.full(128, SYMBOLS - 1, np.int32)
+    number[ord("\n")], number[FIRST : LAST + 1] = SYMBOLS - 2, np.arange(LAST + 1 - FIRST)
+    return number[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
