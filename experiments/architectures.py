@@ -214,8 +214,5 @@ def augmented(x: Array, key: Array) -> Array:
     x = jnp.where(jax.random.bernoulli(flip, 0.5, (len(x), 1, 1, 1)), x[:, :, ::-1], x)
     wide = jnp.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
     starts = jax.random.randint(shift, (len(x), 2), 0, 9)
-
-    def cut(image: Array, start: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), x.shape[1:])
-
-    return jax.vmap(cut)(wide, starts)
+    cut = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (*at, 0), x.shape[1:]))
+    return cut(wide, starts)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from absl import app
+from absl import app, logging
 from jax import lax
 from jax.sharding import Mesh
 
@@ -147,12 +147,13 @@ def together() -> list[Any]:
     for seed, config in enumerate(configs):
         config.training.epochs, config.network.seed, config.training.seed = 3, seed, seed
 
-    def fit(some: list[Any]) -> None:
+    def fit(some: list[Any]) -> Any:
         built = [networks.build(config, FEATURES, 3) for config in some]
         own = [config.training for config in some]
         with tempfile.TemporaryDirectory() as folder:
             group = train.members(built, [data] * len(some), own)
-            train.fit(built[0], group, own[0], pathlib.Path(folder) / "file.npz", str)
+            file = pathlib.Path(folder) / "file.npz"
+            return train.fit(built[0], group, own[0], file, lambda _: None)
 
     both, alone = medians(lambda: fit(configs), lambda: [fit([c]) for c in configs], runs=1)
     what = f"training {MEMBERS} small networks together, compilation included"
@@ -165,7 +166,9 @@ SHAPES: dict[str, Callable[[int], Size]] = {
     "depth": lambda n: ((128,) * (n + 1) + (10,), 4096),
     "rows": lambda n: ((128,) * 5 + (10,), n),
 }
-TIMED = {"collect, rates": rates, "collect, second moments": moments, "fold to a tenth": tenth}
+TIMED: dict[str, Callable[..., Callable[[], Any]]] = {
+    "collect, rates": rates, "collect, second moments": moments, "fold to a tenth": tenth,
+}  # fmt: skip
 GROWTHS = (
     ("collect, rates", "width", 256, "2"),
     ("collect, rates", "depth", 4, "1"),
@@ -226,6 +229,7 @@ ALL = {f.__name__: f for f in (collect, inference, together, scaling)}
 
 def main(argv: list[str]) -> None:
     """Runs those named, or all, one after the other, and prints both tables."""
+    logging.set_verbosity(logging.ERROR)
     names = argv[1:] or [*ALL]
     if names == [SPREAD]:  # one of the processes of `on_devices`
         mesh = Mesh(np.array(jax.devices()), ("data",))

@@ -22,11 +22,7 @@ class Registry(dict[str, Any]):
         self.field = field
 
     def add(self, name: str) -> Callable[[Any], Any]:
-        """A decorator that registers a function under a name.
-
-        Raises:
-          ValueError: if the name is taken.
-        """
+        """A decorator that registers a function under a name, a ``ValueError`` if it is taken."""
 
         def register(function: Any) -> Any:
             if name in self:
@@ -37,11 +33,7 @@ class Registry(dict[str, Any]):
         return register
 
     def find(self, name: str) -> Any:
-        """Returns what has a name.
-
-        Raises:
-          ValueError: if nothing has it; lists what there is.
-        """
+        """Returns what has a name; a ``ValueError`` lists what there is if nothing has it."""
         if name not in self:
             raise ValueError(f"unknown {self.field} {name!r}; known: {', '.join(self)}")
         return self[name]

@@ -1,7 +1,7 @@
 """What a data set is here: rows of float features and integer classes, in three parts."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -40,7 +40,7 @@ class Dataset(NamedTuple):
     classes: int
 
 
-def batches(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def batches(x: Any, size: int) -> Iterator[Any]:
     """Yields ``x`` in order, ``size`` rows at a time, the last batch possibly short.
 
     >>> [len(batch) for batch in batches(np.zeros((5, 2)), 2)]

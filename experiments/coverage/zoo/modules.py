@@ -123,7 +123,7 @@ class Rotary(nnx.Module):
     def __init__(self, sizes: Any, rngs: nnx.Rngs, dtype: DTypeLike):
         d, m, heads = sizes.width, sizes.hidden, sizes.heads * sizes.head
         typed: Any = {"param_dtype": dtype, "dtype": dtype, "rngs": rngs}
-        linear = functools.partial(nnx.Linear, use_bias=False, **typed)
+        linear: Any = functools.partial(nnx.Linear, use_bias=False, **typed)
         self.size = sizes.head
         self.norm_attention, self.norm_hidden = nnx.RMSNorm(d, **typed), nnx.RMSNorm(d, **typed)
         self.query, self.key, self.value = (linear(d, heads) for _ in range(3))
