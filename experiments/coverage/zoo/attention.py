@@ -1,6 +1,7 @@
 """Attention in the ways that public transformers write it, for the models in Flax Linen."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -155,3 +156,43 @@ class Feedforward(nn.Module):
     def __call__(self, x: Array) -> Array:
         h = getattr(jax.nn, self.activation)(nn.Dense(self.width, use_bias=self.bias)(x))
         return nn.Dense(x.shape[-1], use_bias=self.bias)(h)
+
+
+class Layer(nn.Module):
+    """Attention and a feed-forward layer, each added to the stream that it reads through a norm.
+
+    Attributes:
+      attention: reads the stream, or what it is given beside, where there is no `cross`.
+      feedforward: what follows.
+      cross: reads what is given beside the stream, between the two.
+      norm: makes the norms.
+      post: whether there are norms behind both, too (Gemma 2).
+      parallel: whether both read the same normed stream (GPT-J).
+      scaled: whether what is added is scaled by a parameter (DeiT III, DINOv2).
+    """
+
+    attention: nn.Module
+    feedforward: nn.Module
+    cross: nn.Module | None = None
+    norm: Callable[[], nn.Module] = nn.LayerNorm
+    post: bool = False
+    parallel: bool = False
+    scaled: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Array, memory: Array | None = None, padding: Array | None = None
+    ) -> Array:
+        given = {k: v for k, v in (("memory", memory), ("padding", padding)) if v is not None}
+        if self.parallel:
+            y = self.norm()(x)
+            return x + self.attention(y) + self.feedforward(y)
+        steps = [(self.attention, {} if self.cross else given)]
+        steps += [(self.cross, given)] if self.cross else []
+        for k, (step, own) in enumerate([*steps, (self.feedforward, {})]):
+            y = step(self.norm()(x), **own)
+            y = self.norm()(y) if self.post else y
+            if self.scaled:
+                y = y * self.param(f"scale_{k}", nn.initializers.ones, (x.shape[-1],))
+            x = x + y
+        return x

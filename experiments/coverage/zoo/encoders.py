@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.coverage.zoo.attention import Attention, Feedforward, Gated, RMSNorm
+from experiments.coverage.zoo.attention import Attention, Feedforward, Gated, Layer, RMSNorm
 from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
@@ -14,8 +14,7 @@ WIDTH, HIDDEN = 32, 64
 
 def layer(x: Array, memory: Array | None = None) -> Array:
     """Attention, to something else where it is given, and two dense layers."""
-    x = x + Attention(bias=True)(nn.LayerNorm()(x), memory)
-    return x + Feedforward(HIDDEN)(nn.LayerNorm()(x))
+    return Layer(Attention(bias=True), Feedforward(HIDDEN))(x, memory)
 
 
 class Cached(nn.Module):

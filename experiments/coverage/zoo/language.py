@@ -13,6 +13,7 @@ from experiments.coverage.zoo.attention import (
     Feedforward,
     Fused,
     Gated,
+    Layer,
     RMSNorm,
     sinusoids,
 )
@@ -21,26 +22,6 @@ from experiments.coverage.zoo.registry import Built, linen, models, tokens
 Array = jax.Array
 WIDTH, HIDDEN, VOCABULARY = 32, 64, 64
 LLAMA: dict[str, Any] = {"groups": 2}
-
-
-class Block(nn.Module):
-    """A layer with its norms in front, and also behind where `post` says so (Gemma 2)."""
-
-    attention: Callable[[], nn.Module]
-    feedforward: Callable[[], nn.Module]
-    norm: Callable[[], nn.Module] = nn.LayerNorm
-    post: bool = False
-    parallel: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        if self.parallel:  # GPT-J: both read the same normed stream
-            y = self.norm()(x)
-            return x + self.attention()(y) + self.feedforward()(y)
-        for layer in (self.attention, self.feedforward):
-            y = layer()(self.norm()(x))
-            x = x + (self.norm()(y) if self.post else y)
-        return x
 
 
 class Decoder(nn.Module):
@@ -84,7 +65,8 @@ class Decoder(nn.Module):
 class Scanned(nn.Module):
     """The same block over and over, its weights stacked, by `nn.scan`."""
 
-    layers: int = 3
+    layer: nn.Module
+    count: int = 3
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -92,9 +74,9 @@ class Scanned(nn.Module):
             return layer(carry), None
 
         scan = nn.scan(
-            step, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers
+            step, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.count
         )
-        return scan(block(LLAMA), x)[0]
+        return scan(self.layer, x)[0]
 
 
 class Experts(nn.Module):
@@ -127,10 +109,10 @@ def dense() -> Feedforward:
 def block(
     attention: dict[str, Any], feedforward: Any = lambda: Gated(HIDDEN), norm: Any = RMSNorm,
     **options: Any,
-) -> Block:  # fmt: skip
+) -> Layer:  # fmt: skip
     """A block whose attention has these options: causal and rotary, if nothing else is said."""
     how = {"rotary": True, "causal": True} | attention
-    return Block(lambda: Attention(**how), feedforward, norm, **options)
+    return Layer(Attention(**how), feedforward(), norm=norm, **options)
 
 
 def decoder(*blocks: nn.Module, norm: Any = RMSNorm, **options: Any) -> Built:
@@ -138,7 +120,7 @@ def decoder(*blocks: nn.Module, norm: Any = RMSNorm, **options: Any) -> Built:
     return linen(Decoder(blocks, norm, **options), tokens(2, 12, vocabulary=VOCABULARY))
 
 
-def twice(*args: Any, **options: Any) -> tuple[Block, Block]:
+def twice(*args: Any, **options: Any) -> tuple[Layer, Layer]:
     """Two blocks of one kind."""
     return block(*args, **options), block(*args, **options)
 
@@ -166,13 +148,16 @@ models(
         positions="sines",
     ),
     gpt2_fused=lambda: decoder(
-        *(Block(Fused, dense) for _ in range(2)), norm=nn.LayerNorm, positions="learned", tied=True
+        *(Layer(Fused(), dense()) for _ in range(2)),
+        norm=nn.LayerNorm,
+        positions="learned",
+        tied=True,
     ),
     gptj_parallel=lambda: decoder(
         *twice({}, dense, nn.LayerNorm, parallel=True), norm=nn.LayerNorm
     ),
     llama=lambda: decoder(*twice(LLAMA)),
-    scanned_llama=lambda: decoder(Scanned()),
+    scanned_llama=lambda: decoder(Scanned(block(LLAMA))),
     qwen3=lambda: decoder(*twice(LLAMA | {"normed": True}), tied=True),
     gemma2=gemma2,
     mixture_of_experts=lambda: decoder(*twice(LLAMA, Experts)),

@@ -5,26 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.coverage.zoo.attention import Attention, Feedforward
+from experiments.coverage.zoo.attention import Attention, Feedforward, Layer
 from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN = 32, 64
 
 
-class Layer(nn.Module):
-    """Attention and two dense layers, their norms in front."""
-
-    scaled: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        for k, layer in enumerate((Attention(bias=True), Feedforward(HIDDEN))):
-            y = layer(nn.LayerNorm()(x))
-            if self.scaled:  # DeiT III, DINOv2
-                y = y * self.param(f"scale_{k}", nn.initializers.ones, (x.shape[-1],))
-            x = x + y
-        return x
+def layer(scaled: bool = False) -> Layer:
+    """Attention and two dense layers."""
+    return Layer(Attention(bias=True), Feedforward(HIDDEN), scaled=scaled)
 
 
 class ViT(nn.Module):
@@ -53,7 +43,7 @@ class ViT(nn.Module):
             x = jnp.concatenate([jnp.broadcast_to(word, (len(x), 1, WIDTH)), x], 1)
         x = x + self.param("positions", nn.initializers.normal(), (1, x.shape[1], WIDTH))
         for _ in range(2):
-            x = Layer(self.scaled)(x)
+            x = layer(self.scaled)(x)
         x = nn.LayerNorm()(x)
         return nn.Dense(10)(x.mean(1) if self.pooled else x[:, 0])
 
@@ -135,7 +125,7 @@ class Contrastive(nn.Module):
         ends = []
         for tower in (x, y):
             for _ in range(2):
-                tower = Layer()(tower)
+                tower = layer()(tower)
             end = nn.Dense(24, use_bias=False)(nn.LayerNorm()(tower)[:, -1])
             ends.append(end / jnp.linalg.norm(end, axis=-1, keepdims=True))
         scale = self.param("temperature", nn.initializers.ones, ())

@@ -4,30 +4,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from experiments.coverage.zoo.attention import Attention, Feedforward, Gated, RMSNorm, sinusoids
+from experiments.coverage.zoo.attention import (
+    Attention,
+    Feedforward,
+    Gated,
+    Layer,
+    RMSNorm,
+    sinusoids,
+)
 from experiments.coverage.zoo.registry import linen, models, normal, tokens
 
 Array = jax.Array
 WIDTH, HIDDEN, VOCABULARY = 32, 64, 64
-
-
-class Layer(nn.Module):
-    """A layer of an encoder, or of a decoder where there is something to attend to."""
-
-    attention: Attention
-    feedforward: nn.Module
-    cross: Attention | None = None
-    rms: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: Array, memory: Array | None = None, padding: Array | None = None
-    ) -> Array:
-        norm = RMSNorm if self.rms else nn.LayerNorm
-        x = x + self.attention(norm()(x), padding=None if self.cross else padding)
-        if self.cross is not None:
-            x = x + self.cross(norm()(x), memory, padding)
-        return x + self.feedforward(norm()(x))
 
 
 class Translator(nn.Module):
@@ -62,11 +50,11 @@ class T5(nn.Module):
         x = embed(source)
         for k in range(self.layers):
             attention = Attention(buckets=8 * (k == 0), scaled=False)
-            x = Layer(attention, Gated(HIDDEN, "gelu"), rms=True)(x)
+            x = Layer(attention, Gated(HIDDEN, "gelu"), norm=RMSNorm)(x)
         memory, y = RMSNorm()(x), embed(target)
         for k in range(self.layers):
             attention = Attention(buckets=8 * (k == 0), scaled=False, causal=True)
-            layer = Layer(attention, Gated(HIDDEN, "gelu"), Attention(scaled=False), rms=True)
+            layer = Layer(attention, Gated(HIDDEN, "gelu"), Attention(scaled=False), norm=RMSNorm)
             y = layer(y, memory)
         return nn.Dense(VOCABULARY, use_bias=False)(RMSNorm()(y))
 
