@@ -3,8 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from linjax.chains.structure import Graph
+from linjax.dims.network import Network
+from linjax.dims.run import Outcome
+from linjax.dims.sites import Site
 from linjax.errors import EvidenceError, FoldWarning, LinjaxError, StoreError, StructureError
 from linjax.evidence.bounds import Bounds, How, SiteBounds, Verdict
+from linjax.evidence.certify.check import SiteCheck
 from linjax.evidence.certify.network import CertificateCheck, certify, check_certificate
 from linjax.evidence.collect import collect
 from linjax.evidence.limits import Limits
@@ -14,6 +19,7 @@ from linjax.fold.check.corrected import corrected
 from linjax.fold.compare import Comparison, compare
 from linjax.fold.compress import compress
 from linjax.fold.coverage import Shares, coverage
+from linjax.fold.engine.cost import State
 from linjax.fold.engine.plan import Plan
 from linjax.fold.fold import Folded, fold, fold_and_report
 from linjax.fold.frontier import Frontier, frontier
@@ -38,6 +44,7 @@ from linjax.net import Net, trace
 from linjax.program.count import count
 from linjax.store.export import Program, to_stablehlo
 from linjax.store.load import StoredNet, load
+from linjax.store.manifest import Manifest
 from linjax.store.onnx import to_onnx
 from linjax.store.save import save
 from linjax.training.carry import carry_over
@@ -58,12 +65,16 @@ __all__ = [
     "Folded",
     "FoldedModule",
     "Frontier",
+    "Graph",
     "How",
     "Limits",
     "LinjaxError",
     "LumpReport",
     "Lumped",
+    "Manifest",
     "Net",
+    "Network",
+    "Outcome",
     "Plan",
     "Program",
     "PublishedSize",
@@ -72,10 +83,13 @@ __all__ = [
     "Rule",
     "Scores",
     "Shares",
+    "Site",
     "SiteBounds",
     "SiteChange",
+    "SiteCheck",
     "SiteRecoverability",
     "Size",
+    "State",
     "Stats",
     "StoreError",
     "StoredNet",

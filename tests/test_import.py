@@ -1,5 +1,6 @@
 """Importing the library is quick, touches no device and brings no framework with it."""
 
+import contextlib
 import inspect
 import os
 import re
@@ -91,6 +92,14 @@ def test_a_layer_has_one_word_for_its_residual_path():
         assert change.carry is change.residual is True
 
 
+def test_names_that_were_still_work():
+    plan = linjax.Plan(linjax.State((1,), (0,), (0,)), 1.0, 0.1, 1e-3)
+    with pytest.warns(DeprecationWarning, match="shrinkage"):
+        assert plan.ridge == plan.shrinkage == 1e-3
+    with pytest.raises(TypeError), pytest.warns(DeprecationWarning, match="small="):
+        linjax.carry_over(folded={})
+
+
 def test_public_names_are_in_the_reference():
     text = (ROOT / "docs" / "reference" / "index.md").read_text()
     told = set(re.findall(r"^::: linjax\.(\S+)$", text, re.MULTILINE))
@@ -102,8 +111,39 @@ def test_public_names_are_in_the_reference():
 
 def types_in(annotation):
     """The types that an annotation is made of, those in containers and unions too."""
+    if isinstance(annotation, list):  # what a callable takes
+        return set().union(*map(types_in, annotation))
     inside = typing.get_args(annotation)
     return set().union(*map(types_in, inside)) if inside else {annotation}
+
+
+OWN = {
+    "Choice", "Computed", "Curve", "Errors", "Leaf", "PointMoments", "Prices", "Problems",
+    "Proofs", "View", "Written",
+}  # fmt: skip
+"""What evidence and frontiers are made of: passed on, and read by nobody else."""
+DESCRIPTIONS = (linjax.Graph, linjax.Manifest, linjax.Network, linjax.Site)
+"""What a network is in all detail: public as wholes."""
+
+
+def test_types_that_public_names_give_are_public():
+    """Of what functions take and return, of fields, and of methods."""
+    public = [getattr(linjax, name) for name in linjax.__all__]
+    classes = [own for own in public if inspect.isclass(own) and own not in DESCRIPTIONS]
+    functions = [own for own in public if inspect.isfunction(own)]
+    functions += [
+        member.fget if isinstance(member, property) else member
+        for own in classes for name, member in vars(own).items()
+        if own.__module__.startswith("linjax") and not name.startswith("_")
+        and (inspect.isfunction(member) or isinstance(member, property))
+    ]  # fmt: skip
+    met = set()
+    for own in (*classes, *functions):
+        with contextlib.suppress(NameError):  # imported where it is needed
+            met |= set().union(*map(types_in, typing.get_type_hints(own).values()))
+    own = {t for t in met if inspect.isclass(t) and t.__module__.startswith("linjax.")}
+    assert len(own) > 30
+    assert {t.__name__ for t in own - {*classes, *DESCRIPTIONS}} == OWN
 
 
 @pytest.mark.parametrize("owner", ["Bounds", "Recoverability", "Report", "Scores"])

@@ -136,8 +136,8 @@ def _symbol() -> Any:
     return jax_export.symbolic_shape("batch")[0]
 
 
-def batch_of(net: Net) -> int | None:
-    """The first input's batch size when traced; None if it has no axes."""
+def batch_of(net: Any) -> int | None:
+    """The batch size that a network, traced or loaded, was traced with; None if it has no axes."""
     first = jax.tree.leaves(net.example)[:1]
     return next((spec.shape[0] for spec in first if spec.shape), None)
 

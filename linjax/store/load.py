@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +101,13 @@ def _placed(results: Any, given: Any) -> Any:
     return jax.tree.map(free, results)
 
 
+@overload
+def load(path: str | os.PathLike[str], apply_fn: None = None) -> tuple[StoredNet, Any]: ...
+@overload
+def load(path: str | os.PathLike[str], apply_fn: Callable[..., Any]) -> tuple[Net, Any]: ...
 def load(
     path: str | os.PathLike[str], apply_fn: Callable[..., Any] | None = None
-) -> tuple[Any, Any]:
+) -> tuple[Net | StoredNet, Any]:
     """Loads what :func:`save` wrote; needs no class, no pickle, and not the model's code.
 
     Sizes, names, dtypes, structure and checksum are checked before an array is allocated.

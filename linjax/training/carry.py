@@ -8,7 +8,7 @@ import numpy as np
 
 from linjax.chains.maps import Affine, Part
 from linjax.dims.span import Cut, transform
-from linjax.errors import StructureError
+from linjax.errors import StructureError, renamed
 from linjax.fold.report import Report
 from linjax.fold.written import taking
 from linjax.program import pytree
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 Array = Any
 
 
+@renamed(folded="small")
 def carry_over(
     optimizer: "optax.GradientTransformation",
     state: Any,
     params: Any,
-    folded: Any,
+    small: Any,
     report: Report,
 ) -> Any:
     """Carries an optimiser's state over a fold, so that training goes on.
@@ -38,12 +39,12 @@ def carry_over(
     Args:
       optimizer: the gradient transformation.
       state: its state for ``params``.
-      params: the pytree before the fold.
-      folded: the pytree after it.
+      params: the original parameters.
+      small: the folded ones.
       report: what the fold did, of :func:`fold_and_report`.
 
     Returns:
-      A state for ``folded``.
+      A state for ``small``.
 
     Raises:
       StructureError: if the state isn't one of this optimiser for ``params``.
@@ -55,8 +56,8 @@ def carry_over(
       >>> x = jnp.array([[1.0, -1.0], [3.0, -2.0]])
       >>> net, adam = linjax.trace(apply, params, x), optax.adam(1e-3)
       >>> state, stats = adam.init(params), linjax.collect(net, params, [x])
-      >>> folded, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0))
-      >>> state = linjax.carry_over(adam, state, params, folded, report)
+      >>> small, report = linjax.fold_and_report(params, stats, linjax.threshold(1.0))
+      >>> state = linjax.carry_over(adam, state, params, small, report)
       >>> state[0].mu["out"].shape
       (2, 3)
     """
@@ -65,13 +66,13 @@ def carry_over(
             "the state isn't one that this optimizer made for params: give the state of "
             "optimizer.init(params), with the updates since"
         )
-    fresh, shapes = optimizer.init(folded), _shapes(params)
+    fresh, shapes = optimizer.init(small), _shapes(params)
     groups: dict[Path, Flat] = {}
     for path, leaf in pytree.flatten(state).items():
         prefix, own = _split(path, shapes)
         groups.setdefault(prefix, {})[own] = leaf
     kept: dict[Path, Flat] = {}
-    carried, now = [], _shapes(folded)
+    carried, now = [], _shapes(small)
     stacked = {
         prefix[:-1] for prefix, own in groups.items() for path, leaf in own.items()
         if path and shapes[path] and jnp.shape(leaf)[1:] == shapes[path]

@@ -58,7 +58,7 @@ def certify(
     time_limit: float = float("inf"),
     data: Array | None = None,
     method: str = "auto",
-    progress: Callable[[str], None] | None = None,
+    progress: bool | Callable[[str], None] | None = None,
 ) -> Bounds:
     """Proves for every unit whether it is always on, always off, or neither, on a box.
 
@@ -82,7 +82,7 @@ def certify(
       method: the last stage to use: ``"interval"``, ``"crown"``, ``"alpha-crown"``, or
         ``"auto"`` for all. ``"milp"`` solves one mixed-integer program per unit and sign
         instead, as published in 2020: for comparison, to a solver's tolerance, not proven.
-      progress: called with a line of text after each site, for example ``print``.
+      progress: whether to print a line of text after each site; or a function to call with it.
 
     Returns:
       :class:`Bounds`: per unit bounds, verdict, how it was decided, margin, witnesses, and
@@ -137,7 +137,7 @@ def certify(
             time_limit=time_limit - (time.monotonic() - started),
             data=None if points is None or not entry.inner else entry.rows(points),
             method=method,
-            progress=progress,
+            progress=print if progress is True else progress or None,
         )
     if reasons:
         warn(f"undecided, nothing is claimed there: {'; '.join(reasons)}")

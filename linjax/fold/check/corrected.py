@@ -176,7 +176,7 @@ def _some(net: Net, rows: Batch) -> Batch:
 
 def _predicted(curves: tuple[Curve, ...], plan: Plan) -> Array:
     """The predicted squared errors of a plan's sites, then of its kernels."""
-    own = next(curve for curve in curves if curve.ridge == plan.ridge)
+    own = next(curve for curve in curves if curve.shrinkage == plan.shrinkage)
     return np.array(own.prices.errors(plan.state))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.errors import warn
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.moves import Room
 from linjax.fold.engine.path import Prices, Step, balanced, filled, path, smallest
@@ -30,26 +31,32 @@ class Plan(NamedTuple):
       state: the widths.
       cost: what the network costs; above the budget only if the smallest network is.
       error: predicted relative output error, root mean square.
-      ridge: weight of the shrinkage that the fold uses.
+      shrinkage: weight of the noise that the fold's regressions reckon with.
     """
 
     state: State
     cost: float
     error: float
-    ridge: float
+    shrinkage: float
+
+    @property
+    def ridge(self) -> float:
+        """Deprecated: ``shrinkage``."""
+        warn("Plan.ridge is now .shrinkage", DeprecationWarning)
+        return self.shrinkage
 
 
 class Curve(NamedTuple):
     """What every size costs, refitted with one shrinkage.
 
     Attributes:
-      ridge: its weight.
+      shrinkage: its weight.
       prices: of widths.
       steps: ever smaller networks, each the one before after its cheapest move.
       scale: the outputs' variance in the metric of the errors.
     """
 
-    ridge: float
+    shrinkage: float
     prices: Prices
     steps: tuple[Step, ...]
     scale: float
@@ -57,7 +64,7 @@ class Curve(NamedTuple):
     def plan(self, state: State) -> Plan:
         """Returns widths as a plan."""
         relative = np.sqrt(self.prices.error(state) / max(self.scale, np.finfo(float).tiny))
-        return Plan(state, self.prices.cost(state), float(relative), self.ridge)
+        return Plan(state, self.prices.cost(state), float(relative), self.shrinkage)
 
     @property
     def smallest(self) -> Step:

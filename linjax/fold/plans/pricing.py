@@ -254,7 +254,7 @@ def chosen(found: Problems, plan: Plan, before: Memory | None = None) -> list[Ch
     before = {} if before is None else before
     widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
     for n, (problem, k, r) in enumerate(widths):
-        key = k, r, shrinkage(problem, plan.ridge)
+        key = k, r, shrinkage(problem, plan.shrinkage)
         if n not in before or before[n][0] != key:
             before[n] = key, choose(problem, *key)
     return [before[n][1] for n in range(len(found.problems))]

@@ -141,7 +141,7 @@ class _State:
             ranked = any(maker.op in self.ranks for maker in site.makers)
             if problem.sources and (widths[1] or ranked):
                 self._change(expanded(self.network, self.now.flat, [site]).flat)
-            ridge = shrinkage(problem, task.plan.ridge)
+            ridge = shrinkage(problem, task.plan.shrinkage)
             problem, choice = again(
                 self.network, site, problem, points, ridge, widths, self.new, self.old
             )

@@ -274,8 +274,8 @@ def test_of_close_plans_the_first_shrinkage_is_taken():
 
     budget = 0.3 * prices.cost(prices.start)
     first, near, far = scaled(1e-2, 1.0), scaled(1e-1, 0.9), scaled(0.5, 0.5)
-    assert within_budget([first, near], budget).ridge == 1e-2
-    assert within_budget([first, near, far], budget).ridge == 0.5
+    assert within_budget([first, near], budget).shrinkage == 1e-2
+    assert within_budget([first, near, far], budget).shrinkage == 0.5
     assert isinstance(within_budget([first], budget), Plan) and isinstance(first, Curve)
 
 
