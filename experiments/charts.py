@@ -15,7 +15,7 @@ INK, SOFT, FAINT, GRID = "#222222", "#7a7a7a", "#d9d9d9", "#ebebeb"
 KEPT, LINEAR, ON = "#0072b1", "#56b4e8", "#d55e01"
 # Okabe & Ito's palette first, a marker beside each colour.
 COLOURS = (
-    "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#9c5a1a", "#5b2a86",
+    "#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#9c5a1a", "#5b2a86",
     "#a65e9a", "#b8860b", "#c71585", "#cd5c5c", "#6b8e23", "#7a6fb3", "#b8a9d9", "#8a8a8a",
 )  # fmt: skip
 STYLE: dict[Any, Any] = {

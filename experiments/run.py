@@ -1,12 +1,12 @@
 """A run or a sweep from its axes to its table and pictures; it can be killed and goes on."""
 
+import datetime
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import pandas as pd
 
 from experiments import axes, charts, drawings, groups, journal, measure, methods, pretrained, table
 from experiments.data import load
@@ -59,9 +59,10 @@ def run(
             done, failed = done + 1, failed + ("failure" in row)
             if single or "failure" in row:
                 print(f"  {measure.sentence(row)}", flush=True)
-        far = pace(done, left, time.monotonic() - started)
-        said = f"{len(group)} networks of {groups.shared(group[0])}: {far}, {failed} failed"
-        print(said, flush=True)
+        if not single:
+            far = pace(done, left, time.monotonic() - started)
+            said = ", ".join(map(str, groups.shared(group[0]).values())) or "networks"
+            print(f"{said}: {len(group)} networks; {far}, {failed} failed", flush=True)
         # A system maps only so many programs (65,530 pieces of memory on Linux by default).
         jax.clear_caches()
     fresh = job._replace(journal=journal.Journal(folder))
@@ -77,10 +78,10 @@ def pace(done: int, left: int, seconds: float) -> str:
     """How far a process is, how fast, and how long it will take.
 
     >>> pace(30, 90, 60.0)
-    '30 rows, 30 a minute, 0 days 00:02:00 left'
+    '30 rows, 30 a minute, 0:02:00 left'
     """
     rate = max(done / seconds, 1e-6)
-    wait = pd.Timedelta(seconds=round(max(0, left - done) / rate))
+    wait = datetime.timedelta(seconds=round(max(0, left - done) / rate))
     return f"{done} rows, {60 * rate:.0f} a minute, {wait} left"
 
 
