@@ -37,8 +37,7 @@ class Chart(NamedTuple):
     title: str
     caption: str
     draw: Callable[[Figure, list[str]], None]
-    size: tuple[float, float] = (6.4, 4.2)
-    wide: bool = False
+    size: tuple[float, float] = (10.0, 4.4)
 
 
 def write(folder: pathlib.Path, charts: Iterable[Chart]) -> list[pathlib.Path]:

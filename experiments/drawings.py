@@ -140,7 +140,7 @@ def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, tit
         _legend(figure, drawn[0], 4)
 
     words = "The dashed line is the original. What falls far below is outside."
-    return Chart(name, title, words, draw, (10.0, 4.8), wide=True)
+    return Chart(name, title, words, draw, (10.0, 4.8))
 
 
 def _errors(lines: pd.DataFrame) -> Chart:
@@ -211,7 +211,7 @@ def _layers(rows: Sequence[Row]) -> Iterator[Chart]:
         "all, + linear units, via the rank of a bottleneck."
     )
     size = (4.2 * columns, (0.3 * depths.pop() + 0.9) * lines + 0.5)
-    yield Chart("widths", "Units in each layer", words, draw, size, wide=True)
+    yield Chart("widths", "Units in each layer", words, draw, size)
 
 
 def _panels(figure: Figure, count: int, columns: int, **shared: Any) -> list[Axes]:
@@ -273,4 +273,4 @@ def _rates(rows: Sequence[Row]) -> Iterator[Chart]:
 
     words = "How many units are on, for which share of the calibration rows."
     size = (2.6 * columns, 2.1 * lines + 0.3)
-    yield Chart("rates", "Activation rates", words, draw, size, wide=True)
+    yield Chart("rates", "Activation rates", words, draw, size)

@@ -105,7 +105,7 @@ def style() -> str:
 def _lighter(colour: str) -> str:
     r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, light, full = colorsys.rgb_to_hls(r, g, b)
-    mixed = colorsys.hls_to_rgb(hue, max(light, 0.62), full)
+    mixed = colorsys.hls_to_rgb(hue, 0.45 + light / 2, full)
     return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
 
 
