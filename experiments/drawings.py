@@ -119,9 +119,10 @@ def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, tit
             axes.plot([], [], **look, label=label)
         axes.axhline(original[own.y], color=SOFT, linestyle=DASHES, linewidth=1)
         axes.set_title(own.title)
-        ends = sorted((original[own.y], original[own.y] - own.deep))
-        low, high = max(found[own.y].min(), ends[0]), found[own.y].max()
-        high = min(high, ends[1]) if own.deep < 0 else high
+        bars = found[own.error].fillna(0) if own.error else 0
+        low, high = (found[own.y] - bars).min(), (found[own.y] + bars).max()
+        end = original[own.y] - own.deep
+        low, high = (max(low, end), high) if own.deep > 0 else (low, min(high, end))
         axes.set_ylim(low - 0.06 * (high - low) - 1e-3, high + 0.06 * (high - low) + 1e-3)
         if own.deep > 0:
             axes.yaxis.set_major_formatter(PERCENT)

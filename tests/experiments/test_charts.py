@@ -4,8 +4,9 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from matplotlib.figure import Figure
 
-from experiments import charts, drawings
+from experiments import charts, drawings, table
 from tests.experiments.rows import measured, row, swept
 
 SINGLE = ["accuracy", "operations", "errors", "widths", "rates"]
@@ -53,3 +54,16 @@ def test_the_best_where_none_is_good():
     original = row("original", 1.0, 1.0, 0.97)
     line = [(original, row("size", a, a, 0.5 + a)) for a in (0.1, 0.2)]
     assert drawings.smallest_good(line) == [line[1]]
+
+
+def test_gains_and_error_bars_are_inside():
+    """What is better than the original isn't cut off, nor are standard errors."""
+    better = [r | {"accuracy": r["accuracy"] + 0.03 * (r["amount"] == 0.1)} for r in swept()
+              if "failure" not in r]  # fmt: skip
+    (losses,) = (chart for chart in drawings.charts(better) if chart.name == "losses")
+    figure = Figure()
+    losses.draw(figure, [])
+    found = table.summarise(better)
+    low, high = figure.axes[0].get_ylim()
+    assert low < (found["loss"] - found["± loss"]).min() < -1
+    assert high > (found["loss"] + found["± loss"]).max()

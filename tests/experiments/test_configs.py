@@ -1,15 +1,17 @@
 import ast
 import pathlib
 import re
+import shlex
 import sys
 
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import methods, networks
+from experiments import axes, methods, networks
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 OTHERS = ("common", "real_networks")  # of no program
 assert networks.MODULES  # some of them have methods of their own
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in OTHERS)
@@ -36,6 +38,34 @@ def test_config_loads_and_its_docstring_gives_the_command(parsed, name):
     assert "rules" not in config or methods.listed(config.rules)
     docstring = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
     assert re.search(rf"python -m experiments\.\w+ --config=configs/{name}\.py", docstring)
+
+
+def commands():
+    """Where the README, the documentation and configs say how to run an experiment, and how."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *CONFIGS.glob("*.py")]
+    for page in pages:
+        text = re.sub(r"\\\s*\n\s*", "", page.read_text())
+        told = re.findall(r"^\s*(python -m experiments\.main --.*)$", text, re.MULTILINE)
+        told += re.findall(r"(?<=`)(python -m experiments\.main --[^`…]*)(?=`)", text)
+        yield from ((f"{page.stem}: {line}", shlex.split(line, comments=True)) for line in told)
+
+
+COMMANDS = list(commands())
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=name) for name, words in COMMANDS])
+def test_commands_that_are_told_would_run(parsed, monkeypatch, words):
+    monkeypatch.chdir(ROOT)
+    assert any(word.startswith("--workdir=") for word in words), "the command needs a folder"
+    config = parsed(*(word for word in words if word.startswith("--config")))
+    axes.read(config, [word[len("--sweep=") :] for word in words if word.startswith("--sweep=")])
+    known = ("--config", "--workdir", "--data_dir", "--sweep", "--processes", "--retry")
+    assert all(word.startswith(known) for word in words[3:])
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 25
+    assert {name.partition(":")[0] for name, _ in COMMANDS} >= {"README", "sweep", "real_networks"}
 
 
 def test_fields_can_be_overridden(parsed):
