@@ -111,7 +111,6 @@ def collect() -> list[Any]:
         for threshold in np.linspace(0.95, 0.0, 20):
             linjax.count(linjax.fold(params, stats, linjax.threshold(threshold)))
 
-    warnings.simplefilter("ignore", linjax.FoldWarning)
     both = rates(net, params, data), moments(net, params, data)
     plain, light, least, full, swept = medians(forward, both[0], needed, both[1], thresholds)
     return [
@@ -230,6 +229,7 @@ ALL = {f.__name__: f for f in (collect, inference, together, scaling)}
 def main(argv: list[str]) -> None:
     """Runs those named, or all, one after the other, and prints both tables."""
     logging.set_verbosity(logging.ERROR)
+    warnings.simplefilter("ignore", linjax.FoldWarning)
     names = argv[1:] or [*ALL]
     if names == [SPREAD]:  # one of the processes of `on_devices`
         mesh = Mesh(np.array(jax.devices()), ("data",))

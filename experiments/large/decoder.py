@@ -8,7 +8,6 @@ import numpy as np
 
 import linjax
 from experiments.coverage.zoo.modules import Decoder, pure
-from experiments.data import batches as in_batches
 
 
 def _pure(config: Any) -> Any:
@@ -49,4 +48,4 @@ def batches(config: Any) -> list[np.ndarray]:
     rng = np.random.default_rng(config.seed + 1)
     size = (config.sequences, config.length)
     tokens = rng.integers(config.vocabulary, size=size, dtype=np.int32)
-    return list(in_batches(tokens, config.batch))
+    return [tokens[i : i + config.batch] for i in range(0, config.sequences, config.batch)]

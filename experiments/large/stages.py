@@ -42,10 +42,11 @@ class Stages:
         return max(stage.peak for stage in self.done)
 
     def __repr__(self) -> str:
-        found = pd.DataFrame(self.done)
-        found[["before", "peak", "expected"]] /= 1e9
-        found.insert(4, "more", found["peak"] - found["before"])
-        text = found.to_string(index=False, float_format="{:,.3f}".format)
+        rows = [(s.name, s.seconds, *(x / 1e9 for x in (s.before, s.peak, s.peak - s.before)),
+                 s.expected / 1e9 or None) for s in self.done]  # fmt: skip
+        heads = ["stage", "seconds", "GB before", "at most", "more", "expected"]
+        found = pd.DataFrame(rows, columns=heads)
+        text = found.to_string(index=False, float_format="{:,.3f}".format, na_rep="")
         return f"{text}\n{found['seconds'].sum():,.0f} s, {self.peak / 1e9:.3f} GB at most"
 
 
