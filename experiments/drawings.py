@@ -160,8 +160,11 @@ def _errors(lines: pd.DataFrame) -> Chart:
             axes.plot(x[places], y[places], **look, markersize=3, label=label)
             if len(some) <= TIPS:
                 _marks(axes, x[places], y[places], look, words, tips)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.loglog()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter("{x:g}")
         axes.set_xlabel("predicted relative error")
         axes.set_title("measured relative error")
         axes.legend()
@@ -265,6 +268,7 @@ def _rates(rows: Sequence[Row]) -> Iterator[Chart]:
             edges = np.arange(BINS) / BINS
             colour = [SOFT, *[LINEAR] * (BINS - 2), ON]
             axes.bar(edges, counts, width=0.92 / BINS, align="edge", color=colour)
+            axes.yaxis.get_major_locator().set_params(integer=True)
             total = max(counts.sum(), 1)
             axes.set_title(f"{name}, {total:.4g} units", size=9)
             axes.set_xlabel(

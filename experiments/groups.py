@@ -26,13 +26,8 @@ Say = Callable[[str], None]
 class Job(NamedTuple):
     """What a process needs to know to work on groups.
 
-    Attributes:
-      config: the config that the settings are put into.
-      todo: rules and amounts for networks that weren't pruned.
-      todo_pruned: and for those that were.
-      folder: the sweep's folder.
-      data_dir: folder of the data sets.
-      journal: what has been done.
+    ``todo`` are rules and amounts for networks that weren't pruned, ``todo_pruned`` for those that
+    were; a task's settings are put into ``config``.
     """
 
     config: Any
