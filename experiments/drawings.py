@@ -268,7 +268,7 @@ def _rates(rows: Sequence[Row]) -> Iterator[Chart]:
             edges = np.arange(BINS) / BINS
             colour = [SOFT, *[LINEAR] * (BINS - 2), ON]
             axes.bar(edges, counts, width=0.92 / BINS, align="edge", color=colour)
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="y", integer=True)
             total = max(counts.sum(), 1)
             axes.set_title(f"{name}, {total:.4g} units", size=9)
             axes.set_xlabel(
