@@ -14,7 +14,7 @@ from experiments.charts import COLOURS, FAINT, KEPT, LINEAR, ON, SOFT, Chart
 from experiments.journal import Row
 from experiments.layers import BINS
 
-MARKS = "ovsD^dP*XphH<>8"
+MARKS = "ovsD^dP*XphH<>8x"
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 3):g}%")
 DASHES, DOTTED = (0, (4, 3)), (0, (1, 1.5))
 POINT = 1.0
@@ -54,15 +54,14 @@ def name_of(key: Sequence[Any], keys: Sequence[str] = ()) -> str:
     return ", ".join([rule.replace("_", " "), *more])
 
 
-def _look(rule: str, number: int) -> dict[str, Any]:
-    """Colour, mark and style of a line: the rule's own, dotted where a step followed."""
+def _look(rule: str, others: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Colour, mark and style of a line: the rule's own, if no other has it; dotted after a step."""
     name, steps = methods.parsed(rule)
-    place = list(methods.METHODS).index(name) - 1 + 3 * number  # the original has none
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKS[place % len(MARKS)],
-        "linestyle": DOTTED if steps else "-",
-    }
+    own, style = list(methods.METHODS).index(name) - 1, DOTTED if steps else "-"
+    taken = [look["color"] for look in others if look["linestyle"] == style]
+    places = [n % len(COLOURS) for n in range(own, own + len(COLOURS))]
+    place = next((n for n in places if COLOURS[n] not in taken), places[0])
+    return {"color": COLOURS[place], "marker": MARKS[place], "linestyle": style}
 
 
 def _marks(axes: Axes, x: Any, y: Any, look: dict[str, Any], words: Any, tips: list[str]) -> None:
@@ -102,12 +101,13 @@ def _curves(found: pd.DataFrame, x: str, panels: Sequence[Panel], name: str, tit
     plain = found[~((found["rule"] == "original") & (found["share"] == 1)) & (found[x] > 0)]
     groups = [(key, part.sort_values("share", ascending=False))
               for key, part in plain.groupby([*keys, "rule"], sort=False)]  # fmt: skip
-    rules = [key[-1] for key, _ in groups]
+    looks = list[dict[str, Any]]()
+    for key, _ in groups:
+        looks.append(_look(key[-1], looks))
 
     def panel(axes: Axes, own: Panel, tips: list[str]) -> None:
-        for i, (key, part) in enumerate(groups):
+        for (key, part), look in zip(groups, looks, strict=True):
             label, y = name_of(key, keys), part[own.y]
-            look = _look(key[-1], rules[:i].count(key[-1]))
             bars = part[own.error] if own.error else 0 * y
             axes.errorbar(part[x], y, bars, **look | {"marker": ""}, elinewidth=1, ecolor=SOFT)
             words = [
@@ -152,7 +152,7 @@ def _errors(lines: pd.DataFrame) -> Chart:
         ends = [min(x.min(), y.min()) / 1.2, max(x.max(), y.max()) * 1.2]
         axes.plot(ends, ends, color=SOFT, linestyle=DASHES, linewidth=1)
         for rule, part in some.groupby("rule", sort=False):
-            look, label = _look(rule, 0) | {"linestyle": ""}, name_of((rule,))
+            look, label = _look(rule) | {"linestyle": ""}, name_of((rule,))
             places = part.index
             words = [f"{label} {a:g}: predicted {p:.4f}, measured {m:.4f}"
                      for a, p, m in zip(part["amount"], x[places], y[places],

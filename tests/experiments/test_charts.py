@@ -67,3 +67,17 @@ def test_gains_and_error_bars_are_inside():
     low, high = figure.axes[0].get_ylim()
     assert low < (found["loss"] - found["± loss"]).min() < -1
     assert high > (found["loss"] + found["± loss"]).max()
+
+
+def test_no_two_lines_look_alike():
+    """Nor where a sweep tells networks apart; a step after a rule keeps its colour."""
+    rules = ("original", "threshold", "size", "size_int8")
+    rows = [row(rule, a, a, 0.9, {"pruning.share": share}) for share in (0.0, 0.25, 0.4, 0.5)
+            for rule in rules for a in (1.0, 0.4)]  # fmt: skip
+    chart = next(drawings.charts(rows))
+    figure = Figure()
+    chart.draw(figure, [])
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    looks = {name: (x.get_color(), x.get_linestyle()) for name, x in zip(names, lines, strict=True)}
+    assert len(looks) == len(set(looks.values())) == 16
+    assert looks["size"][0] == looks["size int8"][0]
