@@ -3,11 +3,13 @@
 import itertools
 import time
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import linjax
 from linjax.chains.layers import Layer
 from linjax.errors import EvidenceError
 from linjax.evidence.bounds import How, Verdict
@@ -277,3 +279,22 @@ def test_inputs_that_nothing_reads_may_be_unbounded():
     for site, other in zip(sites, plain, strict=True):
         np.testing.assert_array_equal(site.verdict, other.verdict)
     assert all(check.ok for check in check_layers(wider, [RELU] * 2, -upper, upper, sites))
+
+
+@pytest.mark.parametrize("asked", [None, False, True, "function"])
+def test_progress_is_printed_or_told_or_neither(capsys, asked):
+    rng, told = np.random.default_rng(0), []
+    params = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in {"in": (3, 6), "mid": (6, 5), "out": (5, 2)}.items()
+    }
+
+    def apply(p, x):
+        return jax.nn.relu(jax.nn.relu(x @ p["in"]) @ p["mid"]) @ p["out"]
+
+    net = linjax.trace(apply, params, np.ones((1, 3), np.float32))
+    progress = told.append if asked == "function" else asked
+    linjax.certify(net, params, -1.0, 1.0, time_limit=0.0, progress=progress)
+    printed = capsys.readouterr().out
+    assert bool(printed) == (asked is True) and bool(told) == (asked == "function")
+    assert "undecided" in printed + "".join(told) or not asked
