@@ -138,7 +138,7 @@ def compress(
         # Many rounds of fitting need rows in between, too; a choice of two is made on real ones.
         between_too = taught(net, params, even(net, enriched(held)))
         some = first(rows(), allowed.rows)
-        return joint_refit(net, best, some, between_too, metric, allowed.rounds)
+        return joint_refit(net, best, some, between_too, metric, allowed)
 
     best = within(work, rule, make) if isinstance(rule, Tolerance) else make(rule)
     if count(best) < count(params):

@@ -27,7 +27,7 @@ from linjax.program.pytree import Path
 
 Array = Any
 
-ROUNDS = 20
+ROUNDS = 60
 WORK = 1e13
 """Floating point operations that all rounds may take: about a minute on two cores."""
 WORK_CONVOLUTIONS = 1e12
@@ -42,9 +42,11 @@ CURVED = 3
 """One row in so many tells the curvature, other ones each round; slopes are of all rows."""
 ENOUGH = 2000
 """Samples of outputs that the curvature is told from at least."""
+QUICK = 3e12
+"""Operations that all rounds may take for all rows to tell it: some seconds on two cores."""
 DAMPING = 100.0
 """Where the damping starts, relative to the mean curvature of a leaf."""
-PATIENCE = 2
+PATIENCE = 3
 """Rounds without progress on the held-out rows before stopping; those that the damping alone keeps
 from moving don't count."""
 STEADY = 3
@@ -56,6 +58,20 @@ PROGRESS = 0.01
 ONE_WAY = ("while", "custom_vjp", "pallas_call")
 """Operations that can't be differentiated forwards, or not backwards."""
 EMPTY = np.zeros(0, np.float32)
+
+
+class Affordable(NamedTuple):
+    """What a joint refit may take.
+
+    Attributes:
+      rows: how many rows it may use.
+      rounds: how many rounds it may take; both tell its work.
+      apart: one row in how many tells a round its curvature.
+    """
+
+    rows: int
+    rounds: int
+    apart: int
 
 
 def _movable(net: Net, params: Any) -> set[Path]:
@@ -98,13 +114,15 @@ def _in_front(network: Network) -> set[Path]:
     return {*(network.paths[n] for n in leaves), *beside}
 
 
-def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rounds: int) -> Any:
+def joint_refit(
+    net: Net, params: Any, train: Rows, held: Rows, metric: str, allowed: Affordable
+) -> Any:
     """Refits all kernels and biases of the chains together, towards the original's outputs.
 
     Each round minimises ``Σ ‖y + J δ − y*‖²_F + λ δᵀ D δ`` over δ, J being the outputs' Jacobian
     by all parameters, F the output metric and D the mean curvature of each leaf; λ follows the
     ratio of the actual to the predicted decrease. Slopes are of all rows, the curvature is that of
-    one row in three, by turns: it only has to be right roughly, and takes most of the time.
+    one row in three, by turns, where all would take long: it only has to be right roughly.
     Conjugate gradients take a few steps, preconditioned by the curvature in Kronecker factors
     (:mod:`linjax.fold.kronecker`).
 
@@ -114,7 +132,7 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
       train: rows to fit on, with the original's outputs.
       held: other rows, that choose among the rounds' results; ``params`` is one of them.
       metric: output metric.
-      rounds: the largest number of linearisations, see :func:`affordable`.
+      allowed: the largest number of linearisations, and what tells their curvature.
 
     Returns:
       A pytree like ``params``, never worse than it on the held-out rows.
@@ -123,9 +141,9 @@ def joint_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str, rou
       Martens, Deep learning via Hessian-free optimization, 2010; Byrd, Chin, Neveitt & Nocedal, On
       the use of stochastic Hessian information in optimization methods, 2011.
     """
-    parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train)
+    parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train, allowed.apart)
     task = _Task(train, held, metric, turns, _pieces(train), net.network.dense)
-    return _refitted(net.apply, params, parts, task, rounds)
+    return _refitted(net.apply, params, parts, task, allowed.rounds)
 
 
 def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> Any:
@@ -216,13 +234,6 @@ def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int)
     return pytree.unflatten(now, like=params)
 
 
-class Affordable(NamedTuple):
-    """How many rows a joint refit may use, and how many rounds it may take: both tell its work."""
-
-    rows: int
-    rounds: int
-
-
 def affordable(net: Net, params: Any, some: Rows, total: int) -> Affordable:
     """What a joint refit of a network may take; fewer rounds, then fewer rows, if it is large.
 
@@ -235,15 +246,19 @@ def affordable(net: Net, params: Any, some: Rows, total: int) -> Affordable:
     Returns:
       No rounds where the network is too large for any that is worth its time.
     """
-    inputs, share = some.chunks[0][0], 1 / _apart(total * _positions(some))
-    once = net.flops(params, *inputs) / size_of(inputs) * PASSES * (share * (STEPS + 2) + 1)
+    inputs, apart = some.chunks[0][0], _apart(total * _positions(some))
+    passes = net.flops(params, *inputs) / size_of(inputs) * PASSES
+    if passes * (STEPS + 3) * total * ROUNDS <= QUICK:
+        apart = 1
+    once = passes * ((STEPS + 2) / apart + 1)
     work = WORK_CONVOLUTIONS if net.network.convolutional else WORK
     rounds = int(work / max(once * total, 1.0))
     if rounds >= WORTHWHILE:
-        return Affordable(total, min(rounds, ROUNDS))
+        return Affordable(total, min(rounds, ROUNDS), apart)
     fewer = int(work / max(once * WORTHWHILE, 1.0))
-    worth = fewer >= min(FEWEST, total)
-    return Affordable(fewer, WORTHWHILE) if worth else Affordable(total, rounds)
+    if fewer >= min(FEWEST, total):
+        return Affordable(fewer, WORTHWHILE, apart)
+    return Affordable(total, rounds, apart)
 
 
 def _apart(samples: int) -> int:
@@ -251,9 +266,8 @@ def _apart(samples: int) -> int:
     return int(min(max(samples // ENOUGH, 1), CURVED))
 
 
-def _by_turns(net: Net, rows: Rows) -> Callable[[int], list[Batch]]:
+def _by_turns(net: Net, rows: Rows, apart: int) -> Callable[[int], list[Batch]]:
     """By round, the inputs that the curvature is told from: chunks of as many rows each time."""
-    apart = _apart(rows.total * _positions(rows))
     every = jax.tree.map(lambda *x: np.concatenate(x), *(inputs for inputs, _ in rows.chunks))
     most = rows.total // apart
 

@@ -134,6 +134,7 @@ def test_a_joint_refit_finds_parameters_again():
         lambda w: w * (1 + 0.1 * rng.normal(size=w.shape)).astype(np.float32), params
     )
     train, held = (taught(net, params, (rows,)) for rows in (x[:2000], x[2000:]))
-    found = joint.joint_refit(net, away, train, held, "softmax", 12)
+    allowed = joint.Affordable(train.total, 12, 3)
+    found = joint.joint_refit(net, away, train, held, "softmax", allowed)
     before, after = (mean_divergence(net, p, held, "softmax") for p in (away, found))
     assert after < 0.01 * before
