@@ -18,5 +18,6 @@ def one_thread() -> Iterator[None]:
     linear algebra, which folding imports where it is needed.
     """
     import scipy.linalg  # noqa: F401
+
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield
