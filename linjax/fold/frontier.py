@@ -127,7 +127,7 @@ class Frontier(NamedTuple):
             over = plan.cost + self.biases(rule.of, plan.state) - allowed
             if over <= 0:
                 return plan
-            budget -= over
+            budget = min(budget, plan.cost) - over  # below what it cost: widths come in steps
         plan = within_budget(curves, allowed - self.biases(rule.of))
         if plan.cost + self.biases(rule.of, plan.state) > allowed:
             raise unmet(rule, self.least(rule))
