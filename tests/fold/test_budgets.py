@@ -33,7 +33,7 @@ def _params(units, rng):
 
 @pytest.mark.parametrize("units", [24, 40])
 def test_biases_that_a_fold_puts_beside_leave_no_more_than_a_step_over(units):
-    """Kernels without biases get some, which a budget has to hold: two units' worth is left at most.
+    """Kernels without biases get some, which a budget has to hold: a few units are left at most.
 
     Where the budget is stepped down by a few entries, a plan of wide units costs the same again.
     """
@@ -41,7 +41,7 @@ def test_biases_that_a_fold_puts_beside_leave_no_more_than_a_step_over(units):
     params, x = _params(units, rng), rng.normal(size=(600, 8)).astype(np.float32)
     net = linjax.trace(_apply, params, x)
     known = linjax.frontier(params, linjax.collect(net, params, [x]))
-    step = 2 * 3 * WIDTH  # two units: one makes room for biases that come or go with it
+    step = 3 * 3 * WIDTH  # three units: biases and factors come or go with them
     for fraction in np.linspace(0.3, 0.97, 28):
         plan = known.plan(linjax.size(fraction))
         used = plan.cost + known.biases("parameters", plan.state)
