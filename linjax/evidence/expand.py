@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from linjax.dims.leaves import leaf_of
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.dims.sizes import Flat, read_sizes
@@ -38,6 +39,9 @@ def expanded(network: Network, flat: Flat, sites: Iterable[Site] | None = None) 
     every = network.foldable if sites is None else sites
     able = (s for s in every if s.linear and now.kept[s.dim])
     chosen = [s for s in able if s.dim not in now.beside]
+    makers = {maker.leaf for site in chosen for maker in site.makers}
+    # A kernel whose bias alone is left makes nothing of what it reads.
+    flat = {network.paths[n]: leaf_of(network, n, flat, now) for n in makers} | dict(flat)
     result = dict(flat)
     readers: dict[int, list[int]] = {}
     for site in chosen:

@@ -99,9 +99,9 @@ def metric_sums(
 def _gram(g: Array, spread: Spread | None) -> Array:
     """Sums of outer products of ``(n, probes, samples, q)``."""
     if spread is None:
-        return lower_gram(g.reshape(g.shape[0], -1, g.shape[-1]))
+        return lower_gram(g.reshape(g.shape[0], math.prod(g.shape[1:-1]), g.shape[-1]))
     by_sample = jnp.moveaxis(g, 1, 2)  # so that samples stay where they are
-    rows = by_sample.reshape(g.shape[0], -1, g.shape[-1])
+    rows = by_sample.reshape(g.shape[0], math.prod(g.shape[1:-1]), g.shape[-1])
     (found,) = outer(rows, None, spread, lambda x, _: (x,))
     return blocked(jnp.sum(found, axis=0), spread)
 

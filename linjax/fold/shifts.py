@@ -1,5 +1,6 @@
 """What offsets of features do to what reads them: biases, also past linear coordinates."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,8 @@ def shifted(
 
     def times(x: Array) -> Array:
         front = x.shape[: len(site.beside)]
-        rows = x.reshape(offset.shape[0], -1, x.shape[-1]).astype(np.float64)
+        count = math.prod(x.shape[len(front) : -1])  # nothing may be left of the coordinates
+        rows = x.reshape(offset.shape[0], count, x.shape[-1]).astype(np.float64)
         return (rows * (1.0 + offset[:, None])).reshape(*front, *x.shape[len(front) :])
 
     kernel = kernel.astype(np.float64)

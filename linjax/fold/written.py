@@ -127,10 +127,11 @@ def taking(kept: Array, repeats: int) -> Any:
 
     def change(x: Array) -> Array:
         front = x.shape[:repeats]
-        rows = x.reshape(kept.shape[0], -1, x.shape[-1])
+        count = math.prod(x.shape[repeats:-1])  # as in mixing
+        rows = x.reshape(kept.shape[0], count, x.shape[-1])
         index = np.broadcast_to(kept[:, None, :], (*rows.shape[:2], kept.shape[-1]))
         taken = np.take_along_axis(rows, index, axis=-1)
-        return taken.reshape(*front, *x.shape[repeats:-1], -1)
+        return taken.reshape(*front, *x.shape[repeats:-1], kept.shape[-1])
 
     return change
 
@@ -142,10 +143,11 @@ def narrowing(choice: Choice) -> Any:
         front = x.shape[: x.ndim - 1]
         if choice.basis is not None:
             basis = jnp.asarray(choice.basis, x.dtype)
-            rows = x.reshape(basis.shape[0], -1, x.shape[-1])
-            return (rows @ basis).reshape(*front, -1)
-        rows = x.reshape(choice.kept.shape[0], -1, x.shape[-1])
-        index = jnp.broadcast_to(choice.kept[:, None, :], (*rows.shape[:2], choice.kept.shape[-1]))
-        return jnp.take_along_axis(rows, index, axis=-1).reshape(*front, -1)
+            rows = x.reshape(len(basis), math.prod(front) // len(basis), x.shape[-1])
+            return (rows @ basis).reshape(*front, basis.shape[-1])
+        kept = choice.kept
+        rows = x.reshape(len(kept), math.prod(front) // len(kept), x.shape[-1])
+        index = jnp.broadcast_to(kept[:, None, :], (*rows.shape[:2], kept.shape[-1]))
+        return jnp.take_along_axis(rows, index, axis=-1).reshape(*front, kept.shape[-1])
 
     return change

@@ -76,6 +76,8 @@ def _bent(covariance: Array, m: int) -> tuple[Array, Array]:
 
 def _shared(left: Array, variance: Array) -> Array:
     """Noise with the variances of bends, one source for all that bend alike: ``(n, m, m)``."""
+    if not left.size:  # no units are left
+        return left
     own = np.einsum("nii->ni", left)
     size = np.sqrt(np.where(own > STRAIGHT * variance, np.maximum(own, 0.0), 0.0))
     inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
