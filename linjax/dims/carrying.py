@@ -268,3 +268,7 @@ class Shapes:
                 want = " or ".join(str(n - less) for n in sorted({plain, total}) if n >= less)
                 size = jnp.shape(leaf)[axis]
                 raise StructureError(f"{own}, axis {axis}: {size} entries, expected {want}")
+            raise StructureError(
+                f"{join(self._path(product, ''))}: missing, and what stands around it doesn't fit: "
+                f"{total} features arrive there, {rows} are read of what it hands on"
+            )

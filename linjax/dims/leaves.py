@@ -34,6 +34,15 @@ def check(network: Network, flat: Flat) -> None:
     """
     check_known(network, flat)
     sizes = read_sizes(network, flat)
+    for leaf, spans in enumerate(network.layout.leaves):
+        for n, span in enumerate(spans):
+            wide = [d for d in span.dims() if sizes.kept[d] > network.layout.traced[d]]
+            if wide and network.paths[leaf] in flat:
+                raise StructureError(
+                    f"{join(network.paths[leaf])}, axis {n}: {sizes.kept[wide[0]]} coordinates, "
+                    f"expected at most {network.layout.traced[wide[0]]}, as traced; trace the "
+                    "network that these parameters are of"
+                )
     for leaf in range(len(network.paths)):
         leaf_of(network, leaf, flat, sizes)
 

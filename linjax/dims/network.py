@@ -72,9 +72,10 @@ class Network:
         """Returns a pytree's leaves by path as the network takes them: computed ones computed.
 
         Raises:
-          StructureError: if they can't be, naming the path.
+          StructureError: if they can't be, or aren't arrays, naming the path.
         """
         flat = pytree.flatten(params)
+        pytree.check_arrays(flat)
         return flat if self.computed is None else self.computed.flatten(flat)
 
     @property

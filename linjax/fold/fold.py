@@ -6,17 +6,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.chains.check import check_leaves
-from linjax.chains.flow import all_flows
-from linjax.dims.leaves import check
 from linjax.dims.sizes import read_sizes
 from linjax.errors import EvidenceError, LinjaxError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
+from linjax.evidence.given import as_values
 from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
 from linjax.fold.chained import published, transform
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.lossless import exact
+from linjax.fold.matching import matching
 from linjax.fold.report import Report, SiteChange
 from linjax.fold.rules import PublishedSize, Rule, Size, Threshold, Tolerance, above
 from linjax.fold.threads import one_thread
@@ -142,6 +141,7 @@ def fold_and_report(
     elif not isinstance(evidence, Stats | Frontier):
         raise EvidenceError(f"expected Stats, Frontier or Bounds, got {type(evidence).__name__}")
     about = evidence.stats if isinstance(evidence, Frontier) else evidence
+    as_values(params)
     if not matching(params, about):
         return Folded(params, unchanged(params, about, rule))
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
@@ -250,37 +250,3 @@ def _nothing(report: Report, what: str) -> None:
         f"nothing was folded: {what} can't make the network smaller "
         f"({report.before:,} parameters, {report.after:,} when folded)"
     )
-
-
-def matching(params: Any, evidence: Stats | Bounds) -> bool:
-    """Whether parameters have the shapes that evidence was collected on.
-
-    False, with a warning, if they have been folded since: then there is nothing to do.
-
-    Raises:
-      StructureError: if they belong to another network.
-      EvidenceError: if the evidence was collected on parameters folded further.
-    """
-    if isinstance(evidence, Bounds) and evidence.fingerprint == fingerprint(params):
-        return True
-    if isinstance(evidence, Stats):
-        check(evidence.network, evidence.network.flatten(params))
-    else:
-        flat = evidence.flatten(params)
-        check_leaves(evidence.graph, flat)
-        all_flows(evidence.graph, flat)
-    now = {path: tuple(jnp.shape(leaf)) for path, leaf in pytree.flatten(params).items()}
-    if now == {leaf.path: leaf.shape for leaf in evidence.leaves}:
-        return True
-    leaves = [leaf for leaf in evidence.leaves if pytree.is_floating(leaf.dtype)]
-    had = sum(math.prod(leaf.shape) for leaf in leaves)
-    if count(params) > had:
-        raise EvidenceError(
-            f"the evidence was collected on folded parameters ({had:,}), these have "
-            f"{count(params):,}: collect on these"
-        )
-    warn(
-        "these parameters have been folded since the evidence was collected; they are returned "
-        "unchanged (collect again to fold further)"
-    )
-    return False
