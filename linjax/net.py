@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from linjax.chains.check import is_original
 from linjax.chains.structure import Graph
@@ -182,7 +181,7 @@ class Net:
     def _given(self, flat: Flat) -> tuple[Leaf, ...]:
         """The traced leaves with the dtypes that given ones have, of either form."""
         own = () if self.network.computed is None else self.network.computed.leaves
-        return _dtypes((*self.graph.leaves, *own), flat)[: len(self.graph.leaves)]
+        return pytree.in_dtypes((*self.graph.leaves, *own), flat)[: len(self.graph.leaves)]
 
     def _same_computed(self, found: Network, shapes: Any) -> None:
         """Checks that what is computed of parameters hasn't other shapes for these inputs."""
@@ -205,6 +204,15 @@ class Net:
                 for leaf, old in zip(leaves, traced, strict=True)
             ],
         )
+
+    def fits(self, inputs: tuple[Any, ...]) -> None:
+        """Checks that the function takes inputs of these shapes.
+
+        Raises:
+          StructureError: if not, naming those that it was traced with.
+        """
+        shapes = pytree.shapes_of(inputs)
+        self._fitting(lambda: jax.eval_shape(self.apply_fn, self.template, *shapes), shapes)
 
     def _fitting(self, traced: Callable[[], Any], shapes: Any) -> Any:
         """Traces, and says which inputs were expected where the function fails on them."""
@@ -236,18 +244,6 @@ def _same_sites(a: Graph, b: Graph) -> bool:
     return outline(a) == outline(b)
 
 
-def _dtypes(leaves: tuple[Leaf, ...], flat: Flat) -> tuple[Leaf, ...]:
-    """The traced leaves with the dtypes that the given parameters have."""
-    now = {leaf.dtype: jnp.result_type(flat[leaf.path]) for leaf in leaves if leaf.path in flat}
-    return tuple(
-        leaf._replace(
-            dtype=str(jnp.result_type(flat[leaf.path]) if leaf.path in flat
-                      else now.get(leaf.dtype, leaf.dtype))
-        )
-        for leaf in leaves
-    )  # fmt: skip
-
-
 def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     """Finds the foldable sites of a JAX model: affine map → activation → affine maps.
 
@@ -266,7 +262,8 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
       A :class:`Net`. Print it to see its sites, and what was refused and why.
 
     Raises:
-      StructureError: if ``params`` has no leaves, or is one array without a name.
+      StructureError: if ``params`` has no leaves, or is one array without a name, or
+        ``apply_fn`` isn't a function. What that raises itself is raised on.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax
@@ -284,5 +281,15 @@ def trace(apply_fn: Callable[..., Any], params: Any, *inputs: Any) -> Net:
     paths = tuple(leaf.path for leaf in leaves)
     if paths == ((),):
         raise StructureError('params is one array; give it a name, as in {"kernel": array}')
-    network = find_dimensions(apply_fn, template, example, paths)
+    if not callable(apply_fn):
+        raise StructureError(
+            f"apply_fn: a {type(apply_fn).__name__}, expected a function of (params, *inputs); the "
+            "order of arguments is (apply_fn, params, *inputs)"
+        )
+    try:
+        network = find_dimensions(apply_fn, template, example, paths)
+    except Exception as error:
+        given = ", ".join(str(s.shape) for s in jax.tree.leaves(example)) or "none"
+        error.add_note(f"linjax.trace called apply_fn(params, *inputs), inputs of shapes {given}")
+        raise
     return Net(apply_fn, view(network, leaves).graph, network, template, example)

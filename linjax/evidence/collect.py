@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence import moments, placement, silent
+from linjax.evidence.given import all_there, as_batches, as_net, as_values
 from linjax.evidence.host import Host
 from linjax.evidence.limits import Limits, groups
 from linjax.evidence.metric import settled
@@ -121,7 +122,7 @@ def collect(
       >>> stats.rates["in"].tolist()
       [1.0, 0.0, 0.5]
     """
-    _check(net, params, folds)
+    _check(net, params, batches, folds, limits)
     own = placement.place(params, mesh)
     flat = net.network.flatten(own)
     flat = spelled(net.network, flat) if second_moments else flat
@@ -156,6 +157,8 @@ def collect(
         now.finish()
         passes.append(now)
     found = _stats(job, host, passes, params)
+    if not any(u.count for u in found.seen):
+        raise EvidenceError("weights: all are zero, so that no sample counts for anything")
     few = {s.name: (int(u.count), s.width) for s, u in zip(found.sites, found.seen, strict=True)
            if u.count < s.width}  # fmt: skip
     if few and second_moments:
@@ -224,11 +227,17 @@ def _measure(job: Job, host: Host, some: Any) -> None:
         )
 
 
-def _check(net: Net, params: Any, folds: int) -> None:
+def _check(net: Net, params: Any, batches: Any, folds: int, limits: Limits | None) -> None:
+    as_net(net)
     net.check(params)
+    as_values(params)
+    all_there(net, params)
+    as_batches(net, batches)
     if not net.network.foldable:
         reasons = "; ".join(f"{r.name}: {r.reason}" for r in net.network.refusals)
         reasons = reasons or "no two units side by side"
         raise StructureError(f"the network has no foldable site ({reasons})")
-    if folds < 2:
-        raise EvidenceError(f"folds = {folds}, expected at least 2")
+    if np.asarray(folds).dtype.kind not in "iu" or folds < 2:
+        raise EvidenceError(f"folds = {folds!r}, expected at least 2, a whole number")
+    if not isinstance(limits, Limits | None):
+        raise EvidenceError(f"limits: a {type(limits).__name__}, expected linjax.Limits(...)")

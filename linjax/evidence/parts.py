@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import placement
+from linjax.evidence.given import as_numbers
 from linjax.evidence.rows import by_row as by_row_of
 from linjax.evidence.rows import length, taken, told
 from linjax.evidence.weights import checked, of_rows
@@ -94,6 +95,7 @@ def part_of(
     leaves, tree = jax.tree.flatten(inputs)
     if not leaves:
         raise EvidenceError(f"batch {index}: expected arrays, got none")
+    as_numbers(leaves, index)
     if said is not None:
         rows = told(said, inputs)
     else:

@@ -4,12 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linjax.dims.leaves import check_known
 from linjax.dims.network import Network
 from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Product, Site
-from linjax.dims.sizes import read_sizes
-from linjax.errors import EvidenceError
+from linjax.evidence.given import as_evidence
 from linjax.evidence.stats import Stats, UnitStats
 from linjax.program import pytree
 from linjax.report import table
@@ -88,19 +86,11 @@ def score(params: Any, stats: Stats) -> Scores:
       >>> linjax.score(params, stats)["in"].slope.round(3).tolist()
       [1.0, 0.0, 0.667]
     """
-    if not isinstance(stats, Stats):
-        raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
+    as_evidence(params, stats)
     flat = stats.network.flatten(params)
-    check_known(stats.network, flat)
-    kept = read_sizes(stats.network, flat).kept
     result = {}
     for index, (site, units) in enumerate(zip(stats.sites, stats.seen, strict=True)):
-        wanted, k = units.active.shape[-1], kept[site.dim]
-        if k != wanted:
-            raise EvidenceError(
-                f"{site.name}: {k} units, but the evidence is about {wanted}; collect on these "
-                "parameters"
-            )
+        k = units.active.shape[-1]
         if stats.points:
             worth = sum(np.einsum("nii->ni", p.metric) * p.places for p in stats.points[index])
         else:

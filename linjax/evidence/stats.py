@@ -130,6 +130,9 @@ def merge(a: Stats, b: Stats) -> Stats:
       >>> both.units["in"].active.tolist()
       [2, 2, 2]
     """
+    for own in (a, b):
+        if not isinstance(own, Stats):
+            raise EvidenceError(f"expected Stats, got {type(own).__name__}")
     if a.graph != b.graph or a.leaves != b.leaves or a.sites != b.sites:
         raise EvidenceError("the evidence is about different networks or differently folded ones")
     if len(a.points) != len(b.points):

@@ -19,6 +19,8 @@ def checked(weights: Any, rows: int, index: int) -> Array:
     Raises:
       EvidenceError: if they are of another number of rows, negative or not finite.
     """
+    if np.asarray(weights).dtype.kind not in "biufV":  # V: bfloat16
+        raise EvidenceError(f"batch {index}: weights of a {type(weights).__name__}, not of numbers")
     array = jnp.asarray(weights)
     if array.ndim == 0 or array.shape[0] != rows:
         raise EvidenceError(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import EvidenceError, LinjaxError
+from linjax.evidence.given import as_batches, as_net, as_numbers, as_values
 from linjax.evidence.metric import chosen, is_logits, settled
 from linjax.net import Net
 from linjax.program.count import count
@@ -117,8 +118,20 @@ def compare(
       >>> found.before, found.after, found.agreement, found.error < 0.01
       (15, 10, 1.0, True)
     """
+    as_net(net, stored=True)
+    as_batches(net, batches)
+    for given in (params, small):
+        as_values(given)
+        if isinstance(net, Net):  # else the stored program's function checks
+            net.check(given)
+
+    def original(inputs: tuple[Any, ...]) -> Any:
+        if isinstance(net, Net):
+            net.fits(inputs)
+        return net.apply(params, *inputs)
+
     return compare_functions(
-        lambda inputs: net.apply(params, *inputs),
+        original,
         lambda inputs: net.apply(small, *inputs),
         (count(params), count(small)),
         batches,
@@ -152,8 +165,9 @@ def compare_functions(
     metric = metric if metric is None else chosen(metric, None)
     step: Any = None
     total: list[_Sums] = []
-    for batch in track(batches, "compare", progress):
+    for index, batch in enumerate(track(batches, "compare", progress)):
         inputs = batch if isinstance(batch, tuple) else (batch,)
+        as_numbers(jax.tree.leaves(inputs), index)
         if step is None:
             metric = metric or chosen(None, jax.eval_shape(original, inputs))
             step = jax.jit(functools.partial(_step, original, other, metric))

@@ -6,6 +6,7 @@ from typing import Any
 
 from linjax.errors import warn
 from linjax.evidence.collect import collect
+from linjax.evidence.given import as_batches, as_evidence, as_net
 from linjax.evidence.metric import settled
 from linjax.evidence.moved import moved
 from linjax.evidence.stats import Stats
@@ -104,8 +105,12 @@ def compress(
       >>> linjax.count(params), linjax.count(small) <= 112
       (224, True)
     """
+    as_net(net)
     planned(rule)
+    as_batches(net, batches, started=True)
     again = repeatable(batches)
+    if evidence is not None:
+        as_evidence(params, evidence)
     if metric is None and evidence is not None:
         metric = (evidence if isinstance(evidence, Stats) else evidence.stats).metric
     metric = settled(metric, net)

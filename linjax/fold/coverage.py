@@ -1,6 +1,7 @@
 """How much of a network can become smaller, before anything is measured."""
 
 from linjax.dims.coverage import Shares, shares
+from linjax.evidence.given import as_net
 from linjax.net import Net
 
 __all__ = ["Shares", "coverage"]
@@ -22,4 +23,5 @@ def coverage(net: Net) -> Shares:
       >>> linjax.coverage(linjax.trace(apply, params, jnp.ones((1, 3))))
       Shares(parameters=20, bent=1.0, straight=1.0, normed=1.0, foldable=1.0, inside=1.0)
     """
+    as_net(net)
     return shares(net.network)

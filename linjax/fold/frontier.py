@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linjax.chains.reading import simplest
-from linjax.dims.leaves import check
 from linjax.dims.sites import Site
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, LinjaxError, StructureError
 from linjax.evidence.bounds import fingerprint
+from linjax.evidence.given import as_evidence
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.cost import State
@@ -318,10 +318,10 @@ def frontier(params: Any, stats: Stats, *, mesh: Mesh | None = None) -> Frontier
       >>> linjax.count(linjax.fold(params, known, linjax.size(0.1))) <= 25
       True
     """
+    as_evidence(params, stats)
     if not stats.points:
         raise EvidenceError("sizes need second moments; collect with second_moments=True")
     flat = stats.network.flatten(params)
-    check(stats.network, flat)
     for path, leaf in flat.items():
         if is_floating(str(jnp.result_type(leaf))) and not np.isfinite(np.asarray(leaf)).all():
             raise StructureError(f"{join(path)}: values aren't finite")
@@ -336,6 +336,7 @@ def known_or_made(params: Any, evidence: Stats | Frontier) -> Frontier:
     Raises:
       StructureError: if the frontier is of other parameters.
     """
+    as_evidence(params, evidence)
     if not isinstance(evidence, Frontier):
         return frontier(params, evidence)
     if fingerprint(params) != evidence.fingerprint:

@@ -8,9 +8,10 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.spelled import spelled, vanished
 from linjax.errors import EvidenceError, LinjaxError
+from linjax.evidence.given import as_values, is_number
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import alike, taking
-from linjax.fold.fold import matching
+from linjax.fold.matching import matching
 from linjax.fold.rewrite import write
 from linjax.fold.written import begun, finished_past
 
@@ -51,12 +52,13 @@ def prune(params: Any, stats: Stats, *, keep: float, scope: str = "network") -> 
       >>> linjax.prune(params, stats, keep=0.66)["in"].shape
       (3, 2)
     """
-    if not 0 <= keep <= 1:
-        raise LinjaxError(f"keep = {keep}, expected a share in [0, 1]")
+    if not is_number(keep) or not 0 <= keep <= 1:
+        raise LinjaxError(f"keep = {keep!r}, expected a share in [0, 1]")
     if scope not in ("network", "layer"):
         raise LinjaxError(f"scope = {scope!r}, expected 'network' or 'layer'")
     if not isinstance(stats, Stats):
         raise EvidenceError(f"expected Stats, got {type(stats).__name__}")
+    as_values(params)
     if not matching(params, stats):
         return params
     return selected(params, stats.network, _kept(stats, 1 - keep, scope))

@@ -8,6 +8,7 @@ from linjax.chains.check import check_leaves
 from linjax.chains.maps import Affine
 from linjax.chains.parts import parts_of
 from linjax.errors import LinjaxError
+from linjax.evidence.given import as_net
 from linjax.net import Net
 from linjax.program import pytree
 
@@ -47,6 +48,7 @@ def quantise(net: Net, params: Any, bits: int, *, names: tuple[str, ...] | None 
       >>> small["in"].shape
       (2, 2)
     """
+    as_net(net)
     if bits not in (1, 2, 3, 4):
         raise LinjaxError(f"bits: expected 1, 2, 3 or 4, found {bits}")
     known = {affine.name: affine for affine in net.graph.affines}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import LinjaxError, warn
+from linjax.evidence.given import as_batches, as_net, as_values, is_number, whole
 from linjax.evidence.metric import settled
 from linjax.evidence.objective import divergence
 from linjax.fold.rows import (
@@ -98,10 +99,17 @@ def recover(
       >>> errors[1] < errors[0]
       True
     """
-    if steps < LOOKS:
-        raise LinjaxError(f"steps = {steps}, expected {LOOKS} or more")
+    as_net(net)
+    as_batches(net, batches, started=True)
+    if np.asarray(steps).dtype.kind not in "iu" or steps < LOOKS:
+        raise LinjaxError(f"steps = {steps!r}, expected {LOOKS} or more, a whole number")
+    batch_size = whole("batch_size", batch_size, 1)
+    if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
+        raise LinjaxError(f"learning_rate = {learning_rate!r}, expected a number > 0")
     metric = settled(metric, net)
     again = repeatable(batches)
+    net.check(params)
+    as_values(params)
     in_rows(net, small, again, "train net.apply on the original's outputs in a loop of your own")
     train, held = divided(load(again(), limit=10**9))
     held_rows = taught(net, params, held)

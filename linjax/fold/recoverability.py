@@ -9,6 +9,7 @@ from linjax.dims.rows import kernel_rows
 from linjax.dims.sites import Product, Site
 from linjax.dims.spelled import readings, spelled, vanished
 from linjax.errors import EvidenceError
+from linjax.evidence.given import as_evidence
 from linjax.evidence.stats import Stats
 from linjax.fold.engine.linalg import axes, root, solve
 from linjax.fold.engine.problem import Point, frame, splits
@@ -93,6 +94,7 @@ def recoverability(params: Any, stats: Stats) -> Recoverability:
       >>> round(linjax.recoverability(params, stats)["in"].r2, 4)
       1.0
     """
+    as_evidence(params, stats)
     if not stats.points:
         raise EvidenceError("recoverability needs second moments; second_moments=True")
     flat = stats.network.flatten(params)

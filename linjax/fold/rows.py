@@ -11,6 +11,7 @@ import numpy as np
 
 from linjax.dims.memory import largest, replayed
 from linjax.errors import EvidenceError
+from linjax.evidence.given import as_numbers, as_values
 from linjax.evidence.objective import divergence
 from linjax.evidence.rows import by_row
 from linjax.fold.hasty import jit_hastily
@@ -67,6 +68,8 @@ def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
 def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead: str) -> None:
     """Checks that batches are rows, which can be taken apart, held out and mixed.
 
+    Parameters are checked, too.
+
     Args:
       net: the network.
       params: its parameters.
@@ -74,9 +77,13 @@ def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead
       instead: what to do where they aren't.
 
     Raises:
+      StructureError: if parameters or inputs don't fit the network.
       EvidenceError: if inputs differ in length, or one is looked up in another.
     """
+    net.check(params)
+    as_values(params)
     for inputs in again():
+        as_numbers(jax.tree.leaves(inputs), 0)
         network = net.network_for(net.network.flatten(params), inputs)
         if not all(by_row(network, jax.tree.leaves(inputs))):
             raise EvidenceError(

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from linjax.errors import LinjaxError
+from linjax.evidence.given import is_number, whole
 
 
 class Threshold(NamedTuple):
@@ -107,8 +106,9 @@ def threshold(
     if isinstance(layers, str):
         if layers != "optimal":
             raise LinjaxError(f"layers = {layers!r}, expected an int, a float or 'optimal'")
-    elif layers < 0 or (isinstance(layers, float) and layers > 1):
-        raise LinjaxError(f"layers = {layers}, expected a count ≥ 0 or a share in [0, 1]")
+    elif not is_number(layers) or not layers >= 0 or (isinstance(layers, float) and layers > 1):
+        raise LinjaxError(f"layers = {layers!r}, expected a count ≥ 0 or a share in [0, 1]")
+    _among("gain", gain, ("reads", "published"))
     return Threshold(float(rate), layers, greedy, gain)
 
 
@@ -140,6 +140,8 @@ def published_size(
       0.75
     """
     _share("fraction", fraction)
+    _among("counted", counted, ("inference", "without_first"))
+    _among("gain", gain, ("reads", "published"))
     return PublishedSize(float(fraction), greedy, counted, gain)
 
 
@@ -173,9 +175,8 @@ def size(
       size(0.1, least={'decoder/*': 1.0, 'encoder/*': 64.0})
     """
     _share("fraction", fraction)
-    _multiple(round_to)
-    if of not in ("parameters", "flops", "bytes"):
-        raise LinjaxError(f"of = {of!r}, expected 'parameters', 'flops' or 'bytes'")
+    round_to = whole("round_to", round_to, 1)
+    _among("of", of, ("parameters", "flops", "bytes"))
     return Size(float(fraction), round_to, of, _least(least))
 
 
@@ -202,9 +203,9 @@ def tolerance(
       >>> linjax.tolerance(0.01).error
       0.01
     """
-    if not _number(error) or not 0 <= error < float("inf"):
+    if not is_number(error) or not 0 <= error < float("inf"):
         raise LinjaxError(f"error = {error!r}, expected a number ≥ 0")
-    _multiple(round_to)
+    round_to = whole("round_to", round_to, 1)
     return Tolerance(float(error), round_to, _least(least))
 
 
@@ -248,13 +249,15 @@ def stays(least: Least, name: str, width: int) -> int:
 
 
 def _least(least: Mapping[str, float] | None) -> Least:
-    pairs = tuple((str(name), float(value)) for name, value in (least or {}).items())
+    if not isinstance(least, Mapping | None):
+        raise LinjaxError(f"least = {least!r}, expected a dict of names, as {{'decoder/*': 1.0}}")
+    pairs = (least or {}).items()
     for name, value in pairs:
-        if not (0 < value <= 1 or (value > 1 and value == int(value))):
+        if not is_number(value) or not (0 < value <= 1 or (1 < value < math.inf and not value % 1)):
             raise LinjaxError(
-                f"least[{name!r}] = {value:g}, expected a share in (0, 1] or a number of units"
+                f"least[{name!r}] = {value!r}, expected a share in (0, 1] or a number of units"
             )
-    return pairs
+    return tuple((str(name), float(value)) for name, value in pairs)
 
 
 def unmatched(least: Least, names: Iterable[str]) -> None:
@@ -273,21 +276,16 @@ def unmatched(least: Least, names: Iterable[str]) -> None:
             )
 
 
+def _among(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise LinjaxError(f"{name} = {value!r}, expected {' or '.join(map(repr, known))}")
+
+
 def _unit(name: str, value: float) -> None:
-    if not _number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise LinjaxError(f"{name} = {value!r}, expected a number in [0, 1]")
 
 
 def _share(name: str, value: float) -> None:
-    if not _number(value) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise LinjaxError(f"{name} = {value!r}, expected a share in (0, 1]")
-
-
-def _number(value: Any) -> bool:
-    """Whether a value is a number, be it in an array without axes."""
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
-
-
-def _multiple(round_to: int) -> None:
-    if round_to < 1 or int(round_to) != round_to:
-        raise LinjaxError(f"round_to = {round_to}, expected an integer ≥ 1")

@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from linjax.errors import LinjaxError
+from linjax.evidence.given import as_net
 from linjax.net import Net, trace
 from linjax.program import pytree
 from linjax.program.pytree import Path
@@ -134,6 +135,7 @@ def to_nnx(net: Net, params: Any) -> FoldedModule:
       >>> module(x).tolist()
       [[3.0, 3.0]]
     """
+    as_net(net)
     net.check(params)
     return FoldedModule(net, params)
 

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linjax.program import pytree
+
 
 def count(params: Any) -> int:
     """Counts the parameters that inference needs.
@@ -20,11 +22,15 @@ def count(params: Any) -> int:
     Returns:
       The number of parameters.
 
+    Raises:
+      StructureError: if a leaf is no array, naming it.
+
     Example:
       >>> import jax.numpy as jnp, linjax
       >>> linjax.count({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
       16
     """
+    pytree.check_arrays(pytree.flatten(params))
     return sum(
         math.prod(jnp.shape(leaf))
         for leaf in jax.tree.leaves(params)

@@ -86,6 +86,25 @@ def _frozen(tree: Any, like: Any) -> Any:
     return tree
 
 
+def check_arrays(flat: Flat) -> None:
+    """Checks that all leaves are arrays, of something that JAX computes with.
+
+    Raises:
+      StructureError: naming one that isn't, and the way out.
+    """
+    for path, leaf in flat.items():
+        array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        if not (array or np.isscalar(leaf)) or isinstance(leaf, str | bytes):
+            raise StructureError(
+                f"{join(path) or 'params'}: a {type(leaf).__name__}, expected an array. "
+                "Trace a function of the arrays alone; of "
+                "an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
+                "linjax.trace(lambda p, x: eqx.combine(p, static)(x), arrays, x)"
+            )
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OUSMm":
+            raise StructureError(f"{join(path)}: an array of {leaf.dtype}, expected one of numbers")
+
+
 def leaves_of(params: Any) -> tuple[Leaf, ...]:
     """Describes the leaves of a pytree: path, shape, dtype.
 
@@ -93,20 +112,23 @@ def leaves_of(params: Any) -> tuple[Leaf, ...]:
       StructureError: naming a leaf that is no array, and the way out.
     """
     flat = flatten(params)
-    for path, leaf in flat.items():
-        array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-        if (array or np.isscalar(leaf)) and not isinstance(leaf, str | bytes):
-            continue
-        raise StructureError(
-            f"{join(path)}: a {type(leaf).__name__}, expected an array. "
-            "Trace a function of the arrays alone; of "
-            "an Equinox module: arrays, static = eqx.partition(model, eqx.is_array), then "
-            "linjax.trace(lambda p, x: eqx.combine(p, static)(x), arrays, x)"
-        )
+    check_arrays(flat)
     return tuple(
         Leaf(path, tuple(jnp.shape(leaf)), str(jnp.result_type(leaf)))
         for path, leaf in flat.items()
     )
+
+
+def in_dtypes(leaves: tuple[Leaf, ...], flat: Flat) -> tuple[Leaf, ...]:
+    """The traced leaves with the dtypes that the given parameters have."""
+    now = {leaf.dtype: jnp.result_type(flat[leaf.path]) for leaf in leaves if leaf.path in flat}
+    return tuple(
+        leaf._replace(
+            dtype=str(jnp.result_type(flat[leaf.path]) if leaf.path in flat
+                      else now.get(leaf.dtype, leaf.dtype))
+        )
+        for leaf in leaves
+    )  # fmt: skip
 
 
 def shapes_of(tree: Any) -> Any:

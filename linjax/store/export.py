@@ -8,6 +8,7 @@ import jax
 from jax import export as jax_export
 
 from linjax.errors import LinjaxError
+from linjax.evidence.given import as_net
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.traced import as_traced
@@ -63,6 +64,7 @@ def to_stablehlo(net: Net, params: Any, *, platforms: tuple[str, ...] = PLATFORM
       >>> jax.export.deserialize(program.code).call(params, jnp.ones((7, 2))).shape
       (7, 3)
     """
+    as_net(net)
     net.check(params)
     code, batch, reason = freest(net, lambda inputs: _serialised(net, params, inputs, platforms))
     return Program(code, platforms, batch, reason)

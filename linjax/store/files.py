@@ -22,8 +22,10 @@ def place(path: str | os.PathLike[str]) -> Path:
     """Returns a path that the operating system understands.
 
     Raises:
-      StoreError: if it holds a null byte.
+      StoreError: if it holds a null byte, or is no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise StoreError(f"path: a {type(path).__name__}, expected a string or a path")
     if "\0" in os.fspath(path):
         raise StoreError(f"{os.fspath(path)!r}: a path with a null byte")
     return Path(path)

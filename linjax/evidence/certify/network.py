@@ -18,6 +18,7 @@ from linjax.evidence.certify.chain import certify_layers, require_ordered
 from linjax.evidence.certify.check import SiteCheck, check_layers
 from linjax.evidence.certify.steps import Slopes
 from linjax.evidence.certify.ways import Entry, example_shape, ways_of
+from linjax.evidence.given import as_net, as_values
 from linjax.net import Net
 from linjax.program import pytree
 
@@ -114,6 +115,8 @@ def certify(
       site  units  active  inactive  unstable  undecided  closed-form  witness
       in        3       1         1         1          0            2        1
     """
+    as_net(net, stored=True)
+    as_values(params)
     started = time.monotonic()
     graph, (flat, entries) = net.graph, ways_of(net, params)
     trunks = [any(graph.trunks(chain)) for chain in graph.chains]
@@ -177,6 +180,9 @@ def check_certificate(net: Net, params: Any, bounds: Bounds) -> CertificateCheck
       >>> linjax.check_certificate(net, params, linjax.certify(net, params, 0.0, 1.0))
       in: verified
     """
+    as_net(net, stored=True)
+    if not isinstance(bounds, Bounds):
+        raise EvidenceError(f"expected Bounds, got {type(bounds).__name__}")
     require_same(params, bounds, net.graph)
     flat, entries = ways_of(net, params)
     checks: list[SiteCheck] = []
@@ -232,7 +238,10 @@ def _side(name: str, side: Array, net: Net) -> np.ndarray:
     """One side of the box, flattened as one input is."""
     shape = example_shape(net)
     size = math.prod(shape)
-    side = np.asarray(side).astype(np.float64)
+    side = np.asarray(side)
+    if side.dtype.kind in "OUSMm":
+        raise EvidenceError(f"{name}: expected numbers, found {side.dtype}")
+    side = side.astype(np.float64)
     if side.shape != (size,):
         try:
             side = np.broadcast_to(side, shape)

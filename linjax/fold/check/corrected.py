@@ -17,6 +17,7 @@ import numpy as np
 
 from linjax.errors import EvidenceError
 from linjax.evidence.effort import costs
+from linjax.evidence.given import as_batches, as_net
 from linjax.evidence.stats import Stats
 from linjax.fold.check.in_place import in_place
 from linjax.fold.check.shares import NODES, Goals, Shares, goals, shares
@@ -27,7 +28,7 @@ from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.plans.factored import Kernel
 from linjax.fold.plans.pricing import Errors, Memory, Problems, chosen
 from linjax.fold.rows import Batch, in_rows, load, repeatable, size_of
-from linjax.fold.rules import Size, Tolerance
+from linjax.fold.rules import Size, Tolerance, planned
 from linjax.fold.threads import one_thread
 from linjax.net import Net
 
@@ -119,6 +120,9 @@ def corrected(
       >>> linjax.compare(net, params, small, [x]).error < 1.5 * known.plan(half).error
       True
     """
+    as_net(net)
+    planned(rule)
+    as_batches(net, batches, started=True)
     again = repeatable(batches)
     in_rows(net, params, again, WITHOUT)
     known, rows = known_or_made(params, evidence), load(again())

@@ -22,6 +22,7 @@ from linjax.chains.structure import Chain, Graph
 from linjax.dims.leaves import check
 from linjax.errors import EvidenceError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
+from linjax.evidence.given import as_net, as_values
 from linjax.fold.chained import transform
 from linjax.fold.lossless.exact import exact_rewrite
 from linjax.fold.lossless.lump_layers import LumpReport, at_least_zero, epsilon, lump_layers
@@ -138,6 +139,8 @@ def lump_and_report(
       >>> linjax.lump_and_report(net, params).reports[0].kept
       (2,)
     """
+    as_net(net, stored=True)
+    as_values(params)
     if bounds is not None and bounds.fingerprint != fingerprint(params):
         raise EvidenceError("the bounds were proven for other values of these parameters")
     at_least_zero(tolerance)
