@@ -10,7 +10,7 @@ import jax
 from linjax.chains.check import is_original
 from linjax.chains.structure import Graph
 from linjax.chains.view import View, view
-from linjax.dims.leaves import check, check_known
+from linjax.dims.leaves import check, check_known, check_widths
 from linjax.dims.network import Network
 from linjax.dims.network import analyse as find_dimensions
 from linjax.dims.run import Outcome
@@ -75,7 +75,9 @@ class Net:
         Raises:
           StructureError: naming the first leaf that doesn't fit.
         """
-        check(self.network, self.network.flatten(params))
+        flat = self.network.flatten(params)
+        check(self.network, flat)
+        check_widths(self.network, flat)
 
     @functools.cached_property
     def chained(self) -> bool:

@@ -34,6 +34,17 @@ def check(network: Network, flat: Flat) -> None:
     """
     check_known(network, flat)
     sizes = read_sizes(network, flat)
+    for leaf in range(len(network.paths)):
+        leaf_of(network, leaf, flat, sizes)
+
+
+def check_widths(network: Network, flat: Flat) -> None:
+    """Checks that leaves which fit are no wider than those that were traced.
+
+    Raises:
+      StructureError: naming the first that is.
+    """
+    sizes = read_sizes(network, flat)
     for leaf, spans in enumerate(network.layout.leaves):
         for n, span in enumerate(spans):
             wide = [d for d in span.dims() if sizes.kept[d] > network.layout.traced[d]]
@@ -43,8 +54,6 @@ def check(network: Network, flat: Flat) -> None:
                     f"expected at most {network.layout.traced[wide[0]]}, as traced; trace the "
                     "network that these parameters are of"
                 )
-    for leaf in range(len(network.paths)):
-        leaf_of(network, leaf, flat, sizes)
 
 
 def check_known(network: Network, flat: Flat) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.dims.leaves import check
+from linjax.dims.leaves import check, check_widths
 from linjax.errors import EvidenceError, LinjaxError, StructureError, warn
 from linjax.evidence.stats import Stats
 from linjax.net import Net
@@ -130,7 +130,9 @@ def as_evidence(params: Any, evidence: Any) -> None:
         raise EvidenceError(
             f"expected Stats, got {type(evidence).__name__}; evidence comes after params"
         )
-    check(stats.network, stats.network.flatten(params))
+    flat = stats.network.flatten(params)
+    check(stats.network, flat)
+    check_widths(stats.network, flat)
     as_values(params)
     now = {path: jnp.shape(leaf) for path, leaf in flatten(params).items()}
     then = {leaf.path: leaf.shape for leaf in stats.leaves}

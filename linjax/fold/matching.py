@@ -8,7 +8,7 @@ import numpy as np
 
 from linjax.chains.check import check_leaves
 from linjax.chains.flow import all_flows
-from linjax.dims.leaves import check
+from linjax.dims.leaves import check, check_widths
 from linjax.errors import EvidenceError, StructureError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.moved import sketch
@@ -46,6 +46,8 @@ def matching(params: Any, evidence: Stats | Bounds) -> bool:
             f"the evidence was collected on folded parameters ({had:,}), these have "
             f"{count(params):,}: collect on these"
         )
+    if isinstance(evidence, Stats):
+        check_widths(evidence.network, evidence.network.flatten(params))
     warn(
         "these parameters have been folded since the evidence was collected; they are returned "
         "unchanged (collect again to fold further)"

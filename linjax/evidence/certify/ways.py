@@ -20,7 +20,7 @@ from linjax.chains.flow import unread
 from linjax.chains.maps import Activation, Slope
 from linjax.chains.structure import Chain, Site
 from linjax.chains.view import View
-from linjax.dims.leaves import check
+from linjax.dims.leaves import check, check_widths
 from linjax.errors import EvidenceError
 from linjax.exact.casts import cast_keeps
 from linjax.exact.scalar import Scalar
@@ -98,6 +98,7 @@ def ways_of(net: Net, params: Any) -> Ways:
         check_leaves(net.graph, flat)
         return _as_told(net, flat)
     check(net.network, flat)
+    check_widths(net.network, flat)
     if not net.graph.chains:
         return Ways(flat, ())
     found = net.examined(flat)

@@ -19,7 +19,7 @@ from linjax.chains.dtypes import coarsest
 from linjax.chains.layers import Layers
 from linjax.chains.reading import read_chain, readable
 from linjax.chains.structure import Chain, Graph
-from linjax.dims.leaves import check
+from linjax.dims.leaves import check, check_widths
 from linjax.errors import EvidenceError, warn
 from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.given import as_net, as_values
@@ -148,6 +148,7 @@ def lump_and_report(
     flat = net.network.flatten(params) if isinstance(net, Net) else pytree.flatten(params)
     if isinstance(net, Net):
         check(net.network, flat)
+        check_widths(net.network, flat)
     if isinstance(net, Net) and not (net.chained and readable(net.graph, flat)):
         sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
         lumped = pytree.unflatten(sites.flat, like=params)
