@@ -63,9 +63,17 @@ def varying(whole: Array, left: Array) -> Array:
       left: what others leave of it, from :func:`floored` if there are any.
     """
     inverse = inverse_scale(whole)
-    most = np.linalg.norm(symmetric(whole * inverse[:, None] * inverse), 2)
-    values, vectors = np.linalg.eigh(symmetric(left * inverse[:, None] * inverse))
-    return np.asarray(inverse[:, None] * vectors[:, values > LEAST * (1.0 + most)])
+    correlation = symmetric(whole * inverse[:, None] * inverse)
+    n = len(correlation)
+    top = scipy.linalg.eigvalsh(correlation, subset_by_index=(n - 1, n - 1)) if n else np.zeros(1)
+    least = LEAST * (1.0 + max(float(top[0]), 0.0))
+    beside = symmetric(left * inverse[:, None] * inverse)
+    try:  # mostly all of them do, which is told sooner than which do
+        np.linalg.cholesky(beside - least * np.eye(n))
+        return np.diag(inverse)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(beside)
+    return np.asarray(inverse[:, None] * vectors[:, values > least])
 
 
 def lower(covariance: Array) -> Array:
