@@ -58,6 +58,12 @@ class Choice(NamedTuple):
         decode, offset = (tuple(own[p] for p in points) for own in (self.decode, self.offset))
         return self._replace(decode=decode, offset=offset)
 
+    def by_problem(self, points: Sequence[int]) -> "Choice":
+        """The choice by points of the problem again; inverse to :meth:`by_site`."""
+        first = [points.index(group) for group in sorted(set(points))]
+        decode, offset = (tuple(own[p] for p in first) for own in (self.decode, self.offset))
+        return self._replace(decode=decode, offset=offset)
+
 
 class _Part(NamedTuple):
     """The fold of one repeat; decode and offset by distinct point."""

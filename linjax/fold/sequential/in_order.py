@@ -155,7 +155,7 @@ class _State:
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
-                goal = _served(site, maker.leaf, before(problem, choice))
+                goal = _served(site, maker.leaf, before(problem, choice.by_problem(points)))
                 self._factor(maker.op, self.waiting.pop(maker.op), goal)
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
@@ -217,7 +217,10 @@ class _State:
             return
         goal, done = None, self.settled.get(own.made)
         if done is not None:
-            goal = _served(self.task.problems.sites[own.made], own.leaf, necks.after(*done))
+            problem, choice = done[0], done[1].by_problem(self.task.problems.points[own.made])
+            goal = _served(
+                self.task.problems.sites[own.made], own.leaf, necks.after(problem, choice)
+            )
         self._factor(op, moments, goal)
         self._change(self.now.flat)
 
