@@ -179,6 +179,7 @@ def _lower(layers: Layers, rates: list[Array], rule: PublishedSize) -> Threshold
     skip = rule.counted == "without_first"
     budget = rule.fraction * parameters(plan, skip)
     levels = np.unique(np.concatenate([*rates, [0.0]]))[::-1]
+    levels = levels[levels >= 0.0]  # units that can't fold by rate have one below
     ordered = [np.sort(r) for r in rates]
     best = Threshold(1.0, "optimal", rule.greedy, rule.gain)
     least = parameters(plan, skip)
