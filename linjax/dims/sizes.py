@@ -1,5 +1,6 @@
 """How large every dimension is now, read off the leaves' shapes."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
             if not span.parts:
                 sizes[span.dim] = size
     changed = {d for d, n in sizes.items() if layout.traced[d] is not n and layout.traced[d] != n}
-    now, merged = {**layout.traced, **sizes}, _merged(network, flat)
+    now = {**layout.traced, **sizes}
+    merged = _merged(network, flat, now)
     return Sizes(
         now, beside, frozenset(changed | set(beside)), passing,
         skipped={op: place for scaling in merged for op, place in scaling.ops.items()},
@@ -98,18 +100,28 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     )  # fmt: skip
 
 
-def _merged(network: Network, flat: Flat) -> list[Scaling]:
-    """The per-unit affine maps whose parameters are all gone; some alone can't be."""
+def _merged(network: Network, flat: Flat, now: Mapping[int, int]) -> list[Scaling]:
+    """The per-unit affine maps whose parameters are all gone; some alone can't be.
+
+    Unless no units are left, of which they would have entries: others may be one for all units.
+    """
     found = []
     for scaling in network.scalings:
         paths = [network.paths[leaf] for leaf in sorted(scaling.leaves)]
         gone = [path for path in paths if path not in flat]
         if len(gone) == len(paths):
             found.append(scaling)
-        elif gone:
+        elif any(
+            _entries(network, leaf, now) for leaf in scaling.leaves if network.paths[leaf] in gone
+        ):
             there = next(path for path in paths if path in flat)
             raise StructureError(f"{join(gone[0])}: missing beside {join(there)}")
     return found
+
+
+def _entries(network: Network, leaf: int, now: Mapping[int, int]) -> int:
+    """How many entries a leaf has at some sizes."""
+    return math.prod(span.now(now.__getitem__) for span in network.layout.leaves[leaf])
 
 
 def _made(network: Network, flat: Flat) -> set[int]:
