@@ -102,11 +102,18 @@ def load(batches: Iterable[Batch], limit: int = ROWS) -> Batch:
     """Returns the first rows of the batches as one batch on the host.
 
     Raises:
-      EvidenceError: if there are none.
+      EvidenceError: if there are none, or their rows differ in shape.
     """
-    some, count = [], 0
-    for inputs in batches:
+    some, count = list[Batch](), 0
+    for index, inputs in enumerate(batches):
+        as_numbers(jax.tree.leaves(inputs), index)
         some.append(jax.tree.map(np.asarray, inputs))
+        one, other = (jax.tree.map(lambda x: x.shape[1:], own) for own in (some[0], some[-1]))
+        if one != other:
+            raise EvidenceError(
+                f"batch {index}: rows of shapes {other}, those of batch 0 are of {one}; they are "
+                "taken together: pad them to one, or fold without rows, by linjax.fold"
+            )
         count += size_of(inputs)
         if count >= limit:
             break

@@ -158,3 +158,22 @@ def test_advice_about_rows():
     loss = lambda p: jnp.sum((net.apply(p, *batch) - net.apply(P, *batch)) ** 2)  # noqa: E731
     grad = jax.jit(jax.grad(loss))(small)
     assert jax.tree.structure(grad) == jax.tree.structure(small)
+
+
+def test_rows_that_cannot_be_taken_together_are_told():
+    """Evidence is gathered of sequences of any lengths; refits take rows of one."""
+    rng = np.random.default_rng(0)
+    draw = lambda *s: jnp.asarray(rng.normal(size=s), jnp.float32)  # noqa: E731
+    params = {"a": draw(4, 24), "o": draw(24, 3)}
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["o"], params, draw(1, 5, 4))
+    batches = [draw(20, 5, 4), draw(20, 7, 4)]
+    half = linjax.size(0.5)
+    stats = linjax.collect(net, params, batches, metric="identity")
+    small = linjax.fold(params, stats, half)
+    for ask in (
+        lambda: linjax.compress(net, params, batches, half, evidence=stats),
+        lambda: linjax.recover(net, params, small, batches, steps=10),
+        lambda: linjax.corrected(net, params, stats, batches, half),
+    ):
+        with pytest.raises(linjax.EvidenceError, match=r"batch 1: rows of shapes .*pad"):
+            ask()
