@@ -108,8 +108,7 @@ def shift_reader(network: Network, now: Written, site: Site, leaf: int, offset: 
                 if not other.steady:
                     offset_linear(network, now.flat, leaf, change)
                     continue
-                lacks = _by_repeat(network, now, other, leaf, change)
-                lacks = np.pad(lacks, ((0, 0), (now.sizes[other.dim] - lacks.shape[-1], 0)))
+                lacks = _lacks(network, now, other, leaf, change)
                 for op in results:
                     for reader in _lack(network, now, other, op, lacks):
                         at = other.dim, reader.leaf
@@ -175,6 +174,31 @@ def shifted_result(network: Network, now: Written, op: int, change: Array) -> Wr
     shifts[op] = shifts.get(op, 0.0) + change
     add_to_bias(network, flat, op, change)
     return now._replace(flat=flat, shifts=shifts)
+
+
+def shifted_linear(network: Network, now: Written, op: int, change: Array) -> Written:
+    """Makes up for what linear coordinates lack that a product makes, along its kernel's axes.
+
+    Where they are read, later on: in biases, or in an offset of their own.
+    """
+    now = now._replace(flat=dict(now.flat), shifts=dict(now.shifts), lacking=dict(now.lacking))
+    leaf = network.kernels[op].leaf
+    for site in network.sites:
+        if not any(maker.leaf == leaf for maker in site.makers):
+            continue
+        if not site.steady:
+            offset_linear(network, now.flat, leaf, change)
+            continue
+        lacks = _lacks(network, now, site, leaf, change)
+        for reader in _lack(network, now, site, op, lacks):
+            shift_reader(network, now, site, reader.leaf, lacks)
+    return now
+
+
+def _lacks(network: Network, now: Written, site: Site, leaf: int, change: Array) -> Array:
+    """What a site's coordinates lack, ``(n, m)``, of which some linear ones lack something."""
+    lacks = _by_repeat(network, now, site, leaf, change)
+    return np.pad(lacks, ((0, 0), (now.sizes[site.dim] - lacks.shape[-1], 0)))
 
 
 def shifted(

@@ -11,7 +11,8 @@ from linjax.fold.engine.factor import factor
 from linjax.fold.engine.problem import Site
 from linjax.fold.engine.reads import made_metric
 from linjax.fold.plans.factored import Kernel, Wanted
-from linjax.fold.rewrite import Halves, halved
+from linjax.fold.rewrite import Halves, halved, result_lacks
+from linjax.fold.shifts import shifted_linear
 from linjax.fold.written import Written
 
 Array = Any
@@ -50,5 +51,13 @@ def refactored(
         goal = Wanted(np.eye(matrix.shape[1]), kernel.metric if fits else np.eye(matrix.shape[1]))
     down, _, _ = factor(covariance, mean, matrix @ goal.mix, goal.metric, rank)
     ups = [down.T @ covariance @ part for part in parts]
-    lacking = mean @ (parts[0] - down @ ups[0])
-    return halved(network, now, kernel.read, Halves(down, np.concatenate(ups, axis=1)), lacking)
+    lacking = [mean @ (part - down @ up) for part, up in zip(parts, ups, strict=True)]
+    now = halved(network, now, kernel.read, Halves(down, np.concatenate(ups, axis=1)), lacking[0])
+    if paths[1] not in flat:
+        return now
+    return shifted_linear(
+        network,
+        now,
+        kernel.read.op,
+        result_lacks(network, kernel.read, flat[paths[1]].shape, lacking[1]),
+    )
