@@ -167,6 +167,12 @@ def collect(
             f"fewer samples than units ({told}): what is predicted holds for these samples alone; "
             "collect on more, or measure on others by linjax.compare"
         )
+    if second_moments and not float(found.variation) > 0:
+        warn(
+            "the outputs are the same for all rows of a batch (one number for all of them, such as "
+            "a loss, or a constant), so that relative errors have no scale: trace a function whose "
+            "outputs have rows"
+        )
     return found
 
 

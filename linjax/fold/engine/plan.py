@@ -63,7 +63,8 @@ class Curve(NamedTuple):
 
     def plan(self, state: State) -> Plan:
         """Returns widths as a plan."""
-        relative = np.sqrt(self.prices.error(state) / max(self.scale, np.finfo(float).tiny))
+        error = self.prices.error(state)
+        relative = np.sqrt(error / self.scale) if self.scale > 0 else np.inf if error else 0.0
         return Plan(state, self.prices.cost(state), float(relative), self.shrinkage)
 
     @property
