@@ -268,6 +268,8 @@ class Shapes:
                 want = " or ".join(str(n - less) for n in sorted({plain, total}) if n >= less)
                 size = jnp.shape(leaf)[axis]
                 raise StructureError(f"{own}, axis {axis}: {size} entries, expected {want}")
+            if not rows:
+                continue  # nothing of what it hands on is read, either: a block that is gone
             raise StructureError(
                 f"{join(self._path(product, ''))}: missing, and what stands around it doesn't fit: "
                 f"{total} features arrive there, {rows} are read of what it hands on"
