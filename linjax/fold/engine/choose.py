@@ -237,8 +237,8 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
         ]
         beside += [np.eye(sources), linear_directions(alone, r).kernel]
     spread = np.sum([sight.sources for sight in seen], axis=0)
-    choices = []
-    for mix in beside:
+
+    def made(mix: Array) -> _Part:
         kept = _pursued(seen, mix, k)
         linear = np.zeros((sources, r))
         if r:
@@ -246,7 +246,9 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
             basis = varying(spread, np.sum([own.covariance for own in given], axis=0))
             found = basis @ linear_directions([own.along(basis) for own in given], r).kernel
             linear[:, : found.shape[1]] = found
-        choices.append(_finished(seen, kept, linear))
+        return _finished(seen, kept, linear)
+
+    choices = at_once(made, beside, [float(len(seen) * seen[0].width ** 3)] * len(beside))
     return min(choices, key=lambda choice: choice.error)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.fold.engine.linalg import solve
+from linjax.fold.engine.sharing import at_once
 from linjax.fold.hasty import jit_hastily
 
 Array = Any
@@ -83,10 +84,14 @@ def fitted(parts: Sequence[Seen], whole: Seen, prior: Array) -> Array:
     """
     if len(parts) < 2:
         return shrunk(parts[0], prior, RIDGES[-1])
-    errors = [_error(parts[0], prior) + _error(parts[1], prior)]
-    for ridge in RIDGES:
-        pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
-        errors.append(sum(_error(test, shrunk(train, prior, ridge)) for train, test in pairs))
+    pairs = ((parts[0], parts[1]), (parts[1], parts[0]))
+
+    def held_out(ridge: float) -> float:
+        return sum(_error(test, shrunk(train, prior, ridge)) for train, test in pairs)
+
+    alone = sum(_error(test, prior) for _, test in pairs)
+    cost = 2.0 * prior.shape[0] * prior.shape[1] ** 3
+    errors = [alone, *at_once(held_out, RIDGES, [cost] * len(RIDGES))]
     best = int(np.argmin(errors))
     return shrunk(whole, prior, RIDGES[best - 1]) if best else prior
 

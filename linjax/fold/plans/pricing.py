@@ -19,6 +19,7 @@ from linjax.fold.engine.path import Caution, Prices
 from linjax.fold.engine.plan import Curve, Plan, curve, ridges, room, shrinkage
 from linjax.fold.engine.problem import Moments, Point
 from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.engine.sharing import at_once
 from linjax.fold.engine.surface import Surface, all_surfaces
 from linjax.fold.plans.costs import Folded, folded_so_far, terms_of
 from linjax.fold.plans.factored import Kernel, error_curve, kernels_of
@@ -253,8 +254,9 @@ def chosen(found: Problems, plan: Plan, before: Memory | None = None) -> list[Ch
     """
     before = {} if before is None else before
     widths = zip(found.problems, plan.state.units, plan.state.linears, strict=True)
-    for n, (problem, k, r) in enumerate(widths):
-        key = k, r, shrinkage(problem, plan.shrinkage)
-        if n not in before or before[n][0] != key:
-            before[n] = key, choose(problem, *key)
+    keys = [(k, r, shrinkage(problem, plan.shrinkage)) for problem, k, r in widths]
+    due = [n for n, key in enumerate(keys) if n not in before or before[n][0] != key]
+    costs = [float(found.problems[n].repeats * found.problems[n].coordinates ** 3) for n in due]
+    made = at_once(lambda n: choose(found.problems[n], *keys[n]), due, costs)
+    before.update((n, (keys[n], choice)) for n, choice in zip(due, made, strict=True))
     return [before[n][1] for n in range(len(found.problems))]
