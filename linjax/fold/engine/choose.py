@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
-from linjax.fold.engine.directions import Left, linear_directions
+from linjax.fold.engine.directions import Left, linear_directions, varying_directions
 from linjax.fold.engine.exchange import exchanged
-from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric, varying
+from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric
 from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sharing import at_once
@@ -242,9 +242,7 @@ def _bent(seen: list[Sight], k: int, r: int) -> _Part:
         kept = _pursued(seen, mix, k)
         linear = np.zeros((sources, r))
         if r:
-            given = [_given(sight, kept) for sight in seen]
-            basis = varying(spread, np.sum([own.covariance for own in given], axis=0))
-            found = basis @ linear_directions([own.along(basis) for own in given], r).kernel
+            found = varying_directions([_given(sight, kept) for sight in seen], spread, r).kernel
             linear[:, : found.shape[1]] = found
         return _finished(seen, kept, linear)
 

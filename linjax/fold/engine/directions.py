@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linjax.fold.engine.linalg import descending, forward, lower, solve
+from linjax.fold.engine.linalg import descending, forward, lower, solve, varying
 
 Array = np.ndarray
 
@@ -62,6 +62,25 @@ def linear_directions(points: Sequence[Left], limit: int | None = None) -> Direc
     scale = np.sqrt(values[solid])
     kernel = solution @ (vectors[:, solid] / scale)
     return Directions(kernel, ((kernel, scale[:, None] * vectors[:, solid].T),))
+
+
+def varying_directions(points: Sequence[Left], spread: Array, limit: int) -> Directions:
+    """Returns the directions that say most among those that sources vary in beside kept units.
+
+    Where sources have fewer directions than there are of them, all that others would say is
+    rounding.
+
+    Args:
+      points: as for :func:`linear_directions`, given the kept units.
+      spread: ``(m, m)`` covariance of the sources, whatever is kept; summed over points.
+      limit: the largest number of directions.
+    """
+    basis = varying(spread, np.sum([point.covariance for point in points], axis=0))
+    if basis is None:
+        return linear_directions(points, limit)
+    found = linear_directions([point.along(basis) for point in points], limit)
+    readings = tuple((basis @ kernel, explained) for kernel, explained in found.readings)
+    return Directions(basis @ found.kernel, readings)
 
 
 def _solid(values: Array) -> Array:

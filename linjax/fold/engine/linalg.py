@@ -16,6 +16,8 @@ LEAST = 1e-6
 rounding leaves must not be blown up to a linear unit."""
 ROUNDING = 1e-12
 """Share of the largest variance that may be rounding."""
+POWERS = 5
+"""Products with a matrix by which its largest eigenvalue is told."""
 METRIC_FLOOR = 0.02
 """Share of its mean that every direction of a result is worth at least."""
 
@@ -53,7 +55,7 @@ def floored(left: Array, whole: Array) -> Array:
     return left + LEAST * np.diag(np.diag(whole))
 
 
-def varying(whole: Array, left: Array) -> Array:
+def varying(whole: Array, left: Array) -> Array | None:
     """Returns the directions ``(m, s)`` in which variables vary, beside others that explain them.
 
     In others they are what rounding left, of either sign: all that they would say is that.
@@ -61,19 +63,33 @@ def varying(whole: Array, left: Array) -> Array:
     Args:
       whole: covariance of the variables.
       left: what others leave of it, from :func:`floored` if there are any.
+
+    Returns:
+      None where they vary in all directions, which is told much sooner than in which they do.
     """
     inverse = inverse_scale(whole)
-    correlation = symmetric(whole * inverse[:, None] * inverse)
-    n = len(correlation)
-    top = scipy.linalg.eigvalsh(correlation, subset_by_index=(n - 1, n - 1)) if n else np.zeros(1)
-    least = LEAST * (1.0 + max(float(top[0]), 0.0))
+    least = LEAST * (1.0 + _largest(symmetric(whole * inverse[:, None] * inverse)))
     beside = symmetric(left * inverse[:, None] * inverse)
-    try:  # mostly all of them do, which is told sooner than which do
-        np.linalg.cholesky(beside - least * np.eye(n))
-        return np.diag(inverse)
+    try:
+        np.linalg.cholesky(beside - least * np.eye(len(beside)))
+        return None
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(beside)
     return np.asarray(inverse[:, None] * vectors[:, values > least])
+
+
+def _largest(matrix: Array) -> float:
+    """The largest eigenvalue of a positive matrix, nearly: by powers, from its largest column."""
+    if not len(matrix):
+        return 0.0
+    vector = matrix[:, np.argmax(np.linalg.norm(matrix, axis=0))]
+    size = 0.0
+    for _ in range(POWERS):
+        size = float(np.linalg.norm(vector))
+        if not size:
+            break
+        vector = matrix @ (vector / size)
+    return size
 
 
 def lower(covariance: Array) -> Array:

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from linjax.fold.engine import turned
 from linjax.fold.engine.basis import elimination, straight_basis
-from linjax.fold.engine.directions import Left, linear_directions
-from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric, varying
+from linjax.fold.engine.directions import Left, varying_directions
+from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
 from linjax.fold.engine.problem import Site, checked, runs, splits, taken
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sharing import shared
@@ -271,13 +271,10 @@ def _at(seen: list[Sight], totals: list[float], order: Array, rank: int) -> Arra
     units by a Cholesky factor, linear units by what is left of the sources given the units.
     """
     given = [_given(sight, order) for sight in seen]
-    # As in a choice: where sources don't vary, all that directions would say is rounding.
     spread = np.sum([sight.sources for sight in seen], axis=0)
-    basis = varying(spread, np.sum([own.left.covariance for own in given], axis=0))
-    found = linear_directions([own.left.along(basis) for own in given], rank)
+    found = varying_directions([own.left for own in given], spread, rank)
     total, parts = np.zeros(rank + 1), zip(seen, totals, given, found.readings, strict=True)
-    for sight, whole, own, (narrow, explained) in parts:
-        kernel = basis @ narrow
+    for sight, whole, own, (kernel, explained) in parts:
         m, mix = sight.width, own.inputs @ kernel
         units = forward(own.factor, forward(own.factor, sight.test[np.ix_(order, order)]).T)
         beside = forward(own.factor, sight.test[order, m:] @ kernel)
