@@ -47,7 +47,8 @@ def carry_over(
       A state for ``small``.
 
     Raises:
-      StructureError: if the state isn't one of this optimiser for ``params``.
+      StructureError: if the state isn't one of this optimiser for ``params``, or if it can't
+        be started on ``small``, such as one with labels or a mask for every leaf of ``params``.
 
     Example:
       >>> import jax, jax.numpy as jnp, linjax, optax
@@ -66,7 +67,7 @@ def carry_over(
             "the state isn't one that this optimizer made for params: give the state of "
             "optimizer.init(params), with the updates since"
         )
-    fresh, shapes = optimizer.init(small), _shapes(params)
+    fresh, shapes = _begun(optimizer, small), _shapes(params)
     groups: dict[Path, Flat] = {}
     for path, leaf in pytree.flatten(state).items():
         prefix, own = _split(path, shapes)
@@ -87,6 +88,17 @@ def carry_over(
         was = groups.get(prefix, {}).get(own)
         carried.append(kept[prefix][own] if own else _as_it_was(was, leaf))
     return jax.tree.unflatten(jax.tree.structure(fresh), carried)
+
+
+def _begun(optimizer: "optax.GradientTransformation", small: Any) -> Any:
+    try:
+        return optimizer.init(small)
+    except Exception as error:
+        raise StructureError(
+            f"the optimizer can't be started on the folded parameters ({error}): give labels and "
+            "masks, of multi_transform and masked, as functions of a pytree, not as the pytree of "
+            "the original's leaves: a fold adds some and takes some away"
+        ) from error
 
 
 def _shapes(params: Any) -> dict[Path, tuple[int, ...]]:

@@ -94,3 +94,19 @@ def test_the_state_of_another_optimiser_is_refused(folded):
     _, small, report = folded
     with pytest.raises(linjax.StructureError, match="give the state of"):
         linjax.carry_over(optax.adam(1e-3), optax.sgd(1e-3).init(P), P, small, report)
+
+
+FIXED = {
+    "several": optax.multi_transform(
+        {"large": optax.adam(1e-3), "small": optax.sgd(1e-2)}, label(P)
+    ),
+    "masked": optax.masked(optax.adam(1e-3), large(P)),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_labels_of_the_originals_leaves_are_refused_with_the_way_out(name, folded):
+    """They have no entry for leaves that a fold adds."""
+    _, small, report = folded
+    with pytest.raises(linjax.StructureError, match="as functions of a pytree"):
+        linjax.carry_over(FIXED[name], FIXED[name].init(P), P, small, report)
