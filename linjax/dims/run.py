@@ -5,12 +5,11 @@ beside kernels is told in :mod:`linjax.dims.leaves`.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from linjax.dims import fitting, products
@@ -24,7 +23,7 @@ from linjax.dims.rules.rule import Now
 from linjax.dims.sites import Product
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
-from linjax.program.flat import Const, Op, Operand, Program, Ref, needed
+from linjax.program.flat import Const, Op, Operand, Program, Ref
 
 Array = Any
 
@@ -87,35 +86,6 @@ def begin(
         if (constant := constant_of(network, key, flat, sizes)) is not None:
             run.constants[key] = constant
     return run, [leaf_of(network, n, flat, sizes) for n in range(len(network.paths))]
-
-
-def parameters(network: Network, flat: Flat, wanted: Iterable[int]) -> dict[int, Array]:
-    """Values of a network that depend on its parameters alone, in float64, by their numbers.
-
-    Args:
-      network: the traced network.
-      flat: its parameters by path.
-      wanted: numbers of values outside of scans.
-    """
-    sizes, program = read_sizes(network, flat), network.layout.program
-    run = Run(network, sizes, frozenset(), {})
-    refs = tuple(map(Ref, wanted))
-    with jax.enable_x64(True):
-        for n, ref in enumerate(program.inputs[: len(network.paths)]):
-            run.put(ref, _wide(leaf_of(network, n, flat, sizes)))
-        for op in needed(program.ops, refs):
-            values = [_wide(run.read(op, place, o)) for place, o in enumerate(op.inputs)]
-            dtype = op.params.get("new_dtype")
-            cast = op.name == "convert_element_type" and jnp.issubdtype(dtype, jnp.floating)
-            found = tuple(values) if cast else run.bind(op, values)
-            run.env.update({ref.id: x for ref, x in zip(op.outputs, found, strict=True)})
-        return {ref.id: np.asarray(run.env[ref.id], np.float64) for ref in refs}
-
-
-def _wide(value: Array) -> Array:
-    """A value in float64, if it is of floating point numbers."""
-    floating = jnp.issubdtype(jnp.result_type(value), jnp.floating)
-    return jnp.asarray(np.asarray(value).astype(np.float64)) if floating else value
 
 
 class Run:

@@ -13,7 +13,7 @@ import numpy as np
 
 from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import Network
-from linjax.dims.run import parameters
+from linjax.dims.parameters import parameters
 from linjax.dims.sites import Form, Site
 from linjax.dims.span import Cut, Spans, exposed
 from linjax.dims.spelled import carriers
