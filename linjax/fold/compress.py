@@ -64,9 +64,11 @@ def compress(
     whose outputs are nearest to the original's on held-out calibration rows is returned: one row
     in five, which the refits don't see. Labels are not used.
 
-    By a tolerance it is the smallest network found whose error, *measured* on these rows, is at
-    most that: sizes are bisected, in one shot first, then refitted. :func:`fold`, which sees no
-    rows, goes by the predicted error, which for deep networks can be several times too small.
+    By a tolerance it is the smallest network found whose error, *measured* on the held-out fifth
+    in the output's metric (:func:`compare`), is at most that: sizes are bisected, in one shot
+    first, then refitted. Where these are few, the error on all rows may be somewhat above it.
+    :func:`fold`, which sees no rows, goes by the predicted error, which for deep networks can be
+    several times too small.
 
     Args:
       net: the traced network.
