@@ -49,7 +49,8 @@ def lump(
     If ``(W[:, t], b_t) = ρ (W[:, v], b_v)``, ρ > 0, and σ is positively homogeneous (ReLU, leaky
     ReLU, PReLU), then ``σ(z_t) = ρ σ(z_v)``: unit t goes, and ρ times its outgoing weights are
     added to those of v. Layers are lumped from the first to the last, which finds the
-    coarsest partition. Units of dense layers without incoming weights move into the next bias.
+    coarsest partition. Units without incoming weights move into the next bias, where a network is
+    of dense layers alone.
 
     Coordinates of all other sites (channels of convolutions, the width of a residual stage,
     attention's values) are joined, too, if they are multiples of one another in all that makes
