@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ from linjax.store.export import batch_of, freest
 BATCHES = (1, 3, 16)  # sizes that a program with a free batch is checked at
 ROUNDING = 1e-4  # largest difference, relative to the largest output; float32 and wider
 COARSE = 2e-2  # the same for bfloat16 and float16
+REPLACED = (
+    "jax", "jax.image", "jax.lax", "jax.nn", "jax.numpy", "jax.numpy.fft", "jax.numpy.linalg",
+    "jax.random", "jax.scipy.special", "flax.linen", "flax.nnx", "equinox", "equinox.nn",
+)  # fmt: skip
+"""Modules whose functions the converter replaces, some of them for good."""
 
 
 def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
@@ -56,7 +62,7 @@ def to_onnx(net: Net, params: Any, *, opset: int | None = None) -> bytes:
             "load it with its function: linjax.load(path, apply_fn)"
         )
     net.check(params)
-    with _quiet():
+    with _quiet(), _given_back():
         code, batch, why = freest(net, lambda inputs: _converted(net, params, inputs, opset))
         _check(net, params, code, BATCHES if batch is None else (batch,))
     if batch is not None:
@@ -76,6 +82,20 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _given_back() -> Iterator[None]:
+    """Gives modules their own functions back: others than these don't take all arguments."""
+    loaded = [sys.modules[name] for name in REPLACED if name in sys.modules]
+    before = [(module, dict(vars(module))) for module in loaded]
+    try:
+        yield
+    finally:
+        for module, own in before:
+            for name, value in own.items():
+                if vars(module).get(name) is not value:
+                    setattr(module, name, value)
 
 
 def _converted(net: Net, params: Any, inputs: Any, opset: int | None) -> bytes:

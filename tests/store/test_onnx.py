@@ -1,5 +1,7 @@
 """What onnxruntime computes from an exported file is what the network computes."""
 
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -44,6 +46,25 @@ def test_random_architectures_original_and_folded(case):
             assert relative(found, net.apply(params, x[:n])) < 1e-4
     saved = 4 * (linjax.count(case.params) - linjax.count(small))
     assert sizes[1] <= sizes[0] - saved + 12000
+
+
+FRESH = """
+import jax, jax.numpy as jnp, linjax
+modules = (jax, jax.lax, jax.nn, jax.numpy, jax.random)
+before = [dict(vars(module)) for module in modules]
+net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["w"]), {"w": jnp.ones((3, 2))}, jnp.ones((1, 3)))
+for _ in range(2):
+    linjax.to_onnx(net, {"w": jnp.ones((3, 2))})
+for module, own in zip(modules, before):
+    print([name for name, value in own.items() if vars(module)[name] is not value])
+print(jnp.cumsum(jnp.ones((2, 3)), 0)[1, 0])
+"""
+
+
+def test_an_export_leaves_functions_of_jax_as_they_were():
+    """The converter puts some of its own in their place when it is first used, and leaves them."""
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"] * 5 + ["2.0"]
 
 
 def test_an_nnx_network_with_normalisation_and_several_inputs():
