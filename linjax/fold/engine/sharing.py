@@ -8,6 +8,7 @@ exchanged: every process has all of it, in the order of the tasks.
 
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -23,12 +24,18 @@ WORTHWHILE = 1e8
 """Cubes of widths, summed, from which threads gain more than they cost."""
 
 
+_thread = threading.local()
+
+
 def at_once(function: Callable[[T], R], tasks: Sequence[T], costs: Sequence[float]) -> list[R]:
-    """Maps a function over tasks, on all cores where they are worth it."""
+    """Maps a function over tasks, on all cores where they are worth it.
+
+    Tasks of a task run one after the other: the cores are busy, and each at work takes memory.
+    """
     workers = min(cores(), len(tasks))
-    if workers < 2 or sum(costs) < WORTHWHILE:
+    if workers < 2 or sum(costs) < WORTHWHILE or getattr(_thread, "busy", False):
         return [function(task) for task in tasks]
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, initializer=setattr, initargs=(_thread, "busy", True)) as pool:
         return list(pool.map(function, tasks))
 
 
