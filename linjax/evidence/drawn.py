@@ -17,7 +17,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.remembered import remembered
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import variation
+from linjax.evidence.objective import TEMPERATURE, tempered, variation
 from linjax.evidence.rows import apart
 from linjax.program.flat import Ref
 
@@ -57,7 +57,8 @@ class Draw(NamedTuple):
     def cotangents(self, outputs: Any) -> Any:
         """Output cotangents, ``(1, n, classes)``: one for each drawn row."""
         (leaf,), tree = jax.tree.flatten(outputs)
-        p = jax.nn.softmax(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), axis=-1)
+        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        p = jax.nn.softmax(tempered(wide, "softmax"), axis=-1)
         apart = jax.nn.one_hot(self.classes, p.shape[-1], dtype=p.dtype) - p
         norm = jnp.sqrt(jnp.sum(apart**2, axis=-1, keepdims=True))
         seeds = self.length * apart / jnp.maximum(norm, 1e-30)
@@ -97,7 +98,7 @@ def drawn(logits: Sequence[Array], count: int, seed: int) -> Draw:
         every[turn :: len(logits)] = np.asarray(y.astype(jnp.float32))
     varied = np.asarray(_variation(every.astype(np.float32), "softmax", None)) / count
     with np.errstate(invalid="ignore"):  # what isn't finite is told of where sites see it
-        p = np.exp(every - every.max(axis=1, keepdims=True))
+        p = np.exp((every - every.max(axis=1, keepdims=True)) / TEMPERATURE)
     p /= p.sum(axis=1, keepdims=True)
     weight = p * np.maximum(1 - 2 * p + (p**2).sum(axis=1, keepdims=True), 0)
     sums = np.cumsum(weight)

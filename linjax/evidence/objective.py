@@ -4,6 +4,11 @@ For logits the divergence is ``KL(p ‖ p') + ε/2 ‖centred (y' − y)‖²`` 
 the original's outputs y and of y', and the metric ``F = diag(p) − p pᵀ + ε (I − 1 1ᵀ / C)``. The
 first part is blind where the original is certain, as it often is on the rows that it was
 trained on; the second sees there, too.
+
+That is what outputs are compared by. Evidence, which tells what a fold may lose, has the metric of
+outputs that are somewhat less certain, y / T (:func:`tempered`): a fold isn't infinitesimal, and
+what it loses shrinks logits towards their mean. A class that is told from all others with
+certainty on every row has a derivative of nearly zero there, and would be given up whole.
 """
 
 from typing import Any
@@ -19,6 +24,9 @@ Array = Any
 
 LOGITS = 1e-3
 """Weight ε of the squared error of centred logits."""
+
+TEMPERATURE = 1.25
+"""How much less certain logits are taken to be where folds are priced; T."""
 
 
 def _floating(outputs: Any) -> list[Array]:
@@ -59,8 +67,13 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
     return jax.tree.map(weigh, outputs, tangent)
 
 
+def tempered(outputs: Array, metric: str) -> Array:
+    """Returns the outputs that the metric of evidence is taken at: logits over T."""
+    return outputs / TEMPERATURE if is_logits(outputs, metric) else outputs
+
+
 def variation(outputs: Any, metric: str, weights: Array | None) -> Array:
-    """Squares of the outputs about their mean in the output metric, summed."""
+    """Squares of the outputs about their mean in the metric of evidence, summed."""
     total = jnp.zeros(())
     for y in map(jnp.atleast_1d, _floating(outputs)):
         own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
@@ -68,7 +81,7 @@ def variation(outputs: Any, metric: str, weights: Array | None) -> Array:
         y = jnp.where(own > 0, y, 0)
         mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
         centred = (y - mean) * jnp.sqrt(own)
-        total += jnp.sum(centred * curvature([y], [centred], metric)[0])
+        total += jnp.sum(centred * curvature([tempered(y, metric)], [centred], metric)[0])
     return total
 
 

@@ -3,7 +3,8 @@
 With J the Jacobian of the outputs by a site's coordinates, or by a kernel's result, at a place,
 ``Q = E[Jᵀ F J]`` measures errors there as errors of the outputs, to first order: an error δ
 costs ``tr(Q Cov δ)``. F is the output metric: the identity, or for logits ``diag(p) − p pᵀ``,
-the metric of the Kullback–Leibler divergence of the softmax.
+the metric of the Kullback–Leibler divergence of the softmax, at a temperature of 5/4
+(:mod:`linjax.evidence.objective` says why).
 """
 
 import functools
@@ -20,7 +21,7 @@ from linjax.errors import EvidenceError
 from linjax.evidence.drawn import Draw
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
-from linjax.evidence.objective import root, variation
+from linjax.evidence.objective import root, tempered, variation
 from linjax.evidence.places import derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
 from linjax.evidence.spreading import Spread, blocked, outer
@@ -172,7 +173,7 @@ def cotangents(outputs: Any, key: Array, metric: str, probes: int = PROBES) -> A
     flat, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(flat))
     seeds = [
-        root(leaf, signs(leaf, k), metric)
+        root(tempered(leaf, metric), signs(leaf, k), metric)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
         else jnp.zeros((count, *leaf.shape), jax.dtypes.float0)
         for leaf, k in zip(flat, keys, strict=True)
