@@ -8,28 +8,20 @@ coordinate, and functions of one number with two slopes keep the proportion. All
 coordinates equal, as long as it acts coordinate by coordinate with equal parameters.
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-import numpy as np
+from typing import NamedTuple
 
 from linjax.dims.layout import Held, Layout, number
 from linjax.dims.rules import RULES, elementwise
-from linjax.dims.span import Span, places
 from linjax.dims.values import Role, Source
-from linjax.exact.casts import cast_keeps, is_kind
-from linjax.exact.scalar import Parameter, describe
+from linjax.exact.casts import cast_keeps
+from linjax.exact.coordinates import VIEWS, Coordinates
+from linjax.exact.scalar import describe
 from linjax.program.flat import Const, Op, Operand, Ref
 
 _SUMS = frozenset({"add", "sub", "add_any"})
 _CASTS = frozenset({"convert_element_type", "copy", "copy_p", "name", "stop_gradient", "pvary"})
-_VIEWS = frozenset(
-    {"reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "slice", "split"}
-)
 _JOINS = frozenset({"concatenate", "stack", "pad", "dynamic_update_slice"})
-_LINEAR = _VIEWS | {
+_LINEAR = VIEWS | {
     "reduce_sum", "cumsum", "reduce_window_sum", "reduce_max", "reduce_min", "reduce_window_max",
     "reduce_window_min", "cummax", "cummin", "gather", "dynamic_slice", "tile", "rev",
     "dot_general", "conv_general_dilated",
@@ -110,7 +102,8 @@ class _Walk:
     """Reads a program for one dimension."""
 
     def __init__(self, layout: Layout, dim: int, beside: tuple[int, ...]) -> None:
-        self.layout, self.dim, self.repeats = layout, dim, set(beside)
+        self.layout, self.dim = layout, dim
+        self.of = Coordinates(layout, dim, frozenset(beside))
         self.states: dict[int, _State] = {}
         self.regions: dict[int, list[Op]] = {}
         self.beside: dict[int, set[int]] = {}  # leaves that meet a region's values
@@ -134,7 +127,7 @@ class _Walk:
         if not any(self.dim in held.dims() for held in ins):
             return
         data = [place for place, held in enumerate(ins) if held.source is Source.DATA]
-        along = [place for place in data if self.varies(ins[place])]
+        along = [place for place in data if self.of.varies(ins[place])]
         if any(not self.known(op.inputs[place]) for place in along):
             raise _Unfit
         if op.scan is not None:
@@ -144,11 +137,6 @@ class _Walk:
             self.parameters(op, ins, outs)
         else:
             self.meeting(op, ins, along)
-
-    def varies(self, held: Held) -> bool:
-        """Whether entries differ from coordinate to coordinate."""
-        pairs = zip(held.spans, held.varies, strict=True)
-        return any(v and self.dim in span.dims() for span, v in pairs)
 
     def known(self, operand: Operand) -> bool:
         """Whether a value's coordinates have been followed."""
@@ -162,14 +150,14 @@ class _Walk:
         if held.leaf is not None:
             return frozenset({held.leaf})
         if operand.id not in self.deps:
-            if held.source is Source.CONSTANT and not self.varies(held):
+            if held.source is Source.CONSTANT and not self.of.varies(held):
                 return frozenset()
             raise _Unfit
         return self.deps[operand.id]
 
     def parameters(self, op: Op, ins: list[Held], outs: list[Held]) -> None:
         """An operation on parameters: by coordinate, or not known."""
-        named = op.name in elementwise.RULES or op.name in _VIEWS | _CASTS | _REDUCTIONS
+        named = op.name in elementwise.RULES or op.name in VIEWS | _CASTS | _REDUCTIONS
         if not (named or op.name == "concatenate"):
             raise _Unfit
         gone = not any(self.dim in held.dims() for held in outs)
@@ -204,7 +192,7 @@ class _Walk:
     def fresh(self, op: Op, affine: Affine | None = None, rounded: bool = False) -> None:
         """Begins anew with an operation's results."""
         for ref in op.outputs:
-            if self.varies(self.layout.values[ref.id]):
+            if self.of.varies(self.layout.values[ref.id]):
                 self.states[ref.id] = _State(ref.id, affine, rounded)
 
     def maker(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> None:
@@ -213,28 +201,16 @@ class _Walk:
         if along or leaf is None:
             raise _Unfit
         self.made = True
-        if self.whole(op, ins[own[0]]):
+        if self.of.whole(op, ins[own[0]]):
             return self.fresh(op, Affine(leaf))
         self.affine.append(Affine(leaf))
         return self.fresh(op)
-
-    def whole(self, op: Op, held: Held) -> bool:
-        """Whether a view of a leaf has all of its entries with the dimension."""
-        loops = math.prod(span.size for span in self.layout.steps[number(op)])
-        leaf = self.layout.leaves[held.leaf]
-        return loops * self.entries(held.spans) == self.entries(leaf)
-
-    def entries(self, spans: Sequence[Span]) -> int:
-        """The number of entries for each coordinate of the dimension."""
-        at = next(span for span in spans if self.dim in span.dims())
-        others = math.prod(span.size for span in spans if span is not at)
-        return others * len(places(at, self.dim, self.layout.traced.__getitem__))
 
     def elementwise(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> None:
         """An operation entry by entry: a step, a part of a function, or a sum of several."""
         if not along:  # data that are the same for all coordinates meet a parameter
             leaf = ins[own[0]].leaf if len(own) == 1 else None
-            if op.name == "mul" and leaf is not None and self.whole(op, ins[own[0]]):
+            if op.name == "mul" and leaf is not None and self.of.whole(op, ins[own[0]]):
                 self.made = True
                 return self.fresh(op, Affine(leaf))
             self.proportion = False
@@ -250,7 +226,9 @@ class _Walk:
         if affine is not None and op.name in _SUMS:
             return self.fresh(op, affine, rounded)
         others = [o for place, o in enumerate(op.inputs) if place not in along]
-        if len({s.root for s in before}) == 1 and all(self.outside(o) is not None for o in others):
+        if len({s.root for s in before}) == 1 and all(
+            self.of.outside(o) is not None for o in others
+        ):
             if rounded and op.name == "convert_element_type":
                 self.proportion = False  # what rounding has taken isn't there again
             root = before[0].root
@@ -265,7 +243,7 @@ class _Walk:
         for place in own:
             if ins[place].source is not Source.DATA:
                 self.equal |= self.leaves(op, place)
-            if self.varies(ins[place]) and ins[place].source is Source.CONSTANT:
+            if self.of.varies(ins[place]) and ins[place].source is Source.CONSTANT:
                 self.proportion = False
         return self.fresh(op, rounded=rounded or op.name == "convert_element_type")
 
@@ -279,7 +257,7 @@ class _Walk:
         if op.name == "div":
             return along == [0]
         if op.name == "select_n":
-            return 0 in rest and all(self.zero(op.inputs[place]) for place in rest[1:])
+            return 0 in rest and all(self.of.zero(op.inputs[place]) for place in rest[1:])
         return False
 
     def stepped(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> Affine | None:
@@ -294,21 +272,13 @@ class _Walk:
         operand, held = op.inputs[own[0]], ins[own[0]]
         if not isinstance(operand, Ref) or held.source is not Source.PARAMETER:
             return None
-        leaf = held.leaf if held.leaf is not None and self.whole(op, held) else None
+        leaf = held.leaf if held.leaf is not None and self.of.whole(op, held) else None
         looped, turned = bool(self.layout.steps[number(op)]), along == [1]
-        if not self.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
+        if not self.of.alone(held) or (looped and leaf is None) or (turned and op.name == "div"):
             return None
         name = "add" if op.name == "add_any" else op.name
         step = Step(name, turned, leaf, operand.id)
         return state.affine._replace(steps=(*state.affine.steps, step))
-
-    def alone(self, held: Held) -> bool:
-        """Whether entries differ along the dimension and its repeats only."""
-        if not self.varies(held):
-            return False
-        repeats = self.repeats & held.dims()
-        spans = [s for s, varies in zip(held.spans, held.varies, strict=True) if varies]
-        return self.entries(spans) == math.prod(self.layout.traced[d] for d in repeats)
 
     def other(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> None:
         """An operation that lays entries out, sums, compares or joins them."""
@@ -317,7 +287,7 @@ class _Walk:
         first = along[:1]
         affine = self.states[self.ref(op, first[0])].affine if first else None
         rounded = any(self.states[self.ref(op, place)].rounded for place in along)
-        if affine is not None and op.name in _VIEWS:
+        if affine is not None and op.name in VIEWS:
             return self.fresh(op, affine, rounded)
         self.close(op, along)
         if op.name == "conv_general_dilated" and Role.FILTERED not in self.roles[number(op)]:
@@ -336,9 +306,9 @@ class _Walk:
             leaf, parameter = ins[place].leaf, ins[place].source is Source.PARAMETER
             if parameter and leaf is not None:
                 self.affine.append(Affine(leaf))
-            elif not self.zero(op.inputs[place]):
+            elif not self.of.zero(op.inputs[place]):
                 self.proportion = False
-        if op.name == "pad" and not self.zero(op.inputs[1]):
+        if op.name == "pad" and not self.of.zero(op.inputs[1]):
             self.proportion = False
         if any(place > 1 for place in along) and op.name == "dynamic_update_slice":
             raise _Unfit
@@ -356,7 +326,7 @@ class _Walk:
         elif state.root != ref:
             self._close(state.root)
             found = describe(
-                self.layout.program, self.regions[state.root], Ref(state.root), self.outside,
+                self.layout.program, self.regions[state.root], Ref(state.root), self.of.outside,
                 Ref(ref),
             )  # fmt: skip
             self.proportion &= found.two_slopes is not None
@@ -368,27 +338,3 @@ class _Walk:
         operand = op.inputs[place]
         assert isinstance(operand, Ref)
         return operand.id
-
-    def outside(self, operand: Operand) -> Any:
-        """What a function's other operands are: numbers, known or not."""
-        if isinstance(operand, Const):
-            return _same(operand.value)
-        held = self.layout.values[operand.id]
-        if held.source is Source.CONSTANT:
-            op = self.layout.makers.get(operand.id)
-            return self.outside(op.inputs[0]) if op is not None and op.name in _VIEWS else None
-        floating = is_kind(self.layout.program.avals[operand.id].dtype, jnp.floating)
-        return Parameter(operand.id) if held.source is Source.PARAMETER and floating else None
-
-    def zero(self, operand: Operand) -> bool:
-        """Whether an operand is zero everywhere."""
-        value = self.outside(operand)
-        return value is not None and not isinstance(value, Parameter) and value == 0
-
-
-def _same(value: Any) -> Any:
-    """The one number that a constant holds everywhere, None if it isn't such."""
-    if not is_kind(jnp.result_type(value), jnp.floating, jnp.integer, jnp.bool_):
-        return None
-    array = np.asarray(value)
-    return array.flat[0] if array.size and (array == array.flat[0]).all() else None
