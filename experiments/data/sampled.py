@@ -1,5 +1,6 @@
 """Data that are made where they are used: what a network has written, tones with overtones."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,23 @@ def stories_written(config: Any, data_dir: str | None) -> Dataset:
 
     What to predict for each token is the next one.
     """
+    classes, tokens = _written(config.weights, config.length + 1)
+    rows = Split(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
+    train, test = rows.take(slice(TEXTS[0])), rows.take(slice(TEXTS[0], None))
+    return Dataset("Stories that it wrote", train, train, test, classes)
+
+
+@functools.cache  # draws of calibration rows share them
+def _written(weights: str, length: int) -> tuple[int, np.ndarray]:
+    """How many tokens there are, and texts of them."""
     import jax
 
     from experiments import pretrained  # this reads data sets, too
     from experiments.coverage.zoo import trained
 
-    params = pretrained.read_tree(pretrained.found("stories260k", config.weights))
-    tokens = np.asarray(trained.sample(params, jax.random.key(0), sum(TEXTS), config.length + 1))
-    rows = Split(tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32))
-    train, test = rows.take(slice(TEXTS[0])), rows.take(slice(TEXTS[0], None))
-    return Dataset("Stories that it wrote", train, train, test, len(params["embedding"]))
+    params = pretrained.read_tree(pretrained.found("stories260k", weights))
+    texts = trained.sample(params, jax.random.key(0), sum(TEXTS), length)
+    return len(params["embedding"]), np.asarray(texts)
 
 
 @DATASETS.add("tones")
