@@ -63,8 +63,8 @@ class Subject:
 
     @functools.cached_property
     def stats(self) -> linjax.Stats:
-        """Evidence collected on the calibration rows."""
-        return linjax.collect(self.net, self.params, self.batches())
+        """Evidence collected on the calibration rows, a list: few are told from many."""
+        return linjax.collect(self.net, self.params, list(self.batches()))
 
     @functools.cached_property
     def frontier(self) -> linjax.Frontier:
@@ -103,7 +103,7 @@ def subject(net: linjax.Net, params: Params, dataset: Dataset, config: Any) -> S
 
 PUBLISHED = ("inactive", "dependent", "fold_layer", "collapse")
 """The exact rewritings of 2020 (arXiv 2001.00218)."""
-BITS = {"int8": 8, "int4": 4}
+BITS = {f"int{bits}": bits for bits in (8, 6, 5, 4)}
 
 
 def _compress(s: Subject, amount: float, joint: bool) -> Params:
@@ -117,6 +117,10 @@ def _by_stats(method: Callable[..., Params]) -> Callable[[Subject, float], Param
 
 def _by_rows(method: Callable[..., Params]) -> Callable[[Subject, float], Params]:
     return lambda s, amount: method(s.net, s.params, s.frontier, list(s.batches()), s.size(amount))
+
+
+def _rounded(bits: int, _: Subject, small: Params) -> Params:
+    return baselines.rounded(small, bits)
 
 
 _methods: dict[str, Callable[[Subject, float], Any]] = {
@@ -149,8 +153,7 @@ _steps: dict[str, Callable[[Subject, Params], Params]] = {
     "recovered": lambda s, small: linjax.recover(s.net, s.params, small, s.batches),
     "recalibrated": lambda s, small: baselines.recalibrated(s.net, small, list(s.batches())),
     "lumped": lambda s, small: linjax.lump(s.net, small),
-    "int8": lambda _, small: baselines.rounded(small, BITS["int8"]),
-    "int4": lambda _, small: baselines.rounded(small, BITS["int4"]),
+    **{name: functools.partial(_rounded, bits) for name, bits in BITS.items()},
 }
 METHODS.update(_methods)
 STEPS.update(_steps)
