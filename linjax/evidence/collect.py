@@ -69,10 +69,11 @@ def collect(
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
-        classification (at a temperature of 5/4), ``"identity"`` for a regression. By default
-        as the outputs suggest: the softmax's for a single output of rows and two or more columns
-        (or several of that shape), unless a last function bounds it (tanh, a softmax) or an
-        input is added to it; else the identity. The evidence says which (``stats.metric``).
+        classification (rows' own at a temperature of 2), ``"identity"`` for a regression. By
+        default as the outputs suggest: the softmax's for a single output of rows and two or
+        more columns (or several of that shape), unless a last function bounds it (tanh, a
+        softmax) or an input is added to it; else the identity. The evidence says which
+        (``stats.metric``).
       folds: number of interleaved folds of the rows that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of

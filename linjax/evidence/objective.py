@@ -8,7 +8,9 @@ trained on; the second sees there, too.
 That is what outputs are compared by. Evidence, which tells what a fold may lose, has the metric of
 outputs that are somewhat less certain, y / T (:func:`tempered`): a fold isn't infinitesimal, and
 what it loses shrinks logits towards their mean. A class that is told from all others with
-certainty on every row has a derivative of nearly zero there, and would be given up whole.
+certainty on every row has a derivative of nearly zero at T = 1, and would be given up whole; and of
+few rows two or three uncertain ones would hold the whole metric. Language models are uncertain at
+most positions, and lose by it: where a row has many outputs T is 1.
 """
 
 from typing import Any
@@ -25,8 +27,8 @@ Array = Any
 LOGITS = 1e-3
 """Weight ε of the squared error of centred logits."""
 
-TEMPERATURE = 1.25
-"""How much less certain logits are taken to be where folds are priced; T."""
+TEMPERATURE = 2.0
+"""How much less certain rows' logits are taken to be where folds are priced; T."""
 
 
 def _floating(outputs: Any) -> list[Array]:
@@ -68,8 +70,9 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
 
 
 def tempered(outputs: Array, metric: str) -> Array:
-    """Returns the outputs that the metric of evidence is taken at: logits over T."""
-    return outputs / TEMPERATURE if is_logits(outputs, metric) else outputs
+    """Returns the outputs that the metric of evidence is taken at: rows' logits over T."""
+    own = outputs.ndim == 2 and is_logits(outputs, metric)
+    return outputs / TEMPERATURE if own else outputs
 
 
 def variation(outputs: Any, metric: str, weights: Array | None) -> Array:
