@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
+from tests.arrays import placed
+
 
 def layer(rng, p, q, dtype, bias=True, gain=1.0):
     """Random parameters of a map from p to q features, the kernel's variance gain / p."""
-    part = {"w": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(gain / p), dtype)}
-    return {**part, "b": jnp.asarray(0.3 * rng.normal(size=q), dtype)} if bias else part
+    part = {"w": placed(rng.normal(size=(p, q)) * np.sqrt(gain / p), dtype)}
+    return {**part, "b": placed(0.3 * rng.normal(size=q), dtype)} if bias else part
 
 
 def dense(part, v):

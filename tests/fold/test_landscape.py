@@ -16,7 +16,7 @@ from tests.properties.convnets import Plan, build
 KINDS = pytest.mark.parametrize("kind", ["unet", "groups", "mobile", "scanned"])
 
 
-def made(kind, rows=240):
+def made(kind, rows=400):
     apply, *rest = known(kind, rows)
     return jax.jit(apply), *rest
 
