@@ -31,11 +31,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file's tests run in one process: networks and programs that they share are made once."""
     from xdist.scheduler import LoadFileScheduling
 
-    return (
-        LoadFileScheduling(config, log)
-        if config.getvalue("dist") == "load"
-        else None
-    )
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 # Every example compiles programs of its own. What a commit's tests say doesn't depend on chance:

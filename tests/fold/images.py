@@ -45,7 +45,8 @@ def known(kind, rows=400):
 
 def relative(a, b):
     """Relative error, root mean square, as folds predict it."""
-    return float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean((b - b.mean(0)) ** 2)))
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.sqrt(np.mean((a - b) ** 2) / np.mean((b - b.mean(0)) ** 2)))
 
 
 def carried_over(params, small, report):
