@@ -1,8 +1,10 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -18,6 +20,18 @@ FLAGS = (
 )
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+
+
+# Traced programs are made of very many objects, hardly any of which are garbage.
+gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process: networks and programs that they share are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 # Every example compiles programs of its own. What a commit's tests say doesn't depend on chance:

@@ -8,14 +8,13 @@ ahead needs it, and is made again where something does after all.
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from linjax.dims.layout import number
 from linjax.dims.leaves import EXTRAS, RESIDUAL
 from linjax.dims.network import Network
 from linjax.dims.remembered import remembered
 from linjax.dims.run import begin
 from linjax.program.flat import Const, Op, Program, Ref
+from linjax.program.placed import placed
 
 Array = Any
 
@@ -136,8 +135,7 @@ class Replay:
             return
         network = self.network
         self.there = {
-            path: jnp.asarray(leaf) if path in paths else self.there[path]
-            for path, leaf in flat.items()
+            path: placed(leaf) if path in paths else self.there[path] for path, leaf in flat.items()
         }
         before, self.flat = getattr(self, "run", None), dict(flat)
         self.run, leaves = begin(network, self.there, self.inputs)

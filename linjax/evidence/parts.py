@@ -15,6 +15,7 @@ from linjax.evidence.rows import length, taken, told
 from linjax.evidence.weights import checked, of_rows
 from linjax.net import Net
 from linjax.program import pytree
+from linjax.program.placed import placed
 
 Array = Any
 Batch = Any
@@ -113,7 +114,7 @@ def part_of(
         given = checked(given, count, index)
     own = [x for x, row in zip(leaves, rows, strict=True) if row]
     own, given = placement.spread((own, given), count, index, mesh)
-    beside = iter(placement.place([jnp.asarray(x) for x, row in zip(leaves, rows, strict=True)
+    beside = iter(placement.place([placed(x) for x, row in zip(leaves, rows, strict=True)
                                    if not row], mesh))  # fmt: skip
     spread = iter(own)
     return Part([next(spread if row else beside) for row in rows], tree, rows, given)

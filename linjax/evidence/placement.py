@@ -3,13 +3,13 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linjax.errors import EvidenceError
 from linjax.evidence.spreading import spread_over
+from linjax.program.placed import placed
 
 Array = Any
 
@@ -41,7 +41,7 @@ def spread(inputs: tuple[Any, ...], rows: int, index: int, mesh: Mesh | None) ->
       EvidenceError: if they don't.
     """
     if mesh is None:
-        return jax.tree.map(jnp.asarray, inputs)
+        return jax.tree.map(placed, inputs)
     own = spread_over(mesh)
     assert own is not None
     sharded = NamedSharding(mesh, PartitionSpec(own.rows or None))

@@ -17,6 +17,7 @@ from linjax.chains.table import describe as describe_chains
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.net import Net, trace
 from linjax.program import pytree
+from linjax.program.placed import placed
 from linjax.program.pytree import Leaf, join
 from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
@@ -187,7 +188,7 @@ def _on_device(leaf: Leaf, array: Any) -> Any:
             f"{join(leaf.path)}: dtype {leaf.dtype}, which JAX would cut to {kept}; "
             "enable jax_enable_x64"
         )
-    return keys.from_numbers(leaf, jnp.asarray(array))
+    return keys.from_numbers(leaf, placed(array))
 
 
 def _stored(found: Contents, code: bytes, path: Path) -> StoredNet:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tests.arrays import placed
+
 Array = Any
 BATCH, TIME = 2, 6
 ACTIVATIONS: tuple[Callable, ...] = (
@@ -26,7 +28,7 @@ class Maker:
         name = f"p{len(self.params):03d}"
         fan = np.prod(shape[:-1]) ** 0.5 if len(shape) > 1 else 2.0
         drawn = np.float32(mean + self.rng.normal(size=shape) / fan)
-        self.params[name] = jax.device_put(drawn)  # jnp.asarray compiles a program a shape
+        self.params[name] = placed(drawn)
         return name
 
     def width(self) -> int:

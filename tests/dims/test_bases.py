@@ -10,6 +10,7 @@ from jax import lax
 
 import linjax
 from linjax.dims.sites import Form
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
@@ -24,7 +25,7 @@ def parameters() -> dict:
     return params | {"one": jnp.float32(2.0)}
 
 
-X = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, 6)), jnp.float32)
+X = placed(np.random.default_rng(1).normal(size=(ROWS, 6)))
 
 
 def beside(h, more):
@@ -102,8 +103,9 @@ def network(way: Callable) -> Callable:
 def cost(net: linjax.Net, params: dict, stats: linjax.Stats, share: float) -> tuple[float, float]:
     """The relative output error of a fold, measured and predicted."""
     small, report = linjax.fold_and_report(params, stats, linjax.size(share))
-    y, z = net.apply(params, X), jax.jit(net.apply)(small, X)
-    return float(jnp.linalg.norm(z - y) / jnp.linalg.norm(y - y.mean(0))), report.predicted
+    y, z = jax.jit(net.apply)(params, X), jax.jit(net.apply)(small, X)
+    y, z = np.asarray(y, np.float64), np.asarray(z, np.float64)
+    return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0))), report.predicted
 
 
 def turned(params: dict, basis: np.ndarray) -> dict:
@@ -116,8 +118,9 @@ def changes(way: Callable) -> float:
     """How much of the outputs changes with the basis."""
     params, apply = parameters(), network(way)
     basis = np.linalg.qr(np.random.default_rng(2).normal(size=(WIDTH, WIDTH)))[0]
-    y, z = apply(params, X), apply(turned(params, jnp.asarray(basis, jnp.float32)), X)
-    return float(jnp.linalg.norm(z - y) / jnp.linalg.norm(y))
+    y, z = jax.jit(apply)(params, X), apply(turned(params, jnp.asarray(basis, jnp.float32)), X)
+    y, z = np.asarray(y, np.float64), np.asarray(z, np.float64)
+    return float(np.linalg.norm(z - y) / np.linalg.norm(y))
 
 
 @pytest.mark.parametrize("name", [*ANY, *NONE])

@@ -6,12 +6,13 @@ import numpy as np
 
 import linjax
 from linjax.dims.run import execute
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+    return placed(RNG.normal(size=shape))
 
 
 def network(p, x):

@@ -14,16 +14,18 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from tests.arrays import placed
+
 sys.path.insert(0, str(Path(__file__).parent))
 from removing import analysed, check
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
-SEQUENCE = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 6)), jnp.float32)
+X = placed(np.random.default_rng(0).normal(size=(3, 5)))
+SEQUENCE = placed(np.random.default_rng(1).normal(size=(2, 4, 6)))
 
 
 def normal(*shape):
     rng = np.random.default_rng(math.prod(shape) + len(shape))
-    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+    return placed(rng.normal(size=shape))
 
 
 def sites(apply, params, *inputs, linear=True):

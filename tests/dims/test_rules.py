@@ -10,11 +10,12 @@ import pytest
 from jax import lax
 
 from linjax.dims.values import Role
+from tests.arrays import placed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from removing import analysed, check_wide
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6)), jnp.float32)
+X = placed(np.random.default_rng(0).normal(size=(2, 4, 6)))
 FACTORS = np.linspace(0.5, 1.5, 8, dtype=np.float32)
 
 

@@ -8,6 +8,7 @@ import pytest
 import linjax
 from linjax.fold.plans.pricing import problems_of
 from linjax.program import pytree
+from tests.arrays import placed
 from tests.properties.convnets import convolve
 
 
@@ -20,7 +21,7 @@ def image(p, x):
 RNG = np.random.default_rng(0)
 SHAPES = {"a": (3, 3, 1, 5), "b": (3, 3, 5, 4), "c": (3, 3, 4, 1)}
 PARAMS = {name: jnp.asarray(RNG.normal(size=s) / 3, jnp.float32) for name, s in SHAPES.items()}
-X = jnp.asarray(RNG.normal(size=(120, 5, 5, 1)), jnp.float32)
+X = placed(RNG.normal(size=(120, 5, 5, 1)))
 
 
 def gathered(apply, params, batches, **options):

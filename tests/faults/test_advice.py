@@ -8,13 +8,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 import linjax
 from linjax.dims.space import HINTS
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 relu = jax.nn.relu
 
 
 def a(*shape):
-    return jnp.asarray(RNG.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+    return placed(RNG.normal(size=shape) / np.sqrt(shape[0]))
 
 
 P = {"w": a(8, 32), "v": a(32, 8), "o": a(8, 3)}

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 P = {
     "w": jnp.asarray(RNG.normal(size=(8, 48)) * 3, jnp.float32),
     "v": jnp.asarray(RNG.normal(size=(48, 4)) * 3, jnp.float32),
 }
-X = jnp.asarray(RNG.normal(size=(400, 8)), jnp.float32)
+X = placed(RNG.normal(size=(400, 8)))
 
 WAYS = {
     "int8": lambda w: w.astype(jnp.int8).astype(jnp.float32),

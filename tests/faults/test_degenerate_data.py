@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 relu = jax.nn.relu
 
 
 def a(*shape):
-    return jnp.asarray(RNG.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+    return placed(RNG.normal(size=shape) / np.sqrt(shape[0]))
 
 
 def mlp(p, x):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 SIZE = linjax.size(0.5)
 RNG = np.random.default_rng(0)
@@ -18,7 +19,7 @@ def apply(p, x):
 
 
 def draw(*shape):
-    return jnp.asarray(RNG.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+    return placed(RNG.normal(size=shape) / np.sqrt(shape[0]))
 
 
 def layers(*widths):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 relu = jax.nn.relu
 RNG = np.random.default_rng(0)
 SHAPES = {"in": (3, 8), "rec": (8, 8), "up": (8, 16), "out": (16, 2)}
 PARAMS = {n: jnp.asarray(RNG.normal(size=s) / s[0] ** 0.5, jnp.float32) for n, s in SHAPES.items()}
-X = jnp.asarray(RNG.normal(size=(128, 5, 3)), jnp.float32)
+X = placed(RNG.normal(size=(128, 5, 3)))
 CUTS = {
     "the last": lambda h: h[-1],
     "all but the first": lambda h: h[1:].mean(0),

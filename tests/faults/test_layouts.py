@@ -9,13 +9,14 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 ROWS, T, D, N, H = 120, 6, 16, 4, 8
 
 
 def a(*shape):
-    return jnp.asarray(RNG.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+    return placed(RNG.normal(size=shape) / np.sqrt(shape[0]))
 
 
 def low(shape, rank=3):
@@ -78,7 +79,7 @@ def folded(apply, params, x, share):
     stats = linjax.collect(net, params, [x], metric="identity")
     small, report = linjax.fold_and_report(params, stats, linjax.size(share))
     assert linjax.count(small) <= share * linjax.count(params)
-    want, got = np.asarray(apply(params, x)), np.asarray(jax.jit(net.apply)(small, x))
+    want, got = np.asarray(jax.jit(apply)(params, x)), np.asarray(jax.jit(net.apply)(small, x))
     error = np.linalg.norm(got - want) / np.linalg.norm(want - want.mean(0))
     assert error <= 2 * report.predicted + 0.02
     return error
@@ -198,5 +199,5 @@ def test_computed_kernels_whose_leaves_serve_elsewhere_are_named_and_the_advice_
 
     once = {name: standard(w) for name, w in params.items()}
     once["c"] = jnp.square(params["a"]).mean()
-    np.testing.assert_allclose(plain(once, x), apply(params, x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(plain(once, x), jax.jit(apply)(params, x), rtol=1e-5, atol=1e-5)
     folded(plain, once, x, 0.8)

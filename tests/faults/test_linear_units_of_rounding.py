@@ -23,7 +23,7 @@ def test_what_is_predicted_is_measured(seed, share):
     net = linjax.trace(apply, params, x[:1])
     stats = linjax.collect(net, params, [x], metric="identity")
     small, report = linjax.fold_and_report(params, stats, linjax.size(share))
-    got, want = np.asarray(jax.jit(net.apply)(small, x)), np.asarray(apply(params, x))
+    got, want = np.asarray(jax.jit(net.apply)(small, x)), np.asarray(jax.jit(apply)(params, x))
     error = np.linalg.norm(got - want) / np.linalg.norm(want - want.mean(axis=0))
     assert error <= 2 * report.predicted + 1e-3
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 relu = jax.nn.relu
 
 
 def normal(*shape, scale=0.5):
-    return jnp.asarray(RNG.normal(size=shape) * scale, jnp.float32)
+    return placed(RNG.normal(size=shape) * scale)
 
 
 X = normal(400, 8)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 relu = jax.nn.relu
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape), jnp.float32)
+    return placed(np.random.default_rng([seed, *shape]).normal(size=shape))
 
 
 X, T = normal(500, 8), normal(200, 8, seed=1)

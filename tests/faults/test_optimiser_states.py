@@ -7,12 +7,13 @@ import optax
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 relu = jax.nn.relu
 
 
 def normal(*shape):
-    return jnp.asarray(np.random.default_rng(shape).normal(size=shape), jnp.float32)
+    return placed(np.random.default_rng(shape).normal(size=shape))
 
 
 P = {"w": normal(8, 40), "b": normal(40) + 3, "v": normal(40, 6) / 7, "u": normal(6, 40)}

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import linjax
+from tests.arrays import placed
 
 place = jax.lax.with_sharding_constraint
 RNG = np.random.default_rng(0)
@@ -14,7 +15,7 @@ P = {
     "w": jnp.asarray(RNG.normal(size=(4, 16)), jnp.float32),
     "v": jnp.asarray(RNG.normal(size=(16, 2)), jnp.float32),
 }
-X = jnp.asarray(RNG.normal(size=(200, 4)), jnp.float32)
+X = placed(RNG.normal(size=(200, 4)))
 KEY = jax.random.key(3)
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 
 def draw(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+    return placed(rng.normal(size=shape) / np.sqrt(shape[0]))
 
 
 def network(kind, shape):

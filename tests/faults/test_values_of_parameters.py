@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape) * 0.5, jnp.float32)
+    return placed(RNG.normal(size=shape) * 0.5)
 
 
 X = normal(300, 8)

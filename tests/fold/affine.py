@@ -1,13 +1,14 @@
 """Affine maps to build networks of, for tests of folding."""
 
-import jax.numpy as jnp
 import numpy as np
+
+from tests.arrays import placed
 
 
 def layer(rng, p, q, dtype, bias=True, gain=1.0):
     """Random parameters of a map from p to q features, the kernel's variance gain / p."""
-    part = {"w": jnp.asarray(rng.normal(size=(p, q)) * np.sqrt(gain / p), dtype)}
-    return {**part, "b": jnp.asarray(0.3 * rng.normal(size=q), dtype)} if bias else part
+    part = {"w": placed(rng.normal(size=(p, q)) * np.sqrt(gain / p), dtype)}
+    return {**part, "b": placed(0.3 * rng.normal(size=q), dtype)} if bias else part
 
 
 def dense(part, v):
@@ -18,4 +19,5 @@ def dense(part, v):
 
 def distance(a, b):
     """The largest difference of two arrays, relative to the second's largest entry."""
-    return float(jnp.abs(a - b).max() / jnp.abs(b).max())
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.abs(a - b).max() / np.abs(b).max())

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 import linjax
+from tests.arrays import placed
 from tests.properties.convnets import Plan, Stage, build, convolve, normalise, pooled
 
 FIRST = Stage(8, 3, 1, 1, "SAME", True, "none", "relu", False, "max")
@@ -16,7 +17,7 @@ SECOND = Stage(6, 3, 1, 1, "VALID", True, "none", "relu", False, "none")
 
 def inputs(x, rows=240, seed=1):
     """Random inputs of the shape and dtype of an example."""
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, *x.shape[1:])), x.dtype)
+    return placed(np.random.default_rng(seed).normal(size=(rows, *x.shape[1:])), x.dtype)
 
 
 def smooth(shape, rows=400, seed=1):
@@ -24,7 +25,7 @@ def smooth(shape, rows=400, seed=1):
     pattern = np.random.default_rng(0).normal(size=(4, *shape))
     rng = np.random.default_rng(seed)
     x = np.einsum("ni,i...->n...", rng.normal(size=(rows, 4)), pattern)
-    return jnp.asarray(x + 0.2 * rng.normal(size=x.shape), jnp.float32)
+    return placed(x + 0.2 * rng.normal(size=x.shape))
 
 
 def collected(apply, params, x):
@@ -35,7 +36,7 @@ def collected(apply, params, x):
 
 
 @functools.cache
-def known(kind, rows=240):
+def known(kind, rows=400):
     """A network of NETWORKS, parameters, inputs, trace and evidence: made once for all tests."""
     apply, params, x = NETWORKS[kind]()
     x = inputs(x, rows)
@@ -44,7 +45,8 @@ def known(kind, rows=240):
 
 def relative(a, b):
     """Relative error, root mean square, as folds predict it."""
-    return float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean((b - b.mean(0)) ** 2)))
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.sqrt(np.mean((a - b) ** 2) / np.mean((b - b.mean(0)) ** 2)))
 
 
 def carried_over(params, small, report):
@@ -63,7 +65,7 @@ class Random:
         self.rng = np.random.default_rng(seed)
 
     def normal(self, *shape, scale=1.0):
-        return jnp.asarray(scale * self.rng.normal(size=shape), jnp.float32)
+        return placed(scale * self.rng.normal(size=shape))
 
     def kernel(self, *shape):
         return self.normal(*shape, scale=np.sqrt(2 / np.prod(shape[:-1])))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from tests.arrays import placed
 
 
 def dense(widths, seed=0, activation=jax.nn.relu, dtype=jnp.float32, scale=1.0):
@@ -16,8 +17,8 @@ def dense(widths, seed=0, activation=jax.nn.relu, dtype=jnp.float32, scale=1.0):
     for i, (p, q) in enumerate(itertools.pairwise(widths)):
         kernel = scale * rng.normal(size=(p, q)) * np.sqrt(2.0 / max(p, 1))
         params[f"layer_{i}"] = {
-            "kernel": jnp.asarray(kernel, dtype),
-            "bias": jnp.asarray(0.1 * rng.normal(size=q), dtype),
+            "kernel": placed(kernel, dtype),
+            "bias": placed(0.1 * rng.normal(size=q), dtype),
         }
     last = len(widths) - 2
 
@@ -34,7 +35,7 @@ def rows(count, features, seed=1, dtype=jnp.float32):
     """Returns correlated random inputs."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(count, features)) @ rng.normal(size=(features, features))
-    return jnp.asarray(x / np.sqrt(features), dtype)
+    return placed(x / np.sqrt(features), dtype)
 
 
 def traced(widths, count=400, batch=100, metric="softmax", **options):

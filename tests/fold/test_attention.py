@@ -10,6 +10,7 @@ from flax import nnx
 
 import linjax
 from linjax.program import pytree
+from tests.arrays import placed
 
 WIDTH, HEADS, FEATURES = 12, 3, 4
 
@@ -86,7 +87,7 @@ def with_rank(params, paths, rank):
 
 
 def inputs(rows=300, seed=3):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, 5, WIDTH)), jnp.float32)
+    return placed(np.random.default_rng(seed).normal(size=(rows, 5, WIDTH)))
 
 
 KINDS = pytest.mark.parametrize("kind", ["by hand", "linen", "nnx"])

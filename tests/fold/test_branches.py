@@ -60,7 +60,7 @@ def test_every_branch_is_a_chain(gated):
 
 def test_exact_modes_preserve_the_outputs(dtype):
     apply, params, x = actor_critic(dtype)
-    net, want = linjax.trace(apply, params, x), apply(params, x)
+    net, want = linjax.trace(apply, params, x), jax.jit(apply)(params, x)
     close = 3e-5 if dtype is np.float32 else 1e-12
     assert distance(net.run(params, x).outputs, want) < close
     stats = linjax.collect(net, params, [x], second_moments=False)
@@ -76,7 +76,7 @@ def test_exact_modes_preserve_the_outputs(dtype):
                                                params["trunk"])}  # fmt: skip
     lumped = linjax.lump(net, doubled)
     assert lumped["trunk"]["b"].shape == (23,)
-    assert distance(jax.jit(net.apply)(lumped, x), apply(doubled, x)) < close
+    assert distance(jax.jit(net.apply)(lumped, x), jax.jit(apply)(doubled, x)) < close
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_exact_modes_preserve_the_outputs(dtype):
 )
 def test_sizes_are_met_and_measured(dtype, gated):
     apply, params, x = actor_critic(dtype, gated)
-    net, want = linjax.trace(apply, params, x), apply(params, x)
+    net, want = linjax.trace(apply, params, x), jax.jit(apply)(params, x)
     known = linjax.frontier(params, linjax.collect(net, params, [x], metric="identity"))
     errors = []
     for share in (0.8, 0.5, 0.25, 0.1, 0.02):
@@ -109,7 +109,7 @@ def test_sizes_are_met_and_measured(dtype, gated):
 @pytest.mark.parametrize("dtype", [np.float64], indirect=True)
 def test_what_a_fold_returns_folds_again(dtype):
     apply, params, x = actor_critic(dtype)
-    net, want = linjax.trace(apply, params, x), apply(params, x)
+    net, want = linjax.trace(apply, params, x), jax.jit(apply)(params, x)
     for rule in (linjax.threshold(1.0, layers=1), linjax.size(0.02)):
         stats = linjax.collect(net, params, [x], metric="identity")
         small = linjax.fold(params, stats, rule)

@@ -9,6 +9,7 @@ import pytest
 
 import linjax
 from linjax.program import pytree
+from tests.arrays import placed
 from tests.dims.random_networks import make
 from tests.fold.images import NETWORKS, collected, inputs
 from tests.fold.test_queries import network as queries
@@ -38,7 +39,7 @@ def check_in_place(net, params, stats, x, size, tolerance):
     rule = known.reachable(linjax.size(size))
     small = linjax.fold(params, known, rule)
     plan, own = carried_out(params, known, rule)
-    y, z = net.apply(params, x), net.apply(small, x)
+    y, z = jax.jit(net.apply)(params, x), jax.jit(net.apply)(small, x)
     scale = float(jnp.abs(y - y.mean(0)).max()) + 1e-6
     assert {p: np.shape(v) for p, v in own.before.items()} == {
         p: np.shape(v) for p, v in own.after.items()
@@ -143,7 +144,7 @@ def smooth(rows=300, seed=0):
     """Images that hardly differ from place to place, with noise that does."""
     rng = np.random.default_rng(seed)
     flat = rng.normal(size=(rows, 1, 1, 4)) * [0.4, 0.3, 0.2, 0.1]
-    return jnp.asarray(flat + rng.normal(size=(rows, 6, 6, 4)) * [0.2, 0.4, 0.6, 0.8], jnp.float32)
+    return placed(flat + rng.normal(size=(rows, 6, 6, 4)) * [0.2, 0.4, 0.6, 0.8])
 
 
 def coherent(seed=0):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
@@ -15,7 +16,7 @@ LOW = jnp.asarray(np.outer(RNG.normal(size=M), RNG.normal(size=M)) / 4, jnp.floa
 
 
 def drawn(*shape):
-    return jnp.asarray(RNG.normal(size=shape) / np.prod(shape[:-1]) ** 0.5, jnp.float32)
+    return placed(RNG.normal(size=shape) / np.prod(shape[:-1]) ** 0.5)
 
 
 DENSE = {"a": drawn(6, M), "b": drawn(M, M), "d": LOW, "e": drawn(M, 3)}
@@ -68,7 +69,7 @@ def test_factored_kernels_run_where_they_are_cast(make, name):
     for share in (0.8, 0.6):
         small, report = linjax.fold_and_report(params, stats, linjax.size(share))
         factored += "d_down" in small
-        y, z = np.asarray(apply(params, x)), np.asarray(jax.jit(net.apply)(small, x))
+        y, z = np.asarray(jax.jit(apply)(params, x)), np.asarray(jax.jit(net.apply)(small, x))
         error = np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0))
         assert error <= 3 * report.predicted + 0.02
         np.testing.assert_allclose(z, jax.jit(plain.apply)(small, x), atol=0.02 * np.abs(y).max())

@@ -125,7 +125,8 @@ def test_dtypes_are_kept(dtype, rule):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(folded)} == {dtype}
     tolerance = 1e-3 if dtype == "float32" else 0.1
     got, want = (
-        np.asarray(f, np.float64) for f in (jax.jit(net.apply)(folded, x), apply(params, x))
+        np.asarray(f, np.float64)
+        for f in (jax.jit(net.apply)(folded, x), jax.jit(apply)(params, x))
     )
     assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 

@@ -12,6 +12,7 @@ from linjax.fold.joint import last_refit
 from linjax.fold.last import last
 from linjax.fold.rows import taught
 from linjax.program import pytree
+from tests.arrays import placed
 from tests.properties.convnets import Plan, Stage, build
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
@@ -20,7 +21,7 @@ STAGE = Stage(8, 3, 1, 1, "SAME", True, "before", "relu", False, "mean")
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+    return placed(RNG.normal(size=shape))
 
 
 def convolutional(end="mean", block="residual"):

@@ -1,19 +1,19 @@
 """What a user says must stay: by layers' names, in shares or units."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import linjax
 from linjax.program import pytree
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 RNG = np.random.default_rng(0)
 
 
 def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape) * 0.4, jnp.float32)
+    return placed(RNG.normal(size=shape) * 0.4)
 
 
 PARAMS = {

@@ -12,7 +12,7 @@ from tests.fold.networks import dense, rows, traced
 
 
 def error(net, params, small, x):
-    y, z = net.apply(params, x), jax.jit(net.apply)(small, x)
+    y, z = jax.jit(net.apply)(params, x), jax.jit(net.apply)(small, x)
     p, q = jax.nn.log_softmax(y), jax.nn.log_softmax(z)
     return float(jnp.mean(jnp.sum(jnp.exp(p) * (p - q), -1)))
 
@@ -52,7 +52,7 @@ def test_identity_metric_and_generators():
     small = compress(
         net, params, lambda: iter([x[:150], x[150:]]), linjax.size(0.4), metric="identity"
     )
-    y, z = net.apply(params, x), jax.jit(net.apply)(small, x)
+    y, z = jax.jit(net.apply)(params, x), jax.jit(net.apply)(small, x)
     assert float(jnp.mean((y - z) ** 2) / jnp.var(y)) < 0.05
 
 
@@ -89,7 +89,7 @@ def test_several_chains_and_consumers():
     net = linjax.trace(apply, params, x)
     small = compress(net, params, [x], linjax.size(0.6), metric="identity")
     assert linjax.count(small) <= 0.6 * linjax.count(params)
-    for y, z in zip(net.apply(params, x), jax.jit(net.apply)(small, x), strict=True):
+    for y, z in zip(jax.jit(net.apply)(params, x), jax.jit(net.apply)(small, x), strict=True):
         assert float(jnp.mean((y - z) ** 2) / jnp.var(y)) < 0.2
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 relu = jax.nn.relu
@@ -31,7 +32,7 @@ def agreed(apply, params, x, close=2e-5):
     """Lumps; checks that the function stays, and returns the new parameters."""
     net = linjax.trace(apply, params, x[:2])
     small = linjax.lump(net, params)
-    want = np.asarray(apply(params, x), np.float64)
+    want = np.asarray(jax.jit(apply)(params, x), np.float64)
     got = np.asarray(jax.jit(net.apply)(small, x), np.float64)
     np.testing.assert_allclose(got, want, rtol=0, atol=close * np.abs(want).max() + 1e-30)
     return small
@@ -67,7 +68,7 @@ def two_layers(rng, c=6):
 
 
 def images(rng, n=4, c=2):
-    return jnp.asarray(rng.normal(size=(n, 6, 6, c)), jnp.float32)
+    return placed(rng.normal(size=(n, 6, 6, c)))
 
 
 def test_convolutions_in_a_row_and_a_dense_layer_behind():

@@ -18,7 +18,9 @@ def lumped(apply, params, x):
     """The function before and after lumping, and the share of its parameters that is left."""
     net = linjax.trace(apply, params, x[:1])
     small = linjax.lump(net, params)
-    want, got = (np.asarray(y, np.float64) for y in (apply(params, x), net.apply(small, x)))
+    want, got = (
+        np.asarray(y, np.float64) for y in (jax.jit(apply)(params, x), jax.jit(net.apply)(small, x))
+    )
     return want, got, linjax.count(small) / linjax.count(params)
 
 

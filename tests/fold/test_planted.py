@@ -43,7 +43,7 @@ def test_dead_and_proportional_channels_go(norm, end):
     assert [len(report.sites[f"stage{i}"].kept) for i in range(2)] == [6, 4]
     if norm != "after":  # there what is never on is a constant, and may be kept for its twin
         assert all(0 not in change.kept for change in report.sites.values())
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 2e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 2e-3
 
 
 @pytest.mark.parametrize("kind", ["unet", "towers"])
@@ -64,7 +64,7 @@ def test_planted_channels_go_from_all_that_read_them(kind):
     small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert len(report.sites[name].kept) == 4 and 0 not in report.sites[name].kept
     assert len(report.sites[other].kept) == report.sites[other].before
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 2e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 2e-3
 
 
 def test_dead_channels_of_all_groups_go():
@@ -79,7 +79,7 @@ def test_dead_channels_of_all_groups_go():
     assert kept.shape == (3, 3)
     assert small["block"]["second"].shape[-2:] == (3, 9)
     assert 2 not in kept[1] and 3 not in kept[2]
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 2e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 2e-3
 
 
 @pytest.mark.parametrize("kind", ["scanned", "ensemble"])
@@ -98,7 +98,7 @@ def test_units_of_every_repeat_go_where_they_are_copies(kind):
     assert kept.shape == (len(params[name]), params[name].shape[-1] - 2)
     for n, own in enumerate(kept):
         assert n + 3 not in own and not {n, 7} <= set(own.tolist())
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 2e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 2e-3
 
 
 @pytest.mark.parametrize("pool", ["none", "mean"])
@@ -116,7 +116,7 @@ def test_channels_that_are_always_on_travel_without_activation(padding, pool, st
     small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1.5e-2))
     change = report.sites["stage0"]
     assert len(change.kept) + change.linears < 8
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 3e-2
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 3e-2
 
 
 def test_linear_channels_are_as_few_as_the_rank():
@@ -131,7 +131,7 @@ def test_linear_channels_are_as_few_as_the_rank():
     small, report = linjax.fold_and_report(params, stats, linjax.tolerance(2e-3))
     change = report.sites["stage0"]
     assert len(change.kept) <= 2 and change.linears <= 2
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 4e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 4e-3
 
 
 def test_constants_are_taken_up_by_biases_where_nothing_is_padded():
@@ -145,7 +145,7 @@ def test_constants_are_taken_up_by_biases_where_nothing_is_padded():
     net, stats = collected(apply, params, x)
     small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert 2 not in report.sites["stage0"].kept
-    assert relative(jax.jit(net.apply)(small, x), apply(params, x)) < 2e-3
+    assert relative(jax.jit(net.apply)(small, x), jax.jit(apply)(params, x)) < 2e-3
 
 
 def test_batch_norm_folds_as_well_as_by_hand():
@@ -163,7 +163,7 @@ def test_batch_norm_folds_as_well_as_by_hand():
     for name in ("block", "head"):
         by_hand[name] = params[name]
     x = inputs(x)
-    np.testing.assert_allclose(apply(params, x), plain(by_hand, x), atol=2e-4)
+    np.testing.assert_allclose(jax.jit(apply)(params, x), plain(by_hand, x), atol=2e-4)
     errors = []
     for function, tree in ((apply, params), (plain, by_hand)):
         net, stats = collected(function, tree, x)
@@ -181,4 +181,4 @@ def test_pruning_adds_no_leaves(kind):
     assert linjax.count(small) < linjax.count(params)
     sizes = {p: v.shape for p, v in pytree.flatten(small).items()}
     assert set(sizes) <= set(pytree.flatten(params))
-    assert jax.jit(net.apply)(small, x).shape == apply(params, x).shape
+    assert jax.jit(net.apply)(small, x).shape == jax.jit(apply)(params, x).shape

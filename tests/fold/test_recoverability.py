@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.normal(size=(400, 6)), jnp.float32)
+X = placed(RNG.normal(size=(400, 6)))
 
 
 def network(shift):

@@ -76,7 +76,7 @@ def test_a_sum_is_one_map(dtype, biases):
     assert set(site.maps) == {"join", "late", "other"} and site.width == 24
     assert site.producer == next((n for n in ("late", "join", "other") if "b" in params[n]), "late")
     close = 1e-12 if dtype is np.float64 else 2e-5
-    assert distance(net.run(params, x).outputs, apply(params, x)) < close
+    assert distance(net.run(params, x).outputs, jax.jit(apply)(params, x)) < close
     units = linjax.collect(net, params, [x], second_moments=False).units
     h, g = (relu(dense(params[n], x)) for n in "hg")
     z = dense(params["join"], h) + dense(params["late"], x) + dense(params["other"], g)
@@ -87,7 +87,7 @@ def test_a_sum_is_one_map(dtype, biases):
 @pytest.mark.parametrize("biases", BIASES)
 def test_exact_folds_preserve_the_function(dtype, biases):
     apply, params, x = added(dtype, biases)
-    net, want = linjax.trace(apply, params, x), apply(params, x)
+    net, want = linjax.trace(apply, params, x), jax.jit(apply)(params, x)
     close = 1e-10 if dtype is np.float64 else 1e-4
     stats = linjax.collect(net, params, [x], second_moments=False)
     for rule in (linjax.threshold(1.0), linjax.threshold(1.0, layers=1)):
@@ -109,7 +109,7 @@ def test_exact_folds_preserve_the_function(dtype, biases):
     }  # fmt: skip
     lumped = linjax.lump(net, doubled)
     assert {lumped[name]["w"].shape[1] for name in twins} == {23}
-    assert distance(jax.jit(net.apply)(lumped, x), apply(doubled, x)) < close
+    assert distance(jax.jit(net.apply)(lumped, x), jax.jit(apply)(doubled, x)) < close
 
 
 def test_the_published_fold_takes_units_for_linear_ones():
@@ -137,13 +137,13 @@ def test_the_published_fold_takes_units_for_linear_ones():
             return dense(params["out"], act(lead, sum(dense(params[n], v) for n, v in pairs)))
 
         want = oracle(params, x)
-        assert distance(apply(params, x), want) > 1e-3
+        assert distance(jax.jit(apply)(params, x), want) > 1e-3
         assert distance(jax.jit(net.apply)(folded, x), want) < 1e-10
 
 
 def test_sizes_are_met_and_errors_predicted():
     apply, params, x = added(np.float32)
-    net, want = linjax.trace(apply, params, x), apply(params, x)
+    net, want = linjax.trace(apply, params, x), jax.jit(apply)(params, x)
     known = linjax.frontier(params, linjax.collect(net, params, [x], metric="identity"))
     errors = []
     for share in (0.8, 0.5, 0.25, 0.1, 0.03):
@@ -163,7 +163,7 @@ def test_concatenated_features_fold(dtype):
     net = linjax.trace(apply, params, x[:1])
     assert {"one", "two", "three"} <= {site.name for site in net.network.foldable}
     close = 1e-10 if dtype is np.float64 else 1e-3
-    assert distance(net.run(params, x).outputs, apply(params, x)) < close
+    assert distance(net.run(params, x).outputs, jax.jit(apply)(params, x)) < close
     stats = linjax.collect(net, params, [x], metric="identity")
     small, report = linjax.fold_and_report(params, stats, linjax.tolerance(1e-3))
     assert all(np.shape(c.kept)[-1] + c.linears <= c.before for c in report.sites.values())

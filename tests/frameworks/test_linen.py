@@ -9,8 +9,9 @@ from flax import linen as nn
 from flax.core import FrozenDict, freeze
 
 import linjax
+from tests.arrays import placed
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(80, 4)), jnp.float32)
+X = placed(np.random.default_rng(0).normal(size=(80, 4)))
 
 
 class Block(nn.Module):

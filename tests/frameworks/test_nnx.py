@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 import linjax
+from tests.arrays import placed
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(64, 5)), jnp.float32)
+X = placed(np.random.default_rng(0).normal(size=(64, 5)))
 
 
 class Net(nnx.Module):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import linjax
+from tests.arrays import placed
 
 RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.uniform(-1, 1, size=(400, 4)), jnp.float32)
+X = placed(RNG.uniform(-1, 1, size=(400, 4)))
 UNITS = 24
 
 

@@ -12,6 +12,7 @@ import linjax
 from linjax.chains.maps import Part
 from linjax.fold.quantise import quantise
 from linjax.store import check
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 
@@ -20,7 +21,7 @@ UNITS = 24
 
 def normal(*shape):
     scale = 1 / np.sqrt(shape[0])
-    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape) * scale, jnp.float32)
+    return placed(np.random.default_rng(sum(shape)).normal(size=shape) * scale)
 
 
 X = normal(200, 6) * 14

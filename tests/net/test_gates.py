@@ -8,13 +8,14 @@ import pytest
 
 import linjax
 from linjax import baselines
+from tests.arrays import placed
 
 pytestmark = pytest.mark.filterwarnings("ignore::linjax.FoldWarning")
 
 
 def normal(*shape):
     scale = 1 / np.sqrt(shape[0])
-    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape) * scale, jnp.float32)
+    return placed(np.random.default_rng(sum(shape)).normal(size=shape) * scale)
 
 
 X = normal(300, 6) * 17

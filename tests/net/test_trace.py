@@ -9,8 +9,9 @@ from flax import linen as nn
 from flax import nnx
 
 import linjax
+from tests.arrays import placed
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+X = placed(np.random.default_rng(0).normal(size=(4, 3)))
 
 
 def reasons(net):
@@ -22,7 +23,7 @@ def outline(net):
 
 
 def normal(*shape):
-    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+    return placed(np.random.default_rng(sum(shape)).normal(size=shape))
 
 
 class Linen(nn.Module):

@@ -9,6 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 from jax import lax
 
+from tests.arrays import placed
+
 EXTENT = {1: 12, 2: 8, 3: 5}
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "leaky_relu": jax.nn.leaky_relu}
 
@@ -127,13 +129,12 @@ def build(plan: Plan, dtype=np.float32):
     rng = np.random.default_rng(plan.seed)
 
     def normal(*shape, scale=1.0):
-        drawn = np.asarray(rng.normal(size=shape) * scale, dtype)
-        return jax.device_put(drawn)  # jnp.asarray compiles a program a shape
+        return placed(rng.normal(size=shape) * scale, dtype)
 
     def norm(n):
         return {
-            "mean": normal(n, scale=0.3), "var": jnp.asarray(rng.uniform(0.3, 2, n), dtype),
-            "scale": jnp.asarray(rng.uniform(0.5, 1.5, n) * rng.choice([-1, 1], n), dtype),
+            "mean": normal(n, scale=0.3), "var": placed(rng.uniform(0.3, 2, n), dtype),
+            "scale": placed(rng.uniform(0.5, 1.5, n) * rng.choice([-1, 1], n), dtype),
             "shift": normal(n, scale=0.3),
         }  # fmt: skip
 
@@ -177,7 +178,7 @@ def build(plan: Plan, dtype=np.float32):
         wide = {"residual": width, "growing": width + 7, "fork": 5, "groups": 4}
         wide["inception"] = 3 + inner + 5
         width = wide.get(plan.block, width + 3)
-    x = jnp.asarray(rng.normal(size=(6, *(EXTENT[plan.space],) * plan.space, plan.inputs)), dtype)
+    x = placed(rng.normal(size=(6, *(EXTENT[plan.space],) * plan.space, plan.inputs)), dtype)
 
     def body(params, x):
         for i, stage in enumerate(plan.stages):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from tests.arrays import placed
 
 
 def apply_fn(params: dict[str, Any], x: Any) -> Any:
@@ -21,14 +22,14 @@ def network(width: int = 24, dtype: Any = jnp.float32) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(0)
 
     def leaf(*shape: int) -> Any:
-        return jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), dtype)
+        return placed(rng.normal(size=shape) / np.sqrt(shape[0]), dtype)
 
     params = {
         "first": {"w": leaf(6, width), "b": leaf(width)},
         "second": {"w": leaf(width, width), "b": leaf(width)},
         "last": {"w": leaf(width, 3)},
     }
-    x = jnp.asarray(rng.normal(size=(64, 6)), dtype)
+    x = placed(rng.normal(size=(64, 6)), dtype)
     return linjax.trace(apply_fn, params, x[:1]), params, x
 
 

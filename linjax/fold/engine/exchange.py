@@ -33,7 +33,7 @@ def exchanged(views: Sequence[View], k: int) -> Array:
     >>> pursued([view], 2)[0].tolist(), sorted(exchanged([view], 2).tolist())
     ([2, 0], [0, 1])
     """
-    order, readings = pursued(views, k)
+    order, _, readings = pursued(views, k)
     if not 0 < len(order) < len(views[0].covariance):
         return order
     slots = {int(unit): slot for slot, unit in enumerate(order)}

@@ -9,6 +9,8 @@ Array = np.ndarray
 
 RELATIVE_FLOOR = 1e-4
 """A unit is spent when the others explain all but this share of its variance."""
+TIED = 1e-5
+"""Share of what a unit is worth by which another's worth may differ by rounding alone."""
 
 
 class View(NamedTuple):
@@ -111,7 +113,7 @@ def pursue(view: View, steps: int | None = None) -> Pursuit:
     >>> pursue(View(twice, np.array([[1.0], [1.0], [2.0]]))).order.tolist()
     [2, 0]
     """
-    order, (reading,) = pursued([view], steps)
+    order, _, (reading,) = pursued([view], steps)
     k = len(order)
     return Pursuit(order, reading.factor[:, :k], reading.explained[:k])
 
@@ -125,26 +127,67 @@ def pursue_all(views: Sequence[View], steps: int | None = None) -> Array:
     >>> pursue_all([View(np.eye(2), one), View(np.eye(2), other)]).tolist()
     [1, 0]
     """
-    return pursued(views, steps)[0]
+    return pursued(views, steps).order
 
 
-def pursued(views: Sequence[View], steps: int | None = None) -> tuple[Array, list[Reading]]:
-    """Returns the same order, and every view given those units."""
+class Pursued(NamedTuple):
+    """Units in the order of their worth to several views.
+
+    Attributes:
+      order: ``(k,)`` indices of the units.
+      tied: by unit of the order, those that were worth the same, itself among them.
+      readings: every view given the units.
+    """
+
+    order: Array
+    tied: list[Array]
+    readings: list[Reading]
+
+
+def pursued(views: Sequence[View], steps: int | None = None) -> Pursued:
+    """Returns the same order, and what else there is to know of it.
+
+    Rounding doesn't decide between units that are worth the same: the first of them is picked.
+    """
     m = len(views[0].covariance)
     steps = m if steps is None else min(steps, m)
     readings = [Reading(view, steps) for view in views]
-    order: list[int] = []
+    order, every = list[int](), list[Array]()
     for _ in range(steps):
         worths = [reading.worth() for reading in readings]
         worth = shared(worths)
-        i = int(np.argmax(worth))
-        if worth[i] < 0:
+        best = worth.max()
+        if best < 0:
             break
+        tied = (worth >= (1.0 - TIED) * best).nonzero()[0]
+        i = int(tied[0])
         order.append(i)
+        every.append(tied)
         for reading, own in zip(readings, worths, strict=True):
             if own[i] >= 0:
                 reading.take(i)
-    return np.array(order, int), readings
+    return Pursued(np.array(order, int), every, readings)
+
+
+def twins(covariances: Sequence[Array], found: Pursued) -> list[tuple[int, int]]:
+    """Returns units that could as well have been picked in place of others: ``(picked, other)``.
+
+    Beside linear units others may be worth the same, and nothing beside each other: those that
+    are always on, but for where a border is. With fewer linear units they differ, unless they
+    are copies.
+
+    Args:
+      covariances: by view, of the units beside nothing else.
+      found: an order of them beside all linear units.
+    """
+    picked = set(found.order.tolist())
+    return [
+        (int(i), int(j))
+        for i, tied in zip(found.order, found.tied, strict=True)
+        for j in tied
+        if j not in picked
+        and any(c[i, j] ** 2 < (1.0 - TIED) * c[i, i] * c[j, j] for c in covariances)
+    ]
 
 
 def shared(worths: Sequence[Array]) -> Array:

@@ -11,7 +11,7 @@ from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, varying_directions
 from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, symmetric
 from linjax.fold.engine.problem import Site, checked, runs, splits, taken
-from linjax.fold.engine.pursuit import View, pursue, pursue_all
+from linjax.fold.engine.pursuit import View, pursue, pursue_all, pursued, twins
 from linjax.fold.engine.sharing import shared
 from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
 
@@ -19,6 +19,8 @@ Array = np.ndarray
 
 LINEAR_LIMIT = 128
 """Largest number of linear units."""
+TWINS = 4
+"""How many of the twins of picked units are tried in their place."""
 TINY = np.finfo(np.float64).tiny
 
 
@@ -221,14 +223,19 @@ def _with_linear(seen: list[Sight], alone: Array) -> Array:
     interpolated over log k.
     """
     m = seen[0].width
-    order = pursue_all([beside_sources(sight) for sight in seen])
+    found = pursued([beside_sources(sight) for sight in seen])
+    order, pairs = found.order, twins([sight.units for sight in seen], found)[:TWINS]
     ks = np.unique(np.minimum(grid(m), len(order)))
     ks = ks[(alone[ks] > ROUNDING * alone[0]) | (ks == 0)]  # a ratio to nothing says nothing
     rank = min(sum(sight.target.shape[1] for sight in seen), m, LINEAR_LIMIT)
     totals = [_total(sight) for sight in seen]
-    measured = np.stack([_at(seen, totals, order[:k], rank) for k in ks])
+    measured = []
+    for k in ks:
+        own = order[:k]
+        tried = [own, *(np.where(own == unit, twin, own) for unit, twin in pairs if unit in own)]
+        measured.append(np.min([_at(seen, totals, units, rank) for units in tried], axis=0))
     # More features don't make an error larger, but for what rows that weren't fitted say of it.
-    ratio = np.clip(measured / np.maximum(alone[ks], TINY)[:, None], 0.0, 1.0)
+    ratio = np.clip(np.stack(measured) / np.maximum(alone[ks], TINY)[:, None], 0.0, 1.0)
     axis, points = np.log1p(ks), np.log1p(np.arange(m + 1))
     spread = [np.interp(points, axis, column) for column in ratio.T[1:]]
     error = alone[:, None] * np.stack([np.ones(m + 1), *spread], 1)

@@ -10,7 +10,7 @@ from linjax.fold.engine.problem import Moments, Point, Site
 from linjax.fold.engine.pursuit import View, pursue, pursue_all
 from linjax.fold.engine.sight import framed, gathered, sights
 from linjax.fold.engine.surface import grid, surface
-from tests.fold.engine.build import Layer, metric
+from tests.fold.engine.build import Layer, metric, moments
 
 
 def _brute(features, h, q, rows):
@@ -114,3 +114,50 @@ def test_units_that_move_in_one_fold_alone_are_worth_what_they_do_there(rows, mo
     # The others vary by 1 each, the rare unit by 9 in one of three folds, which is 3 on average.
     np.testing.assert_allclose(errors[0], 3 + 3)
     assert errors[3] > 0.5
+
+
+def _bordered(seed, rows=4000):
+    """Units of two inputs: four that bend, and five that are always on but behind a border.
+
+    Beside all linear units these five say the same: where the border is.
+    """
+    layer = Layer(seed, m=9, p=2, rows=rows)
+    inside = np.repeat(layer.rng.uniform(size=(rows // 2, 1)) > 0.3, 2, axis=0)
+    always = np.arange(9) > 3
+    layer.x[1::2] = -layer.x[::2]  # uncorrelated with where the border is
+    z = layer.x @ layer.kernel * inside
+    h = np.where(always, z + 3.0 * inside, np.maximum(z, 0.0))
+    point = Point(moments(np.concatenate([h, z], 1)), metric(layer.rng, 9)[None])
+    return Site("bordered", 9, 1, "bent", (point,), True, layer.noise[None])
+
+
+def _changed(site, order, size=0.0, seed=0):
+    """The units in another order, and moments that err by rounding."""
+    (point,) = site.points
+    both = np.concatenate([order, site.width + order])
+    covariance = point.moments.covariance[..., both[:, None], both]
+    noise = np.random.default_rng(seed).normal(size=covariance.shape)
+    scale = np.sqrt(np.einsum("fnii->fni", covariance))
+    noise *= size * scale[..., :, None] * scale[..., None, :]
+    own = Moments(
+        point.moments.count,
+        point.moments.mean[..., both],
+        covariance + (noise + noise.swapaxes(2, 3)) / 2,
+    )
+    metric = point.metric[:, order[:, None], order]
+    return site._replace(points=(Point(own, metric),), noise=site.noise[:, order[:, None], order])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rounding_and_the_order_of_units_decide_nothing(seed):
+    """Where units tie beside all linear units, and differ beside fewer."""
+    site, rng = _bordered(seed), np.random.default_rng(seed)
+    whole = surface(site, 1e-3)
+    for trial in range(8):
+        order = np.arange(9) if trial < 4 else rng.permutation(9)
+        found = surface(_changed(site, order, 1e-7, trial), 1e-3)
+        columns = min(found.errors.shape[1], whole.errors.shape[1])  # edges go on
+        before, after = whole.errors[:, 1:columns], found.errors[:, 1:columns]
+        known = before > 1e-5 * whole.total  # what is less may be rounding itself
+        ratio = after[known] / before[known]
+        assert ratio.max() < 1.1 and ratio.min() > 1 / 1.1
