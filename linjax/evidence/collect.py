@@ -69,7 +69,7 @@ def collect(
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
-        classification (rows' own at a temperature of 2), ``"identity"`` for a regression. By
+        classification (rows' own made less certain), ``"identity"`` for a regression. By
         default as the outputs suggest: the softmax's for a single output of rows and two or
         more columns (or several of that shape), unless a last function bounds it (tanh, a
         softmax) or an input is added to it; else the identity. The evidence says which

@@ -17,7 +17,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.remembered import remembered
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import TEMPERATURE, tempered, variation
+from linjax.evidence.objective import tempered, variation
 from linjax.evidence.rows import apart
 from linjax.program.flat import Ref
 
@@ -29,8 +29,9 @@ DRAWS_IMAGES = 640
 """Likewise of those with feature maps, whose every place counts."""
 
 
+# One program each in place of one for every operation.
 _variation = jax.jit(variation, static_argnums=1)
-"""One program in place of one for every operation."""
+_tempered = jax.jit(tempered, static_argnums=1)
 
 
 class Draw(NamedTuple):
@@ -97,8 +98,9 @@ def drawn(logits: Sequence[Array], count: int, seed: int) -> Draw:
     for turn, y in enumerate(logits):
         every[turn :: len(logits)] = np.asarray(y.astype(jnp.float32))
     varied = np.asarray(_variation(every.astype(np.float32), "softmax", None)) / count
+    every = np.asarray(_tempered(every.astype(np.float32), "softmax"), np.float64)
     with np.errstate(invalid="ignore"):  # what isn't finite is told of where sites see it
-        p = np.exp((every - every.max(axis=1, keepdims=True)) / TEMPERATURE)
+        p = np.exp(every - every.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     weight = p * np.maximum(1 - 2 * p + (p**2).sum(axis=1, keepdims=True), 0)
     sums = np.cumsum(weight)

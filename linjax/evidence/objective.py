@@ -6,11 +6,11 @@ first part is blind where the original is certain, as it often is on the rows th
 trained on; the second sees there, too.
 
 That is what outputs are compared by. Evidence, which tells what a fold may lose, has the metric of
-outputs that are somewhat less certain, y / T (:func:`tempered`): a fold isn't infinitesimal, and
-what it loses shrinks logits towards their mean. A class that is told from all others with
-certainty on every row has a derivative of nearly zero at T = 1, and would be given up whole; and of
-few rows two or three uncertain ones would hold the whole metric. Language models are uncertain at
-most positions, and lose by it: where a row has many outputs T is 1.
+less certain outputs (:func:`tempered`): a fold isn't infinitesimal, and what it loses shrinks
+logits towards their mean. A class that is told from all others with certainty on every row has a
+derivative of nearly zero, and would be given up whole; and of few rows two or three uncertain ones
+would hold the whole metric. Language models are uncertain at many positions, and lose by it: where
+a row has many outputs they are taken as they are.
 """
 
 from typing import Any
@@ -27,8 +27,8 @@ Array = Any
 LOGITS = 1e-3
 """Weight ε of the squared error of centred logits."""
 
-TEMPERATURE = 2.0
-"""How much less certain rows' logits are taken to be where folds are priced; T."""
+CERTAIN = 6.0
+"""Log-odds that those of a row's likeliest class stay below where folds are priced."""
 
 
 def _floating(outputs: Any) -> list[Array]:
@@ -70,9 +70,20 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
 
 
 def tempered(outputs: Array, metric: str) -> Array:
-    """Returns the outputs that the metric of evidence is taken at: rows' logits over T."""
-    own = outputs.ndim == 2 and is_logits(outputs, metric)
-    return outputs / TEMPERATURE if own else outputs
+    """Returns the outputs that the metric of evidence is taken at: rows' logits, less certain.
+
+    A row's logits are divided by ``1 + max(o, 0) / 6``, with o the log-odds of its likeliest class.
+
+    >>> tempered(jnp.array([[6.0, 0.0], [0.0, 0.0]]), "softmax").tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
+    if outputs.ndim != 2 or not is_logits(outputs, metric):
+        return outputs
+    y = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    first = jax.nn.one_hot(jnp.argmax(y, axis=-1), y.shape[-1], dtype=bool)
+    others = jax.nn.logsumexp(jnp.where(first, -jnp.inf, y), axis=-1, keepdims=True)
+    odds = jnp.max(y, axis=-1, keepdims=True) - others
+    return (y / (1 + jnp.maximum(odds, 0) / CERTAIN)).astype(outputs.dtype)
 
 
 def variation(outputs: Any, metric: str, weights: Array | None) -> Array:

@@ -3,8 +3,8 @@
 With J the Jacobian of the outputs by a site's coordinates, or by a kernel's result, at a place,
 ``Q = E[Jᵀ F J]`` measures errors there as errors of the outputs, to first order: an error δ
 costs ``tr(Q Cov δ)``. F is the output metric: the identity, or for logits ``diag(p) − p pᵀ``,
-the metric of the Kullback–Leibler divergence of the softmax, of rows' own logits at a temperature
-of 2 (:mod:`linjax.evidence.objective` says why).
+the metric of the Kullback–Leibler divergence of the softmax, for rows' own logits at somewhat less
+certain ones (:mod:`linjax.evidence.objective` says why).
 """
 
 import functools

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 import linjax
 from linjax.evidence.objective import LOGITS
+from tests.evidence.certainty import probabilities
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -85,8 +86,7 @@ def test_sensitivity_equals_the_jacobians():
     w3 = PARAMS["c"]["kernel"]
     _, (z2, h2) = values()
     logits = h2 @ w3 + PARAMS["c"]["bias"]
-    p = np.exp((logits - logits.max(1, keepdims=True)) / 2.0)
-    p /= p.sum(1, keepdims=True)
+    p = probabilities(logits)
     metric = np.stack([np.diag(q) - np.outer(q, q) for q in p])
     _, second, third = stats.kernels
     np.testing.assert_allclose(third.metric[0], metric.mean(0), rtol=1e-4, atol=1e-7)

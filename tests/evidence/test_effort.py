@@ -8,6 +8,7 @@ import linjax
 from linjax.evidence import effort
 from linjax.evidence.sensitivity import cotangents, metric_sums
 from linjax.program import pytree
+from tests.evidence.certainty import probabilities
 
 
 def conv(x, w, stride=1):
@@ -98,7 +99,7 @@ def test_few_signs_average_to_the_metric():
     keys = jax.random.split(jax.random.key(0), 4000)
     seeds = jax.vmap(lambda k: cotangents(y, k, "softmax", 2))(keys).reshape(len(keys), 2, 4)
     found = np.einsum("npi,npj->ij", seeds, seeds) / len(keys)
-    p = np.asarray(jax.nn.softmax(y / 2.0))[0]
+    p = probabilities(y)[0]
     np.testing.assert_allclose(found, np.diag(p) - np.outer(p, p), atol=0.02)
 
 
