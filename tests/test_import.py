@@ -46,7 +46,8 @@ def test_frameworks_are_imported_when_they_are_needed():
 
 def test_importing_is_quick():
     """Seconds of processor time beyond JAX's own: 0.13 on an idle machine, 0.25 on a busy one."""
-    assert min(float(fresh(TIMED)) for _ in range(3)) < 0.4
+    kept = {"PYTHONDONTWRITEBYTECODE": ""}  # else the compiler of Python's own is what is timed
+    assert min(float(fresh(TIMED, **kept)) for _ in range(3)) < 0.4
 
 
 def test_every_public_name_is_there():
