@@ -63,7 +63,7 @@ class Subject:
 
     @functools.cached_property
     def stats(self) -> linjax.Stats:
-        """Evidence collected on the calibration rows, a list: few are told from many."""
+        """Evidence collected on the calibration rows, whose batches are counted."""
         return linjax.collect(self.net, self.params, list(self.batches()))
 
     @functools.cached_property

@@ -94,11 +94,11 @@ def drawn(logits: Sequence[Array], count: int, seed: int) -> Draw:
       seed: of where it begins.
     """
     total = sum(len(y) for y in logits)
-    every = np.empty((total, logits[0].shape[-1]), np.float64)
+    every = np.empty((total, logits[0].shape[-1]), np.float32)
     for turn, y in enumerate(logits):
         every[turn :: len(logits)] = np.asarray(y.astype(jnp.float32))
-    varied = np.asarray(_variation(every.astype(np.float32), "softmax", None)) / count
-    every = np.asarray(_tempered(every.astype(np.float32), "softmax"), np.float64)
+    varied = np.asarray(_variation(every, "softmax", None)) / count
+    every = np.asarray(_tempered(every, "softmax"), np.float64)
     with np.errstate(invalid="ignore"):  # what isn't finite is told of where sites see it
         p = np.exp(every - every.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
