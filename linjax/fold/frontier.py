@@ -19,7 +19,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.cost import State
 from linjax.fold.engine.path import Prices
-from linjax.fold.engine.plan import Curve, Plan, within_budget, within_error
+from linjax.fold.engine.plan import Curve, Plan, topped_up, within_budget, within_error
 from linjax.fold.plans.factored import factored, refilled
 from linjax.fold.plans.pricing import Errors, Problems, chosen, errors_of, priced, problems_of
 from linjax.fold.report import SiteChange
@@ -126,7 +126,9 @@ class Frontier(NamedTuple):
             plan = within_budget(curves, budget)
             over = plan.cost + self.biases(rule.of, plan.state) - allowed
             if over <= 0:
-                return plan
+                wider = topped_up(curves, plan, plan.cost - over)
+                over = wider.cost + self.biases(rule.of, wider.state) - allowed
+                return wider if over <= 0 else plan
             budget = min(budget, plan.cost) - over  # below what it cost: widths come in steps
         plan = within_budget(curves, allowed - self.biases(rule.of))
         if plan.cost + self.biases(rule.of, plan.state) > allowed:

@@ -123,6 +123,12 @@ def within_budget(curves: Sequence[Curve], budget: float) -> Plan:
     return next(plan for plan in fits if plan.error <= CLOSE * least)
 
 
+def topped_up(curves: Sequence[Curve], plan: Plan, budget: float) -> Plan:
+    """Returns a plan with what is left of a larger budget spent, too."""
+    own = next(own for own in curves if own.shrinkage == plan.shrinkage)
+    return own.plan(filled(own.prices, plan.state, budget))
+
+
 def within_error(curves: Sequence[Curve], error: float) -> Plan:
     """Returns the smallest plan whose predicted relative output error is at most ``error``."""
     plans = []
