@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import softmax
 
 import linjax
 from experiments.data import batches
@@ -51,16 +50,6 @@ def measure(logits: np.ndarray, original: np.ndarray, y: np.ndarray) -> dict[str
         "cross_entropy": cross_entropy,
         "divergence": float(np.sum(np.exp(wanted) * (wanted - logs), axis=-1).mean()),
     }
-
-
-def relative_error(logits: np.ndarray, original: np.ndarray) -> float:
-    """The error that :func:`linjax.compare` gives, which would compile a program for every row."""
-    logits, original = (x.reshape(-1, x.shape[-1]) for x in (logits, original.astype(np.float64)))
-    p = softmax(original, axis=-1)
-    metric = np.diag(p.mean(axis=0)) - p.T @ p / len(p)
-    wrong, centred = logits - original, original - original.mean(axis=0)
-    top, bottom = (max(float(np.sum(metric * (d.T @ d))), 0.0) for d in (wrong, centred))
-    return float(np.sqrt(top / bottom)) if bottom else float("inf") if top else 0.0
 
 
 def compiled(net: linjax.Net, params: Params, runtime: str) -> Callable[[np.ndarray], Any]:

@@ -36,7 +36,7 @@ def rows(task: Row, own: Subject, missing: list[tuple[str, float]]) -> Iterator[
                 "bytes": baselines.stored_bytes(small, methods.bits_of(rule)),
                 "classes": own.dataset.classes,
                 "predicted": methods.predicted(own, rule, amount),
-                "error": evaluate.relative_error(logits, original),
+                "error": linjax.relative_error(original, logits, metric="softmax"),
                 **evaluate.measure(logits, original, y),
                 **layers.describe(net, small),
             }

@@ -16,7 +16,7 @@ from linjax.evidence.limits import Limits
 from linjax.evidence.score import Scores, UnitScores, score
 from linjax.evidence.stats import Stats, UnitStats, merge
 from linjax.fold.check.corrected import corrected
-from linjax.fold.compare import Comparison, compare
+from linjax.fold.compare import Comparison, compare, relative_error
 from linjax.fold.compress import compress
 from linjax.fold.coverage import Shares, coverage
 from linjax.fold.engine.cost import State
@@ -124,6 +124,7 @@ __all__ = [
     "quantise",
     "recover",
     "recoverability",
+    "relative_error",
     "save",
     "score",
     "size",

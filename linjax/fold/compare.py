@@ -187,6 +187,39 @@ def compare_functions(
     )
 
 
+def relative_error(original: Any, outputs: Any, *, metric: str | None = None) -> float:
+    """The relative output error of outputs that are at hand, as :func:`compare` measures it.
+
+    The root of ``E δᵀGδ / E (y − E y)ᵀG(y − E y)`` with ``δ = y' − y`` and ``G = E F``, F the
+    metric at the original's outputs; ``diag(p) − ppᵀ`` for logits of probabilities p.
+
+    Args:
+      original: outputs y of the original, one array or a pytree: ``(rows, …, classes)``.
+      outputs: outputs y' of a smaller network on the same rows.
+      metric: as for :func:`compare`; by default as the shapes suggest.
+
+    Returns:
+      0 where nothing differs, infinite where the original's outputs don't vary.
+
+    Raises:
+      EvidenceError: if there are no rows, no floating point outputs, or for another metric.
+      LinjaxError: if the shapes differ, or for more than 4096 classes with ``"softmax"``.
+
+    Example:
+      >>> import jax.numpy as jnp, linjax
+      >>> y = jnp.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+      >>> linjax.relative_error(y, y + 5.0, metric="softmax") < 1e-3  # nothing to a softmax
+      True
+      >>> linjax.relative_error(y, 1.1 * y - 0.1 * y.mean(0), metric="identity")
+      0.1...
+    """
+    original, outputs = jax.tree.map(jnp.asarray, (original, outputs))
+    sums = outputs_apart(original, outputs, chosen(metric, original))
+    if not sums or not sums[0].rows:
+        raise EvidenceError("no outputs to compare: no rows, or no output is a float")
+    return error_of([sums])
+
+
 def _step(original: Function, other: Function, metric: str, inputs: Any) -> list[_Sums]:
     return outputs_apart(original(inputs), other(inputs), metric)
 

@@ -29,6 +29,7 @@ def test_against_a_direct_computation(metric):
     plain = np.sqrt(np.sum(wrong**2) / np.sum(centred**2))
     assert found.plain == pytest.approx(plain, rel=1e-4)
     assert found.largest == pytest.approx(abs(wrong).max(), rel=1e-4)
+    assert linjax.relative_error(y, other, metric=metric) == pytest.approx(want, rel=1e-4)
     assert (found.rows, found.before, found.after) == (64, 840, linjax.count(small))
     if metric == "softmax":
         assert found.agreement == np.mean(y.argmax(1) == other.argmax(1))
@@ -68,3 +69,16 @@ def test_bad_input_is_refused():
         linjax.compare(net, params, params, [x], metric="cosine")
     with pytest.raises(linjax.StructureError, match="fourth"):
         linjax.compare(net, params, params | {"fourth": x}, [x])
+
+
+def test_outputs_at_hand_are_refused_that_cannot_be_compared():
+    y = np.ones((4, 3), np.float32)
+    assert linjax.relative_error({"a": y, "b": y[:, :1]}, {"a": y, "b": y[:, :1]}) == 0
+    with pytest.raises(linjax.LinjaxError, match=r"\(4, 2\).*compared with.*\(4, 3\)"):
+        linjax.relative_error(y, y[:, :2])
+    with pytest.raises(linjax.EvidenceError, match="no output is a float"):
+        linjax.relative_error(y.astype(int), y.astype(int))
+    with pytest.raises(linjax.EvidenceError, match="no rows"):
+        linjax.relative_error(y[:0], y[:0])
+    with pytest.raises(linjax.EvidenceError, match="metric = 'mse'"):
+        linjax.relative_error(y, y, metric="mse")
