@@ -153,11 +153,7 @@ def factors_of(
         else:
             mix = through(problems[site].stream, choices[site], at)
             covariance = mix.T @ covariance @ mix
-    wanted, metric = matrix, kernel.metric
-    if kernel.made >= 0 and problems[kernel.made].kind == "bent":
-        goal = before(problems[kernel.made], choices[kernel.made])
-        wanted, metric = wanted @ goal.mix, goal.metric
-    down, _, _ = factor(covariance, mean, wanted, metric, rank)
+    down, _, _ = factor(covariance, mean, matrix, kernel.metric, rank)
     up = down.T @ covariance @ matrix  # for all results, those that will go, too
     return Halves(down, up), target - mean @ (down @ up)
 
