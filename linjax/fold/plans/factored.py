@@ -13,7 +13,6 @@ from linjax.evidence.points import Read, reads
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import curve, factor
 from linjax.fold.engine.problem import Moments, Site, Stream, frame
-from linjax.fold.engine.reads import made_metric
 from linjax.fold.factors import placed
 from linjax.fold.plans.patches import Patches, Refit, patches_of, refitted
 from linjax.fold.rewrite import Halves, halved, result_lacks
@@ -89,26 +88,6 @@ def error_curve(kernel: Kernel) -> Array:
     return curve(train, test, kernel.matrix, kernel.metric)
 
 
-class Wanted(NamedTuple):
-    """What a kernel's results serve.
-
-    Attributes:
-      mix: ``(q, s)`` what will be made of the results.
-      metric: ``(s, s)`` what an error of that costs.
-    """
-
-    mix: Array
-    metric: Array
-
-
-def before(problem: Site, choice: Choice) -> Wanted:
-    """What the makers of a site serve that is about to be folded; it has no repeats."""
-    metric, kept = made_metric(problem, choice)[0], choice.kept[0]
-    if choice.basis is not None:
-        return Wanted(choice.basis[0], metric)
-    return Wanted(np.concatenate([np.eye(problem.width)[:, kept], choice.linear[0]], 1), metric)
-
-
 def factored(
     network: Network, now: Written, kernel: Kernel, rank: int, problems: Sequence[Site],
     choices: Sequence[Choice], points: Sequence[Sequence[int]],
@@ -129,8 +108,9 @@ def factors_of(
 ) -> tuple[Halves, Array]:  # fmt: skip
     """A kernel's two factors, and what its result lacks with them.
 
-    The directions that pass are those of what arrives once the sites are folded, and serve what
-    will be made of it.
+    The directions that pass are those of what arrives once the sites are folded, in the metric that
+    was measured at the kernel's own result. One of what its units' mean slopes make of the metric
+    behind them, for those alone that stay, was 1.7 times as far off on a seven-layer MLP.
 
     Args:
       kernel: the kernel.

@@ -34,7 +34,6 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan, shrinkage
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
-from linjax.fold.plans.factored import before
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import write
 from linjax.fold.sequential import aims, necks
@@ -155,7 +154,7 @@ class _State:
         self.settled[n] = problem, choice
         for maker in site.makers:
             if maker.op in self.waiting:
-                goal = _served(site, maker.leaf, before(problem, choice.by_problem(points)))
+                goal = _served(site, maker.leaf, necks.before(problem, choice.by_problem(points)))
                 self._factor(maker.op, self.waiting.pop(maker.op), goal)
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)

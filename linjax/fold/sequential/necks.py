@@ -1,6 +1,6 @@
 """Kernels factored in the order of execution, by what arrives there and what is made of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,12 +10,32 @@ from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import factor
 from linjax.fold.engine.problem import Site
 from linjax.fold.engine.reads import made_metric
-from linjax.fold.plans.factored import Kernel, Wanted
+from linjax.fold.plans.factored import Kernel
 from linjax.fold.rewrite import Halves, halved, result_lacks
 from linjax.fold.shifts import shifted_linear
 from linjax.fold.written import Written
 
 Array = Any
+
+
+class Wanted(NamedTuple):
+    """What a kernel's results serve.
+
+    Attributes:
+      mix: ``(q, s)`` what will be made of the results.
+      metric: ``(s, s)`` what an error of that costs.
+    """
+
+    mix: Array
+    metric: Array
+
+
+def before(problem: Site, choice: Choice) -> Wanted:
+    """What the makers of a site serve that is about to be folded; it has no repeats."""
+    metric, kept = made_metric(problem, choice)[0], choice.kept[0]
+    if choice.basis is not None:
+        return Wanted(choice.basis[0], metric)
+    return Wanted(np.concatenate([np.eye(problem.width)[:, kept], choice.linear[0]], 1), metric)
 
 
 def after(problem: Site, choice: Choice) -> Wanted:
