@@ -1,10 +1,12 @@
 """One streaming pass over a calibration set."""
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -29,6 +31,7 @@ from linjax.report.progress import track
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
 SENSITIVITY_BATCHES = 12  # batches that they are taken from
 SENSITIVITY_IMAGES = 288  # likewise for feature maps, whose every place counts
+AHEAD = 2**28  # numbers in batches that are looked at ahead, to see how many there will be
 
 
 def collect(
@@ -127,10 +130,8 @@ def collect(
     own = placement.place(params, mesh)
     flat = net.network.flatten(own)
     flat = spelled(net.network, flat) if second_moments else flat
-    expected = SENSITIVITY_BATCHES
-    if isinstance(batches, Sized):
-        expected = len(batches)
-        placement.agree(expected, mesh)
+    batches, expected = _ahead(batches, SENSITIVITY_BATCHES)
+    placement.agree(expected, mesh)
     most = SENSITIVITY_ROWS if net.network.dense else SENSITIVITY_IMAGES
     parts = max(1, min(expected, SENSITIVITY_BATCHES))
     job = Job(
@@ -175,6 +176,24 @@ def collect(
             "outputs have rows"
         )
     return found
+
+
+def _ahead(batches: Iterable[Batch], most: int) -> tuple[Iterable[Batch], int]:
+    """The batches, and how many there are, as far as that counts.
+
+    Sensitivities are shared out among the first ones: of an iterator with fewer, a part of the
+    rows that they may be measured on would be left out.
+    """
+    if isinstance(batches, Sized):
+        return batches, len(batches)
+    start, seen, numbers = iter(batches), list[Batch](), 0
+    for batch in itertools.islice(start, most):
+        seen.append(batch)
+        numbers += sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(batch))
+        if numbers > AHEAD:
+            break
+    found = most if numbers > AHEAD else len(seen)
+    return (itertools.chain(seen, start) if start is batches else batches), found
 
 
 def _groups(job: Job, host: Host, again: bool, limits: Limits | None) -> list[Any]:
