@@ -32,7 +32,6 @@ from linjax.evidence.points import point_spans
 from linjax.fold.engine import regress
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.plan import Plan, shrinkage
-from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.engine.problem import frame as problem_frame
 from linjax.fold.plans.pricing import Problems
 from linjax.fold.rewrite import write
@@ -120,7 +119,7 @@ class _State:
         parts = dealt(rows)
         self.old = [Replay(task.network, self.now.flat, part) for part in parts]
         self.new = [Replay(task.network, self.now.flat, part) for part in parts]
-        self.settled: dict[int, tuple[Problem, Choice]] = {}
+        self.settled: dict[int, Choice] = {}
         self.moved: set[int] = set()
         used = uses(task.network.layout)
         kernels = task.network.kernels.items()
@@ -129,7 +128,6 @@ class _State:
         self.read = {reader.op for site in sites for reader in site.readers}
         ranks = zip(task.problems.kernels, task.plan.state.ranks, strict=True)
         self.ranks = {kernel.read.op: (kernel, rank) for kernel, rank in ranks if rank}
-        self.waiting: dict[int, tuple[Array, Array]] = {}
 
     def settle(self, n: int) -> None:
         """Folds a site: as is best for the network as it is now, if that can be told."""
@@ -141,9 +139,7 @@ class _State:
             if problem.sources and (widths[1] or ranked):
                 self._change(expanded(self.network, self.now.flat, [site]).flat)
             ridge = shrinkage(problem, task.plan.shrinkage)
-            problem, choice = again(
-                self.network, site, problem, points, ridge, widths, self.new, self.old
-            )
+            choice = again(self.network, site, problem, points, ridge, widths, self.new, self.old)
             choice = choice.by_site(points)
             passed = [m.op for m in site.makers]  # moments know what was added to their results
             shifts = {op: own for op, own in self.now.shifts.items() if op not in passed}
@@ -151,11 +147,7 @@ class _State:
             if site.dim in lacking:
                 lacking[site.dim] = lacking[site.dim].known
             self.now = self.now._replace(shifts=shifts, lacking=lacking)
-        self.settled[n] = problem, choice
-        for maker in site.makers:
-            if maker.op in self.waiting:
-                goal = _served(site, maker.leaf, necks.before(problem, choice.by_problem(points)))
-                self._factor(maker.op, self.waiting.pop(maker.op), goal)
+        self.settled[n] = choice
         self.now = write(self.network, self.now, site, choice)
         self._change(self.now.flat)
         made = [maker.op for maker in site.makers]
@@ -199,28 +191,24 @@ class _State:
         """Fits a kernel to what the original's product makes, and factors it."""
         network, product = self.network, self.network.kernels[op]
         source: Any = network.layout.makers[op].inputs[product.data]
-        kernel = self.now.flat.get(network.paths[product.leaf])
+        leaf = self.now.flat.get(network.paths[product.leaf])
         frame, moments = frame_of(network, op), None
-        if source.id in self.moved and self._free(op) and kernel is not None and kernel.size:
-            index = matrix_index(network, frame, kernel.shape)
+        if source.id in self.moved and self._free(op) and leaf is not None and leaf.size:
+            index = matrix_index(network, frame, leaf.shape)
             if index is not None and index.shape[1] <= LARGEST:
                 moments = self._fit(op, frame, index)
         if op not in self.ranks:
             return
-        own, _ = self.ranks[op]
+        kernel, rank = self.ranks[op]
         if moments is None:
-            seen = problem_frame(own.moments)
+            seen = problem_frame(kernel.moments)
             moments = seen.mean[0], seen.covariance[0]
-        if own.made in self.task.folded.values() and own.made not in self.settled:
-            self.waiting[op] = moments
-            return
-        goal, done = None, self.settled.get(own.made)
-        if done is not None:
-            problem, choice = done[0], done[1].by_problem(self.task.problems.points[own.made])
-            goal = _served(
-                self.task.problems.sites[own.made], own.leaf, necks.after(problem, choice)
-            )
-        self._factor(op, moments, goal)
+        made = None
+        if kernel.made in self.settled:
+            site = self.task.problems.sites[kernel.made]
+            made = made_by(site, self.settled[kernel.made], kernel.leaf)
+        self.now = necks.refactored(network, self.now, kernel, rank, moments, made)
+        self.moved |= behind(network, [op])
         self._change(self.now.flat)
 
     def _free(self, op: int) -> bool:
@@ -231,10 +219,6 @@ class _State:
         down = self.network.extra(leaf, "down")
         free = op in self.read or op in self.network.biases or op in self.ranks
         return free and op in self.once and down not in self.now.flat
-
-    def _factor(self, op: int, moments: tuple[Array, Array], goal: necks.Wanted | None) -> None:
-        self.now = necks.refactored(self.network, self.now, *self.ranks[op], moments, goal)
-        self.moved |= behind(self.network, [op])
 
     def _fit(self, op: int, frame: Frame, index: Array) -> tuple[Array, Array]:
         """Fits a kernel; returns mean and covariance of what it reads."""
@@ -260,7 +244,7 @@ class _State:
         spans = point_spans(self.network.layout, op)
         made = {d for span in spans for d in span.dims()}
         sizes = {dim: old.sizes.all(dim) for dim in old.sizes.kept}
-        for n, (_, choice) in self.settled.items():
+        for n, choice in self.settled.items():
             site = self.task.problems.sites[n]
             if site.dim not in made:
                 continue
@@ -294,11 +278,6 @@ class _State:
         shift = shift.reshape([flat[path].shape[n] for n in network.bias_axes(leaf)])
         add_to_bias(network, flat, op, shift - now.shifts.get(op, 0.0))
         self.now = now._replace(flat=flat, shifts={**now.shifts, op: shift})
-
-
-def _served(site: Site, leaf: int | None, goal: necks.Wanted) -> necks.Wanted | None:
-    """What a maker serves, where that is known: what keys are worth isn't."""
-    return None if leaf in site.opposite else goal
 
 
 def _placed(leaf: Array, index: Array, value: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Kernels factored in the order of execution, by what arrives there and what is made of it."""
+"""Kernels factored in the order of execution, by what arrives there."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -8,8 +8,6 @@ from linjax.dims.network import Network
 from linjax.dims.reads import matrix_index
 from linjax.fold.engine.choose import Choice
 from linjax.fold.engine.factor import factor
-from linjax.fold.engine.problem import Site
-from linjax.fold.engine.reads import made_metric
 from linjax.fold.plans.factored import Kernel
 from linjax.fold.rewrite import Halves, halved, result_lacks
 from linjax.fold.shifts import shifted_linear
@@ -18,37 +16,13 @@ from linjax.fold.written import Written
 Array = Any
 
 
-class Wanted(NamedTuple):
-    """What a kernel's results serve.
-
-    Attributes:
-      mix: ``(q, s)`` what will be made of the results.
-      metric: ``(s, s)`` what an error of that costs.
-    """
-
-    mix: Array
-    metric: Array
-
-
-def before(problem: Site, choice: Choice) -> Wanted:
-    """What the makers of a site serve that is about to be folded; it has no repeats."""
-    metric, kept = made_metric(problem, choice)[0], choice.kept[0]
-    if choice.basis is not None:
-        return Wanted(choice.basis[0], metric)
-    return Wanted(np.concatenate([np.eye(problem.width)[:, kept], choice.linear[0]], 1), metric)
-
-
-def after(problem: Site, choice: Choice) -> Wanted:
-    """What the makers of a site serve that has been folded."""
-    metric = made_metric(problem, choice)[0]
-    return Wanted(np.eye(len(metric)), metric)
-
-
 def refactored(
     network: Network, now: Written, kernel: Kernel, rank: int, moments: tuple[Array, Array],
-    goal: Wanted | None,
+    made: Choice | None,
 ) -> Written:  # fmt: skip
     """Returns the network with a kernel in two factors.
+
+    The directions that pass are chosen by the metric that was measured at the kernel's own result.
 
     Args:
       network: the traced network.
@@ -56,7 +30,7 @@ def refactored(
       kernel: the kernel, as it was.
       rank: number of directions that pass.
       moments: mean and covariance of what it reads now.
-      goal: what its results serve; the outputs as they did before, by default.
+      made: what has become of the site that its results are, if that is folded already.
     """
     flat, leaf, own = now.flat, kernel.leaf, kernel.read.frame
     paths = [network.paths[leaf], network.extra(leaf, "linear")]
@@ -66,10 +40,8 @@ def refactored(
         if path in flat
     ]
     matrix, (mean, covariance) = np.concatenate(parts, axis=1), moments
-    if goal is None:
-        fits = len(kernel.metric) == matrix.shape[1]
-        goal = Wanted(np.eye(matrix.shape[1]), kernel.metric if fits else np.eye(matrix.shape[1]))
-    down, _, _ = factor(covariance, mean, matrix @ goal.mix, goal.metric, rank)
+    metric = _metric(kernel, made, matrix.shape[1])
+    down, _, _ = factor(covariance, mean, matrix, metric, rank)
     ups = [down.T @ covariance @ part for part in parts]
     lacking = [mean @ (part - down @ up) for part, up in zip(parts, ups, strict=True)]
     now = halved(network, now, kernel.read, Halves(down, np.concatenate(ups, axis=1)), lacking[0])
@@ -81,3 +53,17 @@ def refactored(
         kernel.read.op,
         result_lacks(network, kernel.read, flat[paths[1]].shape, lacking[1]),
     )
+
+
+def _metric(kernel: Kernel, made: Choice | None, width: int) -> Array:
+    """What errors of a kernel's results cost, as these are now.
+
+    An error of what a fold makes of them costs what the smallest one of theirs does that makes it.
+    """
+    whole = np.eye(len(kernel.metric))
+    if made is None:
+        return kernel.metric if len(whole) == width else np.eye(width)
+    linear = made.linear[0][:, : width - made.kept.shape[-1]]
+    kept = whole[:, made.kept[0]] if made.basis is None else made.basis[0]
+    back = np.linalg.pinv(np.concatenate([kept, linear], axis=1))
+    return back @ kernel.metric @ back.T

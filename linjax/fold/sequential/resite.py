@@ -26,8 +26,8 @@ SAMPLES = 1 << 16
 def again(
     network: Network, site: Site, problem: Problem, points: Sequence[int], ridge: float,
     widths: tuple[int, int], now: Sequence[Replay], old: Sequence[Replay],
-) -> tuple[Problem, Choice]:  # fmt: skip
-    """Returns a site's problem as it is now, and what it keeps, aiming at the original's.
+) -> Choice:  # fmt: skip
+    """Returns what a site keeps as it is now, aiming at the original's.
 
     Args:
       network: the traced network.
@@ -53,7 +53,7 @@ def again(
     ]
     # Noise that travels has directions without any; moments in single precision err in these.
     made = problem._replace(points=tuple(seen), sources=w > m, noise=None)
-    return made, choose(made, *widths, ridge)
+    return choose(made, *widths, ridge)
 
 
 def _moments(
