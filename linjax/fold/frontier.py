@@ -238,6 +238,7 @@ class Frontier(NamedTuple):
         """Returns leaves of a fold as a pytree on the device."""
         return finished_past(self.stats.network, flat, params, self.problems.before.vanished)
 
+    @one_thread()
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
         """Returns the pytree folded to a plan in one shot, and what became of every site."""
         now, choices = self.write(params, plan)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linjax.fold.engine.linalg import JITTER, Axes, axes, inverse_scale, root
+from linjax.fold.engine.linalg import JITTER, Axes, axes, inverse_scale, root, varying
 from linjax.fold.engine.problem import Frame, Point, Site, distinct, frame, with_goal
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.shrink import noise
@@ -196,6 +196,33 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
             )
         )
     return found
+
+
+def reached(seen: list[Sight]) -> list[Sight]:
+    """Returns what points see of a repeat with the sources along the directions they vary in.
+
+    Where these are fewer than there are sources, all that is asked of sources takes less.
+    """
+    spread = np.sum([sight.sources for sight in seen], axis=0)
+    basis = varying(spread, spread)
+    if basis is None:
+        return seen
+    m = seen[0].width
+
+    def along(moments: Array) -> Array:
+        across = moments[:m, m:] @ basis
+        own = basis.T @ moments[m:, m:] @ basis
+        return np.block([[moments[:m, :m], across], [across.T, own]])
+
+    return [
+        sight._replace(
+            train=along(sight.train),
+            test=along(sight.test),
+            mean=np.concatenate([sight.mean[:m], sight.mean[m:] @ basis]),
+            goal=np.concatenate([sight.goal[:m], basis.T @ sight.goal[m:]]),
+        )
+        for sight in seen
+    ]
 
 
 def wanted(covariance: Array, metric: Array) -> Axes:

@@ -13,7 +13,7 @@ from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, 
 from linjax.fold.engine.problem import Site, checked, runs, splits, taken
 from linjax.fold.engine.pursuit import View, pursue, pursue_all, pursued, twins
 from linjax.fold.engine.sharing import shared
-from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
+from linjax.fold.engine.sight import Data, Sight, framed, gathered, reached, sights
 
 Array = np.ndarray
 
@@ -222,7 +222,7 @@ def _with_linear(seen: list[Sight], alone: Array) -> Array:
     directions are found; in between the ratio to the error without linear units is
     interpolated over log k.
     """
-    m = seen[0].width
+    m, seen = seen[0].width, reached(seen)
     found = pursued([beside_sources(sight) for sight in seen])
     order, pairs = found.order, twins([sight.units for sight in seen], found)[:TWINS]
     ks = np.unique(np.minimum(grid(m), len(order)))

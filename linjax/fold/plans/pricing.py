@@ -188,7 +188,8 @@ def errors_of(stats: Stats, found: Problems, mesh: Mesh | None = None) -> Errors
         )
         for ridge in weights
     }
-    return Errors(by_weight, tuple(map(error_curve, found.kernels)))
+    costs = [float(max(kernel.matrix.shape)) ** 3 for kernel in found.kernels]
+    return Errors(by_weight, tuple(at_once(error_curve, found.kernels, costs)))
 
 
 def priced(
