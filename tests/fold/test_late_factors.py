@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
+from linjax.fold.engine.choose import Choice
+from linjax.fold.plans.factored import Kernel
 from linjax.fold.plans.pricing import chosen
 from linjax.fold.rewrite import write
-from linjax.fold.sequential.necks import refactored
+from linjax.fold.sequential.necks import _metric, refactored
 from linjax.fold.written import begun, finished
 
 WIDTH = 24
@@ -49,10 +51,30 @@ def test_what_linear_coordinates_lack_is_given_to_their_readers():
     z = x @ params["a"] + params["ab"]
     g = np.asarray(jnp.tanh(jax.nn.relu(z) @ params["r"] @ params["s"] + params["sb"]), np.float64)
     moments = g.mean(0), np.cov(g.T, bias=True)
-    after = refactored(own, now, kernel, 2, moments, None)
+    after = refactored(own, now, kernel, 2, moments, choice)
     before, found = (
         np.asarray(net.apply(finished(w.flat, params), x), np.float64) for w in (now, after)
     )
     assert np.abs(found - before).mean() > 1e-2  # few directions pass
     shift = np.abs((found - before).mean(0))
     assert shift.max() < 0.05 * np.abs(found - before).mean()
+
+
+def test_errors_of_what_is_made_cost_what_errors_that_make_them_do():
+    """The metric at the results, of units that stay and of combinations of the others."""
+    rng = np.random.default_rng(0)
+    root, linear = rng.normal(size=(9, 9)), rng.normal(size=(9, 3))
+    kept = np.array([1, 4, 7])
+    kernel = Kernel(None, 0, rng.normal(size=(5, 9)), None, root @ root.T, 0, None)
+    made = Choice(kept[None], linear[None], None, (), (), 0.0)
+    assert _metric(kernel, None, 9) is kernel.metric
+    for width in (3, 6):  # without and with linear coordinates
+        found = _metric(kernel, made, width)
+        mix = np.concatenate([np.eye(9)[:, kept], linear], axis=1)[:, :width]
+        error = rng.normal(size=width)
+        smallest = np.linalg.lstsq(mix.T, error, rcond=None)[0]
+        np.testing.assert_allclose(smallest @ mix, error, rtol=1e-9)
+        np.testing.assert_allclose(error @ found @ error, smallest @ kernel.metric @ smallest)
+    basis = np.linalg.qr(rng.normal(size=(9, 4)))[0]
+    turned = made._replace(basis=basis[None], kept=np.arange(4)[None])
+    np.testing.assert_allclose(_metric(kernel, turned, 4), basis.T @ kernel.metric @ basis)
