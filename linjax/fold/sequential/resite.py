@@ -1,5 +1,6 @@
 """A site's choice made anew in a network that is folded up to it."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from linjax.dims.replay import Replay
 from linjax.dims.sites import Site
 from linjax.evidence.points import at_point
 from linjax.fold.engine.choose import Choice, choose
-from linjax.fold.engine.problem import Goal, Moments, Point
+from linjax.fold.engine.problem import Frame, Goal, Moments, Point
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.hasty import jit_hastily
 
@@ -21,6 +22,8 @@ Array = Any
 
 SAMPLES = 1 << 16
 """Samples of a fold that moments are made of."""
+PARTS = 4
+"""Blocks of a covariance's rows: of each, what is left of its diagonal is made."""
 
 
 def again(
@@ -63,22 +66,26 @@ def _moments(
     """Moments of a site's coordinates now and in the original, at the points of a group."""
     found = []
     for new, before in zip(now, old, strict=True):
-        parts = []
-        for point, own in zip(site.points, points, strict=True):
-            if own != group:
-                continue
-            x, share = _joint(network, site, point, new, before)
-            parts.append((x, share))
-        count = sum(x.shape[1] / (1.0 - share) for x, share in parts)
-        sums = [_sums(x) for x, _ in parts]
-        mean = sum(x.shape[1] * own for (x, _), (own, _) in zip(parts, sums, strict=True)) / count
-        second = sum(
-            x.shape[1] * (scatter + own[..., :, None] * own[..., None, :])
-            for (x, _), (own, scatter) in zip(parts, sums, strict=True)
-        )
-        covariance = second / count - mean[..., :, None] * mean[..., None, :]
-        found.append((count, mean, covariance))
+        parts = [
+            _joint(network, site, point, new, before)
+            for point, own in zip(site.points, points, strict=True)
+            if own == group
+        ]
+        found.append(_pooled([_sums(x) for x, _ in parts], [share for _, share in parts]))
     return Moments(*(np.stack(x) for x in zip(*found, strict=True)))
+
+
+def _pooled(parts: Sequence[Frame], shares: Sequence[float]) -> Frame:
+    """Moments of all parts together, a share of the reads of each being zero."""
+    if len(parts) == 1 and not shares[0]:
+        return parts[0]
+    count = sum(own.samples / (1.0 - share) for own, share in zip(parts, shares, strict=True))
+    weights = [own.samples / count for own in parts]
+    mean = np.sum([w * own.mean for w, own in zip(weights, parts, strict=True)], axis=0)
+    second = np.zeros(parts[0].covariance.shape)
+    for weight, own in zip(weights, parts, strict=True):
+        second += weight * (own.covariance + own.mean[..., :, None] * own.mean[..., None, :])
+    return Frame(count, mean, second - mean[..., :, None] * mean[..., None, :])
 
 
 def _joint(
@@ -96,14 +103,28 @@ def _joint(
     return thinned(both, SAMPLES), share if share < 1 else 0.0
 
 
-def _sums(x: Array) -> tuple[Array, Array]:
-    mean, gram = _centred(x)
-    return np.asarray(mean, np.float64), np.asarray(gram, np.float64)
+def _sums(x: Array) -> Frame:
+    mean, *blocks = _centred(x)
+    whole = np.zeros((*mean.shape, mean.shape[-1]))
+    start = 0
+    for block in blocks:
+        end = start + block.shape[1]
+        whole[:, start:end, :end] = block
+        whole[:, :start, start:end] = whole[:, start:end, :start].swapaxes(1, 2)
+        start = end
+    return Frame(float(x.shape[1]), np.asarray(mean, np.float64), whole)
 
 
 @jit_hastily
-def _centred(x: Array) -> tuple[Array, Array]:
+def _centred(x: Array) -> tuple[Array, ...]:
+    """Means, and the rows of the covariance's lower triangle in blocks."""
     mean = jnp.mean(x, axis=1)
-    centred = x - mean[:, None]
-    gram = jnp.matmul(centred.swapaxes(1, 2), centred, precision="highest") / x.shape[1]
-    return mean, gram
+    centred, width = x - mean[:, None], x.shape[2]
+    edges = sorted({width * part // PARTS for part in range(PARTS + 1)})
+    blocks = (
+        jnp.matmul(
+            centred[:, :, start:end].swapaxes(1, 2), centred[:, :, :end], precision="highest"
+        )
+        for start, end in itertools.pairwise(edges)
+    )
+    return mean, *(block / x.shape[1] for block in blocks)
