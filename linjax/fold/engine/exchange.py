@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
+from linjax.fold.engine.linalg import add_outer
 from linjax.fold.engine.pursuit import Reading, View, pursued, shared, worth_of
 
 Array = np.ndarray
@@ -107,10 +108,10 @@ class _Held:
         column = self.covariance[:, unit] - self.columns @ through
         size, rest = self.left[unit], self.rest[unit].copy()
         through[slot] = -1.0
-        self.inverse += np.outer(through, through / size)
-        self.coefficients -= np.outer(through, rest / size)
+        add_outer(self.inverse, through, through / size)
+        add_outer(self.coefficients, through, rest / size, -1.0)
         self.columns[:, slot] = self.covariance[:, unit]
-        self.rest -= np.outer(column, rest / size)
+        add_outer(self.rest, column, rest / size, -1.0)
         self.left -= column * (column / size)
         self.left[unit] = -1.0
 
@@ -121,9 +122,9 @@ class _Held:
             return
         size, coefficient = 1.0 / through[slot], self.coefficients[slot].copy()
         column = self.columns @ (through * size)
-        self.inverse -= np.outer(through, through * size)
-        self.coefficients -= np.outer(through * size, coefficient)
-        self.rest += np.outer(column, coefficient)
+        add_outer(self.inverse, through, through * size, -1.0)
+        add_outer(self.coefficients, through * size, coefficient, -1.0)
+        add_outer(self.rest, column, coefficient)
         self.left += column * (column / size)
         self.left[unit] = size
         self.inverse[slot], self.inverse[:, slot] = 0.0, 0.0

@@ -120,6 +120,20 @@ def forward(factor: Array, right: Array) -> Array:
     return scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False)
 
 
+def add_outer(matrix: Array, column: Array, row: Array, times: float = 1.0) -> None:
+    """Adds ``times column rowᵀ`` to a matrix in place; without a product that is made before.
+
+    >>> matrix = np.zeros((2, 3))
+    >>> add_outer(matrix, np.array([1.0, 2.0]), np.array([1.0, 0.0, 3.0]), -1.0)
+    >>> matrix.tolist()
+    [[-1.0, 0.0, -3.0], [-2.0, 0.0, -6.0]]
+    """
+    if not (matrix.flags.c_contiguous and matrix.dtype == np.float64):
+        raise ValueError("a matrix in float64, a row after the other, is changed in place")
+    if matrix.size:
+        scipy.linalg.blas.dger(times, row, column, a=matrix.T, overwrite_a=True)
+
+
 def symmetric(matrix: Array) -> Array:
     """Returns the symmetric part."""
     return (matrix + matrix.T) / 2

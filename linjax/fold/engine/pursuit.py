@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linjax.fold.engine.linalg import add_outer
+
 Array = np.ndarray
 
 RELATIVE_FLOOR = 1e-4
@@ -71,7 +73,7 @@ class Reading:
         self.left = np.diag(view.covariance).copy()
         floor = RELATIVE_FLOOR * (self.left if view.whole is None else view.whole)
         self.floor = np.maximum(floor, np.finfo(np.float64).tiny)
-        self.rest = np.array(view.cross, np.float64)
+        self.rest = np.array(view.cross, np.float64, order="C")
         self.factor = np.zeros((m, steps), order="F")
         self.explained = np.zeros((steps, self.rest.shape[1]))
         self.taken: list[int] = []
@@ -85,7 +87,7 @@ class Reading:
         j, size = len(self.taken), np.sqrt(self.left[i])
         column = (self.covariance[:, i] - self.factor[:, :j] @ self.factor[i, :j]) / size
         self.factor[:, j], self.explained[j] = column, self.rest[i] / size
-        self.rest -= np.outer(column, self.explained[j])
+        add_outer(self.rest, column, self.explained[j], -1.0)
         self.left -= column**2
         self.left[i] = -1.0
         self.taken.append(i)
