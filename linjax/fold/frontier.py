@@ -240,7 +240,16 @@ class Frontier(NamedTuple):
 
     @one_thread()
     def fold(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
-        """Returns the pytree folded to a plan in one shot, and what became of every site."""
+        """Returns the pytree folded to a plan in one shot, and what became of every site.
+
+        Raises:
+          StructureError: if the frontier is of other parameters.
+          LinjaxError: if the plan is none, or one of another network.
+        """
+        known_or_made(params, self)
+        widths = (len(self.problems.sites), len(self.problems.kernels))
+        if not isinstance(plan, Plan) or widths != (len(plan.state.units), len(plan.state.ranks)):
+            raise LinjaxError(f"plan: {plan!r}, expected one of this frontier, frontier.plan(rule)")
         now, choices = self.write(params, plan)
         small = simplest(self.stats.graph, pytree.flatten(self.finished(now.flat, params)))
         return pytree.unflatten(small, like=params), self.told(choices)

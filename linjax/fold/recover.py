@@ -81,7 +81,7 @@ def recover(
 
     Raises:
       EvidenceError: if batches are empty or can be read only once, or aren't rows.
-      LinjaxError: if there are fewer steps than that.
+      LinjaxError: if there are fewer steps than that, or a number isn't one.
 
     References:
       Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015,
@@ -103,7 +103,7 @@ def recover(
     as_batches(net, batches, started=True)
     if np.asarray(steps).dtype.kind not in "iu" or steps < LOOKS:
         raise LinjaxError(f"steps = {steps!r}, expected {LOOKS} or more, a whole number")
-    batch_size = whole("batch_size", batch_size, 1)
+    batch_size, seed = whole("batch_size", batch_size, 1), whole("seed", seed, 0)
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise LinjaxError(f"learning_rate = {learning_rate!r}, expected a number > 0")
     metric = settled(metric, net)

@@ -55,3 +55,23 @@ def test_recovery_that_finds_nothing_says_so():
     for steps in (0, -1, 3):
         with pytest.raises(linjax.LinjaxError, match="steps"):
             linjax.recover(net, params, worse, [x], steps=steps)
+
+
+@pytest.mark.parametrize("seed", ["a", -1, 0.5, None])
+def test_seeds_that_are_none(seed):
+    net, params, x = network()
+    with pytest.raises(linjax.LinjaxError, match="seed"):
+        linjax.recover(net, params, params, [x], seed=seed)
+
+
+def test_a_frontier_folds_its_own_parameters_by_its_own_plans():
+    net, params, x = network()
+    known = linjax.frontier(params, linjax.collect(net, params, [x]))
+    plan = known.plan(linjax.size(0.5))
+    assert linjax.count(known.fold(params, plan)[0]) <= 0.5 * linjax.count(params)
+    short = plan._replace(state=plan.state._replace(units=()))
+    for wrong in (linjax.size(0.5), 0.5, None, plan.state, short):
+        with pytest.raises(linjax.LinjaxError, match=r"frontier\.plan"):
+            known.fold(params, wrong)
+    with pytest.raises(linjax.StructureError, match="other values"):
+        known.fold({**params, "out": params["out"] * 2}, plan)
