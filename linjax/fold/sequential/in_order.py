@@ -135,8 +135,7 @@ class _State:
         choice, points = task.choices[n], task.problems.points[n]
         if self._measurable(site):
             widths = choice.kept.shape[-1], choice.linear.shape[-1]
-            ranked = any(maker.op in self.ranks for maker in site.makers)
-            if problem.sources and (widths[1] or ranked):
+            if problem.sources and widths[1]:
                 self._change(expanded(self.network, self.now.flat, [site]).flat)
             ridge = shrinkage(problem, task.plan.shrinkage)
             choice = again(self.network, site, problem, points, ridge, widths, self.new, self.old)
