@@ -68,7 +68,8 @@ def collect(
       net: the traced network.
       params: its parameters, original or folded.
       batches: an iterable of what ``apply_fn`` takes after the parameters: an array, or a
-        tuple of several. The last batch may be shorter.
+        tuple of several. The last batch may be shorter. Of an iterator up to twelve are held at
+        once: sensitivities are shared out among them.
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
