@@ -29,10 +29,10 @@ together (``--config.rules.compress=0.25,0.1``, four to six minutes each on two 
 
 ``DIR`` holds Fashion-MNIST as TFDS prepares it; ``TFDS_DATA_DIR`` does as well.
 
-The figures are of version 0.1. This version, on all training rows and 4,000 for calibration (91.6%
-right, ``--sweep=seed=0``): .916 (.998), .913 (.986), .881 (.930) and .773 (.796) in one shot, pruned and
-refitted .891 (.935), .807 (.832), .451 (.463) and .100 (.101), and by ``compress`` .899 (.954) at 25%
-and .862 (.897) at 10%.
+The figures are of version 0.1. This version, on all training rows and 4,000 for calibration
+(91.6% right, ``--sweep=seed=0``): .916 (.998), .913 (.986), .881 (.930) and .773 (.796) in one
+shot, pruned and refitted .891 (.935), .807 (.832), .451 (.463) and .100 (.101), and by
+``compress`` .899 (.954) at 25% and .862 (.897) at 10%.
 """
 
 from configs.cnn_mnist import compare
