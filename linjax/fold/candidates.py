@@ -52,7 +52,7 @@ class Work(NamedTuple):
 
     def one_shot(self, rule: Size) -> Any:
         """Folds by the original's moments."""
-        return self.known.fold(self.params, self.known.plan(rule))[0]
+        return self.known.carried_out(self.params, self.known.plan(rule))[0]
 
     def refitted(self, rule: Size, held: Rows) -> list[Any]:
         """Returns the network folded in one shot, and refitted in the order of execution.

@@ -206,7 +206,7 @@ def _least_squares(
     known = known_or_made(params, evidence)
     plan = known.plan(rule)
     _warn_of_ruin(known, rule, plan.error)
-    small, changes = known.fold(params, plan)
+    small, changes = known.carried_out(params, plan)
     report = Report(known.stats.graph, changes, count(params), count(small), plan.error)
     return small, report._replace(network=known.stats.network)
 

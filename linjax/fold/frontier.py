@@ -250,6 +250,10 @@ class Frontier(NamedTuple):
         widths = (len(self.problems.sites), len(self.problems.kernels))
         if not isinstance(plan, Plan) or widths != (len(plan.state.units), len(plan.state.ranks)):
             raise LinjaxError(f"plan: {plan!r}, expected one of this frontier, frontier.plan(rule)")
+        return self.carried_out(params, plan)
+
+    def carried_out(self, params: Any, plan: Plan) -> tuple[Any, dict[str, SiteChange]]:
+        """The same, of parameters that are known to be its own."""
         now, choices = self.write(params, plan)
         small = simplest(self.stats.graph, pytree.flatten(self.finished(now.flat, params)))
         return pytree.unflatten(small, like=params), self.told(choices)

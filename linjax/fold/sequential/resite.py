@@ -1,6 +1,5 @@
 """A site's choice made anew in a network that is folded up to it."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from linjax.dims.network import Network
 from linjax.dims.reads import thinned
 from linjax.dims.replay import Replay
 from linjax.dims.sites import Site
+from linjax.evidence.moments import lower_gram, mirrored
 from linjax.evidence.points import at_point
 from linjax.fold.engine.choose import Choice, choose
 from linjax.fold.engine.problem import Frame, Goal, Moments, Point
@@ -22,8 +22,6 @@ Array = Any
 
 SAMPLES = 1 << 16
 """Samples of a fold that moments are made of."""
-PARTS = 4
-"""Blocks of a covariance's rows: of each, what is left of its diagonal is made."""
 
 
 def again(
@@ -104,27 +102,13 @@ def _joint(
 
 
 def _sums(x: Array) -> Frame:
-    mean, *blocks = _centred(x)
-    whole = np.zeros((*mean.shape, mean.shape[-1]))
-    start = 0
-    for block in blocks:
-        end = start + block.shape[1]
-        whole[:, start:end, :end] = block
-        whole[:, :start, start:end] = whole[:, start:end, :start].swapaxes(1, 2)
-        start = end
+    mean, gram = _centred(x)
+    whole = mirrored(np.array(gram, np.float64))
     return Frame(float(x.shape[1]), np.asarray(mean, np.float64), whole)
 
 
 @jit_hastily
-def _centred(x: Array) -> tuple[Array, ...]:
-    """Means, and the rows of the covariance's lower triangle in blocks."""
+def _centred(x: Array) -> tuple[Array, Array]:
+    """Means, and the lower blocks of the covariance."""
     mean = jnp.mean(x, axis=1)
-    centred, width = x - mean[:, None], x.shape[2]
-    edges = sorted({width * part // PARTS for part in range(PARTS + 1)})
-    blocks = (
-        jnp.matmul(
-            centred[:, :, start:end].swapaxes(1, 2), centred[:, :, :end], precision="highest"
-        )
-        for start, end in itertools.pairwise(edges)
-    )
-    return mean, *(block / x.shape[1] for block in blocks)
+    return mean, lower_gram(x - mean[:, None]) / x.shape[1]
