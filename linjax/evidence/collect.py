@@ -137,7 +137,7 @@ def collect(
     parts = max(1, min(expected, SENSITIVITY_BATCHES))
     job = Job(
         net, flat, folds, second_moments, mesh, spread_over(mesh), settled(metric, net),
-        -(-most // parts), parts,
+        -(-most // parts), frozenset(n * expected // parts for n in range(parts)),
     )  # fmt: skip
     host = Host(net.network, folds, None, opened(folder))
 
@@ -153,7 +153,7 @@ def collect(
         now = Pass(job, group, host)
         for index, part in enumerate(parts_of()):
             outputs = now.add(part, index)
-            if now.differentiates and index < SENSITIVITY_BATCHES:
+            if now.due(index):
                 now.weigh(part, index, outputs)
         if not now.batches:
             raise EvidenceError("no batches: the iterable of calibration data is empty")
@@ -225,15 +225,14 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
     )
     points: Any = ()
     kernels: Any = ()
-    variation = np.asarray(0.0)
-    if first.metrics is not None:
+    outputs: Any = ()
+    if first.some is not None:
         _measure(job, host, first.some)
-        examples = max(float(first.metrics[0]), 1e-30)
-        points, kernels = host.points(examples, used)
-        variation = np.asarray(float(first.metrics[1]) / examples)
+        points, kernels = host.points(first.examples, used)
+        outputs = first.outputs
     leaves = pytree.leaves_of(params)
     return Stats(
-        seen, points, kernels, variation, sketch(params), net.network, net.graph, leaves, job.metric
+        seen, points, kernels, outputs, sketch(params), net.network, net.graph, leaves, job.metric
     )
 
 

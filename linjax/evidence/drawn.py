@@ -17,7 +17,7 @@ import numpy as np
 from linjax.dims.network import Network
 from linjax.dims.remembered import remembered
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import tempered, variation
+from linjax.evidence.objective import tempered
 from linjax.evidence.rows import apart
 from linjax.program.flat import Ref
 
@@ -29,9 +29,16 @@ DRAWS_IMAGES = 640
 """Likewise of those with feature maps, whose every place counts."""
 
 
-# One program each in place of one for every operation.
-_variation = jax.jit(variation, static_argnums=1)
+# One program in place of one for every operation.
 _tempered = jax.jit(tempered, static_argnums=1)
+
+
+def in_order(parts: Sequence[Array]) -> Array:
+    """Rows as they were before they were dealt by turns."""
+    rows = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32)
+    for turn, part in enumerate(parts):
+        rows[turn :: len(parts)] = np.asarray(part.astype(jnp.float32))
+    return rows
 
 
 class Draw(NamedTuple):
@@ -42,14 +49,12 @@ class Draw(NamedTuple):
       classes: ``(n,)`` the classes.
       each: how many rows that could be drawn there are for each of these.
       length: of the derivatives in the output metric.
-      variation: of the outputs of all rows that could be drawn, summed, over n.
     """
 
     rows: Array
     classes: Array
     each: Array
     length: Array
-    variation: Array
 
     def part(self, own: slice) -> "Draw":
         """Some of the pairs."""
@@ -82,29 +87,30 @@ def draws(dense: bool, batches: int) -> int:
     return -(-(DRAWS if dense else DRAWS_IMAGES) // batches)
 
 
-def drawn(logits: Sequence[Array], count: int, seed: int) -> Draw:
+def drawn(logits: Array, count: int, seed: int) -> Draw:
     """Draws pairs of rows and classes as often as they weigh in the output metric.
 
     A pair weighs ``p_c ‖e_c − p‖²``. The draw is systematic: a pair of weight w is drawn
-    ``⌊count w / Σ w⌋`` times or once more.
+    ``⌊count w / Σ w⌋`` times or once more. It goes through the rows of a class, in random order,
+    before those of the next, so that every class gets its share: row by row its steps could keep
+    time with the classes, or with an order of the data, and never come upon some of them.
 
     Args:
-      logits: of the rows, dealt by turns: row i is in the ``i mod len(logits)``-th array.
+      logits: of the rows.
       count: how many pairs.
       seed: of where it begins.
     """
-    total = sum(len(y) for y in logits)
-    every = np.empty((total, logits[0].shape[-1]), np.float32)
-    for turn, y in enumerate(logits):
-        every[turn :: len(logits)] = np.asarray(y.astype(jnp.float32))
-    varied = np.asarray(_variation(every, "softmax", None)) / count
-    every = np.asarray(_tempered(every, "softmax"), np.float64)
+    total = len(logits)
+    every = np.asarray(_tempered(logits, "softmax"), np.float64)
     with np.errstate(invalid="ignore"):  # what isn't finite is told of where sites see it
         p = np.exp(every - every.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     weight = p * np.maximum(1 - 2 * p + (p**2).sum(axis=1, keepdims=True), 0)
-    sums = np.cumsum(weight)
-    at = (np.arange(count) + np.random.default_rng(seed).random()) * (sums[-1] / count)
-    rows, classes = np.divmod(np.minimum(np.searchsorted(sums, at), sums.size - 1), p.shape[1])
+    rng = np.random.default_rng(seed)
+    every_row = np.broadcast_to(np.arange(total, dtype=np.int32), (p.shape[1], total))
+    order = rng.permuted(every_row, axis=1)
+    sums = np.cumsum(np.take_along_axis(weight.T, order, axis=1))
+    at = (np.arange(count) + rng.random()) * (sums[-1] / count)
+    classes, turns = np.divmod(np.minimum(np.searchsorted(sums, at), sums.size - 1), total)
     each, length = np.float32(total / count), np.float32(np.sqrt(sums[-1] / count))
-    return Draw(rows, classes, each, length, varied)
+    return Draw(order[classes, turns], classes, each, length)

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
-from linjax.evidence.weights import of_outputs
 
 Array = Any
 
@@ -31,11 +30,13 @@ CERTAIN = 6.0
 """Log-odds that those of a row's likeliest class stay below where folds are priced."""
 
 
-def _floating(outputs: Any) -> list[Array]:
+def floating(outputs: Any) -> list[Array]:
+    """The outputs that errors are measured of."""
     return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-def _centred(leaf: Array) -> Array:
+def centred(leaf: Array) -> Array:
+    """Logits less their mean over the classes, which no softmax sees."""
     return leaf - jnp.mean(leaf, axis=-1, keepdims=True)
 
 
@@ -45,13 +46,13 @@ def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
     For a regression it is ``‖y' − y‖² / 2``.
     """
     total = jnp.zeros((), jnp.float32)
-    for student, original in zip(_floating(outputs), _floating(teacher), strict=True):
+    for student, original in zip(floating(outputs), floating(teacher), strict=True):
         student, original = student.astype(jnp.float32), original.astype(jnp.float32)
         difference = student - original
         if is_logits(original, metric):
             p, q = jax.nn.log_softmax(original), jax.nn.log_softmax(student)
             total += jnp.sum(jnp.exp(p) * (p - q))
-            total += LOGITS * jnp.sum(_centred(difference) ** 2) / 2
+            total += LOGITS * jnp.sum(centred(difference) ** 2) / 2
         else:
             total += jnp.sum(difference**2) / 2
     return total
@@ -64,7 +65,7 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
         if not is_logits(y, metric):
             return t
         p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
-        return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * _centred(t)
+        return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
 
@@ -86,19 +87,6 @@ def tempered(outputs: Array, metric: str) -> Array:
     return (y / (1 + jnp.maximum(odds, 0) / CERTAIN)).astype(outputs.dtype)
 
 
-def variation(outputs: Any, metric: str, weights: Array | None) -> Array:
-    """Squares of the outputs about their mean in the metric of evidence, summed."""
-    total = jnp.zeros(())
-    for y in map(jnp.atleast_1d, _floating(outputs)):
-        own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
-        own = jnp.broadcast_to(own, (*y.shape[:1], *own.shape[1:]))
-        y = jnp.where(own > 0, y, 0)
-        mean = jnp.sum(own * y, axis=0) / jnp.maximum(jnp.sum(own, axis=0), 1e-30)
-        centred = (y - mean) * jnp.sqrt(own)
-        total += jnp.sum(centred * curvature([tempered(y, metric)], [centred], metric)[0])
-    return total
-
-
 def root(outputs: Array, signs: Array, metric: str) -> Array:
     """Returns ``B s``: ``B Bᵀ`` is the metric of logits but for its small part, or the identity."""
     if not is_logits(outputs, metric):
@@ -117,7 +105,7 @@ def directions(outputs: Any, key: Array, metric: str) -> Any:
             return np.zeros(y.shape, jax.dtypes.float0)
         signs, others = jax.random.rademacher(key, (2, *y.shape), y.dtype)
         found = root(y, signs, metric)
-        return found + LOGITS**0.5 * _centred(others) if is_logits(y, metric) else found
+        return found + LOGITS**0.5 * centred(others) if is_logits(y, metric) else found
 
     leaves, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(leaves))

@@ -34,12 +34,11 @@ class Part(NamedTuple):
         """Some of its rows."""
         return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
 
-    def halved(self) -> Any:
-        """The shapes of its inputs with half of its rows."""
+    def shapes(self, count: int) -> Any:
+        """The shapes of its inputs with so many rows."""
         pairs = zip(pytree.shapes_of(self.leaves), self.rows, strict=True)
-        halves = [x.update(shape=(-(-x.shape[0] // 2), *x.shape[1:])) if row else x
-                  for x, row in pairs]  # fmt: skip
-        return jax.tree.unflatten(self.tree, halves)
+        own = [x.update(shape=(count, *x.shape[1:])) if row else x for x, row in pairs]
+        return jax.tree.unflatten(self.tree, own)
 
     @property
     def inputs(self) -> Any:
@@ -54,15 +53,26 @@ def _divides(net: Net, flat: pytree.Flat, part: Part) -> bool:
     if not any(part.rows):
         return True
     try:
-        net.network_for(flat, part.halved())
+        rows = len(part.leaves[part.rows.index(True)])
+        net.network_for(flat, part.shapes(-(-rows // 2)))
     except StructureError:
         net.network_for(flat, part.inputs)
         return False
     return True
 
 
+def counted(part: Part) -> int:
+    """How many rows there are to deal, of those that weigh anything; none of one example."""
+    if part.weights is not None:
+        return int(jnp.sum(of_rows(part.weights) > 0))
+    return len(part.leaves[part.rows.index(True)]) if any(part.rows) else 0
+
+
 def dealt(part: Part, folds: int) -> list[Part]:
-    """The rows of each fold, or all of them, of which those of the other folds weigh nothing."""
+    """The rows that go to one fold after the other, beginning with that of the first row.
+
+    With weights all rows, of which those that go to others weigh nothing.
+    """
     if not any(part.rows):
         return [part] * folds
     rows, weights = len(part.leaves[part.rows.index(True)]), part.weights

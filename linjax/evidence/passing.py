@@ -1,5 +1,6 @@
 """One pass over a calibration set: sums on the device, which move to the host now and then."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,16 +12,17 @@ from jax.sharding import Mesh
 from linjax.dims.network import Network
 from linjax.errors import StructureError
 from linjax.evidence import moments, placement
-from linjax.evidence.drawn import can_draw, drawn, draws
-from linjax.evidence.effort import effort
+from linjax.evidence.drawn import Draw, can_draw, drawn, draws, in_order
+from linjax.evidence.effort import Effort, effort
 from linjax.evidence.host import Host, not_finite
 from linjax.evidence.limits import Extent, Group
-from linjax.evidence.parts import Part, dealt
+from linjax.evidence.parts import Part, counted, dealt
 from linjax.evidence.places import ALL, Piece, places
 from linjax.evidence.rows import length
+from linjax.evidence.scale import merged, on_device
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.spreading import Spread, together
-from linjax.evidence.weights import first
+from linjax.evidence.weights import some as some_of
 from linjax.net import Net
 from linjax.program import pytree
 
@@ -41,7 +43,7 @@ class Job(NamedTuple):
       spread: how evidence lies on it.
       metric: output metric.
       quota: rows of a batch that sensitivities are measured on.
-      batches: on how many batches.
+      due: numbers of the batches that they are measured on.
     """
 
     net: Net
@@ -52,7 +54,7 @@ class Job(NamedTuple):
     spread: Spread | None
     metric: str
     quota: int
-    batches: int
+    due: frozenset[int]
 
 
 def extents_of(job: Job) -> list[Extent]:
@@ -94,8 +96,12 @@ class Pass:
         self.device: list[Any] = [None] * job.folds
         self.units: list[Any] = [None] * job.folds
         self.metrics: Any = None
+        self.outputs: Any = []
+        self.examples = 0.0
         self.some: Part | None = None
         self.batches = 0
+        self.rows = 0
+        self.owed = 0  # rows that errors should have been weighed on besides
 
     def add(self, part: Part, index: int) -> list[Any]:
         """Takes the moments of a batch, whose rows are dealt to the folds by turns.
@@ -105,7 +111,8 @@ class Pass:
         """
         folds, job = self.job.folds, self.job
         outputs, alike = list[Any](), part.weights is None and all(part.rows) and job.mesh is None
-        for fold, own in enumerate(dealt(part, folds)):
+        for start, own in enumerate(dealt(part, folds)):
+            fold = (start + self.rows) % folds
             network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
             shown = self.differentiates and alike and can_draw(network, job.metric)
@@ -125,6 +132,7 @@ class Pass:
             old = self.device[fold]
             now = now if old is None else moments.merge_on_device(old, now)
             self.device[fold] = _done(now, job.mesh)
+        self.rows += counted(part)
         self.batches += 1
         if self.batches % FLUSH == 0:
             self.flush(index)
@@ -162,8 +170,12 @@ class Pass:
             sums = moments.Sums(*_done(together(*sums, spread), spread))
         return moments.Sums(*map(placement.assembled, sums))
 
+    def due(self, index: int) -> bool:
+        """Whether errors are weighed on a batch: by its turn, or since others had few rows."""
+        return self.differentiates and (index in self.job.due or self.owed > 0)
+
     def weigh(self, part: Part, index: int, outputs: list[Any]) -> None:
-        """Measures on some rows what errors cost; these batches are taken for it, all alike.
+        """Measures on some rows of a batch what errors cost.
 
         Args:
           part: the batch.
@@ -171,39 +183,59 @@ class Pass:
           outputs: what :meth:`add` returned for it.
         """
         job, key = self.job, jax.random.fold_in(jax.random.key(0), index)
-        order, weights = first(part.weights, job.quota)
-        some, draw = part.taken(order, weights), None
-        rows = length(some.leaves, some.rows, index) if any(some.rows) else 1
-        plan = effort(job.net.network_for(job.flat, some.inputs), rows, job.batches)
-        count = draws(job.net.network.dense, job.batches)
-        if outputs and plan.examples * min(plan.probes, outputs[0].shape[-1]) > count:
-            plan = effort(job.net.network_for(job.flat, some.inputs), count, job.batches, 1)
-            draw, rows = drawn(outputs, plan.examples, index), plan.examples
-            some = part.taken(draw.rows)
+        some, plan, draw = self._chosen(part, index, outputs)
         for start in range(0, plan.examples, plan.together):
             own, now, by = slice(start, min(start + plan.together, plan.examples)), some, draw
-            if own != slice(0, rows):
+            if own != slice(0, plan.examples):
                 key = jax.random.fold_in(key, start)
-                now = some.taken(own, None if weights is None else weights[own])
+                now = some.taken(own, None if some.weights is None else some.weights[own])
                 by = None if draw is None else draw.part(own)
             network = job.net.network_for(job.flat, now.inputs)
             sums = metric_sums(
                 network, job.flat, now.leaves, key, job.metric, now.weights, plan.places,
-                plan.probes, *(self.chosen[1] or (None, None)), job.spread, by,
+                plan.probes, *(self.chosen[1] or (None, None)), job.spread, by, any(part.rows),
             )  # fmt: skip
-            sums = sums if self.metrics is None else _added(self.metrics, sums)
-            self.metrics, self.some = _done(sums, job.mesh), now
+            *sums, seen = _done(sums, job.mesh)
+            self.outputs += [seen] if seen else []
+            self.metrics = sums if self.metrics is None else _added(self.metrics, sums)
+            self.some = now
+
+    def _chosen(
+        self, part: Part, index: int, outputs: list[Any]
+    ) -> tuple[Part, Effort, Draw | None]:
+        """Rows of a batch, what is spent on them, and how they were drawn, if they were."""
+        job, parts = self.job, len(self.job.due)
+        total = length(part.leaves, part.rows, index) if any(part.rows) else 1
+        rows = min(total, job.quota)
+        network = job.net.network_for(job.flat, part.shapes(rows))
+        plan, count = effort(network, rows, parts), draws(network.dense, parts)
+        if index in job.due:
+            wanted = effort(network, job.quota, parts).examples
+            self.owed += min(wanted, count // plan.probes) if outputs else wanted
+        self.owed = max(self.owed - rows, 0)
+        if outputs and plan.examples * min(plan.probes, outputs[0].shape[-1]) > count:
+            plan = effort(network, count, parts, 1)
+            logits = in_order(outputs)
+            draw = drawn(logits, plan.examples, index)
+            self.outputs.append(on_device(logits, job.metric, None, float(total)))
+            return part.taken(draw.rows), plan, draw
+        if plan.examples == total:
+            return part, plan, None
+        order = some_of(part.weights, total, plan.examples, index)
+        own = None if part.weights is None else part.weights[order]
+        return part.taken(order, own), plan, None
 
     def finish(self) -> None:
         """Moves all that is left to the host."""
         self.flush(self.batches - 1)
         if self.metrics is None:
             return
-        grams, *rest = self.metrics
+        (grams, examples), self.metrics = self.metrics, None
         for n, piece in enumerate(self.pieces.metrics):
             gram, samples = map(placement.assembled, grams[n])
             self.host.weigh(piece, gram, float(samples))
-        self.metrics = placement.fetch(rest, self.job.mesh)
+        self.examples = max(float(placement.fetch(examples, self.job.mesh)), 1e-30)
+        self.outputs = functools.reduce(merged, placement.fetch(self.outputs, self.job.mesh))
 
 
 def chosen(pieces: Sequence[Piece]) -> tuple[Any, Array]:

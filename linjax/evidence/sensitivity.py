@@ -21,9 +21,10 @@ from linjax.errors import EvidenceError
 from linjax.evidence.drawn import Draw
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
-from linjax.evidence.objective import root, tempered, variation
+from linjax.evidence.objective import root, tempered
 from linjax.evidence.places import derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
+from linjax.evidence.scale import outputs_of
 from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows
 
@@ -32,13 +33,13 @@ EXACT_CLASSES = 8
 
 
 @functools.partial(
-    jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen", "spread")
+    jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen", "spread", "by_row")
 )
 def metric_sums(
     network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
     weights: Array | None, spots: int | None = None, probes: int = PROBES,
     chosen: tuple[tuple[int, int], ...] | None = None, starts: Array | None = None,
-    spread: Spread | None = None, draw: Draw | None = None,
+    spread: Spread | None = None, draw: Draw | None = None, by_row: bool = True,
 ) -> Any:  # fmt: skip
     """Sums of outer products of the outputs' derivatives at all places of evidence.
 
@@ -59,11 +60,12 @@ def metric_sums(
       starts: ``(places,)`` which repeats these begin with.
       spread: over which devices.
       draw: how rows have been drawn from others that sums are of; by default they are all.
+      by_row: whether inputs have rows; else they are one example as a whole.
 
     Returns:
       By place of evidence ``(n, q, q)`` sums, their lower blocks alone, and the
-      number of samples; the number of examples; and the outputs' variation, summed over these. With
-      weights numbers are what there is of these.
+      number of samples; the number of examples (with weights what there is of these); and what the
+      outputs do, unless rows are drawn.
     """
     sizes = read_sizes(network, flat, inputs)
     some = everywhere(network) if chosen is None else chosen
@@ -94,7 +96,8 @@ def metric_sums(
     examples = each * jnp.float32(rows)
     if weights is not None:
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
-    return tuple(grams), examples, _varied(outputs, metric, weights, draw)
+    seen = outputs_of(outputs, metric, weights, examples, by_row) if draw is None else ()
+    return tuple(grams), examples, seen
 
 
 def _gram(g: Array, spread: Spread | None) -> Array:
@@ -116,13 +119,6 @@ def _fewer(g: Array, own: Array | None, spots: int | None, rows: int) -> tuple[A
     if own is not None:
         total, taken = (jnp.sum(w).astype(jnp.float32) for w in (own, own[seen]))
     return g[:, :, seen], total / jnp.maximum(taken, 1e-30)
-
-
-def _varied(outputs: Any, metric: str, weights: Array | None, draw: Draw | None) -> Array:
-    """The outputs' variation; of drawn rows that of those that they were drawn from."""
-    if draw is None:
-        return variation(outputs, metric, weights)
-    return draw.variation * len(draw.classes)
 
 
 def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:

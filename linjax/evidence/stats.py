@@ -11,6 +11,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments, Units, merge_points, merge_units
+from linjax.evidence.scale import Outputs, merged, variation
 from linjax.program.pytree import Leaf
 
 Array = Any
@@ -55,8 +56,7 @@ class Stats:
       points: second moments by site and point, empty where they weren't asked for.
       kernels: those of what kernels read that could be factored, in the order of
         :func:`linjax.evidence.points.reads`.
-      variation: mean square of the outputs about their mean, in the output metric, for an
-        example; measured where there are second moments, else zero.
+      outputs: what the outputs do, by leaf; empty where there are no second moments.
       sketch: of the parameters, to tell how far they have moved since.
       network: the dimensions that the evidence is about.
       graph: its chains of dense layers.
@@ -67,7 +67,7 @@ class Stats:
     seen: tuple[UnitStats, ...]
     points: tuple[tuple[PointMoments, ...], ...]
     kernels: tuple[PointMoments, ...]
-    variation: Array
+    outputs: tuple[Outputs, ...]
     sketch: Array
     network: Network = dataclasses.field(metadata={"static": True})
     graph: Graph = dataclasses.field(metadata={"static": True})
@@ -88,6 +88,11 @@ class Stats:
     def rates(self) -> dict[str, Array]:
         """Activation rates by site."""
         return {name: own.rate for name, own in self.units.items()}
+
+    @property
+    def variation(self) -> float:
+        """Mean square of the outputs about their mean, in the output metric, for an example."""
+        return variation(self.outputs)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}: {int(own.count):,}" for name, own in self.units.items())
@@ -139,8 +144,6 @@ def merge(a: Stats, b: Stats) -> Stats:
         raise EvidenceError("only one of the two holds second moments")
     if a.metric != b.metric:
         raise EvidenceError(f"one measures errors by the {a.metric} metric, one by {b.metric}")
-    rows = [sum(float(own[0].count.sum()) for own in s.points) for s in (a, b)]
-    share = rows[1] / max(sum(rows), 1.0)
     return dataclasses.replace(
         a,
         seen=tuple(map(_merge_units, a.seen, b.seen)),
@@ -149,7 +152,7 @@ def merge(a: Stats, b: Stats) -> Stats:
             for own, other in zip(a.points, b.points, strict=True)
         ),
         kernels=tuple(map(merge_points, a.kernels, b.kernels)),
-        variation=(1 - share) * a.variation + share * b.variation,
+        outputs=merged(a.outputs, b.outputs),
     )
 
 

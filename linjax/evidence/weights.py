@@ -40,16 +40,20 @@ def of_rows(weights: Array) -> Array:
     return jnp.max(weights.reshape(weights.shape[0], -1), axis=1)
 
 
-def first(weights: Array | None, rows: int) -> tuple[Any, Array | None]:
-    """The first rows of a batch, of those that weigh anything as long as there are some.
+def some(weights: Array | None, rows: int, count: int, seed: int) -> Array:
+    """Draws some rows of a batch, of those that weigh anything as long as there are enough.
+
+    Batches may be ordered, by class or by time: no part of them stands for the whole.
 
     Returns:
-      Where they are, and what they weigh.
+      ``(count,)`` where they are, ascending, those without weight last.
     """
+    turn = np.random.default_rng(seed).random(rows)
     if weights is None:
-        return slice(rows), None
-    order = jnp.argsort(of_rows(weights) == 0, stable=True)[:rows]
-    return order, weights[order]
+        return np.sort(np.argsort(turn)[:count])
+    idle = of_rows(weights) == 0
+    chosen = jnp.argsort(jnp.where(idle, 2.0, jnp.asarray(turn, jnp.float32)), stable=True)[:count]
+    return chosen[jnp.argsort(chosen + rows * idle[chosen])]
 
 
 def of_outputs(weights: Array, leaf: Array) -> Array:

@@ -70,7 +70,7 @@ def test_metrics_are_products_of_jacobians():
     (point,) = stats.points[index]
     np.testing.assert_allclose(point.metric[0], want, atol=0.1 * np.abs(want).max())
     y = np.asarray(image(PARAMS, X), np.float64)
-    np.testing.assert_allclose(stats.variation, ((y - y.mean(0)) ** 2).sum() / 120, rtol=0.1)
+    np.testing.assert_allclose(stats.variation, ((y - y.mean()) ** 2).sum() / 120, rtol=0.1)
 
 
 def test_padding_counts_as_places_that_are_zero():

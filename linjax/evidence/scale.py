@@ -1,0 +1,109 @@
+"""How much the outputs vary: the scale of relative errors, however rows are cut into batches."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.evidence.metric import is_logits
+from linjax.evidence.objective import LOGITS, centred, curvature, floating, tempered
+from linjax.evidence.weights import of_outputs
+
+Array = Any
+
+
+class Outputs(NamedTuple):
+    """What an output does on some rows; with weights numbers are what there is of these.
+
+    Attributes:
+      examples: how many rows there are.
+      count: how many samples: vectors along the output's last axis.
+      mean: ``(q,)`` of these, of logits less the mean over their classes.
+      scatter: squares about that mean, summed.
+      cost: squares in the metric of evidence about the means of batches, summed.
+      plain: what these are without the metric.
+    """
+
+    examples: Array
+    count: Array
+    mean: Array
+    scatter: Array
+    cost: Array
+    plain: Array
+
+
+def outputs_of(
+    outputs: Any, metric: str, weights: Array | None, examples: Array, by_row: bool = True
+) -> Any:
+    """What the outputs of a batch do, by leaf.
+
+    Args:
+      outputs: of the network.
+      metric: output metric.
+      weights: of the rows, or of their positions.
+      examples: how many rows these are.
+      by_row: whether inputs have rows: then one number for all of them, a loss, has no scale.
+    """
+    told = [jnp.zeros(()) if by_row and y.ndim == 0 else y for y in floating(outputs)]
+    return tuple(_of_leaf(y, metric, weights, examples) for y in told)
+
+
+def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> Outputs:
+    y = jnp.atleast_1d(y).astype(jnp.promote_types(y.dtype, jnp.float32))
+    logits, at = is_logits(y, metric), tempered(y, metric)
+    own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
+    last = y.shape[-1:] if y.ndim > 1 else (1,)
+    own = jnp.broadcast_to(own, (*y.shape[:-1], 1) if y.ndim > 1 else y.shape).reshape(-1, 1)
+    y, at = (jnp.where(own > 0, v.reshape(-1, *last), 0) for v in (y, at))
+    y = centred(y) if logits else y
+    count = jnp.sum(own)
+    mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
+    apart = (y - mean) * jnp.sqrt(own)
+    weighed = curvature([at], [apart], metric)[0] if logits else apart
+    scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
+    # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
+    alone, square = jnp.sum(own > 0) <= 1, jnp.sum(own * y**2)
+    mean_weight = _mean_weight(at) if logits else jnp.ones(())
+    cost = jnp.where(alone, square * jnp.sum(own * mean_weight) / jnp.maximum(count, 1e-30), cost)
+    return Outputs(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
+
+
+def _mean_weight(logits: Array) -> Array:
+    """The mean over all directions of what the metric makes of an error: ``tr F / (C − 1)``."""
+    p = jax.nn.softmax(logits)
+    return LOGITS + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
+
+
+def merged(a: Sequence[Outputs], b: Sequence[Outputs]) -> tuple[Outputs, ...]:
+    """What outputs do on two disjoint sets of rows, in float64."""
+    return tuple(map(_merged, a, b))
+
+
+def _merged(a: Outputs, b: Outputs) -> Outputs:
+    a, b = map(_wide, (a, b))
+    share = b.count / max(float(a.count + b.count), 1e-30)
+    apart = b.mean - a.mean
+    between = a.count * share * (apart @ apart)
+    summed = Outputs(*(x + y for x, y in zip(a, b, strict=True)))
+    return summed._replace(mean=a.mean + share * apart, scatter=summed.scatter + between)
+
+
+def _wide(own: Outputs) -> Outputs:
+    return Outputs(*(np.asarray(x, np.float64) for x in own))
+
+
+def variation(own: Sequence[Outputs]) -> float:
+    """Mean square of the outputs about their mean, in the metric of evidence, for an example.
+
+    With the metric ``F`` of a sample it is ``g Σ ‖y − ȳ‖²`` for the mean ``ȳ`` of all samples, and
+    ``g = Σ (y − ȳ_b)ᵀ F (y − ȳ_b) / Σ ‖y − ȳ_b‖²`` with those of their batches: exact for one
+    batch, and for the identity. Batches of one sample vary by nothing: ``g`` is ``tr F / (q − 1)``.
+    """
+    total = sum(float(o.scatter * o.cost / o.plain) for o in own if float(o.plain) > 0)
+    return total / max(float(own[0].examples), 1e-30) if own else 0.0
+
+
+on_device = jax.jit(outputs_of, static_argnums=1)
+"""One program in place of one for every operation."""

@@ -1,0 +1,105 @@
+"""The scale of relative errors doesn't depend on how rows are cut into batches, or ordered."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linjax
+from linjax.evidence.objective import LOGITS
+from tests.evidence.certainty import probabilities
+
+ROWS, CLASSES = 120, 5
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "in": jnp.asarray(RNG.normal(size=(4, 12)), jnp.float32),
+    "out": jnp.asarray(RNG.normal(size=(12, CLASSES)), jnp.float32),
+    "bias": jnp.asarray(3 * RNG.normal(size=CLASSES), jnp.float32),
+}
+X = RNG.normal(size=(ROWS, 3, 4)).astype(np.float32)
+X[:40] += 1.5  # rows of three kinds, one after the other
+X[80:] -= 1.0
+
+
+def rows(p, x):
+    return jax.nn.relu(x[:, 0] @ p["in"]) @ p["out"] + p["bias"]
+
+
+def positions(p, x):
+    return jax.nn.relu(x @ p["in"]) @ p["out"] + p["bias"]
+
+
+def want(y, metric):
+    """``E (y − ȳ)ᵀ F (y − ȳ)`` of samples, times how many an example has."""
+    y = np.asarray(y, np.float64)
+    each, y = y.size // CLASSES // len(y), y.reshape(-1, CLASSES)
+    apart = y - y.mean(0)
+    if metric == "identity":
+        return each * (apart**2).sum(1).mean()
+    p = probabilities(y) if each == 1 else np.exp(y) / np.exp(y).sum(1, keepdims=True)
+    squares = (p * apart**2).sum(1) - (p * apart).sum(1) ** 2
+    return each * (squares + LOGITS * ((apart - apart.mean(1, keepdims=True)) ** 2).sum(1)).mean()
+
+
+def collected(function, metric, size, order=None, **kwargs):
+    net = linjax.trace(function, PARAMS, X[:1])
+    x = X if order is None else X[order]
+    batches = [x[i : i + size] for i in range(0, ROWS, size)]
+    return net, linjax.collect(net, PARAMS, batches, metric=metric, **kwargs)
+
+
+@pytest.mark.parametrize("function", [rows, positions])
+@pytest.mark.parametrize("metric", ["identity", "softmax"])
+@pytest.mark.parametrize("size", [1, 10, ROWS])
+@pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
+def test_batches_of_any_size_and_order(function, metric, size):
+    net, stats = collected(function, metric, size)
+    wanted = want(net.apply(PARAMS, X), metric)
+    # Of batches of one row the metric is what it makes of all directions, on average.
+    few = 1.0 if size == 1 else 0.2 if metric == "softmax" else 1e-4
+    rtol = 1e-4 if size == ROWS else few
+    np.testing.assert_allclose(stats.variation, wanted, rtol=rtol)
+    order = np.random.default_rng(1).permutation(ROWS)
+    _, mixed = collected(function, metric, size, order)
+    np.testing.assert_allclose(mixed.variation, wanted, rtol=rtol)
+
+
+@pytest.mark.parametrize("metric", ["identity", "softmax"])
+def test_shards_of_other_kinds_merge(metric):
+    """Three shards, each of one kind of row: means apart count."""
+    net = linjax.trace(positions, PARAMS, X[:1])
+    shards = [linjax.collect(net, PARAMS, [X[i : i + 40]], metric=metric) for i in (0, 40, 80)]
+    merged = linjax.merge(linjax.merge(*shards[:2]), shards[2])
+    rtol = 1e-4 if metric == "identity" else 0.2
+    np.testing.assert_allclose(merged.variation, want(net.apply(PARAMS, X), metric), rtol=rtol)
+
+
+def test_weights_count_as_rows():
+    net = linjax.trace(positions, PARAMS, X[:1])
+    some = np.arange(ROWS) % 3 != 1
+    weighed = linjax.collect(net, PARAMS, [X], weights=[some])
+    alone = linjax.collect(net, PARAMS, [X[some]])
+    np.testing.assert_allclose(weighed.variation, alone.variation, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+@pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
+def test_predictions_are_as_measured_whatever_the_batches(size):
+    net, stats = collected(positions, "identity", size)
+    small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(0.7))
+    measured = linjax.compare(net, PARAMS, small, [X], metric="identity").error
+    assert measured / 2 < report.predicted < 2 * measured
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 8])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
+def test_rows_are_dealt_evenly_whatever_the_batches(size, weighed):
+    """Errors are measured on rows that nothing is fitted to: no fold may be empty."""
+    ones = np.ones(ROWS, np.int32)
+    weights = [ones[i : i + size] for i in range(0, ROWS, size)] if weighed else None
+    _, stats = collected(rows, "identity", size, weights=weights)
+    _, whole = collected(rows, "identity", ROWS)
+    for a, b in zip(stats.points[0], whole.points[0], strict=True):
+        np.testing.assert_array_equal(a.count, b.count)
+        np.testing.assert_allclose(a.mean, b.mean, rtol=1e-4, atol=1e-4)
