@@ -90,10 +90,10 @@ def draws(dense: bool, batches: int) -> int:
 def drawn(logits: Array, count: int, seed: int) -> Draw:
     """Draws pairs of rows and classes as often as they weigh in the output metric.
 
-    A pair weighs ``p_c ‖e_c − p‖²``. The draw is systematic: a pair of weight w is drawn
-    ``⌊count w / Σ w⌋`` times or once more. It goes through the rows of a class, in random order,
-    before those of the next, so that every class gets its share: row by row its steps could keep
-    time with the classes, or with an order of the data, and never come upon some of them.
+    A pair weighs ``p_c ‖e_c − p‖²``. The draw is systematic: a row of weight w is drawn
+    ``⌊count w / Σ w⌋`` times or once more. Rows that hesitate between the same two classes stand
+    side by side, and each row's classes begin somewhere of their own: steps that kept time with
+    the classes, or with an order of the data, would never come upon some of them.
 
     Args:
       logits: of the rows.
@@ -106,11 +106,14 @@ def drawn(logits: Array, count: int, seed: int) -> Draw:
         p = np.exp(every - every.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     weight = p * np.maximum(1 - 2 * p + (p**2).sum(axis=1, keepdims=True), 0)
+    each = np.maximum(weight.sum(axis=1), 1e-300)
     rng = np.random.default_rng(seed)
-    every_row = np.broadcast_to(np.arange(total, dtype=np.int32), (p.shape[1], total))
-    order = rng.permuted(every_row, axis=1)
-    sums = np.cumsum(np.take_along_axis(weight.T, order, axis=1))
+    likely = np.argsort(-weight, axis=1, kind="stable")[:, :2]
+    order = np.lexsort((rng.random(total), *likely.T[::-1]))
+    sums = np.cumsum(each[order])
     at = (np.arange(count) + rng.random()) * (sums[-1] / count)
-    classes, turns = np.divmod(np.minimum(np.searchsorted(sums, at), sums.size - 1), total)
-    each, length = np.float32(total / count), np.float32(np.sqrt(sums[-1] / count))
-    return Draw(order[classes, turns], classes, each, length)
+    turn = np.minimum(np.searchsorted(sums, at), total - 1)
+    rows, phase = order[turn], 1 - (sums[turn] - at) / each[order[turn]]
+    phase = np.modf(phase + rng.random(total)[rows])[0] * each[rows]
+    classes = np.argmax(np.cumsum(weight[rows], axis=1) >= phase[:, None], axis=1)
+    return Draw(rows, classes, np.float32(total / count), np.float32(np.sqrt(sums[-1] / count)))
