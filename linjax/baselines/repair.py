@@ -31,7 +31,7 @@ def recalibrated(net: Net, params: Any, batches: Iterable[Any]) -> Any:
     2502.10216, after folding by k-means.
     """
     flat = net.network.flatten(params)
-    rows = replayable(net, load(b if isinstance(b, tuple) else (b,) for b in batches))
+    rows = replayable(net, load(net, batches))
     network = net.network_for(flat, rows)
     replay, links = Replay(network, flat, jax.tree.leaves(rows)), wiring(network)
     for norm in batch_norms(network):

@@ -33,11 +33,11 @@ DRAWS_IMAGES = 640
 _tempered = jax.jit(tempered, static_argnums=1)
 
 
-def in_order(parts: Sequence[Array]) -> Array:
+def in_order(parts: Sequence[Array], turns: Array) -> Array:
     """Rows as they were before they were dealt by turns."""
-    rows = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32)
+    rows = np.empty((len(turns), *parts[0].shape[1:]), np.float32)
     for turn, part in enumerate(parts):
-        rows[turn :: len(parts)] = np.asarray(part.astype(jnp.float32))
+        rows[turns == turn] = np.asarray(part.astype(jnp.float32))
     return rows
 
 

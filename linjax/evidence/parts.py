@@ -1,5 +1,6 @@
 """A batch made ready: arrays with rows, what these weigh, and the folds that they are dealt to."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from linjax.errors import EvidenceError, StructureError
 from linjax.evidence import placement
 from linjax.evidence.given import as_numbers
 from linjax.evidence.rows import by_row as by_row_of
-from linjax.evidence.rows import length, taken, told
+from linjax.evidence.rows import length, shifts, taken, told
 from linjax.evidence.weights import checked, of_rows
 from linjax.net import Net
 from linjax.program import pytree
@@ -69,20 +70,49 @@ def counted(part: Part) -> int:
 
 
 def dealt(part: Part, folds: int) -> list[Part]:
-    """The rows that go to one fold after the other, beginning with that of the first row.
+    """The rows that are dealt in one turn after the other, see :func:`.rows.turns`.
 
-    With weights all rows, of which those that go to others weigh nothing.
+    With weights all rows, of which those of other turns weigh nothing.
     """
     if not any(part.rows):
         return [part] * folds
-    rows, weights = len(part.leaves[part.rows.index(True)]), part.weights
+    count, weights = len(part.leaves[part.rows.index(True)]), part.weights
     if weights is not None:
-        counts = of_rows(weights) > 0  # a row that weighs nothing is as if it weren't there
-        turn = (jnp.cumsum(counts) - 1) % folds
-        shape = (rows, *(1,) * (weights.ndim - 1))
-        own = [jnp.where((turn == f).reshape(shape), weights, 0) for f in range(folds)]
+        own = _weights(weights, shifts(count, folds), folds)
         return [part._replace(weights=w) for w in own]
-    return [part.taken(slice(f, None, folds)) for f in range(min(folds, rows))]
+    with_rows = [x for x, row in zip(part.leaves, part.rows, strict=True) if row]
+    found = []
+    for own in _rows(with_rows, shifts(count, folds), folds)[:count]:
+        some = iter(own)
+        pairs = zip(part.leaves, part.rows, strict=True)
+        found.append(part._replace(leaves=[next(some) if row else x for x, row in pairs]))
+    return found
+
+
+@functools.partial(jax.jit, static_argnames="folds")
+def _weights(weights: Array, moved: Array, folds: int) -> list[Array]:
+    """Weights by turn; a row that weighs nothing is as if it weren't there."""
+    there = of_rows(weights) > 0
+    place, total = jnp.cumsum(there) - 1, jnp.sum(there)
+    moved = jnp.append(moved, 0)[jnp.minimum(place // folds, len(moved))]
+    moved = jnp.where(place < total // folds * folds, moved, 0)
+    turn = ((place - moved) % folds).reshape(-1, *(1,) * (weights.ndim - 1))
+    return [jnp.where(turn == own, weights, 0) for own in range(folds)]
+
+
+@functools.partial(jax.jit, static_argnames="folds")
+def _rows(leaves: list[Array], moved: Array, folds: int) -> list[list[Array]]:
+    """Rows by turn. Nothing is gathered, so that they stay where they are on a mesh."""
+
+    def of_turn(x: Array, turn: int) -> Array:
+        blocks = [x[n::folds][: len(moved)] for n in range(folds)]
+        found = blocks[turn]
+        for by in range(1, folds):
+            own = (moved == by).reshape(-1, *(1,) * (x.ndim - 1))
+            found = jnp.where(own, blocks[(turn + by) % folds], found)
+        return jnp.concatenate([found, x[len(moved) * folds + turn :][:1]])
+
+    return [[of_turn(x, turn) for x in leaves] for turn in range(folds)]
 
 
 def given_of(weights: Weights | None, beside: Any, batch: Batch, index: int) -> Any:

@@ -18,7 +18,7 @@ from linjax.evidence.host import Host, not_finite
 from linjax.evidence.limits import Extent, Group
 from linjax.evidence.parts import Part, counted, dealt
 from linjax.evidence.places import ALL, Piece, places
-from linjax.evidence.rows import length
+from linjax.evidence.rows import fold_of, length, turns
 from linjax.evidence.scale import merged, on_device
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.spreading import Spread, together
@@ -112,7 +112,7 @@ class Pass:
         folds, job = self.job.folds, self.job
         outputs, alike = list[Any](), part.weights is None and all(part.rows) and job.mesh is None
         for start, own in enumerate(dealt(part, folds)):
-            fold = (start + self.rows) % folds
+            fold = fold_of(start, self.rows, folds)
             network = self._network(own.inputs, part.inputs)
             turn = None if any(own.rows) else jnp.asarray(((fold + index) % folds, folds))
             shown = self.differentiates and alike and can_draw(network, job.metric)
@@ -211,11 +211,12 @@ class Pass:
         plan, count = effort(network, rows, parts), draws(network.dense, parts)
         if index in job.due:
             wanted = effort(network, job.quota, parts).examples
-            self.owed += min(wanted, count // plan.probes) if outputs else wanted
+            drawable = can_draw(network, job.metric)
+            self.owed += min(wanted, count // plan.probes) if drawable else wanted
         self.owed = max(self.owed - rows, 0)
         if outputs and plan.examples * min(plan.probes, outputs[0].shape[-1]) > count:
             plan = effort(network, count, parts, 1)
-            logits = in_order(outputs)
+            logits = in_order(outputs, turns(total, job.folds))
             draw = drawn(logits, plan.examples, index)
             self.outputs.append(on_device(logits, job.metric, None, float(total)))
             return part.taken(draw.rows), plan, draw

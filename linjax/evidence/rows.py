@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linjax.dims.layout import Layout
 from linjax.dims.network import Network
@@ -49,6 +50,42 @@ def apart(network: Network) -> bool:
     first = {_first(layout, ref) for ref in layout.inputs}
     outputs = {_first(layout, o) for o in layout.program.outputs if isinstance(o, Ref)}
     return first == outputs != {()} and not any(_mixed(layout, d) for own in first for d in own)
+
+
+def shuffled(network: Network, count: int) -> Array:
+    """So many rows in random order, as they are if one sees another."""
+    return np.random.default_rng(0).permutation(count) if apart(network) else np.arange(count)
+
+
+def shifts(count: int, folds: int) -> Array:
+    """By how much the turns of every block of rows are moved, as many rows as there are folds.
+
+    Data whose kinds come by turns would else be dealt to the folds by kind.
+
+    Args:
+      count: how many rows a batch has.
+      folds: how many folds.
+
+    >>> shifts(7, 2).tolist()
+    [1, 0, 0]
+    """
+    return (np.random.default_rng(0).random(count // folds) * folds).astype(np.int32)
+
+
+def turns(count: int, folds: int) -> Array:
+    """By row of a batch the turn in which it is dealt.
+
+    >>> turns(7, 2).tolist()
+    [1, 0, 0, 1, 0, 1, 0]
+    """
+    moved = np.append(shifts(count, folds), np.int32(0))  # the last block may be short
+    rows = np.arange(count)
+    return (rows - moved[rows // folds]) % folds
+
+
+def fold_of(turn: Any, before: int, folds: int) -> Any:
+    """The fold of rows whose turn it is in a batch, after so many rows before."""
+    return (turn + before) % folds
 
 
 def _first(layout: Layout, ref: Ref) -> tuple[int, ...]:

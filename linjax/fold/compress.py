@@ -123,7 +123,7 @@ def compress(
     if isinstance(evidence, Stats) and (far := moved(params, evidence.sketch)):
         warn(far)
     known = known_or_made(params, evidence)
-    train, held = divided(load(again()))
+    train, held = divided(load(net, batches))
     work = Work(net, params, known, train, held, metric)
     held_rows = taught(net, params, even(net, held))
 

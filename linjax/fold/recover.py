@@ -111,7 +111,7 @@ def recover(
     net.check(params)
     as_values(params)
     in_rows(net, small, again, "train net.apply on the original's outputs in a loop of your own")
-    train, held = divided(load(again(), limit=10**9))
+    train, held = divided(load(net, batches, limit=10**9))
     held_rows = taught(net, params, held)
     rows = pooled(net, params, train, mix)
     count = jax.tree.leaves(rows)[0].shape[0]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from linjax.dims.memory import largest, replayed
 from linjax.errors import EvidenceError
 from linjax.evidence.given import as_numbers, as_values
 from linjax.evidence.objective import divergence
-from linjax.evidence.rows import by_row
+from linjax.evidence.rows import by_row, fold_of, shuffled, turns
 from linjax.fold.hasty import jit_hastily
 from linjax.net import Net
 
@@ -98,28 +98,49 @@ def size_of(inputs: Batch) -> int:
     return jax.tree.leaves(inputs)[0].shape[0]
 
 
-def load(batches: Iterable[Batch], limit: int = ROWS) -> Batch:
-    """Returns the first rows of the batches as one batch on the host.
+def load(net: Net, batches: Any, limit: int = ROWS, folds: int = 0) -> Batch:
+    """Returns rows of the batches as one batch on the host: all of them, or about the limit.
+
+    Where batches tell how many they are, those that are left away are spread over all. Rows come
+    in random order, if none sees another: what holds some out, or takes the first ones, doesn't
+    depend on theirs.
+
+    Args:
+      net: the traced network.
+      batches: repeatable ones.
+      limit: how many rows are enough.
+      folds: of evidence that was collected on the same batches; with two or more only rows that
+        aren't in its first one.
 
     Raises:
       EvidenceError: if there are none, or their rows differ in shape.
     """
-    some, count = list[Batch](), 0
-    for index, inputs in enumerate(batches):
+    total = len(batches) if isinstance(batches, Sized) else 1
+    some, count, before = list[Batch](), 0, 0
+    for index, inputs in enumerate(repeatable(batches)()):
         as_numbers(jax.tree.leaves(inputs), index)
-        some.append(jax.tree.map(np.asarray, inputs))
+        size, start = size_of(inputs), before
+        before += size
+        if count >= limit * min((index + 1) / max(total, 1), 1):
+            if index >= total:
+                break
+            continue
+        kept: Any = slice(None)
+        if folds > 1:
+            kept = np.flatnonzero(fold_of(turns(size, folds), start, folds))
+            size = len(kept)
+        some.append(jax.tree.map(lambda x, own=kept: np.asarray(x)[own], inputs))
         one, other = (jax.tree.map(lambda x: x.shape[1:], own) for own in (some[0], some[-1]))
         if one != other:
             raise EvidenceError(
                 f"batch {index}: rows of shapes {other}, those of batch 0 are of {one}; they are "
                 "taken together: pad them to one, or fold without rows, by linjax.fold"
             )
-        count += size_of(inputs)
-        if count >= limit:
-            break
-    if not count:
+        count += size
+    if not before:
         raise EvidenceError("no batches: the iterable of calibration data is empty")
-    return jax.tree.map(lambda *x: np.concatenate(x), *some)
+    every = shuffled(net.network, count)
+    return jax.tree.map(lambda *x: np.concatenate(x)[every], *some)
 
 
 def divided(everything: Batch) -> tuple[Batch, Batch]:

@@ -8,6 +8,7 @@ import pytest
 import linjax
 from linjax.evidence import drawn
 from linjax.evidence.objective import LOGITS
+from linjax.evidence.rows import turns
 from tests.evidence.certainty import probabilities
 
 ROWS, CLASSES = 400, 10
@@ -60,7 +61,8 @@ def test_pairs_are_drawn_as_often_as_they_weigh():
     y = np.random.default_rng(0).normal(size=(31, 5)).astype(np.float32) * 3
     p = probabilities(y)
     weight = np.array([[q[c] * ((np.eye(5)[c] - q) ** 2).sum() for c in range(5)] for q in p])
-    dealt = drawn.in_order([jnp.asarray(y[0::2]), jnp.asarray(y[1::2])])
+    turn = turns(31, 2)
+    dealt = drawn.in_order([jnp.asarray(y[turn == 0]), jnp.asarray(y[turn == 1])], turn)
     np.testing.assert_array_equal(dealt, y)
     draw = drawn.drawn(dealt, 500, 0)
     counts = np.zeros((31, 5))

@@ -102,4 +102,20 @@ def test_rows_are_dealt_evenly_whatever_the_batches(size, weighed):
     _, whole = collected(rows, "identity", ROWS)
     for a, b in zip(stats.points[0], whole.points[0], strict=True):
         np.testing.assert_array_equal(a.count, b.count)
-        np.testing.assert_allclose(a.mean, b.mean, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(a.mean.mean(0), b.mean.mean(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+@pytest.mark.parametrize("period", [2, 3, 6])
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("size", [60, ROWS])
+def test_folds_see_rows_of_all_kinds(folds, period, weighed, size):
+    """Of kinds that come by turns: the first feature tells them apart."""
+    x = X.copy()
+    x[:, 0, 0] = np.arange(ROWS) % period
+    net = linjax.trace(lambda p, x: rows(p, x), PARAMS, x[:1])
+    weights = [np.ones(size, np.int32)] * (ROWS // size) if weighed else None
+    batches = np.split(x, ROWS // size)
+    stats = linjax.collect(net, PARAMS, batches, folds=folds, weights=weights)
+    means = stats.kernels[0].mean[:, 0, 0]
+    assert np.ptp(means) < period / 3

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 import linjax
+from linjax.evidence.rows import turns
 
 RNG = np.random.default_rng(0)
 
@@ -143,8 +144,11 @@ def test_whole_weights_of_images_are_repetitions():
     x = RNG.normal(size=(16, 5, 5, 2)).astype(np.float32)
     net, times = linjax.trace(pictures, IMAGES, x[:1]), RNG.integers(0, 4, 8).repeat(2)
     have = linjax.collect(net, IMAGES, [x], weights=[times], metric="identity")
-    parts = [np.repeat(x[f::2], times[f::2], axis=0) for f in range(2)]  # folds are interleaved
-    rows = np.stack(parts, axis=1).reshape(-1, *x.shape[1:])
+    turn = np.full(16, -1)
+    turn[times > 0] = turns(np.sum(times > 0), 2)
+    rows, other = np.empty((times.sum(), *x.shape[1:]), np.float32), turns(times.sum(), 2)
+    for f in range(2):  # in the same folds
+        rows[other == f] = np.repeat(x[turn == f], times[turn == f], axis=0)
     want = linjax.collect(net, IMAGES, [rows], metric="identity")
     for own, other in zip(have.points, want.points, strict=True):
         for a, b in zip(own, other, strict=True):

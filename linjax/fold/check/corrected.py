@@ -125,8 +125,9 @@ def corrected(
     as_batches(net, batches, started=True)
     again = repeatable(batches)
     in_rows(net, params, again, WITHOUT)
-    known, rows = known_or_made(params, evidence), load(again())
-    if size_of(rows) < 2:
+    known = known_or_made(params, evidence)
+    rows = load(net, batches, folds=_folds(known))
+    if not size_of(rows):
         raise EvidenceError("batches: one row; every other one is measured on, give two or more")
     some = goals(net, params, _some(net, rows))
     before = known.of(rule)[0].prices
@@ -170,12 +171,17 @@ def scaled(known: Frontier, factors: Array) -> Frontier:
     return known._replace(errors_by_width=Errors(surfaces, ranks), curves={})
 
 
+def _folds(known: Frontier) -> int:
+    """How many folds the rows of its evidence were dealt to."""
+    return max(len(p.moments.count) for problem in known.problems.problems for p in problem.points)
+
+
 def _some(net: Net, rows: Batch) -> Batch:
-    """Of the rows that aren't in the first of two folds of evidence as many as the work allows."""
+    """Of some rows as many as the work allows."""
     passes = 3 * len(NODES) * ROUNDS
     allowed = WORK / max(passes * costs(net.network).forward, 1.0)
     most = int(np.clip(allowed, *ROWS))
-    return jax.tree.map(lambda x: x[1::2][:most], rows)
+    return jax.tree.map(lambda x: x[:most], rows)
 
 
 def _predicted(curves: tuple[Curve, ...], plan: Plan) -> Array:
