@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from linjax.dims.spelled import spelled
 from linjax.errors import EvidenceError, StructureError, warn
-from linjax.evidence import moments, placement, silent
+from linjax.evidence import coherence, moments, placement, silent
 from linjax.evidence.given import all_there, as_batches, as_net, as_values
 from linjax.evidence.host import Host
 from linjax.evidence.limits import Limits, groups
@@ -237,7 +237,8 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
 
 
 def _measure(job: Job, host: Host, some: Any) -> None:
-    """Measures what derivatives don't tell, and says where."""
+    """Measures what derivatives of single places don't tell, and says where there are none."""
+    _add_up(job, host, some)
     names, network = [], job.net.network_for(job.flat, some.inputs)
     for n in host.weightless():
         place = places(network)[n]
@@ -251,6 +252,17 @@ def _measure(job: Job, host: Host, some: Any) -> None:
             "(something behind rounds, compares or stops gradients): what errors cost there is "
             "taken from putting a mean in its place; measure folds by linjax.compare"
         )
+
+
+def _add_up(job: Job, host: Host, some: Part) -> None:
+    """Measures how errors of an example's places add up."""
+    count = coherence.affordable(job.net.network)
+    if not count or not some.rows or not all(some.rows) or some.weights is not None:
+        return
+    part = some.taken(slice(count))
+    network = job.net.network_for(job.flat, part.inputs)
+    for n, times in coherence.coherences(network, job.flat, part.leaves, job.metric).items():
+        host.add_up(n, times)
 
 
 def _check(net: Net, params: Any, batches: Any, folds: int, limits: Limits | None) -> None:

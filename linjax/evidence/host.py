@@ -109,6 +109,11 @@ class Host:
         for n in range(len(metric)):
             metric[n] = cost * np.eye(metric.shape[-1])
 
+    def add_up(self, place: int, times: float) -> None:
+        """Says that errors of an example's places cost so many times what they do apart."""
+        metric, samples = self.weighed[place]
+        self.weighed[place] = Weighed(metric, times * samples)
+
     def points(self, examples: float, used: list[int]) -> tuple[Any, Any]:
         """Second moments by site and point, and by kernel.
 

@@ -1,0 +1,123 @@
+"""How errors of an example's places add up: by themselves, or along with each other.
+
+Metrics are of single places, as if errors of different ones were independent. Those of neighbouring
+places of an image, or of positions of a sequence, aren't: what a fold doesn't tell of a feature
+map it doesn't tell in a whole region, and the derivatives there point one way. With r what is left
+of a coordinate at the places p of an example, and g its derivatives, errors cost
+
+    κ = E (Σ_p g_p r_p)² / E Σ_p (g_p r_p)²
+
+times what they would if they were independent. What is left are the lesser half of the coordinates'
+principal axes: a fold keeps the others.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linjax.dims.network import Network
+from linjax.dims.run import execute
+from linjax.dims.sizes import Flat, read_sizes
+from linjax.errors import EvidenceError
+from linjax.evidence.effort import BYTES, costs
+from linjax.evidence.places import derivatives, places
+from linjax.evidence.sensitivity import cotangents
+
+Array = Any
+
+ROWS = 64
+"""Rows that it is told from, at most."""
+WIDEST = 512
+"""Coordinates that are looked at, at most: the first ones."""
+BOUNDS = 0.25, 16.0
+"""What few rows may tell."""
+SOLID = 1e-6
+"""Axes along which coordinates vary less, relative to the greatest one, are rounding."""
+
+
+def affordable(network: Network) -> int:
+    """Of how many rows values and derivatives at all places fit into the memory for them."""
+    return int(min(ROWS, BYTES / (4 * 4 * max(costs(network).entries, 1))))
+
+
+def coherences(network: Network, flat: Flat, inputs: list[Array], metric: str) -> dict[int, float]:
+    """How many times as much errors cost as if those of an example's places were independent.
+
+    Args:
+      network: the traced network.
+      flat: its parameters.
+      inputs: the leaves of some rows.
+      metric: output metric.
+
+    Returns:
+      By number of the place of evidence, where an example has several samples.
+    """
+    found = {}
+    for n, (value, gradient, rows) in _values(network, flat, inputs, metric).items():
+        basis = jnp.asarray(np.stack([_lesser(x) for x in np.asarray(_covariance(value))]))
+        along, alone = map(float, _sums(value, gradient, rows, basis, inputs[0].shape[0]))
+        if alone > 0 and np.isfinite(along / alone):
+            found[n] = float(np.clip(along / alone, *BOUNDS))
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("network", "metric"))
+def _values(
+    network: Network, flat: Flat, inputs: list[Array], metric: str
+) -> dict[int, tuple[Array, Array, Array]]:
+    """By place coordinates and derivatives, ``(n, samples, q)``, and the rows of the samples."""
+    sizes, count = read_sizes(network, flat, inputs), inputs[0].shape[0]
+    every = places(network)
+    taps = frozenset(place.result for place in every)
+    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
+    zeros = {
+        p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
+    }
+
+    def run(probe: dict[int, Array]) -> Any:
+        found = execute(network, flat, inputs, taps, probes=probe)
+        return found.outputs, found.values
+
+    outputs, pull, values = jax.vjp(run, zeros, has_aux=True)
+    (gradients,) = jax.vmap(pull)(cotangents(outputs, jax.random.key(0), metric, 1))
+    found, rows = {}, jnp.arange(1.0, count + 1)
+    for n, place in enumerate(every):
+        like = zeros[place.result]
+        own = values[place.result].astype(like.dtype)[None]
+        try:
+            value, told = derivatives(network, place, own, like, sizes, rows)
+        except EvidenceError:  # samples aren't told by rows
+            continue
+        if told is not None and value.shape[2] > count and value.size:
+            gradient, _ = derivatives(network, place, gradients[place.result], like, sizes, None)
+            some = (0, slice(None), slice(None), slice(WIDEST))
+            found[n] = value[some], gradient[some], told.astype(jnp.int32) - 1
+    return found
+
+
+@jax.jit
+def _covariance(value: Array) -> Array:
+    centred = value - jnp.mean(value, axis=1, keepdims=True)
+    return jnp.einsum("nsq,nsr->nqr", centred, centred) / value.shape[1]
+
+
+def _lesser(covariance: np.ndarray) -> np.ndarray:
+    """``(q, q)`` the lesser half of the principal axes, zeros in place of the others."""
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    solid = np.flatnonzero(values > SOLID * max(values[-1], 0.0))
+    lesser = solid[: -(-len(solid) // 2)]
+    found = np.zeros(vectors.shape, np.float32)
+    found[:, lesser] = vectors[:, lesser]
+    return found
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _sums(value: Array, gradient: Array, rows: Array, basis: Array, count: int) -> Any:
+    """Squares of the errors of examples, and of places by themselves, summed."""
+    left = jnp.einsum("nsq,nqr->nsr", value - jnp.mean(value, axis=1, keepdims=True), basis)
+    costs = left * jnp.einsum("nsq,nqr->nsr", gradient, basis)
+    by_row = jax.vmap(lambda x: jax.ops.segment_sum(x, rows, count))(costs)
+    return jnp.sum(by_row**2), jnp.sum(costs**2)
