@@ -13,6 +13,7 @@ from linjax.evidence.certify.check import SiteCheck
 from linjax.evidence.certify.network import CertificateCheck, certify, check_certificate
 from linjax.evidence.collect import collect
 from linjax.evidence.limits import Limits
+from linjax.evidence.scale import OutputStats
 from linjax.evidence.score import Scores, UnitScores, score
 from linjax.evidence.stats import Stats, UnitStats, merge
 from linjax.fold.check.corrected import corrected
@@ -75,6 +76,7 @@ __all__ = [
     "Net",
     "Network",
     "Outcome",
+    "OutputStats",
     "Plan",
     "Program",
     "PublishedSize",

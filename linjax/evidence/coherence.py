@@ -17,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.effort import BYTES, costs
+from linjax.evidence.placement import fetch
 from linjax.evidence.places import derivatives, places
 from linjax.evidence.sensitivity import cotangents
 
@@ -38,12 +40,17 @@ SOLID = 1e-6
 """Axes along which coordinates vary less, relative to the greatest one, are rounding."""
 
 
-def affordable(network: Network) -> int:
-    """Of how many rows values and derivatives at all places fit into the memory for them."""
-    return int(min(ROWS, BYTES / (4 * 4 * max(costs(network).entries, 1))))
+def wanted(network: Network) -> int:
+    """How many rows it is told from: what fits into memory, none where examples have one place."""
+    own = costs(network)
+    if all(samples <= 1 for samples, _ in own.widths):
+        return 0
+    return int(min(ROWS, BYTES / (4 * 4 * max(own.entries, 1))))
 
 
-def coherences(network: Network, flat: Flat, inputs: list[Array], metric: str) -> dict[int, float]:
+def coherences(
+    network: Network, flat: Flat, inputs: list[Array], metric: str, mesh: Mesh | None = None
+) -> dict[int, float]:
     """How many times as much errors cost as if those of an example's places were independent.
 
     Args:
@@ -51,14 +58,16 @@ def coherences(network: Network, flat: Flat, inputs: list[Array], metric: str) -
       flat: its parameters.
       inputs: the leaves of some rows.
       metric: output metric.
+      mesh: devices that rows are spread over.
 
     Returns:
       By number of the place of evidence, where an example has several samples.
     """
     found = {}
     for n, (value, gradient, rows) in _values(network, flat, inputs, metric).items():
-        basis = jnp.asarray(np.stack([_lesser(x) for x in np.asarray(_covariance(value))]))
-        along, alone = map(float, _sums(value, gradient, rows, basis, inputs[0].shape[0]))
+        basis = np.stack([_lesser(x) for x in fetch(_covariance(value), mesh)])
+        sums = _sums(value, gradient, rows, basis, inputs[0].shape[0])
+        along, alone = map(float, fetch(sums, mesh))
         if alone > 0 and np.isfinite(along / alone):
             found[n] = float(np.clip(along / alone, *BOUNDS))
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -228,6 +229,7 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
     outputs: Any = ()
     if first.some is not None:
         _measure(job, host, first.some)
+        _add_up(job, host, first.shown)
         points, kernels = host.points(first.examples, used)
         outputs = first.outputs
     leaves = pytree.leaves_of(params)
@@ -237,8 +239,7 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
 
 
 def _measure(job: Job, host: Host, some: Any) -> None:
-    """Measures what derivatives of single places don't tell, and says where there are none."""
-    _add_up(job, host, some)
+    """Measures what derivatives don't tell, and says where."""
     names, network = [], job.net.network_for(job.flat, some.inputs)
     for n in host.weightless():
         place = places(network)[n]
@@ -254,14 +255,14 @@ def _measure(job: Job, host: Host, some: Any) -> None:
         )
 
 
-def _add_up(job: Job, host: Host, some: Part) -> None:
+def _add_up(job: Job, host: Host, shown: list[Part]) -> None:
     """Measures how errors of an example's places add up."""
-    count = coherence.affordable(job.net.network)
-    if not count or not some.rows or not all(some.rows) or some.weights is not None:
+    if not shown:
         return
-    part = some.taken(slice(count))
-    network = job.net.network_for(job.flat, part.inputs)
-    for n, times in coherence.coherences(network, job.flat, part.leaves, job.metric).items():
+    leaves = [jnp.concatenate(own) for own in zip(*(p.leaves for p in shown), strict=True)]
+    network = job.net.network_for(job.flat, shown[0]._replace(leaves=leaves).inputs)
+    found = coherence.coherences(network, job.flat, leaves, job.metric, job.mesh)
+    for n, times in found.items():
         host.add_up(n, times)
 
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from linjax.dims.network import Network
 from linjax.errors import StructureError
 from linjax.evidence import moments, placement
+from linjax.evidence.coherence import wanted
 from linjax.evidence.drawn import Draw, can_draw, drawn, draws, in_order
 from linjax.evidence.effort import Effort, effort
 from linjax.evidence.host import Host, not_finite
@@ -99,6 +100,7 @@ class Pass:
         self.outputs: Any = []
         self.examples = 0.0
         self.some: Part | None = None
+        self.shown: list[Part] = []
         self.batches = 0
         self.rows = 0
         self.owed = 0  # rows that errors should have been weighed on besides
@@ -184,6 +186,7 @@ class Pass:
         """
         job, key = self.job, jax.random.fold_in(jax.random.key(0), index)
         some, plan, draw = self._chosen(part, index, outputs)
+        self._show(some)
         for start in range(0, plan.examples, plan.together):
             own, now, by = slice(start, min(start + plan.together, plan.examples)), some, draw
             if own != slice(0, plan.examples):
@@ -199,6 +202,18 @@ class Pass:
             self.outputs += [seen] if seen else []
             self.metrics = sums if self.metrics is None else _added(self.metrics, sums)
             self.some = now
+
+    def _show(self, some: Part) -> None:
+        """Keeps a few rows that tell how errors of an example's places add up."""
+        most = wanted(self.job.net.network)
+        count = min(
+            most - sum(len(own.leaves[0]) for own in self.shown), -(-most // len(self.job.due))
+        )
+        shapes = [x.shape[1:] for own in self.shown[:1] for x in own.leaves]
+        if count < 1 or not all(some.rows) or some.weights is not None:
+            return
+        if shapes in ([], [x.shape[1:] for x in some.leaves]):
+            self.shown.append(some.taken(slice(count)))
 
     def _chosen(
         self, part: Part, index: int, outputs: list[Any]

@@ -14,8 +14,8 @@ from linjax.evidence.weights import of_outputs
 Array = Any
 
 
-class Outputs(NamedTuple):
-    """What an output does on some rows; with weights numbers are what there is of these.
+class OutputStats(NamedTuple):
+    """How much an output varies on some rows; with weights numbers are what there is of these.
 
     Attributes:
       examples: how many rows there are.
@@ -50,7 +50,7 @@ def outputs_of(
     return tuple(_of_leaf(y, metric, weights, examples) for y in told)
 
 
-def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> Outputs:
+def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> OutputStats:
     y = jnp.atleast_1d(y).astype(jnp.promote_types(y.dtype, jnp.float32))
     logits, at = is_logits(y, metric), tempered(y, metric)
     own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
@@ -67,7 +67,7 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     alone, square = jnp.sum(own > 0) <= 1, jnp.sum(own * y**2)
     mean_weight = _mean_weight(at) if logits else jnp.ones(())
     cost = jnp.where(alone, square * jnp.sum(own * mean_weight) / jnp.maximum(count, 1e-30), cost)
-    return Outputs(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
+    return OutputStats(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
 
 
 def _mean_weight(logits: Array) -> Array:
@@ -76,25 +76,25 @@ def _mean_weight(logits: Array) -> Array:
     return LOGITS + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
 
 
-def merged(a: Sequence[Outputs], b: Sequence[Outputs]) -> tuple[Outputs, ...]:
+def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputStats, ...]:
     """What outputs do on two disjoint sets of rows, in float64."""
     return tuple(map(_merged, a, b))
 
 
-def _merged(a: Outputs, b: Outputs) -> Outputs:
+def _merged(a: OutputStats, b: OutputStats) -> OutputStats:
     a, b = map(_wide, (a, b))
     share = b.count / max(float(a.count + b.count), 1e-30)
     apart = b.mean - a.mean
     between = a.count * share * (apart @ apart)
-    summed = Outputs(*(x + y for x, y in zip(a, b, strict=True)))
+    summed = OutputStats(*(x + y for x, y in zip(a, b, strict=True)))
     return summed._replace(mean=a.mean + share * apart, scatter=summed.scatter + between)
 
 
-def _wide(own: Outputs) -> Outputs:
-    return Outputs(*(np.asarray(x, np.float64) for x in own))
+def _wide(own: OutputStats) -> OutputStats:
+    return OutputStats(*(np.asarray(x, np.float64) for x in own))
 
 
-def variation(own: Sequence[Outputs]) -> float:
+def variation(own: Sequence[OutputStats]) -> float:
     """Mean square of the outputs about their mean, in the metric of evidence, for an example.
 
     With the metric ``F`` of a sample it is ``g Σ ‖y − ȳ‖²`` for the mean ``ȳ`` of all samples, and

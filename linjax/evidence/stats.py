@@ -11,7 +11,7 @@ from linjax.dims.network import Network
 from linjax.dims.sites import Site
 from linjax.errors import EvidenceError
 from linjax.evidence.moments import PointMoments, Units, merge_points, merge_units
-from linjax.evidence.scale import Outputs, merged, variation
+from linjax.evidence.scale import OutputStats, merged, variation
 from linjax.program.pytree import Leaf
 
 Array = Any
@@ -67,7 +67,7 @@ class Stats:
     seen: tuple[UnitStats, ...]
     points: tuple[tuple[PointMoments, ...], ...]
     kernels: tuple[PointMoments, ...]
-    outputs: tuple[Outputs, ...]
+    outputs: tuple[OutputStats, ...]
     sketch: Array
     network: Network = dataclasses.field(metadata={"static": True})
     graph: Graph = dataclasses.field(metadata={"static": True})
