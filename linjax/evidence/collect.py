@@ -63,14 +63,16 @@ def collect(
     maps, with eight random signs each, or, where rows have logits of their own, at 3072 pairs of a
     row and a class (640 of feature maps) that are drawn as often as they weigh in the metric; where
     that would take more than 2e12 operations, at 64 places of an example, then with fewer random
-    signs, then on fewer rows.
+    signs, then on fewer rows. How errors of an example's places add up is told from 64 rows, where
+    nothing is weighed.
 
     Args:
       net: the traced network.
       params: its parameters, original or folded.
       batches: an iterable of what ``apply_fn`` takes after the parameters: an array, or a
         tuple of several. The last batch may be shorter. Of an iterator up to twelve are held at
-        once: sensitivities are shared out among them.
+        once: sensitivities are shared out among them; of a list, among twelve that are spread
+        over it. Neither the order of rows nor the size of batches matters otherwise.
       second_moments: whether to gather second moments and sensitivities; the published
         rules do without.
       metric: output metric of the sensitivities: ``"softmax"`` for logits of a
@@ -79,7 +81,7 @@ def collect(
         more columns (or several of that shape), unless a last function bounds it (tanh, a
         softmax) or an input is added to it; else the identity. The evidence says which
         (``stats.metric``).
-      folds: number of interleaved folds of the rows that second moments are kept in, for
+      folds: number of folds of the rows, dealt at random, that second moments are kept in, for
         held-out errors; at least 2.
       weights: what samples count for, such as a mask of padded rows or tokens: a function of
         a batch's inputs, or an iterable beside ``batches`` with an array for each; ``(rows,)``,

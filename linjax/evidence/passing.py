@@ -205,15 +205,15 @@ class Pass:
 
     def _show(self, some: Part) -> None:
         """Keeps a few rows that tell how errors of an example's places add up."""
-        most = wanted(self.job.net.network)
-        count = min(
-            most - sum(len(own.leaves[0]) for own in self.shown), -(-most // len(self.job.due))
-        )
-        shapes = [x.shape[1:] for own in self.shown[:1] for x in own.leaves]
-        if count < 1 or not all(some.rows) or some.weights is not None:
+        if not all(some.rows) or some.weights is not None:
             return
-        if shapes in ([], [x.shape[1:] for x in some.leaves]):
-            self.shown.append(some.taken(slice(count)))
+        most, there = wanted(self.job.net.network), len(some.leaves[0])
+        left = most - sum(len(own.leaves[0]) for own in self.shown)
+        count = min(left, -(-most // len(self.job.due)), there)
+        shapes = [[x.shape[1:] for x in own.leaves] for own in (*self.shown[:1], some)]
+        if count > 0 and shapes[0] == shapes[-1]:
+            spread = np.arange(count) * there // count  # those drawn come in groups
+            self.shown.append(some.taken(spread))
 
     def _chosen(
         self, part: Part, index: int, outputs: list[Any]
