@@ -32,7 +32,10 @@ def test_operations_and_bytes_are_budgets(kind):
     apply, params, x, net, _ = made(kind)
     known = frontier(kind)
     fewer = linjax.fold(params, known, linjax.size(0.5, of="flops"))
-    assert net.flops(fewer, x[:1]) < 0.62 * net.flops(params, x[:1])  # activations count there
+    rule = linjax.size(0.5, of="flops")
+    assert known.plan(rule).cost <= 0.5 * known.whole(rule)
+    # There activations and sums count, too: a good part of all in networks so small.
+    assert net.flops(fewer, x[:1]) < 0.7 * net.flops(params, x[:1])
     small = linjax.fold(params, known, linjax.size(0.5, of="bytes"))
     before, after = (sum(v.nbytes for v in jax.tree.leaves(p)) for p in (params, small))
     assert after <= 0.5 * before
