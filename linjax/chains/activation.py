@@ -162,8 +162,9 @@ def _evaluate(
 
 @functools.cache
 def _known(dtype: str) -> tuple[tuple[str, np.ndarray], ...]:
-    grid = jnp.asarray(_GRID, dtype)
-    return tuple((name, np.asarray(f(grid), np.float64)) for name, f in _KNOWN)
+    every = jax.jit(lambda z: [f(z) for _, f in _KNOWN])(jnp.asarray(_GRID, dtype))
+    names = (name for name, _ in _KNOWN)
+    return tuple(zip(names, (np.asarray(y, np.float64) for y in every), strict=True))
 
 
 def _spelled(ops: tuple[Op, ...]) -> str:

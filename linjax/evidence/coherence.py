@@ -20,13 +20,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linjax.dims.network import Network
-from linjax.dims.run import execute
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.effort import BYTES, costs
+from linjax.evidence.moments import lower_gram, mirrored
 from linjax.evidence.placement import fetch
 from linjax.evidence.places import derivatives, places
-from linjax.evidence.sensitivity import cotangents
+from linjax.evidence.sensitivity import cotangents, differentiated
 
 Array = Any
 
@@ -64,9 +64,10 @@ def coherences(
       By number of the place of evidence, where an example has several samples.
     """
     found = {}
-    for n, (value, gradient, rows) in _values(network, flat, inputs, metric).items():
-        basis = np.stack([_lesser(x) for x in fetch(_covariance(value), mesh)])
-        sums = _sums(value, gradient, rows, basis, inputs[0].shape[0])
+    for n, (apart, gradient, rows) in _values(network, flat, inputs, metric).items():
+        grams = mirrored(np.array(fetch(_gram(apart), mesh), np.float64))
+        basis = np.stack([_lesser(x) for x in grams])
+        sums = _sums(apart, gradient, rows, basis, inputs[0].shape[0])
         along, alone = map(float, fetch(sums, mesh))
         if alone > 0 and np.isfinite(along / alone):
             found[n] = float(np.clip(along / alone, *BOUNDS))
@@ -77,21 +78,10 @@ def coherences(
 def _values(
     network: Network, flat: Flat, inputs: list[Array], metric: str
 ) -> dict[int, tuple[Array, Array, Array]]:
-    """By place coordinates and derivatives, ``(n, samples, q)``, and the rows of the samples."""
-    sizes, count = read_sizes(network, flat, inputs), inputs[0].shape[0]
-    every = places(network)
-    taps = frozenset(place.result for place in every)
-    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
-    zeros = {
-        p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
-    }
-
-    def run(probe: dict[int, Array]) -> Any:
-        found = execute(network, flat, inputs, taps, probes=probe)
-        return found.outputs, found.values
-
-    outputs, pull, values = jax.vjp(run, zeros, has_aux=True)
-    (gradients,) = jax.vmap(pull)(cotangents(outputs, jax.random.key(0), metric, 1))
+    """By place what coordinates vary by, derivatives, ``(n, samples, q)``, and samples' rows."""
+    sizes, count, every = read_sizes(network, flat, inputs), inputs[0].shape[0], places(network)
+    outputs, values, zeros, pull = differentiated(network, flat, inputs, every)
+    gradients = pull(cotangents(outputs, jax.random.key(0), metric, 1))
     found, rows = {}, jnp.arange(1.0, count + 1)
     for n, place in enumerate(every):
         like = zeros[place.result]
@@ -102,20 +92,15 @@ def _values(
             continue
         if told is not None and value.shape[2] > count and value.size:
             gradient, _ = derivatives(network, place, gradients[place.result], like, sizes, None)
-            some = (0, slice(None), slice(None), slice(WIDEST))
-            found[n] = value[some], gradient[some], told.astype(jnp.int32) - 1
+            value, gradient = (v[0, :, :, :WIDEST] for v in (value, gradient))
+            apart = value - jnp.mean(value, axis=1, keepdims=True)
+            found[n] = apart, gradient, told.astype(jnp.int32) - 1
     return found
 
 
-@jax.jit
-def _covariance(value: Array) -> Array:
-    centred = value - jnp.mean(value, axis=1, keepdims=True)
-    return jnp.einsum("nsq,nsr->nqr", centred, centred) / value.shape[1]
-
-
-def _lesser(covariance: np.ndarray) -> np.ndarray:
+def _lesser(gram: np.ndarray) -> np.ndarray:
     """``(q, q)`` the lesser half of the principal axes, zeros in place of the others."""
-    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    values, vectors = np.linalg.eigh(gram)
     solid = np.flatnonzero(values > SOLID * max(values[-1], 0.0))
     lesser = solid[: -(-len(solid) // 2)]
     found = np.zeros(vectors.shape, np.float32)
@@ -124,9 +109,12 @@ def _lesser(covariance: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _sums(value: Array, gradient: Array, rows: Array, basis: Array, count: int) -> Any:
+def _sums(apart: Array, gradient: Array, rows: Array, basis: Array, count: int) -> Any:
     """Squares of the errors of examples, and of places by themselves, summed."""
-    left = jnp.einsum("nsq,nqr->nsr", value - jnp.mean(value, axis=1, keepdims=True), basis)
-    costs = left * jnp.einsum("nsq,nqr->nsr", gradient, basis)
+    costs = (apart @ basis) * (gradient @ basis)
     by_row = jax.vmap(lambda x: jax.ops.segment_sum(x, rows, count))(costs)
     return jnp.sum(by_row**2), jnp.sum(costs**2)
+
+
+_gram = jax.jit(lower_gram)
+"""One program in place of one for every operation."""

@@ -35,6 +35,11 @@ class Part(NamedTuple):
         """Some of its rows."""
         return self._replace(leaves=taken(self.leaves, self.rows, index), weights=weights)
 
+    @property
+    def size(self) -> int:
+        """How many rows it has; one example as a whole is one."""
+        return len(self.leaves[self.rows.index(True)]) if any(self.rows) else 1
+
     def shapes(self, count: int) -> Any:
         """The shapes of its inputs with so many rows."""
         pairs = zip(pytree.shapes_of(self.leaves), self.rows, strict=True)
@@ -54,8 +59,7 @@ def _divides(net: Net, flat: pytree.Flat, part: Part) -> bool:
     if not any(part.rows):
         return True
     try:
-        rows = len(part.leaves[part.rows.index(True)])
-        net.network_for(flat, part.shapes(-(-rows // 2)))
+        net.network_for(flat, part.shapes(-(-part.size // 2)))
     except StructureError:
         net.network_for(flat, part.inputs)
         return False
@@ -66,7 +70,7 @@ def counted(part: Part) -> int:
     """How many rows there are to deal, of those that weigh anything; none of one example."""
     if part.weights is not None:
         return int(jnp.sum(of_rows(part.weights) > 0))
-    return len(part.leaves[part.rows.index(True)]) if any(part.rows) else 0
+    return part.size if any(part.rows) else 0
 
 
 def dealt(part: Part, folds: int) -> list[Part]:
@@ -76,13 +80,12 @@ def dealt(part: Part, folds: int) -> list[Part]:
     """
     if not any(part.rows):
         return [part] * folds
-    count, weights = len(part.leaves[part.rows.index(True)]), part.weights
-    if weights is not None:
-        own = _weights(weights, shifts(count, folds), folds)
-        return [part._replace(weights=w) for w in own]
+    moved = shifts(part.size, folds)
+    if part.weights is not None:
+        return [part._replace(weights=own) for own in _weights(part.weights, moved, folds)]
     with_rows = [x for x, row in zip(part.leaves, part.rows, strict=True) if row]
     found = []
-    for own in _rows(with_rows, shifts(count, folds), folds)[:count]:
+    for own in _rows(with_rows, moved, folds)[: part.size]:
         some = iter(own)
         pairs = zip(part.leaves, part.rows, strict=True)
         found.append(part._replace(leaves=[next(some) if row else x for x, row in pairs]))

@@ -19,8 +19,8 @@ from linjax.evidence.host import Host, not_finite
 from linjax.evidence.limits import Extent, Group
 from linjax.evidence.parts import Part, counted, dealt
 from linjax.evidence.places import ALL, Piece, places
-from linjax.evidence.rows import fold_of, length, turns
-from linjax.evidence.scale import merged, on_device
+from linjax.evidence.rows import fold_of, turns
+from linjax.evidence.scale import merged, outputs_of
 from linjax.evidence.sensitivity import metric_sums
 from linjax.evidence.spreading import Spread, together
 from linjax.evidence.weights import some as some_of
@@ -207,8 +207,8 @@ class Pass:
         """Keeps a few rows that tell how errors of an example's places add up."""
         if not all(some.rows) or some.weights is not None:
             return
-        most, there = wanted(self.job.net.network), len(some.leaves[0])
-        left = most - sum(len(own.leaves[0]) for own in self.shown)
+        most, there = wanted(self.job.net.network), some.size
+        left = most - sum(own.size for own in self.shown)
         count = min(left, -(-most // len(self.job.due)), there)
         shapes = [[x.shape[1:] for x in own.leaves] for own in (*self.shown[:1], some)]
         if count > 0 and shapes[0] == shapes[-1]:
@@ -220,20 +220,19 @@ class Pass:
     ) -> tuple[Part, Effort, Draw | None]:
         """Rows of a batch, what is spent on them, and how they were drawn, if they were."""
         job, parts = self.job, len(self.job.due)
-        total = length(part.leaves, part.rows, index) if any(part.rows) else 1
-        rows = min(total, job.quota)
+        total, rows = part.size, min(part.size, job.quota)
         network = job.net.network_for(job.flat, part.shapes(rows))
         plan, count = effort(network, rows, parts), draws(network.dense, parts)
         if index in job.due:
-            wanted = effort(network, job.quota, parts).examples
+            share = effort(network, job.quota, parts).examples
             drawable = can_draw(network, job.metric)
-            self.owed += min(wanted, count // plan.probes) if drawable else wanted
+            self.owed += min(share, count // plan.probes) if drawable else share
         self.owed = max(self.owed - rows, 0)
         if outputs and plan.examples * min(plan.probes, outputs[0].shape[-1]) > count:
             plan = effort(network, count, parts, 1)
             logits = in_order(outputs, turns(total, job.folds))
             draw = drawn(logits, plan.examples, index)
-            self.outputs.append(on_device(logits, job.metric, None, float(total)))
+            self.outputs.append(outputs_of(logits, job.metric, None, float(total)))
             return part.taken(draw.rows), plan, draw
         if plan.examples == total:
             return part, plan, None

@@ -1,5 +1,6 @@
 """How much the outputs vary: the scale of relative errors, however rows are cut into batches."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ class OutputStats(NamedTuple):
 
     Attributes:
       examples: how many rows there are.
-      count: how many samples: vectors along the output's last axis.
+      count: ``(q,)`` how many samples: vectors along the output's last axis.
       mean: ``(q,)`` of these, of logits less the mean over their classes.
       scatter: squares about that mean, summed.
       cost: squares in the metric of evidence about the means of batches, summed.
@@ -34,9 +35,10 @@ class OutputStats(NamedTuple):
     plain: Array
 
 
+@functools.partial(jax.jit, static_argnames=("metric", "by_row"))
 def outputs_of(
     outputs: Any, metric: str, weights: Array | None, examples: Array, by_row: bool = True
-) -> Any:
+) -> tuple[OutputStats, ...]:
     """What the outputs of a batch do, by leaf.
 
     Args:
@@ -51,22 +53,22 @@ def outputs_of(
 
 
 def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> OutputStats:
-    y = jnp.atleast_1d(y).astype(jnp.promote_types(y.dtype, jnp.float32))
-    logits, at = is_logits(y, metric), tempered(y, metric)
+    y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    y = y if y.ndim > 1 else y.reshape(-1, 1)
+    logits, width = is_logits(y, metric), y.shape[-1]
     own = jnp.ones((1,) * y.ndim, y.dtype) if weights is None else of_outputs(weights, y)
-    last = y.shape[-1:] if y.ndim > 1 else (1,)
-    own = jnp.broadcast_to(own, (*y.shape[:-1], 1) if y.ndim > 1 else y.shape).reshape(-1, 1)
-    y, at = (jnp.where(own > 0, v.reshape(-1, *last), 0) for v in (y, at))
+    own = jnp.broadcast_to(own, y.shape).reshape(-1, width)
+    y, at = (jnp.where(own > 0, v.reshape(-1, width), 0) for v in (y, tempered(y, metric)))
     y = centred(y) if logits else y
-    count = jnp.sum(own)
+    count = jnp.sum(own, axis=0)
     mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
     apart = (y - mean) * jnp.sqrt(own)
     weighed = curvature([at], [apart], metric)[0] if logits else apart
     scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
     # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
-    alone, square = jnp.sum(own > 0) <= 1, jnp.sum(own * y**2)
-    mean_weight = _mean_weight(at) if logits else jnp.ones(())
-    cost = jnp.where(alone, square * jnp.sum(own * mean_weight) / jnp.maximum(count, 1e-30), cost)
+    alone, square = jnp.all(jnp.sum(own > 0, axis=0) <= 1), jnp.sum(own * y**2)
+    mean_weight = jnp.sum(own * (_mean_weight(at) if logits else 1.0)) / width
+    cost = jnp.where(alone, square * mean_weight / jnp.maximum(jnp.mean(count), 1e-30), cost)
     return OutputStats(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
 
 
@@ -83,9 +85,9 @@ def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputSt
 
 def _merged(a: OutputStats, b: OutputStats) -> OutputStats:
     a, b = map(_wide, (a, b))
-    share = b.count / max(float(a.count + b.count), 1e-30)
+    share = b.count / np.maximum(a.count + b.count, 1e-30)
     apart = b.mean - a.mean
-    between = a.count * share * (apart @ apart)
+    between = np.sum(a.count * share * apart**2)
     summed = OutputStats(*(x + y for x, y in zip(a, b, strict=True)))
     return summed._replace(mean=a.mean + share * apart, scatter=summed.scatter + between)
 
@@ -103,7 +105,3 @@ def variation(own: Sequence[OutputStats]) -> float:
     """
     total = sum(float(o.scatter * o.cost / o.plain) for o in own if float(o.plain) > 0)
     return total / max(float(own[0].examples), 1e-30) if own else 0.0
-
-
-on_device = jax.jit(outputs_of, static_argnums=1)
-"""One program in place of one for every operation."""

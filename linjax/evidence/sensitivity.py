@@ -9,6 +9,7 @@ certain ones (:mod:`linjax.evidence.objective` says why).
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from linjax.evidence.drawn import Draw
 from linjax.evidence.effort import PROBES
 from linjax.evidence.moments import lower_gram
 from linjax.evidence.objective import root, tempered
-from linjax.evidence.places import derivatives, everywhere, part, places
+from linjax.evidence.places import Place, derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
 from linjax.evidence.scale import outputs_of
 from linjax.evidence.spreading import Spread, blocked, outer
@@ -70,18 +71,9 @@ def metric_sums(
     sizes = read_sizes(network, flat, inputs)
     some = everywhere(network) if chosen is None else chosen
     at = [places(network)[n] for n, _ in some]
-    taps = frozenset(place.result for place in at)
-    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
-    zeros = {
-        p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
-    }
-
-    def run(probe: dict[int, Array]) -> Any:
-        return execute(network, flat, inputs, probes=probe).outputs
-
-    outputs, pull = jax.vjp(run, zeros)
+    outputs, _, zeros, pull = differentiated(network, flat, inputs, at)
     seeds = cotangents(outputs, key, metric, probes) if draw is None else draw.cotangents(outputs)
-    (gradients,) = jax.vmap(pull)(weighted(seeds, outputs, weights))
+    gradients = pull(weighted(seeds, outputs, weights))
     each = jnp.float32(1) if draw is None else draw.each
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
     grams = []
@@ -98,6 +90,29 @@ def metric_sums(
         examples = jnp.sum(of_rows(weights)).astype(jnp.float32)
     seen = outputs_of(outputs, metric, weights, examples, by_row) if draw is None else ()
     return tuple(grams), examples, seen
+
+
+def differentiated(
+    network: Network, flat: Flat, inputs: list[Array], at: Sequence[Place]
+) -> tuple[Any, dict[int, Array], dict[int, Array], Any]:
+    """Runs a network so that its outputs can be differentiated by what is at places of evidence.
+
+    Returns:
+      The outputs, the values there, zeros like these, and what takes output cotangents, the axis
+      in front being of many, to the derivatives by the values.
+    """
+    taps = frozenset(place.result for place in at)
+    shapes = jax.eval_shape(lambda: execute(network, flat, inputs, taps).values)
+    zeros = {
+        p: jnp.zeros(v.shape, jnp.promote_types(v.dtype, jnp.float32)) for p, v in shapes.items()
+    }
+
+    def run(probe: dict[int, Array]) -> Any:
+        found = execute(network, flat, inputs, taps, probes=probe)
+        return found.outputs, found.values
+
+    outputs, pull, values = jax.vjp(run, zeros, has_aux=True)
+    return outputs, values, zeros, lambda seeds: jax.vmap(pull)(seeds)[0]
 
 
 def _gram(g: Array, spread: Spread | None) -> Array:

@@ -61,8 +61,13 @@ def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
         raise EvidenceError(
             "batches can be read only once; pass a list, or a function that returns an iterator"
         )
-    start = batches if callable(batches) else lambda: batches
-    return lambda: (b if isinstance(b, tuple) else (b,) for b in start())
+    return functools.partial(started, batches)
+
+
+def started(batches: Any) -> Iterator[Batch]:
+    """Batches from their beginning, each a tuple of inputs."""
+    every = batches() if callable(batches) else batches
+    return (b if isinstance(b, tuple) else (b,) for b in every)
 
 
 def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead: str) -> None:
@@ -107,7 +112,7 @@ def load(net: Net, batches: Any, limit: int = ROWS, folds: int = 0) -> Batch:
 
     Args:
       net: the traced network.
-      batches: repeatable ones.
+      batches: an iterable of them, or what returns an iterator.
       limit: how many rows are enough.
       folds: of evidence that was collected on the same batches; with two or more only rows that
         aren't in its first one.
@@ -115,14 +120,14 @@ def load(net: Net, batches: Any, limit: int = ROWS, folds: int = 0) -> Batch:
     Raises:
       EvidenceError: if there are none, or their rows differ in shape.
     """
-    total = len(batches) if isinstance(batches, Sized) else 1
+    total = len(batches) if isinstance(batches, Sized) else 0
     some, count, before = list[Batch](), 0, 0
-    for index, inputs in enumerate(repeatable(batches)()):
+    for index, inputs in enumerate(started(batches)):
         as_numbers(jax.tree.leaves(inputs), index)
         size, start = size_of(inputs), before
         before += size
-        if count >= limit * min((index + 1) / max(total, 1), 1):
-            if index >= total:
+        if count >= (limit * (index + 1) / total if total else limit):
+            if not total:
                 break
             continue
         kept: Any = slice(None)

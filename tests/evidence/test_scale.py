@@ -82,6 +82,25 @@ def test_weights_count_as_rows():
     np.testing.assert_allclose(weighed.variation, alone.variation, rtol=1e-4)
 
 
+def test_weights_of_the_outputs_own_entries():
+    """A number for each position: what is masked leaves no trace."""
+    function = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"][:, 0]  # noqa: E731
+    net = linjax.trace(function, PARAMS, X[:1])
+    mask = RNG.random((ROWS, 3)) > 0.3
+    found = []
+    for value in (0.0, 100.0):
+        x = np.where(mask[:, :, None], X, np.float32(value))
+        found.append(linjax.collect(net, PARAMS, [x], metric="identity", weights=[mask]).variation)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+    y = np.asarray(net.apply(PARAMS, X), np.float64)
+    mean = (mask * y).sum(0) / mask.sum(0)
+    square = (mask * (y - mean) ** 2).sum() / mask.any(1).sum()
+    np.testing.assert_allclose(found[0], square, rtol=1e-4)
+    # Outputs that are classes depend on all of them: only that this is told, too.
+    classes = linjax.collect(net, PARAMS, [X], weights=[mask], metric="softmax")
+    assert 0 < classes.variation < np.inf
+
+
 @pytest.mark.parametrize("size", [1, 2, 30])
 @pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
 def test_predictions_are_as_measured_whatever_the_batches(size):
