@@ -8,10 +8,12 @@ of a coordinate at the places p of an example, and g its derivatives, errors cos
     κ = E (Σ_p g_p r_p)² / E Σ_p (g_p r_p)²
 
 times what they would if they were independent. What is left are the lesser half of the coordinates'
-principal axes: a fold keeps the others.
+principal axes: a fold keeps the others. The axes are told from other rows than the errors: of few
+rows their own means would be among the greater ones, so that nothing of what adds up were left.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,9 +25,10 @@ from linjax.dims.network import Network
 from linjax.dims.sizes import Flat, read_sizes
 from linjax.errors import EvidenceError
 from linjax.evidence.effort import BYTES, costs
-from linjax.evidence.moments import lower_gram, mirrored
+from linjax.evidence.moments import Sums, merge_sums, mirrored, sums_of
 from linjax.evidence.placement import fetch
 from linjax.evidence.places import derivatives, places
+from linjax.evidence.points import Samples
 from linjax.evidence.sensitivity import cotangents, differentiated
 
 Array = Any
@@ -41,34 +44,50 @@ SOLID = 1e-6
 
 
 def wanted(network: Network) -> int:
-    """How many rows it is told from: what fits into memory, none where examples have one place."""
-    own = costs(network)
-    if all(samples <= 1 for samples, _ in own.widths):
-        return 0
-    return int(min(ROWS, BYTES / (4 * 4 * max(own.entries, 1))))
+    """How many rows it is told from, none where all examples have one place."""
+    return 0 if all(samples <= 1 for samples, _ in costs(network).widths) else ROWS
+
+
+def together(network: Network, rows: int) -> int:
+    """How many of these rows are run at once: half of them, or what fits into memory."""
+    return max(min(rows // 2, int(BYTES / (16 * max(costs(network).entries, 1)))), 1)
 
 
 def coherences(
-    network: Network, flat: Flat, inputs: list[Array], metric: str, mesh: Mesh | None = None
+    network: Network,
+    flat: Flat,
+    parts: Sequence[list[Array]],
+    metric: str,
+    mesh: Mesh | None = None,
 ) -> dict[int, float]:
     """How many times as much errors cost as if those of an example's places were independent.
 
     Args:
-      network: the traced network.
+      network: the network for as many rows as a part has.
       flat: its parameters.
-      inputs: the leaves of some rows.
-      metric: output metric.
-      mesh: devices that rows are spread over.
+      parts: inputs of some rows, of as many others, and so on: those with an even number tell the
+        axes for the others.
+      metric: of the outputs.
+      mesh: the devices on which these are.
 
     Returns:
       By number of the place of evidence, where an example has several samples.
     """
+    seen: tuple[dict[int, Sums], ...] = ({}, {})
+    for k, inputs in enumerate(parts):
+        own = seen[k % 2]
+        for n, (value, *_) in _values(network, flat, inputs, metric).items():
+            sums = Sums(*(np.array(x, np.float64) for x in fetch(_sums_of(value), mesh)))
+            own[n] = merge_sums(own[n], sums) if n in own else sums
+    axes = [{n: _axes(sums) for n, sums in own.items()} for own in seen]
+    costs_of: dict[int, list[np.ndarray]] = {}
+    for k, inputs in enumerate(parts):
+        for n, sampled in _values(network, flat, inputs, metric).items():
+            sums = _sums(*sampled, *axes[1 - k % 2][n], inputs[0].shape[0])
+            costs_of.setdefault(n, []).append(np.array(fetch(sums, mesh), np.float64))
     found = {}
-    for n, (apart, gradient, rows) in _values(network, flat, inputs, metric).items():
-        grams = mirrored(np.array(fetch(_gram(apart), mesh), np.float64))
-        basis = np.stack([_lesser(x) for x in grams])
-        sums = _sums(apart, gradient, rows, basis, inputs[0].shape[0])
-        along, alone = map(float, fetch(sums, mesh))
+    for n, every in costs_of.items():
+        along, alone = np.sum(every, axis=0)
         if alone > 0 and np.isfinite(along / alone):
             found[n] = float(np.clip(along / alone, *BOUNDS))
     return found
@@ -78,7 +97,7 @@ def coherences(
 def _values(
     network: Network, flat: Flat, inputs: list[Array], metric: str
 ) -> dict[int, tuple[Array, Array, Array]]:
-    """By place what coordinates vary by, derivatives, ``(n, samples, q)``, and samples' rows."""
+    """By place coordinates, derivatives, ``(n, samples, q)``, and the rows of the samples."""
     sizes, count, every = read_sizes(network, flat, inputs), inputs[0].shape[0], places(network)
     outputs, values, zeros, pull = differentiated(network, flat, inputs, every)
     gradients = pull(cotangents(outputs, jax.random.key(0), metric, 1))
@@ -93,28 +112,37 @@ def _values(
         if told is not None and value.shape[2] > count and value.size:
             gradient, _ = derivatives(network, place, gradients[place.result], like, sizes, None)
             value, gradient = (v[0, :, :, :WIDEST] for v in (value, gradient))
-            apart = value - jnp.mean(value, axis=1, keepdims=True)
-            found[n] = apart, gradient, told.astype(jnp.int32) - 1
+            found[n] = value, gradient, told.astype(jnp.int32) - 1
     return found
 
 
-def _lesser(gram: np.ndarray) -> np.ndarray:
-    """``(q, q)`` the lesser half of the principal axes, zeros in place of the others."""
+def _axes(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
+    """``(n, q)`` the mean, ``(n, q, q)`` lesser principal axes, zeros in place of the others."""
+    lesser = [_lesser(gram, int(sums.count)) for gram in mirrored(sums.scatter)]
+    return sums.mean.astype(np.float32), np.stack(lesser)
+
+
+def _lesser(gram: np.ndarray, samples: int) -> np.ndarray:
     values, vectors = np.linalg.eigh(gram)
     solid = np.flatnonzero(values > SOLID * max(values[-1], 0.0))
-    lesser = solid[: -(-len(solid) // 2)]
+    some = -(-len(solid) // 2)
+    # Where samples are fewer than coordinates, they say nothing of the axes that are left.
+    first = 0 if len(solid) >= samples - 1 else len(values) - len(solid)
     found = np.zeros(vectors.shape, np.float32)
-    found[:, lesser] = vectors[:, lesser]
+    kept = slice(first, len(values) - len(solid) + some)
+    found[:, kept] = vectors[:, kept]
     return found
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _sums(apart: Array, gradient: Array, rows: Array, basis: Array, count: int) -> Any:
+def _sums(
+    value: Array, gradient: Array, rows: Array, mean: Array, axes: Array, count: int
+) -> tuple[Array, Array]:
     """Squares of the errors of examples, and of places by themselves, summed."""
-    costs = (apart @ basis) * (gradient @ basis)
+    costs = ((value - mean[:, None]) @ axes) * (gradient @ axes)
     by_row = jax.vmap(lambda x: jax.ops.segment_sum(x, rows, count))(costs)
     return jnp.sum(by_row**2), jnp.sum(costs**2)
 
 
-_gram = jax.jit(lower_gram)
+_sums_of = jax.jit(lambda value: sums_of(Samples(value, None)))
 """One program in place of one for every operation."""

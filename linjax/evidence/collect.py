@@ -259,11 +259,15 @@ def _measure(job: Job, host: Host, some: Any) -> None:
 
 def _add_up(job: Job, host: Host, shown: list[Part]) -> None:
     """Measures how errors of an example's places add up."""
-    if not shown:
+    rows = sum(part.size for part in shown)
+    if rows < 2:
         return
     leaves = [jnp.concatenate(own) for own in zip(*(p.leaves for p in shown), strict=True)]
-    network = job.net.network_for(job.flat, shown[0]._replace(leaves=leaves).inputs)
-    found = coherence.coherences(network, job.flat, leaves, job.metric, job.mesh)
+    size = coherence.together(job.net.network, rows)
+    count = rows // size
+    parts = [[x[n : count * size : count] for x in leaves] for n in range(count)]
+    network = job.net.network_for(job.flat, shown[0]._replace(leaves=parts[0]).inputs)
+    found = coherence.coherences(network, job.flat, parts, job.metric, job.mesh)
     for n, times in found.items():
         host.add_up(n, times)
 

@@ -97,7 +97,7 @@ def batch_sums(
             own = samples(network, place, values, sizes, weights)
             rows = part(own.rows, None if starts is None else starts[n], size)
             counted = _counted(turn, own.weights, rows.shape[1])
-            sums.append(_sums(Samples(rows, counted), spread))
+            sums.append(sums_of(Samples(rows, counted), spread))
     return Batch(
         tuple(
             _units(z, h, _counted(turn, own, h.shape[1]))
@@ -130,7 +130,8 @@ def _units(z: Array, h: Array, weights: Array | None) -> Units:
     return Units(count, active, mean, jnp.sum(_pairs(jnp, centred), axis=1))
 
 
-def _sums(own: Samples, spread: Spread | None) -> Sums:
+def sums_of(own: Samples, spread: Spread | None = None) -> Sums:
+    """Moments of samples, lower blocks alone; several sets of devices have some each."""
     x = own.rows.astype(jnp.promote_types(own.rows.dtype, jnp.float32))
     if spread is not None:
         return Sums(*outer(x, own.weights, spread, _about_mean))
