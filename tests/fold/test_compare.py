@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.fold import compare, outer
 from tests.store import networks
 
 
@@ -82,3 +83,34 @@ def test_outputs_at_hand_are_refused_that_cannot_be_compared():
         linjax.relative_error(y[:0], y[:0])
     with pytest.raises(linjax.EvidenceError, match="metric = 'mse'"):
         linjax.relative_error(y, y, metric="mse")
+
+
+@pytest.mark.parametrize("scale, error", [(1.0, 0.1), (4.0, 0.3), (4.0, 3.0)])
+@pytest.mark.parametrize("size", [400, 100, 10])
+def test_errors_of_many_classes_are_estimated(monkeypatch, scale, error, size):
+    """Of more classes than a matrix is held of: the same, from random sums, in any batches."""
+    rng = np.random.default_rng(1)
+    y = scale * (rng.normal(size=(400, 300)) + rng.normal(size=300))
+    small = (1 - error / 3) * y + error * rng.normal(size=y.shape)
+    # What all classes of a row share is nothing to a softmax, however much it is.
+    y, small = (jnp.asarray(v + 10 * rng.normal(size=(400, 1)), jnp.float32) for v in (y, small))
+    exact = linjax.relative_error(y, small, metric="softmax")
+    monkeypatch.setattr(outer, "WIDEST", 299)
+    parts = [
+        compare.outputs_apart(y[n : n + size], small[n : n + size], "softmax", n)
+        for n in range(0, 400, size)
+    ]
+    np.testing.assert_allclose(compare.error_of(parts), exact, rtol=0.1)
+
+
+def test_a_vocabulary_is_compared():
+    rng = np.random.default_rng(0)
+    params = {"in": jnp.asarray(rng.normal(size=(6, 12)), jnp.float32),
+              "out": jnp.asarray(rng.normal(size=(12, 5000)), jnp.float32)}  # fmt: skip
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"], params, jnp.ones((1, 6)))
+    x = jnp.asarray(rng.normal(size=(300, 6)), jnp.float32)
+    stats = linjax.collect(net, params, [x[:100], x[100:200]])
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
+    found = linjax.compare(net, params, small, [x[200:250], x[250:]])
+    assert report.predicted / 2 < found.error < 2 * report.predicted
+    assert 0.2 < found.agreement < 1 and found.divergence > 0

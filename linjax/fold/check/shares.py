@@ -21,7 +21,7 @@ from linjax.dims.network import Network
 from linjax.dims.run import execute
 from linjax.evidence.objective import divergence
 from linjax.fold.check.in_place import InPlace
-from linjax.fold.compare import WIDEST, error_of, outputs_apart
+from linjax.fold.compare import error_of, outputs_apart
 from linjax.fold.rows import SPACE, Batch, size_of
 from linjax.net import Net
 from linjax.program import pytree
@@ -101,16 +101,18 @@ def shares(own: InPlace, rows: Goals, counts: tuple[int, int], metric: str) -> S
     factoring = {p: _wide(own.factored[p]) - _wide(own.before[p]) for p in own.kernels}
     sites, kernels = np.zeros(counts[0]), np.zeros(counts[1])
     total, apart = 0.0, list[Any]()
-    for network, leaves, goal in rows.chunks:
+    for index, (network, leaves, goal) in enumerate(rows.chunks):
         for at, weight in NODES:
-            slopes, found = _slopes(network, change, before, leaves, goal, np.float32(at), metric)
+            slopes, found = _slopes(
+                network, change, before, leaves, goal, np.float32(at), index, metric
+            )
             for path, slope in slopes.items():
                 slope = np.asarray(slope, np.float64) * (weight / rows.total)
                 first = float(np.sum(slope * factoring[path])) if path in factoring else 0.0
                 _deal(kernels, own.kernels.get(path, ()), first)
                 _deal(sites, own.sites.get(path, ()), float(np.sum(slope * change[path])) - first)
         if own.streams:
-            _, first = _slopes(network, change, before, leaves, goal, START, metric)
+            _, first = _slopes(network, change, before, leaves, goal, START, index, metric)
             sites[list(own.streams)] += float(first.total) / rows.total / len(own.streams)
         total += float(found.total) / rows.total  # of the last node, the plan itself
         apart.append(found.apart)
@@ -139,7 +141,7 @@ def _outputs(network: Network, flat: pytree.Flat, leaves: list[Array]) -> Any:
 @functools.partial(jax.jit, static_argnames=("network", "metric"))
 def _slopes(
     network: Network, change: pytree.Flat, before: pytree.Flat, leaves: list[Array], goal: Any,
-    at: Array, metric: str,
+    at: Array, index: Array, metric: str,
 ) -> tuple[pytree.Flat, Measured]:  # fmt: skip
     """Slopes of twice the divergence by the leaves at a share of the change; what it is there."""
 
@@ -150,10 +152,4 @@ def _slopes(
 
     (total, outputs), slopes = jax.value_and_grad(loss, has_aux=True)(change)
     slopes = jax.tree.map(lambda x: x / at, slopes)
-    return slopes, Measured(total, outputs_apart(goal, outputs, _narrow(goal, metric)))
-
-
-def _narrow(goal: Any, metric: str) -> str:
-    """The metric, or the identity where there are too many classes to hold it as a matrix."""
-    few = all(y.ndim < 2 or y.shape[-1] <= WIDEST for y in jax.tree.leaves(goal))
-    return metric if few else "identity"
+    return slopes, Measured(total, outputs_apart(goal, outputs, metric, index))
