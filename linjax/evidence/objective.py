@@ -23,8 +23,11 @@ from linjax.evidence.metric import is_logits
 
 Array = Any
 
-LOGITS = 1e-3
-"""Weight ε of the squared error of centred logits."""
+LOGITS = 1e-3, 1e-2
+"""Weight ε of the squared error of centred logits: of few classes, and of more times their number.
+
+A vocabulary's sum of squares would hide what its softmax says.
+"""
 
 CERTAIN = 6.0
 """Log-odds that those of a row's likeliest class stay below where folds are priced."""
@@ -33,6 +36,16 @@ CERTAIN = 6.0
 def floating(outputs: Any) -> list[Array]:
     """The outputs that errors are measured of."""
     return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def weight(classes: int) -> float:
+    """The weight ε of so many classes.
+
+    >>> weight(10), weight(1000)
+    (0.001, 1e-05)
+    """
+    few, many = LOGITS
+    return min(few, many / classes)
 
 
 def centred(leaf: Array) -> Array:
@@ -52,7 +65,7 @@ def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
         if is_logits(original, metric):
             p, q = jax.nn.log_softmax(original), jax.nn.log_softmax(student)
             total += jnp.sum(jnp.exp(p) * (p - q))
-            total += LOGITS * jnp.sum(centred(difference) ** 2) / 2
+            total += weight(student.shape[-1]) * jnp.sum(centred(difference) ** 2) / 2
         else:
             total += jnp.sum(difference**2) / 2
     return total
@@ -65,7 +78,8 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
         if not is_logits(y, metric):
             return t
         p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
-        return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * centred(t)
+        own = p * t - p * jnp.sum(p * t, axis=-1, keepdims=True)
+        return own + weight(y.shape[-1]) * centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
 
@@ -105,7 +119,9 @@ def directions(outputs: Any, key: Array, metric: str) -> Any:
             return np.zeros(y.shape, jax.dtypes.float0)
         signs, others = jax.random.rademacher(key, (2, *y.shape), y.dtype)
         found = root(y, signs, metric)
-        return found + LOGITS**0.5 * centred(others) if is_logits(y, metric) else found
+        if not is_logits(y, metric):
+            return found
+        return found + weight(y.shape[-1]) ** 0.5 * centred(others)
 
     leaves, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(leaves))

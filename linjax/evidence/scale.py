@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import LOGITS, centred, curvature, floating, tempered
+from linjax.evidence.objective import centred, curvature, floating, tempered, weight
 from linjax.evidence.weights import of_outputs
 
 Array = Any
@@ -75,7 +75,8 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
 def _mean_weight(logits: Array) -> Array:
     """The mean over all directions of what the metric makes of an error: ``tr F / (C − 1)``."""
     p = jax.nn.softmax(logits)
-    return LOGITS + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
+    classes = p.shape[-1]
+    return weight(classes) + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (classes - 1)
 
 
 def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputStats, ...]:

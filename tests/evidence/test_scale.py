@@ -138,3 +138,18 @@ def test_folds_see_rows_of_all_kinds(folds, period, weighed, size):
     stats = linjax.collect(net, PARAMS, batches, folds=folds, weights=weights)
     means = stats.kernels[0].mean[:, 0, 0]
     assert np.ptp(means) < period / 3
+
+
+@pytest.mark.parametrize("classes", [10, 300, 5000])
+@pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
+def test_predictions_are_as_measured_however_many_classes(classes):
+    """The little that plain squares of logits weigh doesn't grow with a vocabulary."""
+    rng = np.random.default_rng(0)
+    params = {"in": jnp.asarray(rng.normal(size=(6, 12)), jnp.float32),
+              "out": jnp.asarray(rng.normal(size=(12, classes)) / 4, jnp.float32)}  # fmt: skip
+    net = linjax.trace(lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"], params, jnp.ones((1, 6)))
+    x = jnp.asarray(rng.normal(size=(400, 6)), jnp.float32)
+    stats = linjax.collect(net, params, [x[:100], x[100:200]])
+    small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
+    measured = linjax.compare(net, params, small, [x[200:300], x[300:]]).error
+    assert measured / 1.5 < report.predicted < 1.5 * measured
