@@ -19,9 +19,9 @@ class Outer(NamedTuple):
     """``Σ x xᵀ`` over samples x of C classes.
 
     Attributes:
-      diagonal: ``(C,)``; of outputs that aren't classes its sum, ``()``.
+      diagonal: ``(C,)``.
       whole: ``(C, C)``; ``(C, SIGNS)`` sums of the samples with random signs where there are more
-        than :data:`WIDEST` classes; None beside a sum.
+        than :data:`WIDEST` classes; None of outputs that aren't classes.
     """
 
     diagonal: Array
