@@ -5,8 +5,9 @@ the original's outputs y and of y', and the metric ``F = diag(p) − p pᵀ + ε
 first part is blind where the original is certain, as it often is on the rows that it was
 trained on; the second sees there, too.
 
-That is what outputs are compared by. Evidence, which tells what a fold may lose, has the metric of
-less certain outputs (:func:`tempered`): a fold isn't infinitesimal, and what it loses shrinks
+That is what refits go by. Evidence, which tells what a fold may lose, has the metric of the softmax
+alone (of a vocabulary, the second part would be most of it), at less certain outputs
+(:func:`tempered`): a fold isn't infinitesimal, and what it loses shrinks
 logits towards their mean. A class that is told from all others with certainty on every row has a
 derivative of nearly zero, and would be given up whole; and of few rows two or three uncertain ones
 would hold the whole metric. Language models are uncertain at many positions, and lose by it: where
@@ -23,11 +24,8 @@ from linjax.evidence.metric import is_logits
 
 Array = Any
 
-LOGITS = 1e-3, 1e-2
-"""Weight ε of the squared error of centred logits: of few classes, and of more times their number.
-
-A vocabulary's sum of squares would hide what its softmax says.
-"""
+LOGITS = 1e-3
+"""Weight ε of the squared error of centred logits."""
 
 CERTAIN = 6.0
 """Log-odds that those of a row's likeliest class stay below where folds are priced."""
@@ -36,16 +34,6 @@ CERTAIN = 6.0
 def floating(outputs: Any) -> list[Array]:
     """The outputs that errors are measured of."""
     return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
-
-
-def weight(classes: int) -> float:
-    """The weight ε of so many classes.
-
-    >>> weight(10), weight(1000)
-    (0.001, 1e-05)
-    """
-    few, many = LOGITS
-    return min(few, many / classes)
 
 
 def centred(leaf: Array) -> Array:
@@ -65,10 +53,16 @@ def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
         if is_logits(original, metric):
             p, q = jax.nn.log_softmax(original), jax.nn.log_softmax(student)
             total += jnp.sum(jnp.exp(p) * (p - q))
-            total += weight(student.shape[-1]) * jnp.sum(centred(difference) ** 2) / 2
+            total += LOGITS * jnp.sum(centred(difference) ** 2) / 2
         else:
             total += jnp.sum(difference**2) / 2
     return total
+
+
+def by_softmax(y: Array, t: Array) -> Array:
+    """Returns ``(diag(p) − p pᵀ) t`` for logits y of probabilities p."""
+    p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
+    return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True)
 
 
 def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
@@ -77,9 +71,7 @@ def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
     def weigh(y: Array, t: Array) -> Array:
         if not is_logits(y, metric):
             return t
-        p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
-        own = p * t - p * jnp.sum(p * t, axis=-1, keepdims=True)
-        return own + weight(y.shape[-1]) * centred(t)
+        return by_softmax(y, t) + LOGITS * centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
 
@@ -119,9 +111,7 @@ def directions(outputs: Any, key: Array, metric: str) -> Any:
             return np.zeros(y.shape, jax.dtypes.float0)
         signs, others = jax.random.rademacher(key, (2, *y.shape), y.dtype)
         found = root(y, signs, metric)
-        if not is_logits(y, metric):
-            return found
-        return found + weight(y.shape[-1]) ** 0.5 * centred(others)
+        return found + LOGITS**0.5 * centred(others) if is_logits(y, metric) else found
 
     leaves, tree = jax.tree.flatten(outputs)
     keys = jax.random.split(key, len(leaves))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import centred, curvature, floating, tempered, weight
+from linjax.evidence.objective import by_softmax, centred, floating, tempered
 from linjax.evidence.weights import of_outputs
 
 Array = Any
@@ -63,7 +63,7 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     count = jnp.sum(own, axis=0)
     mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
     apart = (y - mean) * jnp.sqrt(own)
-    weighed = curvature([at], [apart], metric)[0] if logits else apart
+    weighed = by_softmax(at, apart) if logits else apart
     scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
     # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
     alone, square = jnp.all(jnp.sum(own > 0, axis=0) <= 1), jnp.sum(own * y**2)
@@ -75,8 +75,7 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
 def _mean_weight(logits: Array) -> Array:
     """The mean over all directions of what the metric makes of an error: ``tr F / (C − 1)``."""
     p = jax.nn.softmax(logits)
-    classes = p.shape[-1]
-    return weight(classes) + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (classes - 1)
+    return jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
 
 
 def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputStats, ...]:
