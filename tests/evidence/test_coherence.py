@@ -96,3 +96,14 @@ def test_errors_are_what_is_predicted(seed, smooth):
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.6))
     measured = linjax.compare(net, params, small, [x[200:]]).error
     assert measured / 1.6 < report.predicted < 1.6 * measured
+
+
+@pytest.mark.parametrize("rows", [8, 20, 60])
+def test_few_rows_say_what_many_do(rows):
+    """Of few rows with many places, the axes of these rows hold what their places share."""
+    rng = np.random.default_rng(1)
+    params = {"in": jnp.asarray(rng.normal(size=(24, 48)), jnp.float32),
+              "out": jnp.asarray(rng.normal(size=(48, 3)), jnp.float32)}  # fmt: skip
+    alike = np.repeat(rng.normal(size=(rows, 1, 24)), PLACES, axis=1)
+    x = alike + rng.normal(size=(rows, PLACES, 24))  # half of what varies is a row's
+    assert PLACES / 4 < found(pooled, x.astype(np.float32), params)["in"] < 0.8 * PLACES
