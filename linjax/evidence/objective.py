@@ -5,9 +5,8 @@ the original's outputs y and of y', and the metric ``F = diag(p) − p pᵀ + ε
 first part is blind where the original is certain, as it often is on the rows that it was
 trained on; the second sees there, too.
 
-That is what refits go by. Evidence, which tells what a fold may lose, has the metric of the softmax
-alone (of a vocabulary, the second part would be most of it), at less certain outputs
-(:func:`tempered`): a fold isn't infinitesimal, and what it loses shrinks
+That is what refits go by. Evidence, which tells what a fold may lose, has the first part's metric,
+at less certain outputs (:func:`tempered`): a fold isn't infinitesimal, and what it loses shrinks
 logits towards their mean. A class that is told from all others with certainty on every row has a
 derivative of nearly zero, and would be given up whole; and of few rows two or three uncertain ones
 would hold the whole metric. Language models are uncertain at many positions, and lose by it: where

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import by_softmax, centred, floating, tempered
+from linjax.evidence.objective import LOGITS, by_softmax, centred, floating, tempered
 from linjax.evidence.weights import of_outputs
 
 Array = Any
+
+MOST = 0.5
+"""What plain squares weigh at most, summed over the classes: more would hide the softmax's."""
 
 
 class OutputStats(NamedTuple):
@@ -63,7 +66,7 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     count = jnp.sum(own, axis=0)
     mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
     apart = (y - mean) * jnp.sqrt(own)
-    weighed = by_softmax(at, apart) if logits else apart
+    weighed = by_softmax(at, apart) + _fainter(width) * centred(apart) if logits else apart
     scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
     # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
     alone, square = jnp.all(jnp.sum(own > 0, axis=0) <= 1), jnp.sum(own * y**2)
@@ -72,10 +75,16 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     return OutputStats(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
 
 
+def _fainter(classes: int) -> float:
+    """What plain squares weigh beside the softmax's metric, of many classes no more in all."""
+    return min(LOGITS, MOST / classes)
+
+
 def _mean_weight(logits: Array) -> Array:
     """The mean over all directions of what the metric makes of an error: ``tr F / (C − 1)``."""
     p = jax.nn.softmax(logits)
-    return jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
+    classes = p.shape[-1]
+    return _fainter(classes) + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (classes - 1)
 
 
 def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputStats, ...]:

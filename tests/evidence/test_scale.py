@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from linjax.evidence.objective import LOGITS
 from tests.evidence.certainty import probabilities
 
 ROWS, CLASSES = 120, 5
@@ -37,7 +38,7 @@ def want(y, metric):
         return each * (apart**2).sum(1).mean()
     p = probabilities(y) if each == 1 else np.exp(y) / np.exp(y).sum(1, keepdims=True)
     squares = (p * apart**2).sum(1) - (p * apart).sum(1) ** 2
-    return each * squares.mean()
+    return each * (squares + LOGITS * ((apart - apart.mean(1, keepdims=True)) ** 2).sum(1)).mean()
 
 
 def collected(function, metric, size, order=None, **kwargs):
