@@ -13,7 +13,7 @@ rows their own means would be among the greater ones, so that nothing of what ad
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -65,29 +65,33 @@ def coherences(
     Args:
       network: the network for as many rows as a part has.
       flat: its parameters.
-      parts: inputs of some rows, of as many others, and so on: those with an even number tell the
-        axes for the others.
+      parts: inputs of some rows, of as many others, and so on: every other one tells the axes for
+        those between.
       metric: of the outputs.
       mesh: the devices on which these are.
 
     Returns:
       By number of the place of evidence, where an example has several samples.
     """
+
+    def values() -> Iterator[dict[int, tuple[Array, Array, Array]]]:
+        return (_values(network, flat, inputs, metric) for inputs in parts)
+
+    kept = list(values()) if len(parts) <= 2 else None  # more don't fit into memory
     seen: tuple[dict[int, Sums], ...] = ({}, {})
-    for k, inputs in enumerate(parts):
+    for k, every in enumerate(kept or values()):
         own = seen[k % 2]
-        for n, (value, *_) in _values(network, flat, inputs, metric).items():
+        for n, (value, *_) in every.items():
             sums = Sums(*(np.array(x, np.float64) for x in fetch(_sums_of(value), mesh)))
             own[n] = merge_sums(own[n], sums) if n in own else sums
     axes = [{n: _axes(sums) for n, sums in own.items()} for own in seen]
-    costs_of: dict[int, list[np.ndarray]] = {}
-    for k, inputs in enumerate(parts):
-        for n, sampled in _values(network, flat, inputs, metric).items():
-            sums = _sums(*sampled, *axes[1 - k % 2][n], inputs[0].shape[0])
-            costs_of.setdefault(n, []).append(np.array(fetch(sums, mesh), np.float64))
+    totals: dict[int, np.ndarray] = {}
+    for k, every in enumerate(kept or values()):
+        for n, sampled in every.items():
+            pair = _costs(*sampled, *axes[1 - k % 2][n], parts[k][0].shape[0])
+            totals[n] = totals.get(n, 0.0) + np.array(fetch(pair, mesh), np.float64)
     found = {}
-    for n, every in costs_of.items():
-        along, alone = np.sum(every, axis=0)
+    for n, (along, alone) in totals.items():
         if alone > 0 and np.isfinite(along / alone):
             found[n] = float(np.clip(along / alone, *BOUNDS))
     return found
@@ -124,18 +128,18 @@ def _axes(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
 
 def _lesser(gram: np.ndarray, samples: int) -> np.ndarray:
     values, vectors = np.linalg.eigh(gram)
-    solid = np.flatnonzero(values > SOLID * max(values[-1], 0.0))
-    some = -(-len(solid) // 2)
-    # Where samples are fewer than coordinates, they say nothing of the axes that are left.
-    first = 0 if len(solid) >= samples - 1 else len(values) - len(solid)
+    solid = int(np.sum(values > SOLID * max(values[-1], 0.0)))
+    start = len(values) - solid
+    end = start + -(-solid // 2)
+    if solid >= samples - 1:  # so few samples say nothing of the axes below
+        start = 0
     found = np.zeros(vectors.shape, np.float32)
-    kept = slice(first, len(values) - len(solid) + some)
-    found[:, kept] = vectors[:, kept]
+    found[:, start:end] = vectors[:, start:end]
     return found
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _sums(
+def _costs(
     value: Array, gradient: Array, rows: Array, mean: Array, axes: Array, count: int
 ) -> tuple[Array, Array]:
     """Squares of the errors of examples, and of places by themselves, summed."""

@@ -66,7 +66,7 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     count = jnp.sum(own, axis=0)
     mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
     apart = (y - mean) * jnp.sqrt(own)
-    weighed = by_softmax(at, apart) + _fainter(width) * centred(apart) if logits else apart
+    weighed = by_softmax(at, apart, _fainter(width)) if logits else apart
     scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
     # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
     alone, square = jnp.all(jnp.sum(own > 0, axis=0) <= 1), jnp.sum(own * y**2)

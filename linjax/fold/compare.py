@@ -268,12 +268,13 @@ def error_of(parts: Iterable[list[_Sums]]) -> float:
 
 
 def _error(total: list[_Sums]) -> float:
+    def cost(own: _Sums, of: Outer) -> float:
+        return float(own.likely @ of.diagonal) - along(own.seen, of)
+
     def costs(own: _Sums) -> tuple[float, float]:
         if own.seen.whole is None:
             return float(own.plain), float(own.varied)
-        pair = own.wrong, own.scatter
-        wrong, scale = (float(own.likely @ x.diagonal) - along(own.seen, x) for x in pair)
-        return wrong, scale
+        return cost(own, own.wrong), cost(own, own.scatter)
 
     return _root(total, costs)
 
