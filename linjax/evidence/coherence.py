@@ -104,7 +104,7 @@ def _values(
     """By place coordinates, derivatives, ``(n, samples, q)``, and the rows of the samples."""
     sizes, count, every = read_sizes(network, flat, inputs), inputs[0].shape[0], places(network)
     outputs, values, zeros, pull = differentiated(network, flat, inputs, every)
-    gradients = pull(cotangents(outputs, jax.random.key(0), metric, 1))
+    gradients = pull(cotangents(outputs, (0,), metric, 1))
     found, rows = {}, jnp.arange(1.0, count + 1)
     for n, place in enumerate(every):
         like = zeros[place.result]

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
+from linjax.evidence.signs import Seed, signs
 
 Array = Any
 
@@ -90,26 +91,25 @@ def tempered(outputs: Array, metric: str) -> Array:
     return (y / (1 + jnp.maximum(odds, 0) / CERTAIN)).astype(outputs.dtype)
 
 
-def root(outputs: Array, signs: Array, metric: str) -> Array:
+def root(outputs: Array, own: Array, metric: str) -> Array:
     """Returns ``B s``: ``B Bᵀ`` is the metric of logits but for its small part, or the identity."""
     if not is_logits(outputs, metric):
-        return signs
+        return own
     wide = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     p = jax.nn.softmax(wide, axis=-1).astype(outputs.dtype)
     half = jnp.sqrt(p)  # B = diag(√p) − p √pᵀ
-    return half * signs - p * jnp.sum(half * signs, axis=-1, keepdims=True)
+    return half * own - p * jnp.sum(half * own, axis=-1, keepdims=True)
 
 
-def directions(outputs: Any, key: Array, metric: str) -> Any:
+def directions(outputs: Any, seed: Seed, metric: str) -> Any:
     """Returns a random direction of the outputs, whose covariance is the metric F."""
 
-    def draw(y: Array, key: Array) -> Array:
+    def draw(y: Array, n: int) -> Array:
         if not jnp.issubdtype(y.dtype, jnp.floating):
             return np.zeros(y.shape, jax.dtypes.float0)
-        signs, others = jax.random.rademacher(key, (2, *y.shape), y.dtype)
-        found = root(y, signs, metric)
+        own, others = signs((*seed, n), (2, *y.shape), y.dtype)
+        found = root(y, own, metric)
         return found + LOGITS**0.5 * centred(others) if is_logits(y, metric) else found
 
     leaves, tree = jax.tree.flatten(outputs)
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(tree, list(map(draw, leaves, keys)))
+    return jax.tree.unflatten(tree, list(map(draw, leaves, range(len(leaves)))))

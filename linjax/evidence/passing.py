@@ -65,7 +65,7 @@ def extents_of(job: Job) -> list[Extent]:
 
     def evidence(flat: pytree.Flat, inputs: list[Array]) -> Any:
         sums = moments.batch_sums(network, flat, inputs, None, True).places
-        return sums, metric_sums(network, flat, inputs, jax.random.key(0), job.metric, None)[0]
+        return sums, metric_sums(network, flat, inputs, (0, 0), job.metric, None)[0]
 
     sums, grams = jax.eval_shape(evidence, pytree.shapes_of(job.flat), leaves)
     own = iter(sums)
@@ -184,18 +184,17 @@ class Pass:
           index: its number.
           outputs: what :meth:`add` returned for it.
         """
-        job, key = self.job, jax.random.fold_in(jax.random.key(0), index)
+        job = self.job
         some, plan, draw = self._chosen(part, index, outputs)
         self._show(some)
         for start in range(0, plan.examples, plan.together):
             own, now, by = slice(start, min(start + plan.together, plan.examples)), some, draw
             if own != slice(0, plan.examples):
-                key = jax.random.fold_in(key, start)
                 now = some.taken(own, None if some.weights is None else some.weights[own])
                 by = None if draw is None else draw.part(own)
             network = job.net.network_for(job.flat, now.inputs)
             sums = metric_sums(
-                network, job.flat, now.leaves, key, job.metric, now.weights, plan.places,
+                network, job.flat, now.leaves, (index, start), job.metric, now.weights, plan.places,
                 plan.probes, *(self.chosen[1] or (None, None)), job.spread, by, any(part.rows),
             )  # fmt: skip
             *sums, seen = _done(sums, job.mesh)

@@ -26,6 +26,7 @@ from linjax.evidence.objective import root, tempered
 from linjax.evidence.places import Place, derivatives, everywhere, part, places
 from linjax.evidence.points import some as some_of
 from linjax.evidence.scale import outputs_of
+from linjax.evidence.signs import Seed, signs
 from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows
 
@@ -37,7 +38,7 @@ EXACT_CLASSES = 8
     jax.jit, static_argnames=("network", "metric", "spots", "probes", "chosen", "spread", "by_row")
 )
 def metric_sums(
-    network: Network, flat: Flat, inputs: list[Array], key: Array, metric: str,
+    network: Network, flat: Flat, inputs: list[Array], seed: Seed, metric: str,
     weights: Array | None, spots: int | None = None, probes: int = PROBES,
     chosen: tuple[tuple[int, int], ...] | None = None, starts: Array | None = None,
     spread: Spread | None = None, draw: Draw | None = None, by_row: bool = True,
@@ -52,7 +53,7 @@ def metric_sums(
       network: the traced network.
       flat: its parameters.
       inputs: the leaves of the rows.
-      key: of the random signs.
+      seed: of the random signs.
       metric: output metric.
       weights: of the rows, or of their positions.
       spots: places of an example that derivatives are taken up at, by default all of them.
@@ -72,7 +73,7 @@ def metric_sums(
     some = everywhere(network) if chosen is None else chosen
     at = [places(network)[n] for n, _ in some]
     outputs, _, zeros, pull = differentiated(network, flat, inputs, at)
-    seeds = cotangents(outputs, key, metric, probes) if draw is None else draw.cotangents(outputs)
+    seeds = cotangents(outputs, seed, metric, probes) if draw is None else draw.cotangents(outputs)
     gradients = pull(weighted(seeds, outputs, weights))
     each = jnp.float32(1) if draw is None else draw.each
     rows = inputs[0].shape[0] if inputs and inputs[0].ndim else 1
@@ -150,12 +151,12 @@ def weighted(seeds: Any, outputs: Any, weights: Array | None) -> Any:
     return jax.tree.map(weigh, seeds, outputs)
 
 
-def cotangents(outputs: Any, key: Array, metric: str, probes: int = PROBES) -> Any:
+def cotangents(outputs: Any, seed: Seed, metric: str, probes: int = PROBES) -> Any:
     """Output cotangents whose outer products sum (or average) to the metric F.
 
     Args:
       outputs: of the network.
-      key: of random signs.
+      seed: of random signs.
       metric: F.
       probes: how many there may be.
     """
@@ -167,38 +168,25 @@ def cotangents(outputs: Any, key: Array, metric: str, probes: int = PROBES) -> A
     repeats = probes // classes if few and leaves[0].ndim > 2 else 1
     count = repeats * classes if few else probes
 
-    def signs(leaf: Array, key: Array) -> Array:
+    def own(leaf: Array, n: int) -> Array:
         if few:
             eye = jnp.eye(classes, dtype=leaf.dtype)
-            seed = eye.reshape(classes, *(1 for _ in leaf.shape[:-1]), classes)
+            one = eye.reshape(classes, *(1 for _ in leaf.shape[:-1]), classes)
             # Else an example's positions would add up, and examples where a batch is normalised.
-            own = _by_place(key, count, leaf.shape[:-1]).astype(leaf.dtype)
-            own = own.reshape(repeats, classes, *leaf.shape[:-1], 1)
-            seed = seed * own / jnp.sqrt(jnp.asarray(repeats, leaf.dtype))
-            return jnp.broadcast_to(seed, (repeats, classes, *leaf.shape)).reshape(
+            apart = signs((*seed, n), (count, *leaf.shape[:-1]), leaf.dtype)
+            apart = apart.reshape(repeats, classes, *leaf.shape[:-1], 1)
+            one = one * apart / jnp.sqrt(jnp.asarray(repeats, leaf.dtype))
+            return jnp.broadcast_to(one, (repeats, classes, *leaf.shape)).reshape(
                 count, *leaf.shape
             )
-        draw = jax.random.rademacher(key, (probes, *leaf.shape), leaf.dtype)
+        draw = signs((*seed, n), (probes, *leaf.shape), leaf.dtype)
         return draw / jnp.sqrt(jnp.asarray(probes, leaf.dtype))
 
     flat, tree = jax.tree.flatten(outputs)
-    keys = jax.random.split(key, len(flat))
     seeds = [
-        root(tempered(leaf, metric), signs(leaf, k), metric)
+        root(tempered(leaf, metric), own(leaf, n), metric)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
         else jnp.zeros((count, *leaf.shape), jax.dtypes.float0)
-        for leaf, k in zip(flat, keys, strict=True)
+        for n, leaf in enumerate(flat)
     ]
     return jax.tree.unflatten(tree, seeds)
-
-
-def _by_place(key: Array, count: int, shape: tuple[int, ...]) -> Array:
-    """Random signs ``(count, *shape)`` that don't depend on how many rows and positions follow."""
-    rows, places = shape[0], math.prod(shape[1:])
-
-    def draw(row: Array, place: Array) -> Array:
-        own = jax.random.fold_in(jax.random.fold_in(key, row), place)
-        return jax.random.rademacher(own, (count,))
-
-    found = jax.vmap(lambda row: jax.vmap(lambda place: draw(row, place))(jnp.arange(places)))
-    return jnp.moveaxis(found(jnp.arange(rows)), -1, 0).reshape(count, *shape)

@@ -20,8 +20,8 @@ from linjax.report.progress import track
 Array = Any
 Function = Callable[[tuple[Any, ...]], Any]
 
-BETWEEN = 1
-"""Seed of what is between batches; those of batches are of seed 0."""
+WITHIN, BETWEEN = 0, 1
+"""Seeds of random sums over the rows of batches, and of what is between batches."""
 
 
 class Comparison(NamedTuple):
@@ -247,9 +247,10 @@ def _add(a: _Sums, b: _Sums) -> _Sums:
     )
     if summed.seen.whole is None:
         return summed
-    key = jax.random.fold_in(jax.random.key(BETWEEN), int(a.rows))
     row = jnp.asarray(weight**0.5 * _relative(apart[None], summed.likely))
-    return summed._replace(scatter=summed.scatter + jax.tree.map(_host, outer(row, key)))
+    return summed._replace(
+        scatter=summed.scatter + jax.tree.map(_host, outer(row, (BETWEEN, int(a.rows))))
+    )
 
 
 def _relative(logits: Array, likely: Array) -> Array:
@@ -319,16 +320,15 @@ def _leaf(y: Array, other: Array, metric: str, index: Array) -> _Sums:
         apart = nothing, mean, varied, nothing, nothing, plain, largest
         return _Sums(rows, none, *apart, none, none)
     logs, p = jax.nn.log_softmax(y), jax.nn.softmax(y)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), index), 3)
     likely = jnp.sum(p, axis=0)
     return _Sums(
         rows=rows,
         likely=likely,
-        seen=outer(p, keys[0]),
+        seen=outer(p, (WITHIN, index, 0)),
         mean=mean,
         varied=varied,
-        scatter=outer(_relative(y - mean, likely), keys[1]),
-        wrong=outer(_relative(difference, likely), keys[2]),
+        scatter=outer(_relative(y - mean, likely), (WITHIN, index, 1)),
+        wrong=outer(_relative(difference, likely), (WITHIN, index, 2)),
         plain=plain,
         largest=largest,
         divergence=jnp.sum(p * (logs - jax.nn.log_softmax(other))),

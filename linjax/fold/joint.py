@@ -142,7 +142,7 @@ def joint_refit(
       the use of stochastic Hessian information in optimization methods, 2011.
     """
     parts, turns = _parts(params, _movable(net, params)), _by_turns(net, train, allowed.apart)
-    task = _Task(train, held, metric, turns, _pieces(train), net.network.dense)
+    task = _Task(train, held, metric, turns, _pieces(train))
     return _refitted(net.apply, params, parts, task, allowed.rounds)
 
 
@@ -166,8 +166,7 @@ def last_refit(net: Net, params: Any, train: Rows, held: Rows, metric: str) -> A
     inputs = [chunk for chunk, _ in before.chunks]
     apart = own.read(params, Rows(tuple((x, None) for x in _pieces(train)), 0))
     pieces = [piece for piece, _ in apart.chunks]
-    dense = net.network.dense
-    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces, dense)
+    task = _Task(before, own.read(params, held), metric, lambda _: inputs, pieces)
     return _refitted(own.apply, params, parts, task, min(ROUNDS, int(WORK / max(each, 1.0))))
 
 
@@ -188,8 +187,7 @@ def _pieces(rows: Rows) -> list[Batch]:
 class _Task(NamedTuple):
     """Rows to fit on and others, the output metric, and what tells a round its curvature.
 
-    That are rows by round for its products, and sets of rows for its factors. Last whether the
-    network is one of matrix products alone.
+    That are rows by round for its products, and sets of rows for its factors.
     """
 
     train: Rows
@@ -197,7 +195,6 @@ class _Task(NamedTuple):
     metric: str
     turns: Callable[[int], list[Batch]]
     pieces: list[Batch]
-    dense: bool
 
 
 def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int) -> Any:
@@ -205,7 +202,7 @@ def _refitted(apply: Apply, params: Any, parts: Parts, task: _Task, rounds: int)
     if rounds < 1 or not len(parts.vector):
         return params
     train, held, turns = task.train, task.held, task.turns
-    system = System(apply, parts, task.metric, task.dense)
+    system = System(apply, parts, task.metric)
     now, damping = parts.vector, DAMPING
     (error, gradient), best = system.slope(now, train), (system.error(now, held), now)
     patience, accepted = PATIENCE, 0

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.objective import curvature, directions, divergence
-from linjax.fold.hasty import jit_hastily
 from linjax.fold.kronecker import Curvatures, curvatures
 from linjax.fold.rows import Batch, Rows, size_of
 from linjax.program import pytree
@@ -50,32 +49,28 @@ class System:
       apply: the network.
       parts: its parameters.
       metric: output metric.
-      dense: whether products of matrices are all that takes time: these are library calls, and what
-        is compiled needn't be optimised.
     """
 
-    def __init__(self, apply: Apply, parts: Parts, metric: str, dense: bool) -> None:
-        jit = jit_hastily if dense else jax.jit
-
+    def __init__(self, apply: Apply, parts: Parts, metric: str) -> None:
         def outputs(vector: Array, inputs: Any) -> Any:
             return apply(parts.tree(vector), *inputs)
 
         def error(vector: Array, inputs: Any, teacher: Any) -> Array:
             return divergence(outputs(vector, inputs), teacher, metric)
 
-        @jit
+        @jax.jit
         def product(vector: Array, direction: Array, inputs: Any) -> Array:
             y, push = jax.linearize(lambda w: outputs(w, inputs), vector)
             (back,) = jax.linear_transpose(push, vector)(curvature(y, push(direction), metric))
             return back
 
-        @jit
-        def sample(vector: Array, inputs: Any, key: Array) -> Array:
+        @jax.jit
+        def sample(vector: Array, inputs: Any, turn: Array) -> Array:
             y, pull = jax.vjp(lambda w: outputs(w, inputs), vector)
-            return pull(directions(y, key, metric))[0]
+            return pull(directions(y, (turn,), metric))[0]
 
-        self._error, self._product, self._sample = jit(error), product, sample
-        self._slope = jit(jax.value_and_grad(error))
+        self._error, self._product, self._sample = jax.jit(error), product, sample
+        self._slope = jax.jit(jax.value_and_grad(error))
         self._shapes = tuple(parts.shapes.values())
 
     def error(self, vector: Array, rows: Rows) -> float:
@@ -113,7 +108,7 @@ class System:
 
     def curvatures(self, vector: Array, pieces: list[Batch]) -> Curvatures:
         """What is known of the Gauss–Newton matrix from a random derivative of each set of rows."""
-        own = (self._sample(vector, x, jax.random.key(n)) for n, x in enumerate(pieces))
+        own = (self._sample(vector, x, n) for n, x in enumerate(pieces))
         return curvatures(own, sum(map(size_of, pieces)), self._shapes)
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linjax.evidence.signs import Seed, signs
+
 Array = Any
 
 WIDEST = 4096
@@ -32,16 +34,16 @@ class Outer(NamedTuple):
         return Outer(self.diagonal + other.diagonal, whole)
 
 
-def outer(x: Array, key: Array) -> Outer:
+def outer(x: Array, seed: Seed) -> Outer:
     """Sums over ``(samples, C)``.
 
     Args:
       x: the samples.
-      key: of the random signs, another one for each set of samples.
+      seed: of the random signs, another one for each set of samples.
     """
     by = x
     if x.shape[-1] > WIDEST:
-        by = jax.random.rademacher(key, (len(x), SIGNS), x.dtype)
+        by = signs(seed, (len(x), SIGNS), x.dtype)
     whole = jnp.matmul(x.T, by, precision=jax.lax.Precision.HIGHEST)
     return Outer(jnp.sum(x**2, axis=0), whole)
 
