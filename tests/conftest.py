@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Of the cases of a test marked ``quick(n)`` n are; the others are slow."""
+    families: dict[tuple[str, str], list[Any]] = {}
+    for item in items:
+        if item.get_closest_marker("quick"):
+            families.setdefault((item.path, item.originalname), []).append(item)
+    for cases in families.values():
+        met = Counter[tuple[int, str]]()
+        for _ in range(min(cases[0].get_closest_marker("quick").args[0], len(cases))):
+            # Values met least: each of every parameter has its turn.
+            case = min(cases, key=lambda own: sum(met[value] for value in _values(own)))
+            met.update(_values(case))
+            cases.remove(case)
+        for case in cases:
+            case.add_marker(pytest.mark.slow)
+
+
+def _values(case: Any) -> list[tuple[int, str]]:
+    return list(enumerate(case.callspec.id.split("-")))
 
 
 # Every example compiles programs of its own. What a commit's tests say doesn't depend on chance:

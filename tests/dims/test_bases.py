@@ -132,6 +132,7 @@ def test_a_dimension_is_straight_if_and_only_if_any_basis_will_do(name):
     assert straight == [name in ANY]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("name", [*ANY, *NONE])
 def test_folds_cost_what_was_predicted(name):
     params, apply = parameters(), network((ANY | NONE)[name])

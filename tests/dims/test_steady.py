@@ -102,6 +102,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folds_behind_layers_that_are_affine_cost_what_is_predicted(name):
     apply, members = NETWORKS[name]

@@ -25,6 +25,7 @@ PLANS = [
 ]
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: f"{p.space}d {p.block} {p.end}")
 def test_kernels_behind_concatenations_read_what_they_read(plan):
     """Linear coordinates stand within each part: results are, on average, of what is told."""

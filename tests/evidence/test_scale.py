@@ -48,6 +48,7 @@ def collected(function, metric, size, order=None, **kwargs):
     return net, linjax.collect(net, PARAMS, batches, metric=metric, **kwargs)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("function", [rows, positions])
 @pytest.mark.parametrize("metric", ["identity", "softmax"])
 @pytest.mark.parametrize("size", [1, 10, ROWS])
@@ -110,6 +111,7 @@ def test_predictions_are_as_measured_whatever_the_batches(size):
     assert measured / 2 < report.predicted < 2 * measured
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("size", [1, 3, 5, 8])
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.filterwarnings("ignore::linjax.errors.FoldWarning")
@@ -124,6 +126,7 @@ def test_rows_are_dealt_evenly_whatever_the_batches(size, weighed):
         np.testing.assert_allclose(a.mean.mean(0), b.mean.mean(0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("folds", [2, 3])
 @pytest.mark.parametrize("period", [2, 3, 6])
 @pytest.mark.parametrize("weighed", [False, True])

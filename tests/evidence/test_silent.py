@@ -42,6 +42,7 @@ def error(y, z):
     return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0)))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", BLOCKED)
 def test_what_has_no_derivative_is_not_folded_as_if_it_cost_nothing(name):
     """Predicted was 0, and one unit kept, for errors of 0.8 to 0.95."""

@@ -34,6 +34,7 @@ def meshes():
         yield Mesh(devices.reshape(shape), names)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("mesh", meshes(), ids=lambda m: "x".join(m.axis_names))
 @pytest.mark.parametrize("masked", [False, True])
 def test_any_mesh_gives_the_evidence_of_one_device(mesh, masked):

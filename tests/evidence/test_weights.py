@@ -64,6 +64,7 @@ def with_rubbish(x, seed, value=np.nan):
     return wide, mask
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [bool, int, float])
 def test_rows_of_weight_zero_leave_no_trace(dtype, kind):

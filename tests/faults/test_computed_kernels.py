@@ -23,6 +23,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("which", ["both", "maker", "reader"])
 def test_the_arithmetic_is_kept(way, which):

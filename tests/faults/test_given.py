@@ -112,6 +112,7 @@ def test_what_is_no_pytree_of_the_network(call, params, message):
         call(params)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", ["fold", "threshold", "known", "prune"])
 @pytest.mark.parametrize("gone", ["a", "b"])
 def test_layers_that_are_missing_were_not_folded(name, gone):

@@ -8,6 +8,7 @@ import pytest
 import linjax
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("share", [0.9, 0.8, 0.7, 0.6])
 def test_what_is_predicted_is_measured(seed, share):
@@ -40,6 +41,7 @@ def low_rank(seed, rank):
     return params, normal(800, 16)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("rule", [linjax.tolerance(1e-5), linjax.tolerance(1e-3), linjax.size(0.3)])
 @pytest.mark.parametrize(("seed", "rank"), [(0, 2), (2, 2), (11, 2), (0, 3)])
 def test_directions_without_variance_are_predicted_to_say_nothing(seed, rank, rule):

@@ -60,6 +60,7 @@ def folded():
     return net, *linjax.fold_and_report(P, stats, linjax.size(0.6))
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_training_goes_on(name, folded):
     net, small, report = folded

@@ -35,6 +35,7 @@ def network(kind, shape):
     return apply, params, x
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("shape", [(), (1,)])
 @pytest.mark.parametrize("kind", ["one", "two", "behind", "alone"])
 @pytest.mark.parametrize("rule", [linjax.tolerance(0.3), linjax.size(0.1), linjax.size(0.3)])
@@ -51,6 +52,7 @@ def test_a_scalar_stays_when_all_units_go(kind, shape, rule):
     assert np.isfinite(net.apply(linjax.fold(small, again, linjax.tolerance(0.1)), x)).all()
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("act", [jax.nn.gelu, jnp.tanh, jax.nn.sigmoid, jax.nn.silu])

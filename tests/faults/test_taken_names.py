@@ -73,6 +73,7 @@ def folded(how, names, folder):
     return linjax.count(small), y, set(pytree.flatten(small))
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("how", ["size", "again", "published", "certified", "lumped", "compressed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_of_leaves_make_no_difference(kind, how, plain, tmp_path):

@@ -48,6 +48,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(("extent", "window", "stride", "holes", "padding"), CASES)
 def test_outputs_are_right_on_average_however_much_of_what_is_read_is_padding(
     extent, window, stride, holes, padding

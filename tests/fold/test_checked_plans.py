@@ -50,6 +50,7 @@ def check_in_place(net, params, stats, x, size, tolerance):
     return plan, own
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_plan_in_place_computes_what_the_folded_network_does(kind):
     apply, params, x = NETWORKS[kind]()
@@ -72,6 +73,7 @@ def test_queries_and_keys_in_place(kind):
 SEEDS = [*((seed, 0.7) for seed in (*range(12), 133, 135)), (70002, 0.8), (71055, 0.4)]
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(("seed", "size"), SEEDS)
 def test_plans_of_random_networks_in_place(seed, size):
     apply, params, x, _ = make(seed)
@@ -200,6 +202,7 @@ def test_the_share_of_the_only_site_folded_is_all_of_the_error():
         assert not np.delete(found.sites, at).any()
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("size", [0.7, 0.5])
 def test_corrected_plans_are_no_worse_and_predicted(seed, size):

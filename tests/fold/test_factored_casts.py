@@ -57,6 +57,7 @@ def images(way):
     return apply, CONV, jnp.asarray(x, jnp.float32)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("make", [dense, images])
 @pytest.mark.parametrize("name", WAYS)
 def test_factored_kernels_run_where_they_are_cast(make, name):

@@ -69,6 +69,7 @@ def check_again(net, small, x, tmp_path):
     return found
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE)]
 )

@@ -32,6 +32,7 @@ from tests.fold.normed import (
 )
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("double", [False, True])
 def test_directions_that_nothing_uses_fold_exactly(kind, double):
@@ -65,6 +66,7 @@ def test_a_tolerance_finds_them(kind):
         assert linjax.fold(params, stats, linjax.tolerance(1e-6))["e"].shape == small["e"].shape
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("kind", ["rms", "layer", "RMSNorm", "LayerNorm"])
 @pytest.mark.parametrize("k", [11, 9, 6])
 def test_predicted_errors_are_those_that_are_measured(kind, k):

@@ -42,6 +42,7 @@ def beside(p, x):
     return chain(p, x) @ p["c"] @ p["last"] + jax.nn.gelu(x @ p["g"]) @ p["c"] @ p["last"]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("apply", [branch_twice, straight, computed, beside])
 @pytest.mark.parametrize("share", [0.85, 0.6])
 def test_folds_of_leaves_that_no_chain_has_compose(apply, share):

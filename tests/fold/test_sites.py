@@ -151,6 +151,7 @@ def test_the_measured_error_of_compress_is_within_the_tolerance(kind):
     assert found.after < 0.9 * found.before
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("kind", ["unet", "groups", "scanned", "ensemble", "mobile"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes(kind, dtype):

@@ -48,6 +48,7 @@ def network(kind, seed):
     return apply, params, jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("size", [0.7, 0.5, 0.35])
 @pytest.mark.parametrize("kind", ["attention", "products"])
 def test_folds_in_order_beside_one_another(kind, size):

@@ -51,6 +51,7 @@ def trained(model):
     return variables
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("wrap", [dict, freeze], ids=["dict", "frozen"])
 @pytest.mark.parametrize("how", ["fold", "threshold", "compress", "prune", "recover", "lump"])
 def test_collections_are_taken_along_and_the_type_comes_back(wrap, how):
