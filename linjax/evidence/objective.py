@@ -59,17 +59,14 @@ def divergence(outputs: Any, teacher: Any, metric: str) -> Array:
     return total
 
 
-def by_softmax(y: Array, t: Array, faint: float) -> Array:
-    """Returns ``F t`` with a weight ε, for logits y of probabilities p."""
-    p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
-    return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + faint * centred(t)
-
-
 def curvature(outputs: Any, tangent: Any, metric: str) -> Any:
     """Returns the divergence's Gauss–Newton curvature at the outputs times a tangent: ``F t``."""
 
     def weigh(y: Array, t: Array) -> Array:
-        return by_softmax(y, t, LOGITS) if is_logits(y, metric) else t
+        if not is_logits(y, metric):
+            return t
+        p = jax.nn.softmax(y.astype(jnp.promote_types(y.dtype, jnp.float32))).astype(t.dtype)
+        return p * t - p * jnp.sum(p * t, axis=-1, keepdims=True) + LOGITS * centred(t)
 
     return jax.tree.map(weigh, outputs, tangent)
 

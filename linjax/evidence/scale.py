@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.evidence.metric import is_logits
-from linjax.evidence.objective import LOGITS, by_softmax, centred, floating, tempered
+from linjax.evidence.objective import centred, floating, tempered
 from linjax.evidence.weights import of_outputs
 
 Array = Any
 
-MOST = 0.5
-"""What plain squares weigh at most, summed over the classes: more would hide the softmax's."""
+ENOUGH = 2048
+"""Samples that tell a metric of more classes than these."""
 
 
 class OutputStats(NamedTuple):
@@ -26,7 +26,7 @@ class OutputStats(NamedTuple):
       count: ``(q,)`` how many samples: vectors along the output's last axis.
       mean: ``(q,)`` of these, of logits less the mean over their classes.
       scatter: squares about that mean, summed.
-      cost: squares in the metric of evidence about the means of batches, summed.
+      cost: squares in the mean metric of evidence about the means of batches, summed.
       plain: what these are without the metric.
     """
 
@@ -66,8 +66,8 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     count = jnp.sum(own, axis=0)
     mean = jnp.sum(own * y, axis=0) / jnp.maximum(count, 1e-30)
     apart = (y - mean) * jnp.sqrt(own)
-    weighed = by_softmax(at, apart, _fainter(width)) if logits else apart
-    scatter, cost = jnp.sum(apart**2), jnp.sum(apart * weighed)
+    scatter = jnp.sum(apart**2)
+    cost = _by_mean_metric(at, jnp.mean(own, axis=1), apart) if logits else scatter
     # A sample by itself says nothing of how outputs vary, but something of how that is weighed.
     alone, square = jnp.all(jnp.sum(own > 0, axis=0) <= 1), jnp.sum(own * y**2)
     mean_weight = jnp.sum(own * (_mean_weight(at) if logits else 1.0)) / width
@@ -75,16 +75,32 @@ def _of_leaf(y: Array, metric: str, weights: Array | None, examples: Array) -> O
     return OutputStats(examples, count, mean, scatter, cost, jnp.where(alone, square, scatter))
 
 
-def _fainter(classes: int) -> float:
-    """What plain squares weigh beside the softmax's metric, of many classes no more in all."""
-    return min(LOGITS, MOST / classes)
+def _by_mean_metric(logits: Array, weights: Array, apart: Array) -> Array:
+    """Squares of what samples are apart in the metric ``G = E diag(p) − E p pᵀ``, summed.
+
+    Not each in its own: what is certain is far from the mean, where its own metric sees nothing,
+    and errors are measured in the mean metric, too. Of many samples with many classes some tell it.
+    """
+    times, product = jnp.float32(1), functools.partial(jnp.matmul, precision="highest")
+    if min(apart.shape) > ENOUGH:
+        few, every = np.arange(ENOUGH) * len(apart) // ENOUGH, jnp.sum(apart**2)
+        logits, weights, apart = logits[few], weights[few], apart[few]
+        times = every / jnp.maximum(jnp.sum(apart**2), 1e-30)
+    p, shares = jax.nn.softmax(logits), weights / jnp.maximum(jnp.sum(weights), 1e-30)
+    likely = product(shares, p)
+    apart = apart - product(apart, likely)[:, None]  # which the metric is blind to
+    own, (samples, classes) = jnp.sqrt(shares)[:, None] * p, p.shape
+    if classes <= samples:
+        seen = jnp.sum(product(own.T, own) * product(apart.T, apart))
+    else:
+        seen = jnp.sum(product(own, apart.T) ** 2)
+    return times * jnp.maximum(jnp.sum(product(apart**2, likely)) - seen, 0.0)
 
 
 def _mean_weight(logits: Array) -> Array:
     """The mean over all directions of what the metric makes of an error: ``tr F / (C − 1)``."""
     p = jax.nn.softmax(logits)
-    classes = p.shape[-1]
-    return _fainter(classes) + jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (classes - 1)
+    return jnp.sum(p * (1 - p), axis=-1, keepdims=True) / (p.shape[-1] - 1)
 
 
 def merged(a: Sequence[OutputStats], b: Sequence[OutputStats]) -> tuple[OutputStats, ...]:
@@ -108,8 +124,8 @@ def _wide(own: OutputStats) -> OutputStats:
 def variation(own: Sequence[OutputStats]) -> float:
     """Mean square of the outputs about their mean, in the metric of evidence, for an example.
 
-    With the metric ``F`` of a sample it is ``g Σ ‖y − ȳ‖²`` for the mean ``ȳ`` of all samples, and
-    ``g = Σ (y − ȳ_b)ᵀ F (y − ȳ_b) / Σ ‖y − ȳ_b‖²`` with those of their batches: exact for one
+    With the mean metric ``G`` it is ``g Σ ‖y − ȳ‖²`` for the mean ``ȳ`` of all samples, and
+    ``g = Σ (y − ȳ_b)ᵀ G_b (y − ȳ_b) / Σ ‖y − ȳ_b‖²`` with those of their batches: exact for one
     batch, and for the identity. Batches of one sample vary by nothing: ``g`` is ``tr F / (q − 1)``.
     """
     total = sum(float(o.scatter * o.cost / o.plain) for o in own if float(o.plain) > 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-from linjax.evidence.objective import LOGITS
+from linjax.evidence.scale import outputs_of
 from tests.evidence.certainty import probabilities
 
 ROWS, CLASSES = 120, 5
@@ -30,15 +30,15 @@ def positions(p, x):
 
 
 def want(y, metric):
-    """``E (y − ȳ)ᵀ F (y − ȳ)`` of samples, times how many an example has."""
+    """``E (y − ȳ)ᵀ G (y − ȳ)`` of samples with G = E F, times how many an example has."""
     y = np.asarray(y, np.float64)
     each, y = y.size // CLASSES // len(y), y.reshape(-1, CLASSES)
     apart = y - y.mean(0)
     if metric == "identity":
         return each * (apart**2).sum(1).mean()
     p = probabilities(y) if each == 1 else np.exp(y) / np.exp(y).sum(1, keepdims=True)
-    squares = (p * apart**2).sum(1) - (p * apart).sum(1) ** 2
-    return each * (squares + LOGITS * ((apart - apart.mean(1, keepdims=True)) ** 2).sum(1)).mean()
+    mean = np.mean([np.diag(own) - np.outer(own, own) for own in p], axis=0)
+    return each * np.einsum("nc,cd,nd->n", apart, mean, apart).mean()
 
 
 def collected(function, metric, size, order=None, **kwargs):
@@ -156,3 +156,18 @@ def test_predictions_are_as_measured_however_many_classes(classes):
     small, report = linjax.fold_and_report(params, stats, linjax.size(0.7))
     measured = linjax.compare(net, params, small, [x[200:300], x[300:]]).error
     assert measured / 1.5 < report.predicted < 1.5 * measured
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(40, 9), (9, 40), (3000, 2500), (2500, 3000)])
+def test_many_samples_and_classes_have_the_mean_metric(samples, classes):
+    """More classes than samples, and so many of both that some samples tell."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(samples, 4)) @ rng.normal(size=(4, classes))
+    weights = rng.integers(0, 3, (samples, 1)).astype(np.float32)
+    (found,) = outputs_of(jnp.asarray(y, jnp.float32)[None], "softmax", weights.T, samples)
+    p = np.exp(y) / np.exp(y).sum(1, keepdims=True)
+    apart, total = y - (weights * y).sum(0) / weights.sum(), weights.sum()
+    apart = np.sqrt(weights) * (apart - apart.mean(1, keepdims=True))
+    first = ((weights * p).sum(0) / total * (apart**2).sum(0)).sum()
+    second = ((np.sqrt(weights / total) * p @ apart.T) ** 2).sum()
+    np.testing.assert_allclose(found.cost, first - second, rtol=1e-3 if samples < 100 else 0.1)
