@@ -29,7 +29,7 @@ demo: $(VENV)/.installed-experiments  ## Trains a small network on digits, makes
 	@$(BIN)/python -m experiments.main --config=configs/digits_mlp.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed-dev  ## Runs the quick tests and all doctests.
-	@echo "==> Running tests and doctests (a dozen minutes on two idle cores)"
+	@echo "==> Running tests and doctests (about twenty minutes on two idle cores)"
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
 
 slow: $(VENV)/.installed-dev  ## Runs the tests left out of the quick suite.
