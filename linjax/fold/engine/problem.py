@@ -1,5 +1,6 @@
 """What is folded: sites, the points that read them, and moments of their coordinates."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -162,27 +163,54 @@ def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
     """
     chosen = list(range(len(moments.count)) if folds is None else folds)
     count = np.asarray(moments.count, np.float64)[chosen]
-    weights = count / max(count.sum(), np.finfo(np.float64).tiny)
     means = np.asarray(moments.mean, np.float64)[chosen]
-    mean = np.tensordot(weights, means, 1)
-    covariance = np.zeros(moments.covariance.shape[1:])
-    for weight, own, fold in zip(weights, means, chosen, strict=True):
-        covariance += weight * np.asarray(moments.covariance[fold], np.float64)
-        apart = own - mean
-        covariance += weight * apart[:, :, None] * apart[:, None, :]
-    variance = np.einsum("nii->ni", covariance)
-    moves = variance > np.maximum(STILL * mean**2, FAINT * variance.max(initial=0.0))
-    covariance *= moves[:, :, None] & moves[:, None, :]
+    covariance = _pooled(count, means, means, [moments.covariance[fold] for fold in chosen])
+    mean = np.tensordot(_shares(count), means, 1)
+    _still(covariance, *[_moves(mean, covariance)] * 2)
     return Frame(float(count.sum()), mean, (covariance + covariance.swapaxes(1, 2)) / 2)
 
 
-def with_goal(point: Point) -> Moments:
-    """Returns the moments of a point's coordinates and, beside them, of its goal: w + m."""
+def goal_frame(point: Point, seen: Frame) -> tuple[Frame, Array]:
+    """Returns the moments of a point's goal, and its covariance with the coordinates, of all rows.
+
+    Args:
+      point: the point.
+      seen: the moments of its coordinates.
+    """
     moments, goal = point.moments, point.goal
-    above = np.concatenate([moments.covariance, goal.cross], axis=3)
-    below = np.concatenate([np.swapaxes(goal.cross, 2, 3), goal.covariance], axis=3)
-    mean = np.concatenate([moments.mean, goal.mean], axis=2)
-    return Moments(moments.count, mean, np.concatenate([above, below], axis=2))
+    own, mean = frame(Moments(moments.count, goal.mean, goal.covariance)), np.asarray(moments.mean)
+    count, aim = np.asarray(moments.count, np.float64), np.asarray(goal.mean)
+    cross = _pooled(count, mean, aim, list(goal.cross))
+    _still(cross, *(np.einsum("nii->ni", x.covariance) > 0 for x in (seen, own)))
+    return own, cross
+
+
+def _shares(count: Array) -> Array:
+    return count / max(count.sum(), np.finfo(np.float64).tiny)
+
+
+def _pooled(count: Array, left: Array, right: Array, covariances: Sequence[Array]) -> Array:
+    """Covariances of the rows of all folds, whose means may differ: ``(n, p, q)``."""
+    shares = _shares(count)
+    pooled: Array = shares[0] * np.asarray(covariances[0], np.float64)
+    for share, own in zip(shares[1:], covariances[1:], strict=True):
+        pooled += share * own
+    if len(shares) > 1:
+        root = np.sqrt(shares)[:, None, None]
+        apart = [root * (x - np.tensordot(shares, x, 1)) for x in (left, right)]
+        pooled += np.moveaxis(apart[0], 0, 2) @ np.moveaxis(apart[1], 0, 1)
+    return pooled
+
+
+def _moves(mean: Array, covariance: Array) -> Array:
+    variance = np.einsum("nii->ni", covariance)
+    return variance > np.maximum(STILL * mean**2, FAINT * variance.max(initial=0.0))
+
+
+def _still(covariance: Array, left: Array, right: Array) -> None:
+    """What doesn't move doesn't go along with anything."""
+    if not (left.all() and right.all()):
+        covariance *= left[:, :, None] & right[:, None, :]
 
 
 def samples(site: Site) -> float:

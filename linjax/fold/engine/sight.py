@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.engine.linalg import JITTER, Axes, axes, inverse_scale, root, varying
-from linjax.fold.engine.problem import Frame, Point, Site, distinct, frame, with_goal
+from linjax.fold.engine.problem import Frame, Point, Site, distinct, frame, goal_frame
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.shrink import noise
 
@@ -148,24 +148,23 @@ def gathered(site: Site, ridge: float, own: Framed) -> Data:
       own: its moments.
     """
     train, goals = [], []
-    for point, fitted, spread in zip(own.points, own.train, own.noise, strict=True):
+    every = zip(own.points, own.whole, own.train, own.noise, strict=True)
+    for point, seen, fitted, spread in every:
         added = ridge * spread
         train.append(fitted._replace(covariance=fitted.covariance + added))
         goal = point._replace(goal=None) if own.own else point
-        goals.append(_aimed(site, goal, train[-1], added))
+        goals.append(_aimed(site, goal, seen, train[-1], added))
     metrics = tuple(np.asarray(point.metric, np.float64) for point in own.points)
     return Data(tuple(train), own.test, metrics, tuple(goals))
 
 
-def _aimed(site: Site, point: Point, train: Frame, added: Array) -> Aimed:
-    m, w = site.width, site.coordinates
+def _aimed(site: Site, point: Point, seen: Frame, train: Frame, added: Array) -> Aimed:
+    m = site.width
     if point.goal is None:
         covariance = train.covariance
         return Aimed(train.mean[:, :m], covariance[:, :, :m], covariance[:, :m, :m], True)
-    whole = frame(with_goal(point))
-    cross = whole.covariance[:, :w, w:] + added[:, :, :m]
-    covariance = whole.covariance[:, w:, w:] + added[:, :m, :m]
-    return Aimed(whole.mean[:, w:], cross, covariance, False)
+    whole, cross = goal_frame(point, seen)
+    return Aimed(whole.mean, cross + added[:, :, :m], whole.covariance + added[:, :m, :m], False)
 
 
 def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
