@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from linjax.fold.engine.basis import elimination, straight_basis
-from linjax.fold.engine.directions import Left, linear_directions, varying_directions
+from linjax.fold.engine.directions import Left, varying_directions
 from linjax.fold.engine.exchange import exchanged
 from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric
 from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
@@ -226,36 +226,31 @@ def _left(sight: Sight, coefficients: Array, cross: Array) -> float:
 def _bent(seen: list[Sight], k: int, r: int) -> _Part:
     """Units and linear units.
 
-    The two choices depend on each other: units are pursued beside no, some and all directions
-    of the sources, directions are found given the units, and the best of the three is taken.
+    The two choices depend on each other: units are pursued beside no and beside all directions
+    of the sources, directions are found given the units, and the better of both is taken.
     """
     sources = len(seen[0].sources)
-    beside = [np.zeros((sources, 0))]
-    if r and k:
-        alone = [
-            Left(sight.sources, sight.goal[len(sight.units) :] @ sight.target) for sight in seen
-        ]
-        beside += [np.eye(sources), linear_directions(alone, r).kernel]
+    ways = [False, True] if r and k else [False]
     spread = np.sum([sight.sources for sight in seen], axis=0)
 
-    def made(mix: Array) -> _Part:
-        kept = _pursued(seen, mix, k)
+    def made(beside: bool) -> _Part:
+        kept = _pursued(seen, beside, k)
         linear = np.zeros((sources, r))
         if r:
             found = varying_directions([_given(sight, kept) for sight in seen], spread, r).kernel
             linear[:, : found.shape[1]] = found
         return _finished(seen, kept, linear)
 
-    choices = at_once(made, beside, [float(len(seen) * seen[0].width ** 3)] * len(beside))
+    choices = at_once(made, ways, [float(len(seen) * seen[0].width ** 3)] * len(ways))
     return min(choices, key=lambda choice: choice.error)
 
 
-def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
-    """The k units that explain most of the targets beside linear units ``z @ mix``.
+def _pursued(seen: list[Sight], beside: bool, k: int) -> Array:
+    """The k units that explain most of the targets, beside the sources or without them.
 
     Where fewer say anything, others of the largest variance fill up the number.
     """
-    order = exchanged([_beside(sight, mix) for sight in seen], k)
+    order = exchanged([_beside(sight) if beside else sight.view for sight in seen], k)
     if len(order) < k:
         rest = np.setdiff1d(np.arange(seen[0].width), order)
         variance = sum(np.diag(sight.units)[rest] for sight in seen)
@@ -265,16 +260,11 @@ def _pursued(seen: list[Sight], mix: Array, k: int) -> Array:
     return np.sort(order)
 
 
-def _beside(sight: Sight, mix: Array) -> View:
-    """The units as they are beside linear units."""
-    if not mix.shape[1]:
-        return sight.view
-    m, aim = sight.width, sight.aim
-    across = sight.across @ mix
-    through = solve(
-        symmetric(mix.T @ sight.sources @ mix),
-        np.concatenate([across.T, mix.T @ sight.goal[m:] @ aim], axis=1),
-    )
+def _beside(sight: Sight) -> View:
+    """The units as they are beside all sources."""
+    m, aim, across = sight.width, sight.aim, sight.across
+    wanted = np.concatenate([across.T, sight.goal[m:] @ aim], axis=1)
+    through = solve(sight.sources, wanted)
     left = sight.units - across @ through[:, :m]
     cross = sight.goal[:m] @ aim - across @ through[:, m:]
     return View(symmetric(left), cross, np.diag(sight.units))
