@@ -251,8 +251,13 @@ def replayable(net: Net, inputs: Batch) -> Batch:
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:
     """Returns rows in chunks, with the outputs of the original."""
-    apply = jax.jit(lambda part: net.apply(params, *part))
-    return Rows(tuple((part, apply(part)) for part in cut(net, inputs)), size_of(inputs))
+    chunks = tuple((part, _outputs(net, params, part)) for part in cut(net, inputs))
+    return Rows(chunks, size_of(inputs))
+
+
+@functools.partial(jax.jit, static_argnames="net")
+def _outputs(net: Net, params: Any, inputs: Batch) -> Any:
+    return net.apply(params, *inputs)
 
 
 @functools.partial(jit_hastily, static_argnames=("net", "metric"))
