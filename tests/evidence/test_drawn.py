@@ -7,7 +7,6 @@ import pytest
 
 import linjax
 from linjax.evidence import drawn
-from linjax.evidence.objective import LOGITS
 from linjax.evidence.rows import turns
 from tests.evidence.certainty import probabilities
 
@@ -35,9 +34,7 @@ def exact(params, x):
     p = probabilities(logits)
     metric = (np.einsum("ni,ij->nij", p, np.eye(CLASSES)) - p[:, :, None] * p[:, None]).mean(0)
     centred = logits - logits.mean(0)
-    spread = np.einsum("nq,nq->n", p, centred**2) - np.einsum("nq,nq->n", p, centred) ** 2
-    fainter = LOGITS * ((centred - centred.mean(1, keepdims=True)) ** 2).sum(1)
-    return w_out @ metric @ w_out.T, (spread + fainter).mean()
+    return w_out @ metric @ w_out.T, np.einsum("nq,qr,nr->n", centred, metric, centred).mean()
 
 
 @pytest.mark.parametrize("batches", [[ROWS], [130, 130, 140]])
@@ -52,7 +49,7 @@ def test_what_is_drawn_averages_to_the_jacobians(monkeypatch, batches):
         (point,) = stats.points[0]
         assert point.places == pytest.approx(1)
         assert np.trace(point.metric[0]) == pytest.approx(np.trace(want), rel=0.1)
-        assert stats.variation == pytest.approx(variation, rel=0.01)
+        assert stats.variation == pytest.approx(variation, rel=0.02)
         errors.append(np.linalg.norm(point.metric[0] - want) / np.linalg.norm(want))
     assert errors[0] < 0.15 and errors[2] < errors[0] / 2 and errors[2] < 0.03
 

@@ -64,7 +64,7 @@ def test_folds_in_order_beside_one_another(kind, size):
     batches = [x[: len(x) // 2], x[len(x) // 2 :]]
     stats = linjax.collect(net, params, batches, metric="identity")
     rule = linjax.size(size)
-    small = linjax.compress(net, params, batches, rule, metric="identity", progress=False)
+    small = linjax.compress(net, params, batches, rule, evidence=stats, progress=False)
     folded = linjax.fold(params, stats, rule)
     assert linjax.count(small) <= size * linjax.count(params)
     _, _, held = network(kind, 0)

@@ -192,13 +192,11 @@ def _shares(count: Array) -> Array:
 def _pooled(count: Array, left: Array, right: Array, covariances: Sequence[Array]) -> Array:
     """Covariances of the rows of all folds, whose means may differ: ``(n, p, q)``."""
     shares = _shares(count)
-    pooled: Array = shares[0] * np.asarray(covariances[0], np.float64)
-    for share, own in zip(shares[1:], covariances[1:], strict=True):
-        pooled += share * own
-    if len(shares) > 1:
-        root = np.sqrt(shares)[:, None, None]
-        apart = [root * (x - np.tensordot(shares, x, 1)) for x in (left, right)]
-        pooled += np.moveaxis(apart[0], 0, 2) @ np.moveaxis(apart[1], 0, 1)
+    apart = [x - np.tensordot(shares, x, 1) for x in (left, right)]
+    pooled = np.zeros((*left.shape[1:], right.shape[2]))
+    for share, a, b, own in zip(shares, *apart, covariances, strict=True):
+        pooled += share * np.asarray(own, np.float64)
+        pooled += share * a[:, :, None] * b[:, None, :]
     return pooled
 
 
