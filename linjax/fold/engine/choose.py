@@ -8,7 +8,7 @@ import numpy as np
 from linjax.fold.engine.basis import elimination, straight_basis
 from linjax.fold.engine.directions import Left, varying_directions
 from linjax.fold.engine.exchange import exchanged
-from linjax.fold.engine.linalg import JITTER, floored, solve, symmetric
+from linjax.fold.engine.linalg import JITTER, ROUNDING, floored, solve, symmetric
 from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sharing import at_once
@@ -210,6 +210,10 @@ def _straight(seen: list[Sight], k: int) -> _Part:
     for sight in seen:
         cross = basis.T @ sight.goal
         uncorrelated = symmetric(basis.T @ sight.units @ basis)
+        # What varies at another point alone: rounding here, which would be blown up.
+        spread = np.abs(basis).T @ np.sqrt(np.maximum(sight.units.diagonal(), 0.0))
+        still = uncorrelated.diagonal() <= ROUNDING * spread**2
+        uncorrelated[still], uncorrelated[:, still], cross[still] = 0.0, 0.0, 0.0
         coefficients = solve(uncorrelated, cross, JITTER)
         decode.append(coefficients)
         offset.append(-(sight.mean @ basis) @ coefficients)

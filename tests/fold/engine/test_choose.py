@@ -380,3 +380,13 @@ def test_coefficients_don_t_blow_up_what_single_precision_leaves(seed):
     apart = target - features @ found
     assert np.mean(apart**2) < 1e-6 * np.mean(target**2)
     assert np.abs(found).max() < 5
+
+
+def test_directions_that_vary_at_one_point_alone_are_not_blown_up_at_another():
+    """At the second point one of two directions varies by rounding alone, now more, now less."""
+    numbers = np.tile([[2, 1], [-2, 1], [2, -1], [-2, -1]], (10, 1))  # uncorrelated
+    for seed in range(60):
+        along = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 2)))[0].T
+        points = tuple(Point(moments(numbers[:, :n] @ along[:n]), np.eye(6)[None]) for n in (2, 1))
+        choice = choose(Site("stream", 6, 1, "straight", points, False), 2, 0, 0.0)
+        assert max(np.abs(decode).max() for decode in choice.decode) < 5
