@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Of the cases of a test marked ``quick(n)`` n are; the others are slow."""
-    families: dict[tuple[str, str], list[Any]] = {}
+    families: dict[tuple[pathlib.Path, str], list[Any]] = {}
     for item in items:
         if item.get_closest_marker("quick"):
             families.setdefault((item.path, item.originalname), []).append(item)

@@ -49,7 +49,7 @@ def test_what_is_drawn_averages_to_the_jacobians(monkeypatch, batches):
         (point,) = stats.points[0]
         assert point.places == pytest.approx(1)
         assert np.trace(point.metric[0]) == pytest.approx(np.trace(want), rel=0.1)
-        assert stats.variation == pytest.approx(variation, rel=0.02)
+        assert stats.variation == pytest.approx(variation, rel=0.01)
         errors.append(np.linalg.norm(point.metric[0] - want) / np.linalg.norm(want))
     assert errors[0] < 0.15 and errors[2] < errors[0] / 2 and errors[2] < 0.03
 

@@ -105,9 +105,9 @@ def test_outputs_come_nearer_and_nothing_else_changes(case):
     net = linjax.trace(apply, params, x[:2])
     rows, held = taught(net, params, (x[:200],)), taught(net, params, (x[200:],))
     stats = linjax.collect(net, params, [x[:200]], metric="softmax")
-    small = linjax.fold(params, stats, linjax.size(0.25))
+    small = linjax.fold(params, stats, linjax.size(0.3))
     new = last_refit(net, small, rows, held, "softmax")
-    assert divergence(net, params, new, x[:200]) < 0.97 * divergence(net, params, small, x[:200])
+    assert divergence(net, params, new, x[:200]) < 0.95 * divergence(net, params, small, x[:200])
     assert divergence(net, params, new, x[200:]) <= divergence(net, params, small, x[200:])
     moving = last(net, small).moving
     for path, leaf in pytree.flatten(small).items():

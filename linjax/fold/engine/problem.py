@@ -1,6 +1,6 @@
 """What is folded: sites, the points that read them, and moments of their coordinates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -163,10 +163,11 @@ def frame(moments: Moments, folds: list[int] | None = None) -> Frame:
     """
     chosen = list(range(len(moments.count)) if folds is None else folds)
     count = np.asarray(moments.count, np.float64)[chosen]
-    means = np.asarray(moments.mean, np.float64)[chosen]
-    covariance = _pooled(count, means, means, [moments.covariance[fold] for fold in chosen])
-    mean = np.tensordot(_shares(count), means, 1)
-    _still(covariance, *[_moves(mean, covariance)] * 2)
+    means, shares = np.asarray(moments.mean, np.float64)[chosen], _shares(count)
+    covariance = _pooled(shares, means, means, [moments.covariance[fold] for fold in chosen])
+    mean, variance = np.tensordot(shares, means, 1), np.einsum("nii->ni", covariance)
+    moves = variance > np.maximum(STILL * mean**2, FAINT * variance.max(initial=0.0))
+    _still(covariance, moves, moves)
     return Frame(float(count.sum()), mean, (covariance + covariance.swapaxes(1, 2)) / 2)
 
 
@@ -177,10 +178,10 @@ def goal_frame(point: Point, seen: Frame) -> tuple[Frame, Array]:
       point: the point.
       seen: the moments of its coordinates.
     """
-    moments, goal = point.moments, point.goal
-    own, mean = frame(Moments(moments.count, goal.mean, goal.covariance)), np.asarray(moments.mean)
-    count, aim = np.asarray(moments.count, np.float64), np.asarray(goal.mean)
-    cross = _pooled(count, mean, aim, list(goal.cross))
+    count, goal = point.moments.count, point.goal
+    own = frame(Moments(count, goal.mean, goal.covariance))
+    shares = _shares(np.asarray(count, np.float64))
+    cross = _pooled(shares, np.asarray(point.moments.mean), np.asarray(goal.mean), goal.cross)
     _still(cross, *(np.einsum("nii->ni", x.covariance) > 0 for x in (seen, own)))
     return own, cross
 
@@ -189,20 +190,14 @@ def _shares(count: Array) -> Array:
     return count / max(count.sum(), np.finfo(np.float64).tiny)
 
 
-def _pooled(count: Array, left: Array, right: Array, covariances: Sequence[Array]) -> Array:
+def _pooled(shares: Array, left: Array, right: Array, covariances: Iterable[Array]) -> Array:
     """Covariances of the rows of all folds, whose means may differ: ``(n, p, q)``."""
-    shares = _shares(count)
     apart = [x - np.tensordot(shares, x, 1) for x in (left, right)]
     pooled = np.zeros((*left.shape[1:], right.shape[2]))
     for share, a, b, own in zip(shares, *apart, covariances, strict=True):
         pooled += share * np.asarray(own, np.float64)
         pooled += share * a[:, :, None] * b[:, None, :]
     return pooled
-
-
-def _moves(mean: Array, covariance: Array) -> Array:
-    variance = np.einsum("nii->ni", covariance)
-    return variance > np.maximum(STILL * mean**2, FAINT * variance.max(initial=0.0))
 
 
 def _still(covariance: Array, left: Array, right: Array) -> None:
