@@ -157,8 +157,8 @@ class Net:
           >>> net.flops(params) >= 2 * linjax.count(params)
           True
         """
-        with as_traced():
-            lowered = jax.jit(self.apply).lower(params, *(inputs or self.example))
+        with as_traced():  # a function that no trace is remembered of
+            lowered = jax.jit(lambda *given: self.apply(*given)).lower(params, *(inputs or self.example))
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 

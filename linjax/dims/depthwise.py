@@ -2,9 +2,9 @@
 
 XLA runs these on CPUs one number at a time, and their derivatives slower still: 10 to 500 times as
 long as sums over the taps of a kernel, which it fuses into one loop. Derivatives by the input are
-again such sums. Elsewhere the primitive is lowered to the convolution that it stands for; whoever
-reads a program's operations (a trace, an export) sees that too, by
-:func:`linjax.program.traced.as_traced`.
+again such sums. Elsewhere the primitive is lowered to the convolution that it stands for. Whoever
+reads a program's operations sees that, too: an export by :func:`linjax.program.traced.as_traced`, a
+trace also where a function was compiled before, and JAX remembers it.
 """
 
 import functools
@@ -19,6 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from linjax.program.flat import Op
+from linjax.program.plain import means
 from linjax.program.traced import is_as_traced
 
 Array = Any
@@ -180,6 +181,7 @@ def _run(x: Array, k: Array, *, window: Window) -> Array:
 depthwise_p = Primitive("depthwise_conv")
 depthwise_p.def_impl(_run)
 depthwise_p.def_abstract_eval(_shape)
+means(depthwise_p, _plain)
 ad.defbilinear(depthwise_p, _by_input, _by_kernel)
 batching.primitive_batchers[depthwise_p] = _many
 mlir.register_lowering(depthwise_p, mlir.lower_fun(_plain, multiple_results=False))

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from linjax.program import compat
+from linjax.program.plain import joined, plain
 from linjax.program.traced import as_traced
 
 # Parameters that only equations with a meaning beyond "evaluate this jaxpr once" have:
@@ -146,8 +147,9 @@ class Program(NamedTuple):
 
 def record(function: Callable[..., Any], *arguments: Any) -> tuple[Program, Any]:
     """Traces ``function(*arguments)``; returns the program and the structure of its result."""
-    with as_traced():
-        closed, out_shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    with as_traced():  # by a function that no trace is remembered of
+        traced = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)
+        closed, out_shape = traced(*arguments)
     avals: dict[int, Any] = {}
     program = _Recorder(avals).program(closed.jaxpr, closed.consts)
     return program, jax.tree.structure(out_shape)
@@ -184,7 +186,8 @@ class _Recorder:
 
         for eqn in jaxpr.eqns:
             operands = tuple(read(atom) for atom in eqn.invars)
-            body = callee(eqn) or _plain_slice(eqn, operands)
+            known = tuple(o.value if isinstance(o, Const) else None for o in operands)
+            body = callee(eqn) or plain(eqn, known)
             if body is not None:
                 own = custom or eqn.primitive.name.startswith("custom_")
                 results: Sequence[Operand] = self.inline(body.jaxpr, body.consts, operands, own)
@@ -194,6 +197,10 @@ class _Recorder:
         return [read(atom) for atom in jaxpr.outvars]
 
     def operation(self, eqn: Any, operands: tuple[Operand, ...], custom: bool) -> Sequence[Operand]:
+        if eqn.primitive.name == "concatenate":
+            operands = tuple(operands[n] for n in joined(eqn))
+            if len(operands) == 1:
+                return operands
         known = _evaluated(eqn, operands)
         if known is not None:
             return known
@@ -258,50 +265,6 @@ def callee(eqn: Any) -> Any:
     same_in = types(closed.jaxpr.invars) == types(eqn.invars)
     same_out = types(closed.jaxpr.outvars) == types(eqn.outvars)
     return closed if same_in and same_out else None
-
-
-def _plain_slice(eqn: Any, operands: tuple[Operand, ...]) -> Any:
-    """Cuts at places that are known, which look otherwise where a batch has a symbolic size.
-
-    Returns:
-      A jaxpr with ``slice`` and ``squeeze`` in place of a ``gather`` or ``dynamic_slice`` whose
-      indices are constants inside of the operand; None for any other equation.
-    """
-    cut = _known_cut(eqn, operands)
-    if cut is None:
-        return None
-    starts, sizes, gone = cut
-    stops = [start + size for start, size in zip(starts, sizes, strict=True)]
-
-    def plain(value: Any, *_: Any) -> Any:
-        return jax.lax.squeeze(jax.lax.slice(value, starts, stops), gone)
-
-    return jax.make_jaxpr(plain)(*(var.aval for var in eqn.invars))
-
-
-def _known_cut(eqn: Any, operands: tuple[Operand, ...]) -> Any:
-    """Starts, sizes, and axes that vanish, of a piece that an equation takes; None of others."""
-    name, indices = eqn.primitive.name, [o for o in operands[1:] if isinstance(o, Const)]
-    known = isinstance(operands[0], Ref) if operands else False
-    if not known or len(indices) + 1 < len(operands):
-        return None
-    if name == "gather":
-        numbers, index = eqn.params["dimension_numbers"], np.asarray(indices[0].value)
-        gone = tuple(numbers.collapsed_slice_dims)
-        kept = len(eqn.params["slice_sizes"]) - len(gone)
-        if index.ndim != 1 or numbers.offset_dims != tuple(range(kept)):
-            return None
-        starts = [0] * len(eqn.params["slice_sizes"])
-        for at, start in zip(numbers.start_index_map, index.tolist(), strict=True):
-            starts[at] = start
-    elif name == "dynamic_slice":
-        starts, gone = [int(o.value) for o in indices], ()
-    else:
-        return None
-    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
-    where = zip(starts, sizes, shape, strict=True)
-    inside = all((a == 0 and b == n) or 0 <= a <= a + b <= n for a, b, n in where)
-    return (starts, sizes, gone) if inside else None
 
 
 def needed(ops: Sequence[AnyOp], outputs: Sequence[Operand]) -> tuple[AnyOp, ...]:
