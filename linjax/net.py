@@ -158,7 +158,8 @@ class Net:
           True
         """
         with as_traced():  # a function that no trace is remembered of
-            lowered = jax.jit(lambda *given: self.apply(*given)).lower(params, *(inputs or self.example))
+            apply = jax.jit(lambda *given: self.apply(*given))
+            lowered = apply.lower(params, *(inputs or self.example))
         cost: Any = lowered.cost_analysis()
         return float((cost or {}).get("flops", 0.0))  # nothing is counted for a constant
 

@@ -15,23 +15,24 @@ from linjax.dims.span import Span, places
 Array = Any
 
 
-def fitted(value: Array, held: Held, sizes: Sizes, dims: set[int] | None) -> Array:
+def fitted(value: Array, held: Held, sizes: Sizes, result: Held | None) -> Array:
     """An operand at the sizes that its dimensions have where it is used.
 
     Args:
       value: the operand.
       held: what is known of it.
       sizes: sizes of the dimensions.
-      dims: those along which there must be entries for linear coordinates, too; None for all.
+      result: of parameters alone, of which there are entries for linear coordinates only where
+        these are read; None where there are entries for all.
     """
     shape = jnp.shape(value)
     for n, span in enumerate(held.spans):
-        wanted = span.now(sizes.all)
+        wanted = span.now(sizes.all if result is None else sizes.of(result, n))
         if shape[n] is wanted or shape[n] == wanted:
             continue
         if not held.varies[n]:
             value = _repeated(value, n, wanted)
-        elif dims is None or set(span.dims()) & dims:
+        elif result is None or set(span.dims()) & result.read:
             value = _padded(value, n, kept(span, sizes, sizes.beside))
     return value
 

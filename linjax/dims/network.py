@@ -16,10 +16,7 @@ from linjax.dims.steady import steady
 from linjax.dims.values import Role, Source
 from linjax.program import pytree
 from linjax.program.flat import Const, Op, Ref, record
-from linjax.program.pytree import Flat, Leaf, Path, join
-
-CONSTANTS = "linjax_constants"
-"""Where a folded pytree has constants of the network that went along with its coordinates."""
+from linjax.program.pytree import CONSTANTS, Flat, Leaf, Path, join
 
 
 class Bias(NamedTuple):
@@ -220,22 +217,22 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
     """Finds leaves of one entry for each of a product's, behind it."""
     users = layout.program.takers()
     outputs = {o.id for o in layout.program.outputs if isinstance(o, Ref)}
-    leaves = collections.Counter(user.leaf for user in kernels.values())
     used = uses(layout)
     found: dict[int, tuple[Bias, ...]] = {}
-    for number_, product in kernels.items():
-        if leaves[product.leaf] > 1 or number_ in outputs:
+    for leaf in {product.leaf for product in kernels.values()}:
+        ops = [op for op, product in kernels.items() if product.leaf == leaf]
+        if outputs & set(ops):
             continue
-        bias = _bias(layout, number_, product, users, used)
-        if bias is not None:
-            found[number_] = (bias,)
+        own = {_bias(layout, op, kernels[op], users) for op in ops}
+        bias = own.pop()  # of a kernel that is used several times, the same behind each use
+        if not own and bias is not None and used[bias.leaf] == len(ops):
+            found |= {op: (bias,) for op in ops}
     return found
 
 
 def _bias(
-    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]],
-    used: collections.Counter[int],
-) -> Bias | None:  # fmt: skip
+    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
+) -> Bias | None:
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]
@@ -255,8 +252,7 @@ def _bias(
         dims = [d for s in made if s.size > 1 for d in s.dims()]
         if [d for s in bias for d in s.dims()] != dims:
             return None
-        once = used[other.leaf] == 1
-        return Bias(other.leaf, -1 if op.name == "sub" else 1) if once else None
+        return Bias(other.leaf, -1 if op.name == "sub" else 1)
     return None
 
 

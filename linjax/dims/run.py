@@ -192,12 +192,11 @@ class Run:
         met = set().union(*(h.dims() for h in (*held, *outs)))
         if rule is None or not met & self.sizes.changed:
             return bound(op, values)
-        beside = None
-        if op.name in elementwise.RULES and outs[0].source is Source.PARAMETER:
-            beside = set(outs[0].read)  # entries for linear coordinates only where these are read
+        alone = op.name in elementwise.RULES and outs[0].source is Source.PARAMETER
+        result = outs[0] if alone else None
         for place, (own, operand) in enumerate(zip(held, op.inputs, strict=True)):
             if isinstance(operand, Const) or op.name in elementwise.RULES:
-                values[place] = fitting.fitted(values[place], own, self.sizes, beside)
+                values[place] = fitting.fitted(values[place], own, self.sizes, result)
         if op.name in ("sharding_constraint", "reshard"):
             return tuple(values)  # what was meant for other shapes
         sizes = self.sizes.of(outs[0])

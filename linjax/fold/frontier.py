@@ -172,7 +172,7 @@ class Frontier(NamedTuple):
         return min(cost / self.whole(rule), 1.0)
 
     def biases(self, of: str, state: State | None = None) -> float:
-        """What a fold may put beside: biases where there were none, constants that moved."""
+        """What a fold may put beside: biases where there were none."""
         network = self.stats.network
         folded = [
             site
@@ -202,9 +202,6 @@ class Frontier(NamedTuple):
                 total += width * self._entries(leaf, {site.dim}, of)
         for leaf in leaves:
             total += self._entries(leaf, set(), of)
-        for op, place in network.varying_along({site.dim for site in folded}):
-            moved: Any = network.layout.makers[op].inputs[place]
-            total += np.size(moved.value) * (4 if of == "bytes" else 1)
         return total
 
     def _entries(self, leaf: int, apart: set[int], of: str) -> float:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.leaves import EXTRAS, RESIDUAL
-from linjax.dims.network import CONSTANTS, Network
+from linjax.dims.network import Network
 from linjax.dims.norms import batch_norms
 from linjax.fold.last import last
 from linjax.fold.linearised import STEPS, Apply, Parts, System
@@ -77,11 +77,8 @@ class Affordable(NamedTuple):
 def _movable(net: Net, params: Any) -> set[Path]:
     """Paths of the leaves that may change."""
     stuck = _in_front(net.network) | _statistics(net.network)
-    return {
-        path
-        for path, x in pytree.flatten(params).items()
-        if path[0] != CONSTANTS and path not in stuck and jnp.issubdtype(x.dtype, jnp.floating)
-    }
+    floats = {p for p, x in pytree.flatten(params).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    return {path for path in floats - stuck if path[0] != pytree.CONSTANTS}
 
 
 def _parts(params: Any, movable: Set[Path]) -> Parts:

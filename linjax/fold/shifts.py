@@ -228,5 +228,7 @@ def add_to_bias(network: Network, flat: dict[Any, Array], op: int, change: Array
         flat[path] = (own + bias.sign * change.reshape(own.shape)).astype(own.dtype)
         return
     path = network.extra(leaf, "bias")
+    if path not in flat and not np.any(change):
+        return
     dtype = flat[network.paths[leaf]].dtype
     flat[path] = (flat.get(path, 0.0) + change.astype(np.float64)).astype(dtype)

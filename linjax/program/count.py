@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from linjax.program import pytree
@@ -14,7 +13,8 @@ def count(params: Any) -> int:
 
     Every entry of every floating-point leaf of the pytree: kernels, biases, linear units,
     residual kernels, bottlenecks, scales. Nothing that a fold has removed is in the
-    pytree, so nothing needs to be subtracted.
+    pytree, so nothing needs to be subtracted. Constants of the function that a fold has made
+    smaller are in a folder of their own, and are no parameters, as they were none before.
 
     Args:
       params: an original or folded pytree, of arrays or ``jax.ShapeDtypeStruct``.
@@ -30,9 +30,10 @@ def count(params: Any) -> int:
       >>> linjax.count({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
       16
     """
-    pytree.check_arrays(pytree.flatten(params))
+    flat = pytree.flatten(params)
+    pytree.check_arrays(flat)
     return sum(
         math.prod(jnp.shape(leaf))
-        for leaf in jax.tree.leaves(params)
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        for path, leaf in flat.items()
+        if path[0] != pytree.CONSTANTS and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     )

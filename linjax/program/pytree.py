@@ -13,6 +13,8 @@ from linjax.errors import StructureError
 from linjax.program.compat import key_name
 
 Path = tuple[str, ...]
+CONSTANTS = "linjax_constants"
+"""Where a folded pytree has constants of the function that went along with its coordinates."""
 
 
 def join(path: Path) -> str:

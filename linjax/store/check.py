@@ -8,7 +8,6 @@ from linjax.chains.check import check_leaves
 from linjax.chains.flow import all_flows
 from linjax.chains.maps import Part
 from linjax.chains.structure import Graph
-from linjax.dims.network import CONSTANTS
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.program import pytree
 from linjax.program.pytree import Leaf, join
@@ -159,7 +158,7 @@ def _check_leaves(graph: Graph, leaves: tuple[Leaf, ...]) -> None:
         if old is None:
             beside = (p for p in known if path[:-1] == p[:-1])
             extra = any(path[-1].startswith(f"{p[-1]}_") for p in beside)
-            if not extra and path[0] != CONSTANTS:
+            if not extra and path[0] != pytree.CONSTANTS:
                 raise StructureError(f"{join(path)}: not a parameter of this network")
         elif len(shape) != len(old.shape):
             raise StructureError(f"{join(path)}: shape {shape}, expected {len(old.shape)} axes")
