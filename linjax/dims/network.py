@@ -226,13 +226,11 @@ def _biases(layout: Layout, kernels: dict[int, Product]) -> dict[int, tuple[Bias
         own = {_bias(layout, op, kernels[op], users) for op in ops}
         bias = own.pop()  # of a kernel that is used several times, the same behind each use
         if not own and bias is not None and used[bias.leaf] == len(ops):
-            found |= {op: (bias,) for op in ops}
+            found |= dict.fromkeys(ops, (bias,))
     return found
 
 
-def _bias(
-    layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]
-) -> Bias | None:
+def _bias(layout: Layout, product: int, kernel: Product, users: dict[int, list[Op]]) -> Bias | None:
     ref = product
     while len(users.get(ref, ())) == 1:
         op = users[ref][0]

@@ -1,5 +1,6 @@
 """How large every dimension is now, read off the leaves' shapes."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -239,6 +240,9 @@ def _alone(equation: Equation, dim: int, sizes: dict[int, int], traced: dict[int
     step = equation.now({**sizes, dim: 1}) - low
     if step == 0:
         return traced[dim]
+    if equation.now({**sizes, dim: 2}) - low != 2 * step:  # it stands there more than once
+        grown = (n for n in itertools.count() if equation.now({**sizes, dim: n}) >= size)
+        return next(grown)
     if size < low or (size - low) % step:
         raise StructureError(
             f"{equation.where}: {size} entries, expected {low} and a multiple of {step}"

@@ -196,11 +196,17 @@ class _Walk:
                 self.states[ref.id] = _State(ref.id, affine, rounded)
 
     def maker(self, op: Op, ins: list[Held], along: list[int], own: list[int]) -> None:
-        """A product with a leaf, or a look-up in one."""
-        leaf = ins[own[0]].leaf if len(own) == 1 else None
-        if along or leaf is None:
+        """A product with a leaf, or a look-up in one; or with what is computed by coordinate."""
+        if along or len(own) != 1:
             raise _Unfit
-        self.made = True
+        self.made, leaf = True, ins[own[0]].leaf
+        if leaf is None:
+            computed = self.leaves(op, own[0])
+            if not computed:
+                raise _Unfit
+            self.affine += map(Affine, sorted(computed))
+            self.proportion = False
+            return self.fresh(op)
         if self.of.whole(op, ins[own[0]]):
             return self.fresh(op, Affine(leaf))
         self.affine.append(Affine(leaf))

@@ -23,6 +23,7 @@ from linjax.store import containers, files, keys, tensors
 from linjax.store.check import Contents, contents
 from linjax.store.manifest import PROGRAM, Manifest, versions
 from linjax.store.outline import describe, outlines
+from linjax.store.shown import check_shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,9 +106,11 @@ def _placed(results: Any, given: Any) -> Any:
 @overload
 def load(path: str | os.PathLike[str], apply_fn: None = None) -> tuple[StoredNet, Any]: ...
 @overload
-def load(path: str | os.PathLike[str], apply_fn: Callable[..., Any]) -> tuple[Net, Any]: ...
 def load(
-    path: str | os.PathLike[str], apply_fn: Callable[..., Any] | None = None
+    path: str | os.PathLike[str], apply_fn: Callable[..., Any], *, like: Any = None
+) -> tuple[Net, Any]: ...
+def load(
+    path: str | os.PathLike[str], apply_fn: Callable[..., Any] | None = None, *, like: Any = None
 ) -> tuple[Net | StoredNet, Any]:
     """Loads what :func:`save` wrote; needs no class, no pickle, and not the model's code.
 
@@ -119,8 +122,10 @@ def load(
     Args:
       path: the file.
       apply_fn: the network's function, as it was traced; it is traced anew and must have
-        the sites that the file tells of. If the parameters were of other containers than
-        dicts, lists and tuples, it gets a nested dict with the same paths.
+        the sites that the file tells of, and compute what the stored parameters computed.
+      like: a pytree of the original's structure, where its parameters were in containers of a
+        class (Equinox modules, NamedTuples, dataclasses); without it ``apply_fn`` gets a nested
+        dict with the same paths then. Its values don't matter.
 
     Returns:
       ``(net, params)``. With ``apply_fn`` a :class:`Net`, which trains and folds further;
@@ -162,13 +167,25 @@ def load(
     if apply_fn is None:
         net: Any = _stored(found, code, path)
     else:
-        net = _retraced(found, apply_fn)
+        net = _retraced(found, apply_fn, like)
         _check_sizes(net, pytree.unflatten(arrays))
-    if found.manifest.containers is not None and is_original(found.manifest.graph, arrays):
-        structure = jax.tree.structure(found.template)
-        order = [leaf.path for leaf in found.manifest.graph.leaves]
-        return net, jax.tree.unflatten(structure, [arrays[path] for path in order])
-    return net, pytree.unflatten(arrays)
+        check_shown(net, _contained(net, found, arrays), found.manifest.shown)
+    return net, _contained(net, found, arrays)
+
+
+def _contained(net: Net | StoredNet, found: Contents, arrays: pytree.Flat) -> Any:
+    """Parameters in the original's containers, where these are known and they weren't folded."""
+    if not is_original(found.manifest.graph, arrays):
+        return pytree.unflatten(arrays)
+    if isinstance(net, Net):
+        template = net.template
+    elif found.manifest.containers is not None:
+        template = found.template
+    else:
+        return pytree.unflatten(arrays)
+    return jax.tree.unflatten(
+        jax.tree.structure(template), [arrays[p] for p in pytree.flatten(template)]
+    )
 
 
 def _runs(found: Contents, apply_fn: Callable[..., Any] | None) -> bool:
@@ -210,17 +227,26 @@ def _stored(found: Contents, code: bytes, path: Path) -> StoredNet:
     return StoredNet(manifest.graph, manifest, exported)
 
 
-def _retraced(found: Contents, apply_fn: Callable[..., Any]) -> Net:
+def _retraced(found: Contents, apply_fn: Callable[..., Any], like: Any) -> Net:
     """Traces the user's function and compares it with the network that was saved."""
-    manifest = found.manifest
+    manifest, template = found.manifest, found.template
+    if like is not None:
+        shapes, order = pytree.flatten(template), pytree.flatten(like)
+        for path in shapes.keys() ^ order.keys():
+            where = "like" if path in order else "the file"
+            raise StructureError(f"{join(path)}: only {where} has it")
+        template = jax.tree.unflatten(jax.tree.structure(like), [shapes[path] for path in order])
     try:
-        net = trace(apply_fn, found.template, *found.example)
+        net = trace(apply_fn, template, *found.example)
     except LinjaxError:
         raise
     except Exception as error:
         leaves = ", ".join(f"{join(leaf.path)} {leaf.shape}" for leaf in manifest.graph.leaves[:8])
+        ours = like is None and manifest.containers is None
+        way = "; or they were in containers of a class: linjax.load(path, apply_fn, like=model)"
         raise StructureError(
             f"apply_fn doesn't run on the stored network's parameters ({leaves}): {error!s:.300}"
+            + way * ours
         ) from error
     _compare(net, manifest)
     return net

@@ -20,6 +20,7 @@ from linjax.program.pytree import Leaf, join
 from linjax.store import containers, keys, tensors
 from linjax.store.export import Program
 from linjax.store.outline import Outline, outlines
+from linjax.store.shown import Shown, shown
 
 SCHEMA = 1
 FORMAT = "linjax"
@@ -116,6 +117,7 @@ class Manifest(NamedTuple):
       program: what the stored program takes.
       sites: all that folds, where that is more than units of chains.
       chained: whether it isn't, so that the chains say which sizes fit.
+      shown: a few outputs of the parameters in the file; empty in files of before.
     """
 
     schema: int
@@ -129,16 +131,18 @@ class Manifest(NamedTuple):
     program: Stored
     sites: tuple[Outline, ...] = ()
     chained: bool = True
+    shown: tuple[Shown, ...] = ()
 
 
 def describe(
-    net: Net, leaves: tuple[Leaf, ...], provenance: Provenance, program: Program | str
+    net: Net, params: Any, leaves: tuple[Leaf, ...], provenance: Provenance, program: Program | str
 ) -> Manifest:
     """Describes a network and parameters of it.
 
     Args:
       net: the network.
-      leaves: the parameters to be stored.
+      params: the parameters to be stored.
+      leaves: what these are.
       provenance: how they came to be.
       program: the exported program, or why there is none.
 
@@ -168,6 +172,7 @@ def describe(
         stored,
         () if chained else outlines(net.network),
         chained,
+        shown(net, params),
     )
 
 

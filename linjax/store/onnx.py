@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from linjax.errors import LinjaxError, warn
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.compat import jaxpr_as_fun
-from linjax.program.pytree import is_floating
 from linjax.program.traced import as_traced
 from linjax.store.export import batch_of, freest
+from linjax.store.shown import made_up
 
 BATCHES = (1, 3, 16)  # sizes that a program with a free batch is checked at
 ROUNDING = 1e-4  # largest difference, relative to the largest output; float32 and wider
@@ -134,10 +133,7 @@ def _check(net: Net, params: Any, code: bytes, batches: tuple[int | None, ...]) 
         def shaped(spec: Any, batch: int | None = batch) -> Any:
             along = spec.shape and spec.shape[0] == traced
             shape = (batch, *spec.shape[1:]) if along else spec.shape
-            rng = np.random.default_rng(len(shape))
-            if is_floating(str(spec.dtype)):
-                return jnp.asarray(rng.normal(size=shape), spec.dtype)
-            return jnp.asarray(rng.integers(0, 2, size=shape), spec.dtype)
+            return made_up(spec, shape)
 
         inputs = jax.tree.map(shaped, net.example)
         want = jax.tree.leaves(net.apply(params, *inputs))

@@ -79,7 +79,7 @@ def save(
             f"the stored program takes only batches of {program.batch}: {program.reason}; loaded "
             "with its function the network takes what that takes"
         )
-    manifest = describe(net, leaves, provenance, program)
+    manifest = describe(net, params, leaves, provenance, program)
     arrays = {join(leaf.path): _host(leaf, flat[leaf.path]) for leaf in leaves}
     if isinstance(program, Program):
         arrays[PROGRAM] = np.frombuffer(program.code, np.uint8)

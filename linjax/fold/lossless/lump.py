@@ -106,7 +106,8 @@ class Lumped(NamedTuple):
 
     Attributes:
       params: the parameters.
-      reports: one a chain; one in all for networks of other layers.
+      reports: one a chain; one in all of sites for networks of other layers, and where units of
+        other activations are equal.
     """
 
     params: Any
@@ -151,9 +152,8 @@ def lump_and_report(
         check(net.network, flat)
         check_widths(net.network, flat)
     if isinstance(net, Net) and not (net.chained and readable(net.graph, flat)):
-        sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
-        lumped = pytree.unflatten(sites.flat, like=params)
-        return _better(params, lumped, [_of_sites(sites, tolerance)])
+        lumped, sites = _by_site(net, params, tolerance)
+        return _better(params, lumped, [_of_sites(sites, tolerance)], sites.unknown)
     check_leaves(net.graph, flat)
     found = net.examined(flat) if isinstance(net, Net) else None  # else loaded, without a program
     coarse = coarsest(found, flat)
@@ -175,7 +175,19 @@ def lump_and_report(
 
     lumped, _ = transform(params, flat, net.graph, rewrite)
     told = [reports.get(chain) or _alone(net.graph, flat, chain) for chain in net.graph.chains]
+    if not isinstance(net, Net):
+        return _better(params, lumped, told)
+    again, sites = _by_site(net, lumped, tolerance)  # equal units behind any activation
+    if sites.kept != sites.units:
+        lumped, told = again, [*told, _of_sites(sites, tolerance)]
     return _better(params, lumped, told)
+
+
+def _by_site(net: Net, params: Any, tolerance: float) -> tuple[Any, LumpedSites]:
+    """A network lumped site by site."""
+    flat = net.network.flatten(params)
+    sites = lump_sites(net.network_for(flat, net.example), flat, tolerance)
+    return pytree.unflatten(sites.flat, like=params), sites
 
 
 def _alone(graph: Graph, flat: pytree.Flat, chain: Chain) -> LumpReport:
@@ -185,10 +197,13 @@ def _alone(graph: Graph, flat: pytree.Flat, chain: Chain) -> LumpReport:
     return LumpReport(units, units, np.zeros(layers[-1].units))
 
 
-def _better(params: Any, lumped: Any, reports: list[LumpReport]) -> Lumped:
+def _better(
+    params: Any, lumped: Any, reports: list[LumpReport], unknown: tuple[str, ...] = ()
+) -> Lumped:
     """The lumped parameters, or with a warning the original ones if nothing went."""
     if count(lumped) >= count(params):
-        warn("nothing was lumped: no units are proportional")
+        beside = f"; nothing is known of {', '.join(unknown)}" if unknown else ""
+        warn("nothing was lumped: no units are proportional, of those that may be joined" + beside)
         lumped = params
         reports = [own._replace(kept=own.units) for own in reports]
     return Lumped(lumped, tuple(reports))

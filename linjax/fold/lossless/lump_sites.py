@@ -35,11 +35,13 @@ class LumpedSites(NamedTuple):
       flat: its leaves.
       units: by site, coordinates of each repeat before.
       kept: after.
+      unknown: names of sites of which nothing is known that would let one stand for others.
     """
 
     flat: pytree.Flat
     units: tuple[int, ...]
     kept: tuple[int, ...]
+    unknown: tuple[str, ...]
 
 
 def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> LumpedSites:
@@ -52,21 +54,23 @@ def lump_sites(network: Network, flat: pytree.Flat, tolerance: float) -> LumpedS
     """
     now = begun(network, flat)
     host, carrying = now.flat, carriers(network, flat)
-    units, kept = [], []
+    units, kept, unknown = [], [], []
     for site in network.sites:
         units.append(now.sizes[site.dim])
         onward = any(reader.op in carrying for reader in site.readers)
-        if not onward and _free(network, now, site):
-            proof = prove(network.layout, site.dim, site.beside)
-            found = None if proof is None else _Lumping(network, now, site, proof).found(tolerance)
-            if found is not None:
-                now = write(network, now, site, _choice(site, found))
+        free = not onward and _free(network, now, site)
+        proof = prove(network.layout, site.dim, site.beside) if free else None
+        found = None if proof is None else _Lumping(network, now, site, proof).found(tolerance)
+        if found is not None:
+            now = write(network, now, site, _choice(site, found))
+        if proof is None:
+            unknown.append(site.name)
         kept.append(now.sizes[site.dim])
     new = {
         path: flat[path] if path in flat and x is host.get(path) else pytree.on_device(x, x.dtype)
         for path, x in now.flat.items()
     }
-    return LumpedSites(new, tuple(units), tuple(kept))
+    return LumpedSites(new, tuple(units), tuple(kept), tuple(unknown))
 
 
 def _free(network: Network, now: Written, site: Site) -> bool:
