@@ -85,6 +85,7 @@ class Refusal(NamedTuple):
     reason: str
 
 
+UNMADE = "it meets data otherwise than in a product, so that its coordinates aren't followed"
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 _BENT = {Role.BENT, Role.GATED, Role.POOLED, Role.FILTERED, Role.SCALED}
@@ -157,11 +158,20 @@ def _block(site: Site) -> Site:
 
 
 def _hidden(layout: Layout, names: tuple[str, ...], dim: int) -> list[Refusal]:
-    """Refusals of the kernels that go into an operation as a whole, whatever it does to them."""
+    """Refusals of the kernels of a dimension that no product makes.
+
+    That go into an operation as a whole, whatever it does to them; or that meet data otherwise
+    (centres that distances are measured from), though products read what becomes of that.
+    """
     opaque = [reason for reason in layout.reasons[dim] if OPAQUE in reason or reason in WHOLE]
-    kernels = (n for n, spans in enumerate(layout.leaves) if len(spans) > 1
-               and any(dim in s.dims() for s in spans))  # fmt: skip
-    return [Refusal(names[leaf], opaque[0]) for leaf in kernels if opaque]
+    kernels = [n for n, spans in enumerate(layout.leaves) if len(spans) > 1
+               and any(dim in s.dims() for s in spans)]  # fmt: skip
+    if opaque:
+        return [Refusal(names[leaf], opaque[0]) for leaf in kernels]
+    if not any(mark.role is Role.READ for mark in layout.marks.get(dim, ())):
+        return []
+    read = {n for n in kernels if dim in layout.values[layout.program.inputs[n].id].read}
+    return [Refusal(names[leaf], UNMADE) for leaf in kernels if leaf not in read]
 
 
 def _twice(layout: Layout) -> set[int]:

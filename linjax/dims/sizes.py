@@ -18,6 +18,8 @@ from linjax.program.pytree import Path, join
 
 Array = Any
 Flat = Mapping[Path, Array]
+MOST = 6
+"""Leaves that an error names."""
 
 
 class Sizes(NamedTuple):
@@ -83,9 +85,12 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
     own = {*(site.dim for site in network.sites), *network.passed}
     gone = {d: 0 if d in own else layout.traced[d] for d in held - present}
     fixed = {d: layout.traced[d] for d in held - gone.keys() if layout.reasons[d]}
-    sizes = solve(equations, gone | fixed, network)
-    ways = Shapes(layout, network.ways, network.paths, flat, {**layout.traced, **sizes}, beside)
-    passing = ways.beside()
+    try:
+        sizes = solve(equations, gone | fixed, network)
+        traced = {**layout.traced, **sizes}
+        passing = Shapes(layout, network.ways, network.paths, flat, traced, beside).beside()
+    except StructureError as error:
+        raise StructureError(f"{error}{_told(network, flat)}") from error
     beside |= {dim: own.all for dim, own in passing.items()}
     for ref, value in zip(layout.inputs, inputs, strict=False):
         for span, size in zip(layout.values[ref.id].spans, jnp.shape(value), strict=True):
@@ -99,6 +104,23 @@ def read_sizes(network: Network, flat: Flat, inputs: Sequence[Array] = ()) -> Si
         skipped={op: place for scaling in merged for op, place in scaling.ops.items()},
         absent=frozenset(leaf for scaling in merged for leaf in scaling.leaves),
     )  # fmt: skip
+
+
+def _told(network: Network, flat: Flat) -> str:
+    """Which leaves aren't as they were traced: where they don't fit, one of these is wrong."""
+    traced = {p: network.layout.program.avals[network.ref(n)] for n, p in enumerate(network.paths)}
+    missing = [join(path) for path in traced if path not in flat]
+    other = [
+        f"{join(path)} {jnp.shape(flat[path])} for {own.shape}"
+        for path, own in traced.items()
+        if path in flat and jnp.shape(flat[path]) != own.shape
+    ]
+    told = [("missing", missing), ("of other shapes than traced", other)]
+    return "".join(
+        f"; {what}: {', '.join(some[:MOST])}{', …' * (len(some) > MOST)}"
+        for what, some in told
+        if some
+    )
 
 
 def _merged(network: Network, flat: Flat, now: Mapping[int, int]) -> list[Scaling]:

@@ -150,7 +150,8 @@ def fold_and_report(
     report = report._replace(rule=_named(evidence, rule, rewritings), evidence=_told(about))
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
     if report.after >= report.before and not cheaper:
-        _nothing(report, "the bounds" if rule is None else str(rule))
+        what = _named(evidence, rule, rewritings)
+        _nothing(report, "the bounds" if isinstance(evidence, Bounds) else what)
         folded, report = params, unchanged(params, about, rule)
     return Folded(folded, report)
 

@@ -154,7 +154,8 @@ def size(
 
     Args:
       fraction: share of the original's, in (0, 1].
-      round_to: widths are rounded to a multiple of this, for hardware.
+      round_to: of units, of linear ones and of ranks a multiple of this is kept, for hardware, or
+        none, or all that there are.
       of: what is counted: parameters; multiplications and additions of all products, for
         inputs as traced; or bytes of the parameters.
       least: what stays at least, by pattern of the layers' names as ``print(net)`` shows them
@@ -189,7 +190,8 @@ def tolerance(
       error: root of the mean squared output error over that of the outputs' variation, in
         the output metric of the evidence, ≥ 0; predicted from the calibration set by
         :func:`fold`, measured on held-out rows by :func:`compress`.
-      round_to: widths are rounded to a multiple of this, for hardware.
+      round_to: of units, of linear ones and of ranks a multiple of this is kept, for hardware, or
+        none, or all that there are.
       least: what stays at least, as for :func:`size`.
 
     Returns:

@@ -31,7 +31,7 @@ class Room(NamedTuple):
     Attributes:
       errors: ``(m + 1, r + 1)``, see :class:`~linjax.fold.engine.surface.Surface`.
       least: fewest coordinates and linear ones together.
-      multiple: numbers of either are multiples of this, from this on.
+      multiple: numbers of either are multiples of this, unless all are kept.
       fixed: whether it stays as it is.
     """
 
@@ -42,12 +42,12 @@ class Room(NamedTuple):
 
 
 def down(n: int, multiple: int) -> int:
-    """Returns a number rounded down to a multiple where it reaches it.
+    """Returns a number rounded down to a multiple.
 
     >>> down(21, 8), down(5, 8)
-    (16, 5)
+    (16, 0)
     """
-    return n if n < multiple else n - n % multiple
+    return n - n % multiple
 
 
 def narrower(room: Room, units: int, linears: int) -> Sizes:
@@ -71,8 +71,7 @@ def narrower(room: Room, units: int, linears: int) -> Sizes:
     for share in FREE:
         needed = int(np.argmax(errors <= errors[-1] + share * errors[0]))
         # Up to a multiple, not down: what is needed stays.
-        needed = needed if needed < multiple else -(-needed // multiple) * multiple
-        found.add((min(needed, units), linears))
+        found.add((min(-(-needed // multiple) * multiple, units), linears))
     return _sizes(found, (units, linears), room.least)
 
 
@@ -91,14 +90,11 @@ def _sizes(found: set[tuple[int, int]], now: tuple[int, int], least: int) -> Siz
 
 
 def grown(width: int, limit: int, multiple: int = 1) -> list[int]:
-    """Returns larger numbers up to a limit: multiples, or the limit itself."""
+    """Returns larger numbers up to a limit, multiples."""
     larger = set()
     for share in GROWTH:
-        step = max(width // share, 1)
-        goal = width + step
-        if goal >= multiple > 1:
-            goal = max(down(goal, multiple), (width // multiple + 1) * multiple)
-        larger.add(goal)
+        goal = width + max(width // share, 1)
+        larger.add(max(down(goal, multiple), (width // multiple + 1) * multiple))
     return sorted(w for w in larger if width < w <= limit)
 
 

@@ -42,7 +42,7 @@ class Prices(NamedTuple):
       sites: what each site may be narrowed to, at which error.
       kernels: by kernel ``(s + 1,)`` errors of rank 0 … s; one number where it isn't factored.
       terms: what the network costs.
-      multiple: ranks are multiples of this, from this on.
+      multiple: ranks are multiples of this, unless all are kept.
       caution: how far errors are trusted.
     """
 

@@ -100,7 +100,7 @@ class Site(NamedTuple):
       noise: ``(n, m, m)`` covariance of z under independent noise on what makes it, of the
         size of its variances; None for noise of z's own variances.
       least: fewest coordinates.
-      multiple: widths are multiples of this, from this on.
+      multiple: widths are multiples of this, unless all are kept.
       stream: of a normed site, what it is read through.
     """
 

@@ -202,7 +202,7 @@ def priced(
       found: the problems that were made of it.
       errors: of their widths.
       of: what is counted.
-      round_to: widths are multiples of this.
+      round_to: widths are multiples of this, unless all are kept.
       least: what stays at least.
 
     Raises:
