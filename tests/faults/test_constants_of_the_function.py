@@ -39,7 +39,7 @@ SPREAD = {
 def test_parameters_beside_a_spread_constant_fold(apply):
     net = linjax.trace(apply, PARAMS, X[:2])
     stats = linjax.collect(net, PARAMS, [X], metric="identity")
-    small = linjax.fold(PARAMS, stats, linjax.size(0.7))
+    small = linjax.fold(PARAMS, stats, linjax.size(0.53))
     assert small["in"].shape[1] < 12
     np.testing.assert_allclose(net.apply(small, X), apply(PARAMS, X), atol=1e-5)
 

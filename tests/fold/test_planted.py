@@ -182,3 +182,29 @@ def test_pruning_adds_no_leaves(kind):
     sizes = {p: v.shape for p, v in pytree.flatten(small).items()}
     assert set(sizes) <= set(pytree.flatten(params))
     assert jax.jit(net.apply)(small, x).shape == jax.jit(apply)(params, x).shape
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_units_that_nothing_reads_go_first_however_much_they_say_of_others(seed):
+    rng = np.random.default_rng(seed)
+    m, live = 12, 6 + seed % 3
+    params = {
+        "in": jnp.asarray(rng.normal(size=(6, m)), jnp.float32),
+        "bias": jnp.asarray(rng.normal(size=m) / 2, jnp.float32),
+        "out": jnp.asarray(rng.normal(size=(m, 3)), jnp.float32).at[live:].set(0),
+    }
+    # Each of the others is a sum of live units, as far as ReLUs are linear: worth more alone.
+    mixed = params["in"][:, :live] @ jnp.asarray(rng.random((live, m - live)), jnp.float32)
+    params["in"] = params["in"].at[:, live:].set(mixed)
+
+    def apply(p, x):
+        return jax.nn.relu(x @ p["in"] + p["bias"]) @ p["out"]
+
+    x = jnp.asarray(rng.normal(size=(200, 6)), jnp.float32)
+    net = linjax.trace(apply, params, x[:1])
+    stats = linjax.collect(net, params, [x], metric="identity")
+    wanted = (live * 10 + 3.5) / linjax.count(params)  # a bias behind them is reserved
+    small, report = linjax.fold_and_report(params, stats, linjax.size(wanted))
+    assert report.sites["in"].kept.tolist() == list(range(live))
+    assert report.predicted < 1e-6
+    np.testing.assert_allclose(net.apply(small, x), apply(params, x), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from linjax.fold.engine.linalg import JITTER, ROUNDING, floored, solve, symmetri
 from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sharing import at_once
-from linjax.fold.engine.sight import Data, Sight, framed, gathered, sights
+from linjax.fold.engine.sight import Data, Sight, framed, gathered, needed, sights
 from linjax.fold.engine.turned import turned
 
 Array = np.ndarray
@@ -254,7 +254,11 @@ def _pursued(seen: list[Sight], beside: bool, k: int) -> Array:
 
     Where fewer say anything, others of the largest variance fill up the number.
     """
-    order = exchanged([_beside(sight) if beside else sight.view for sight in seen], k)
+    live = needed(seen)
+    if len(live) <= k and all(sight.own for sight in seen):
+        order = live
+    else:
+        order = exchanged([_beside(sight) if beside else sight.view for sight in seen], k)
     if len(order) < k:
         rest = np.setdiff1d(np.arange(seen[0].width), order)
         variance = sum(np.diag(sight.units)[rest] for sight in seen)

@@ -197,6 +197,15 @@ def sights(site: Site, data: Data, repeat: int, few: bool) -> list[Sight]:
     return found
 
 
+def needed(seen: list[Sight]) -> Array:
+    """The units that say something, in ascending order: they vary, and something reads them.
+
+    With all of them nothing is lost, whichever units a pursuit would take before them.
+    """
+    says = [(s.train + s.test).diagonal()[: s.width] * s.metric.any(axis=1) > 0 for s in seen]
+    return np.flatnonzero(np.any(says, axis=0))
+
+
 def reached(seen: list[Sight]) -> list[Sight]:
     """Returns what points see of a repeat with the sources along the directions they vary in.
 

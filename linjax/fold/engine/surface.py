@@ -13,7 +13,7 @@ from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, 
 from linjax.fold.engine.problem import Site, checked, runs, splits, taken
 from linjax.fold.engine.pursuit import View, pursue, pursue_all, pursued, twins
 from linjax.fold.engine.sharing import shared
-from linjax.fold.engine.sight import Data, Sight, framed, gathered, reached, sights
+from linjax.fold.engine.sight import Data, Sight, framed, gathered, needed, reached, sights
 
 Array = np.ndarray
 
@@ -116,7 +116,7 @@ def _one(site: Site, data: Data, repeat: int) -> Array:
     seen = sights(site, data, repeat, few=True)
     alone = _without_linear(seen)
     errors = _with_linear(seen, alone) if site.sources else alone[:, None]
-    errors[-1] = 0.0  # all units are the network itself
+    errors[len(needed(seen)) :] = 0.0  # with all that say something it is the network itself
     return errors
 
 
