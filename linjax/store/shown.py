@@ -50,12 +50,8 @@ def made_up(spec: Any, shape: tuple[int, ...] | None = None) -> Any:
     shape = spec.shape if shape is None else shape
     rng = np.random.default_rng(len(shape))
     if jnp.issubdtype(spec.dtype, jax.dtypes.prng_key):
-        kind = keys.KINDS[str(spec.dtype)][0]
-        return (
-            jax.random.split(jax.random.key(0, impl=kind), shape)
-            if shape
-            else jax.random.key(0, impl=kind)
-        )
+        key = jax.random.key(0, impl=keys.KINDS[str(spec.dtype)][0])
+        return jax.random.split(key, shape) if shape else key
     if is_floating(str(spec.dtype)):
         return jnp.asarray(rng.normal(size=shape), spec.dtype)
     return jnp.asarray(rng.integers(0, 2, size=shape), spec.dtype)
@@ -63,15 +59,15 @@ def made_up(spec: Any, shape: tuple[int, ...] | None = None) -> Any:
 
 def shown(net: Net, params: Any) -> tuple[Shown, ...]:
     """Returns what a network's outputs are, nothing where it can't be run here, or isn't finite."""
-    if count(params) > LARGEST:
-        return ()
+    here = all(x.is_fully_addressable for x in jax.tree.leaves(params) if isinstance(x, jax.Array))
+    if not here or count(params) > LARGEST:
+        return ()  # other processes would have to run it with this one
     try:
         found = tuple(map(_shown, _outputs(net, params)))
     except Exception:  # whatever a function does on inputs that mean nothing
         return ()
-    return (
-        found if np.isfinite([x for own in found for x in (own.size, *own.entries)]).all() else ()
-    )
+    finite = all(np.isfinite([own.size, *own.entries]).all() for own in found)
+    return found if finite else ()
 
 
 def check_shown(net: Net, params: Any, wanted: Sequence[Shown]) -> None:
@@ -93,11 +89,10 @@ def check_shown(net: Net, params: Any, wanted: Sequence[Shown]) -> None:
             f"apply_fn computes something else: outputs of shapes {[own.shape for own in found]}, "
             f"those of the network that was saved are {[own.shape for own in wanted]}"
         )
+    coarse = any(leaf.dtype.endswith("float16") for leaf in net.graph.leaves)
+    limit = COARSE if coarse else APART
     for n, (own, want) in enumerate(zip(found, wanted, strict=True)):
         apart = np.max(np.abs(np.subtract(own.entries, want.entries)), initial=0.0)
-        limit = (
-            COARSE if any(leaf.dtype.endswith("float16") for leaf in net.graph.leaves) else APART
-        )
         if not max(apart, abs(own.size - want.size)) <= limit * want.size:
             raise StructureError(
                 f"apply_fn computes something else: output {n} differs by {apart:.2g} from that of "
