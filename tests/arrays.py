@@ -4,6 +4,11 @@ import jax
 import numpy as np
 
 
+def normal(seed, *shape):
+    """Normal numbers of a third's deviation, on the device."""
+    return placed(np.random.default_rng(seed).normal(size=shape) / 3)
+
+
 def placed(values, dtype=np.float32):
     """Numbers in a dtype, on the device."""
     return jax.device_put(np.array(values, dtype))

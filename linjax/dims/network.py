@@ -103,10 +103,6 @@ class Network:
         found = {site.dim: site.makers for site in self.sites if site.linear}
         return found | {way.dim: way.makers for way in self.ways}
 
-    def varying_along(self, dims: set[int]) -> list[tuple[int, int]]:
-        """Constants whose entries differ along some of these dimensions."""
-        return [key for key in self.varying if dims & self.layout.constants[key].dims()]
-
     def site(self, name: str) -> Site:
         """The site of this name."""
         return next(site for site in self.sites if site.name == name)

@@ -178,12 +178,11 @@ def compare_functions(
         if step is None:
             metric = metric or chosen(None, jax.eval_shape(original, inputs))
             step = jax.jit(functools.partial(_step, original, other, metric))
-        found = jax.tree.map(_host, step(inputs, index))
-        if not all(np.isfinite(own.mean).all() for own in found):
+        total = _added(total, step(inputs, index))
+        if not all(np.isfinite(own.mean).all() for own in total):
             raise EvidenceError(
                 f"batch {index}: the original's outputs aren't finite; leave such rows away"
             )
-        total = _added(total, found)
     if not total or not total[0].rows:
         raise EvidenceError("no batches: the iterable of inputs is empty, or no output is a float")
     return Comparison(

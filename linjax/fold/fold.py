@@ -150,8 +150,7 @@ def fold_and_report(
     report = report._replace(rule=_named(evidence, rule, rewritings), evidence=_told(about))
     cheaper = isinstance(rule, Size) and rule.of == "flops" and _narrower(folded, params)
     if report.after >= report.before and not cheaper:
-        what = _named(evidence, rule, rewritings)
-        _nothing(report, "the bounds" if isinstance(evidence, Bounds) else what)
+        _nothing(report, "the bounds" if isinstance(evidence, Bounds) else report.rule)
         folded, report = params, unchanged(params, about, rule)
     return Folded(folded, report)
 

@@ -78,6 +78,11 @@ def unflatten(flat: Flat, like: Any = None) -> Any:
     return _frozen(tree, like)
 
 
+def contained(flat: Flat, like: Any) -> Any:
+    """Returns leaves by path in the containers of another pytree of the same paths."""
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in flatten(like)])
+
+
 def _frozen(tree: Any, like: Any) -> Any:
     flax = sys.modules.get("flax.core")  # a FrozenDict is Flax's: then it has been imported
     if flax is not None and isinstance(like, flax.FrozenDict):

@@ -111,12 +111,9 @@ def restrict(exported: jax_export.Exported, platforms: tuple[str, ...]) -> bytes
 
 def _serialised(net: Net, params: Any, inputs: Any, platforms: tuple[str, ...]) -> bytes:
     """Exports a function of a nested dict, whatever containers the parameters had."""
-    flat = pytree.flatten(params)
-    structure = jax.tree.structure(params)
 
     def run(nested: Any, *inputs: Any) -> Any:
-        leaves = pytree.flatten(nested)
-        return net.apply(jax.tree.unflatten(structure, [leaves[path] for path in flat]), *inputs)
+        return net.apply(pytree.contained(pytree.flatten(nested), params), *inputs)
 
     shapes = {leaf.path: keys.spec(leaf) for leaf in pytree.leaves_of(params)}
     arguments = (pytree.unflatten(shapes), *inputs)

@@ -169,23 +169,12 @@ def load(
     else:
         net = _retraced(found, apply_fn, like)
         _check_sizes(net, pytree.unflatten(arrays))
-        check_shown(net, _contained(net, found, arrays), found.manifest.shown)
-    return net, _contained(net, found, arrays)
-
-
-def _contained(net: Net | StoredNet, found: Contents, arrays: pytree.Flat) -> Any:
-    """Parameters in the original's containers, where these are known and they weren't folded."""
-    if not is_original(found.manifest.graph, arrays):
-        return pytree.unflatten(arrays)
-    if isinstance(net, Net):
-        template = net.template
-    elif found.manifest.containers is not None:
-        template = found.template
-    else:
-        return pytree.unflatten(arrays)
-    return jax.tree.unflatten(
-        jax.tree.structure(template), [arrays[p] for p in pytree.flatten(template)]
-    )
+    params = pytree.unflatten(arrays)
+    if is_original(found.manifest.graph, arrays):
+        params = pytree.contained(arrays, net.template if apply_fn else found.template)
+    if apply_fn is not None:
+        check_shown(net, params, found.manifest.shown)
+    return net, params
 
 
 def _runs(found: Contents, apply_fn: Callable[..., Any] | None) -> bool:
@@ -231,11 +220,11 @@ def _retraced(found: Contents, apply_fn: Callable[..., Any], like: Any) -> Net:
     """Traces the user's function and compares it with the network that was saved."""
     manifest, template = found.manifest, found.template
     if like is not None:
-        shapes, order = pytree.flatten(template), pytree.flatten(like)
-        for path in shapes.keys() ^ order.keys():
-            where = "like" if path in order else "the file"
+        shapes, given = pytree.flatten(template), pytree.flatten(like)
+        for path in shapes.keys() ^ given.keys():
+            where = "like" if path in given else "the file"
             raise StructureError(f"{join(path)}: only {where} has it")
-        template = jax.tree.unflatten(jax.tree.structure(like), [shapes[path] for path in order])
+        template = pytree.contained(shapes, like)
     try:
         net = trace(apply_fn, template, *found.example)
     except LinjaxError:

@@ -63,7 +63,7 @@ def shown(net: Net, params: Any) -> tuple[Shown, ...]:
     if not here or count(params) > LARGEST:
         return ()  # other processes would have to run it with this one
     try:
-        found = tuple(map(_shown, _outputs(net, params)))
+        found = _outputs(net, params)
     except Exception:  # whatever a function does on inputs that mean nothing
         return ()
     finite = all(np.isfinite([own.size, *own.entries]).all() for own in found)
@@ -79,7 +79,7 @@ def check_shown(net: Net, params: Any, wanted: Sequence[Shown]) -> None:
     if not wanted:
         return
     try:
-        found = tuple(map(_shown, _outputs(net, params)))
+        found = _outputs(net, params)
     except Exception as error:
         raise StructureError(
             f"apply_fn doesn't run on the stored parameters: {error!s:.300}"
@@ -100,9 +100,10 @@ def check_shown(net: Net, params: Any, wanted: Sequence[Shown]) -> None:
             )
 
 
-def _outputs(net: Net, params: Any) -> list[Any]:
+def _outputs(net: Net, params: Any) -> tuple[Shown, ...]:
     with jax.default_matmul_precision("highest"):
-        return jax.tree.leaves(net.apply(params, *jax.tree.map(made_up, net.example)))
+        found = net.apply(params, *jax.tree.map(made_up, net.example))
+    return tuple(map(_shown, jax.tree.leaves(found)))
 
 
 def _shown(output: Any) -> Shown:

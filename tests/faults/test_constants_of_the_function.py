@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
-
+from tests.arrays import normal
 
 PARAMS = {"in": normal(0, 6, 12), "by": normal(1, 12), "out": normal(2, 12, 3).at[3:9].set(0)}
 X = normal(3, 96, 6) * 3

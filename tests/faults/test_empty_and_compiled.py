@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
+from tests.arrays import normal
 
 
 def conv(x, w, padding="SAME", groups=1):
@@ -64,4 +61,8 @@ def test_a_folded_depthwise_network_is_traced_again_for_any_batch(compiled):
     for rows in (1, 5, 24):
         linjax.collect(again, small, [x[:rows]] * 3, metric="identity")
     assert linjax.trace(net.apply, small, x[:2]).network.kernels.keys()
+    stats = linjax.collect(again, small, [x], metric="identity")
+    smaller, report = linjax.fold_and_report(small, stats, linjax.size(0.6))
+    found = linjax.compare(again, small, smaller, [x], metric="identity")
+    assert report.predicted / 2 < found.error < 2 * report.predicted
     assert net.flops(small, x[:2]) == linjax.trace(net.apply, small, x[:2]).flops(small)

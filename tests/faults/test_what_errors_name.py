@@ -2,15 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
-
+from tests.arrays import normal
 
 PARAMS = {
     "first": {"kernel": normal(0, 6, 20), "bias": jnp.ones(20)},

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
-
+from tests.arrays import normal
 
 KERNEL = normal(0, 6, 10).at[:, 1].set(normal(0, 6, 10)[:, 0])
 PARAMS = {"in": KERNEL, "scale": jnp.ones(10), "out": normal(1, 10, 3)}

@@ -1,15 +1,10 @@
 """Widths that are multiples, for hardware."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
+from tests.arrays import normal
 
 
 def conv(x, kernel):

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 import linjax
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) / 3, jnp.float32)
-
+from tests.arrays import normal
 
 PARAMS = {"in": normal(0, 6, 20), "out": normal(1, 20, 3)}
 X = 3 * normal(2, 50, 6)
