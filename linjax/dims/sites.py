@@ -58,6 +58,8 @@ class Site(NamedTuple):
         coordinates that it reads.
       opposite: leaves of keys where any basis will do for queries, with its inverse for these:
         those on the other side than the first point.
+      told: places among the points of those that tell what is lost: all, but for two that meet
+        in a product.
       norms: what a stream is read through that norms run over, where its basis may change.
       steady: whether what is added to linear coordinates arrives at all readers as it is: not where
         they are masked, weighed by data, added up over places or follow zeros on the way.
@@ -74,6 +76,7 @@ class Site(NamedTuple):
     linear: bool
     fixed: bool
     opposite: tuple[int, ...] = ()
+    told: tuple[int, ...] = ()
     norms: Norms | None = None
     steady: bool = True
 
@@ -203,9 +206,11 @@ def _site(
     made = {p.leaf for p in makers}
     fixed = any(p.leaf is None or p.leaf in made for p in readers)
     linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
-    across = pairs.opposite(layout, dim, points[0]) if form is Form.PAIRED and not fixed else ()
+    across = pairs.Sides((), tuple(range(len(points))))
+    if form is Form.PAIRED:
+        across = pairs.sides(layout, dim, points, fixed)
     return Site(
-        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, across
+        name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, *across
     )
 
 

@@ -158,28 +158,40 @@ class Cut(NamedTuple):
     change: Callable[[Array], Array]
 
 
-def transform(array: Array, spans: Spans, cut: Cut) -> Array:
+def transform(array: Array, spans: Spans, cut: Cut, of: tuple[int, ...] | None = None) -> Array:
     """Changes an array along a dimension, wherever it stands; repeats keep their places.
 
     A dimension that stands on several axes (of a recurrent kernel) is changed along one after
-    the other.
+    the other. Where a repeat does (heads on both axes of a kernel), it is the one on the
+    dimension's own axis, else the next.
+
+    Args:
+      array: the array.
+      spans: its axes.
+      cut: the dimension, its repeats, and the change.
+      of: by span, which axis it is a factor of; each is one by default.
     """
+    of = tuple(range(len(spans))) if of is None else of
     at = next((n for n, span in enumerate(spans) if cut.dim in span.dims()), None)
     if at is None:
         return array
     if any(cut.dim in s.dims() for s in spans[at + 1 :]):
-        return _one_by_one(array, spans, cut)
+        return _one_by_one(array, spans, cut, of)
     if spans[at].parts:
-        return (_in_product if spans[at].flattened else _in_sum)(array, spans, at, cut)
+        return (_in_product if spans[at].flattened else _in_sum)(array, spans, at, cut, of)
     wide = [n for n, s in enumerate(spans) if s.parts and set(cut.beside) & set(s.dims())]
     if wide:  # a repeat that was flattened with others
-        return _in_product(array, spans, wide[0], cut)
-    front = [next(n for n, s in enumerate(spans) if s.dim == b) for b in cut.beside]
+        return _in_product(array, spans, wide[0], cut, of)
+
+    def apart(n: int) -> tuple[bool, int]:
+        return of[n] != of[at], abs(n - at)
+
+    front = [min((n for n, s in enumerate(spans) if s.dim == b), key=apart) for b in cut.beside]
     order = [*front, *(n for n in range(len(spans)) if n not in (*front, at)), at]
     return cut.change(array.transpose(order)).transpose(np.argsort(order).tolist())
 
 
-def _one_by_one(array: Array, spans: Spans, cut: Cut) -> Array:
+def _one_by_one(array: Array, spans: Spans, cut: Cut, of: tuple[int, ...]) -> Array:
     """Changes along each of several axes, as if each were of a dimension of its own."""
     names = {n: -2 - n for n, span in enumerate(spans) if cut.dim in span.dims()}
     named = tuple(_renamed(s, cut.dim, names.get(n, cut.dim)) for n, s in enumerate(spans))
@@ -195,7 +207,7 @@ def _one_by_one(array: Array, spans: Spans, cut: Cut) -> Array:
             found.append(cut.change(part))
             return found[-1]
 
-        array = transform(array, named, Cut(name, cut.beside, size, change))
+        array = transform(array, named, Cut(name, cut.beside, size, change), of)
         new[name] = found[-1].shape[-1]
     return array
 
@@ -207,22 +219,23 @@ def _renamed(span: Span, dim: int, name: int) -> Span:
     return span._replace(parts=tuple(_renamed(part, dim, name) for part in span.parts))
 
 
-def _in_product(array: Array, spans: Spans, at: int, cut: Cut) -> Array:
+def _in_product(array: Array, spans: Spans, at: int, cut: Cut, of: tuple[int, ...]) -> Array:
     """Factors an axis, changes along one of its factors, and flattens it again."""
     parts, shape = spans[at].parts, array.shape
     split = array.reshape(*shape[:at], *(p.now(cut.size) for p in parts), *shape[at + 1 :])
-    new = transform(split, (*spans[:at], *parts, *spans[at + 1 :]), cut)
+    whose = (*of[:at], *(of[at] for _ in parts), *of[at + 1 :])
+    new = transform(split, (*spans[:at], *parts, *spans[at + 1 :]), cut, whose)
     behind = at + len(parts)
     return new.reshape(*new.shape[:at], math.prod(new.shape[at:behind]), *new.shape[behind:])
 
 
-def _in_sum(array: Array, spans: Spans, at: int, cut: Cut) -> Array:
+def _in_sum(array: Array, spans: Spans, at: int, cut: Cut, of: tuple[int, ...]) -> Array:
     """Cuts an axis into its parts, and changes those that the dimension is a part of."""
     done, start = [], 0
     for part in spans[at].parts:
         stop = start + part.now(cut.size)
         piece = array[(slice(None),) * at + (slice(start, stop),)]
-        done.append(transform(piece, (*spans[:at], part, *spans[at + 1 :]), cut))
+        done.append(transform(piece, (*spans[:at], part, *spans[at + 1 :]), cut, of))
         start = stop
     return (np if isinstance(array, np.ndarray) else jnp).concatenate(done, axis=at)
 

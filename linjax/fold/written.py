@@ -56,7 +56,7 @@ class Written(NamedTuple):
 def begun(network: Network, flat: dict[Any, Array]) -> Written:
     """A network none of whose sites has been folded."""
     host = {
-        path: np.asarray(leaf) if pytree.is_floating(str(jnp.result_type(leaf))) else leaf
+        path: np.asarray(leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else leaf
         for path, leaf in flat.items()
     }
     sizes = read_sizes(network, flat)
@@ -115,8 +115,9 @@ def mixing(site: Site, matrices: Array) -> Any:
         count = math.prod(x.shape[len(front) : -1])  # nothing may be left of the coordinates
         rows = x.reshape(matrices.shape[0], count, x.shape[-1])
         mixed = np.empty((*rows.shape[:2], matrices.shape[-1]), x.dtype)
+        wide = np.complex128 if np.iscomplexobj(x) else np.float64
         for own, matrix, found in zip(rows, matrices, mixed, strict=True):
-            found[:] = own.astype(np.float64) @ matrix
+            found[:] = own.astype(wide) @ matrix
         return mixed.reshape(*front, *x.shape[len(front) : -1], mixed.shape[-1])
 
     return change

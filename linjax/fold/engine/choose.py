@@ -12,7 +12,16 @@ from linjax.fold.engine.linalg import JITTER, ROUNDING, floored, solve, symmetri
 from linjax.fold.engine.problem import Site, Stream, checked, runs, taken
 from linjax.fold.engine.pursuit import View
 from linjax.fold.engine.sharing import at_once
-from linjax.fold.engine.sight import Data, Sight, framed, gathered, needed, sights
+from linjax.fold.engine.sight import (
+    Data,
+    Decoder,
+    Sight,
+    decoders,
+    framed,
+    gathered,
+    needed,
+    sights,
+)
 from linjax.fold.engine.turned import turned
 
 Array = np.ndarray
@@ -160,7 +169,7 @@ def whole(site: Site, r: int) -> Choice:
     n, m = site.repeats, site.width
     decode = np.broadcast_to(np.eye(m + r, m), (n, m + r, m))
     points = len(site.points)
-    basis = decode if site.kind == "straight" else None
+    basis = decode if site.straight else None
     kept = np.tile(np.arange(m), (n, 1))
     offsets = (np.zeros((n, m)),) * points
     return Choice(kept, np.zeros((n, m, r)), basis, (decode,) * points, offsets, 0.0)
@@ -179,7 +188,10 @@ def _part(site: Site, data: Data, repeat: int, k: int, r: int) -> _Part:
     if site.kind == "aligned":
         return _aligned(site, data, repeat, k)
     seen = sights(site, data, repeat, few=False)
-    part = _straight(seen, k) if site.kind == "straight" else _bent(seen, k, r)
+    if site.straight:
+        part = _straight(*decoders(seen, site.kind == "paired"), k)
+    else:
+        part = _bent(seen, k, r)
     means = [goal.mean[repeat] for goal in data.goals]
     offset = [own + mean for own, mean in zip(part.offset, means, strict=True)]
     return part._replace(offset=offset)
@@ -200,25 +212,32 @@ def _aligned(site: Site, data: Data, repeat: int, k: int) -> _Part:
     return _Part(kept, np.zeros((m, 0)), None, [decode] * points, [np.zeros(m)] * points, error)
 
 
-def _straight(seen: list[Sight], k: int) -> _Part:
+def _straight(seen: list[Sight], by: list[Decoder], k: int) -> _Part:
     """The best basis; directions that say nothing are zero."""
     m = seen[0].width
     found = straight_basis(seen)[:, :k] if k < m else np.eye(m)
     basis = np.zeros((m, k))
     basis[:, : found.shape[1]] = found
     decode, offset, error = [], [], 0.0
-    for sight in seen:
-        cross = basis.T @ sight.goal
-        uncorrelated = symmetric(basis.T @ sight.units @ basis)
+    for sight, own in zip(seen, by, strict=True):
+        cross = basis.T @ own.goal
+        uncorrelated = symmetric(basis.T @ own.units @ basis)
         # What varies at another point alone: rounding here, which would be blown up.
-        spread = np.abs(basis).T @ np.sqrt(np.maximum(sight.units.diagonal(), 0.0))
+        spread = np.abs(basis).T @ np.sqrt(np.maximum(own.units.diagonal(), 0.0))
         still = uncorrelated.diagonal() <= ROUNDING * spread**2
         uncorrelated[still], uncorrelated[:, still], cross[still] = 0.0, 0.0, 0.0
         coefficients = solve(uncorrelated, cross, JITTER)
         decode.append(coefficients)
         offset.append(-(sight.mean @ basis) @ coefficients)
-        error += _left(sight, coefficients, cross)
+        error += _apart(sight, basis, coefficients)
     return _Part(np.arange(k), np.zeros((m, 0)), basis, decode, offset, error)
+
+
+def _apart(sight: Sight, basis: Array, coefficients: Array) -> float:
+    """The part of the target's variance that any decoder leaves."""
+    made = coefficients @ sight.target
+    explained = 2.0 * np.sum(made * (basis.T @ sight.goal @ sight.target))
+    return max(sight.size - explained + np.sum(made * (basis.T @ sight.units @ basis @ made)), 0.0)
 
 
 def _left(sight: Sight, coefficients: Array, cross: Array) -> float:

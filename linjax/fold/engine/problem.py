@@ -9,7 +9,7 @@ from linjax.errors import EvidenceError
 from linjax.evidence.stored import steps
 
 Array = np.ndarray
-Kind = Literal["bent", "straight", "aligned", "normed"]
+Kind = Literal["bent", "straight", "paired", "aligned", "normed"]
 
 STILL = 1e-13
 """Variance relative to the squared mean that is the rounding of a constant in single precision."""
@@ -93,8 +93,9 @@ class Site(NamedTuple):
       repeats: number of times n that it stands in the network; every repeat keeps its own
         coordinates, as many as the others.
       kind: "bent" where coordinates are chosen and their readers refitted, "straight" where
-        any basis will do, "aligned" where coordinates are chosen and nothing can be refitted,
-        "normed" where norms run over them, so that directions have to be orthonormal.
+        any basis will do, "paired" where it will with one inverse for all points, "aligned"
+        where coordinates are chosen and nothing can be refitted, "normed" where norms run over
+        them, so that directions have to be orthonormal.
       points: where it is read.
       sources: whether the coordinates z without activation stand beside those with it, h.
       noise: ``(n, m, m)`` covariance of z under independent noise on what makes it, of the
@@ -114,6 +115,11 @@ class Site(NamedTuple):
     least: int = 0
     multiple: int = 1
     stream: Stream | None = None
+
+    @property
+    def straight(self) -> bool:
+        """Whether any basis will do."""
+        return self.kind in ("straight", "paired")
 
     @property
     def coordinates(self) -> int:

@@ -33,7 +33,7 @@ def noise(site: Site, data: Frame) -> Array:
     m, covariance = site.width, data.covariance
     if site.kind == "aligned":
         return np.zeros_like(covariance)
-    if site.kind == "straight":
+    if site.straight:
         return _straight(site, data)
     if not site.sources:
         return _shared(covariance, np.einsum("nii->ni", covariance))

@@ -206,6 +206,42 @@ def needed(seen: list[Sight]) -> Array:
     return np.flatnonzero(np.any(says, axis=0))
 
 
+class Decoder(NamedTuple):
+    """What straight coordinates are decoded by: covariances of the units, and with the goal."""
+
+    units: Array
+    goal: Array
+
+
+def decoders(seen: list[Sight], alike: bool) -> tuple[list[Sight], list[Decoder]]:
+    """Returns what points see of straight units, and what these are decoded by.
+
+    Args:
+      seen: a repeat as each point sees it.
+      alike: whether one decoder serves all points. Then it goes by the sum of their covariances,
+        each weighed by what errors cost there: units are scaled so that those cost alike.
+    """
+    if not alike or len(seen) == 1:
+        return seen, [Decoder(sight.units, sight.goal) for sight in seen]
+    found = []
+    for sight in seen:
+        spread = float(np.trace(sight.units))
+        times = sight.size / spread if spread > 0 and sight.size > 0 else 1.0
+        found.append(
+            sight._replace(
+                train=times * sight.train,
+                test=times * sight.test,
+                metric=sight.metric / times,
+                target=sight.target / np.sqrt(times),
+                goal=times * sight.goal,
+            )
+        )
+    units, goal = (
+        np.sum(own, axis=0) for own in ([s.units for s in found], [s.goal for s in found])
+    )
+    return found, [Decoder(units, goal)] * len(seen)
+
+
 def reached(seen: list[Sight]) -> list[Sight]:
     """Returns what points see of a repeat with the sources along the directions they vary in.
 

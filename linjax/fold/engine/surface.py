@@ -13,7 +13,17 @@ from linjax.fold.engine.linalg import ROUNDING, floored, forward, lower, solve, 
 from linjax.fold.engine.problem import Site, checked, runs, splits, taken
 from linjax.fold.engine.pursuit import View, pursue, pursue_all, pursued, twins
 from linjax.fold.engine.sharing import shared
-from linjax.fold.engine.sight import Data, Sight, framed, gathered, needed, reached, sights
+from linjax.fold.engine.sight import (
+    Data,
+    Decoder,
+    Sight,
+    decoders,
+    framed,
+    gathered,
+    needed,
+    reached,
+    sights,
+)
 
 Array = np.ndarray
 
@@ -111,8 +121,9 @@ def _one(site: Site, data: Data, repeat: int) -> Array:
     """The surface of one repeat."""
     if site.kind == "aligned":
         return _aligned(data, repeat)[:, None]
-    if site.kind == "straight":
-        return _straight(sights(site, data, repeat, few=False))[:, None]
+    if site.straight:
+        seen = sights(site, data, repeat, few=False)
+        return _straight(*decoders(seen, site.kind == "paired"))[:, None]
     seen = sights(site, data, repeat, few=True)
     alone = _without_linear(seen)
     errors = _with_linear(seen, alone) if site.sources else alone[:, None]
@@ -166,12 +177,12 @@ def _nested(sight: Sight, factor: Array, features: Array, fitted: Array) -> Arra
     return _scaled(errors, sight)
 
 
-def _straight(seen: list[Sight]) -> Array:
+def _straight(seen: list[Sight], by: list[Decoder]) -> Array:
     """Held-out errors of 0 … m directions of straight coordinates."""
     m, basis = seen[0].width, straight_basis(seen)
     total = np.zeros(m + 1)
-    for sight in seen:
-        spread = basis.T @ sight.units
+    for sight, own in zip(seen, by, strict=True):
+        spread = basis.T @ own.units
         errors = _nested(sight, lower(spread @ basis), basis, spread @ sight.target)
         total += np.pad(errors, (0, m + 1 - len(errors)), mode="edge")
     total[-1] = 0.0

@@ -84,11 +84,8 @@ def _problem(
 ) -> tuple[Problem, tuple[int, ...]]:
     if site.norms is not None:
         return streamed(network, flat, site, site.norms, points), tuple(range(len(points)))
-    if site.form is Form.PAIRED:  # what one side loses, the other loses with it
-        points = points[:1]
-    groups = _grouped(network, site)[: len(points)]
-    pairs = zip(points, site.points, strict=False)
-    own = [_bordered(p, padded(network, site, value)) for p, value in pairs]
+    groups = [_grouped(network, site)[n] for n in site.told]
+    own = [_bordered(points[n], padded(network, site, site.points[n])) for n in site.told]
     if site.opposite:  # nothing makes up for a mean that is lost
         own = list(map(about_zero, own))
     joined = [
@@ -99,12 +96,12 @@ def _problem(
         name=site.name,
         width=points[0].metric.shape[-1],
         repeats=int(np.prod([network.layout.traced[d] for d in site.beside], dtype=int)),
-        kind="straight" if site.opposite else "aligned" if site.fixed else kind,
+        kind="paired" if site.opposite else "aligned" if site.fixed else kind,
         points=tuple(joined),
         sources=points[0].mean.shape[-1] > points[0].metric.shape[-1],
         least=1,
     )
-    index = groups if site.form is not Form.PAIRED else (0,) * len(site.points)
+    index = groups if len(site.told) == len(site.points) else (0,) * len(site.points)
     return problem, tuple(index)
 
 

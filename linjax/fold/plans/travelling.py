@@ -47,7 +47,7 @@ def with_noise(
     found = list(problems)
     makers = {kernel.made: kernel for kernel in kernels}
     for n, (site, problem) in enumerate(zip(sites, problems, strict=True)):
-        straight = problem.sources or problem.kind == "straight"
+        straight = problem.sources or problem.straight
         if n in makers and len(site.makers) == problem.repeats == 1 and straight:
             found[n] = problem._replace(noise=_reached(makers[n], problem, found, points))
     return tuple(found)
