@@ -16,7 +16,7 @@ _BENT = frozenset({Form.BENT, Form.BLOCKS, Form.PAIRED})
 
 
 class Shares(NamedTuple):
-    """Shares of a network's floating parameters in leaves that have a dimension of a site.
+    """Shares of a network's parameters in leaves that have a dimension of a site.
 
     Each share counts what the one before counts, too.
 
@@ -64,7 +64,8 @@ def reached(network: Network, sites: Iterable[Site], sizes: Sequence[int]) -> fl
 def leaf_sizes(network: Network) -> list[int]:
     """The numbers of entries of the leaves.
 
-    None for leaves that aren't floating numbers, and for those that the network doesn't use.
+    None for leaves that are neither floating nor complex, and for those that the network doesn't
+    use.
     """
     program = network.layout.program
     operands = (*program.outputs, *(o for op in program.all_ops() for o in op.inputs))
@@ -73,6 +74,6 @@ def leaf_sizes(network: Network) -> list[int]:
     for leaf in range(len(network.paths)):
         ref = network.ref(leaf)
         aval = program.avals[ref]
-        counts = ref in used and jnp.issubdtype(aval.dtype, jnp.floating)
+        counts = ref in used and jnp.issubdtype(aval.dtype, jnp.inexact)
         found.append(math.prod(aval.shape) if counts else 0)
     return found

@@ -10,8 +10,8 @@ from linjax.dims import merging, pairs
 from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
-from linjax.dims.space import OPAQUE, WHOLE
 from linjax.dims.span import Span, Spans, companions
+from linjax.dims.unmade import kernels_without_product
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
 from linjax.program.flat import Op, Operand, Ref
@@ -80,6 +80,11 @@ class Site(NamedTuple):
     norms: Norms | None = None
     steady: bool = True
 
+    @property
+    def stream(self) -> bool:
+        """Whether several products add to its coordinates, and several read them."""
+        return self.form is not Form.PAIRED and len(self.makers) > 1 and len(self.readers) > 1
+
 
 class Refusal(NamedTuple):
     """A layer some dimension of which stays as it is, and why."""
@@ -88,7 +93,6 @@ class Refusal(NamedTuple):
     reason: str
 
 
-UNMADE = "it meets data otherwise than in a product, so that its coordinates aren't followed"
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 _BENT = {Role.BENT, Role.GATED, Role.POOLED, Role.FILTERED, Role.SCALED}
@@ -114,7 +118,8 @@ def find_sites(
         marks = layout.marks.get(dim, ())
         makers = tuple(products_of(layout, ops, marks, Role.MADE))
         if not makers:
-            refused += _hidden(layout, names, dim)
+            unmade = kernels_without_product(layout, dim)
+            refused += [Refusal(names[n], reason) for n, reason in unmade.items()]
             continue
         name = _name(layout, names, dim, makers)
         reason = _reason(layout, dim, marks)
@@ -158,23 +163,6 @@ def _blocked(found: list[Site]) -> list[Site]:
 def _block(site: Site) -> Site:
     """A site whose coordinates stand for several entries each."""
     return site if site.form is Form.NORMED else site._replace(form=Form.BLOCKS, linear=False)
-
-
-def _hidden(layout: Layout, names: tuple[str, ...], dim: int) -> list[Refusal]:
-    """Refusals of the kernels of a dimension that no product makes.
-
-    That go into an operation as a whole, whatever it does to them; or that meet data otherwise
-    (centres that distances are measured from), though products read what becomes of that.
-    """
-    opaque = [reason for reason in layout.reasons[dim] if OPAQUE in reason or reason in WHOLE]
-    kernels = [n for n, spans in enumerate(layout.leaves) if len(spans) > 1
-               and any(dim in s.dims() for s in spans)]  # fmt: skip
-    if opaque:
-        return [Refusal(names[leaf], opaque[0]) for leaf in kernels]
-    if not any(mark.role is Role.READ for mark in layout.marks.get(dim, ())):
-        return []
-    read = {n for n in kernels if dim in layout.values[layout.program.inputs[n].id].read}
-    return [Refusal(names[leaf], UNMADE) for leaf in kernels if leaf not in read]
 
 
 def _twice(layout: Layout) -> set[int]:

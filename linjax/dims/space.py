@@ -31,6 +31,10 @@ HINTS = {
     "cond": "a branch: a network traced with the branch that is taken would be followed",
     "custom_vjp_call": "a function with a derivative of its own (custom_vjp)",
     "shard_map": "a sharded region (shard_map): the function inside it would be followed",
+    "bitcast_convert_type": (
+        "bits taken as numbers, as random ones are (dropout in training): traced as it evaluates, "
+        "the network would be followed"
+    ),
     "pallas_call": "a kernel written in Pallas: what it computes, in jax.numpy, would be followed",
 }
 """Reasons by operations that are not looked into; what each says to do is done in the tests."""

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from linjax.dims.sites import Form, Site
 from linjax.dims.spelled import spelled
 from linjax.fold.compare import compare
 from linjax.fold.engine.choose import Choice
@@ -80,7 +79,7 @@ class Work(NamedTuple):
         What narrowing a stream costs is told worst of all: errors of all that is added to it, and
         reads it, meet there. A measurement decides.
         """
-        return self.known.leaving(rule, _stream, self.known.plan)
+        return self.known.leaving(rule, lambda site: site.stream, self.known.plan)
 
     def _written(self, plan: Plan) -> "_Made":
         now, choices = self.known.write(self.params, plan)
@@ -99,11 +98,6 @@ class _Made(NamedTuple):
     plan: Plan
     choices: list[Choice]
     small: Any
-
-
-def _stream(site: Site) -> bool:
-    """Whether several products add to a site's coordinates, and several read them."""
-    return site.form is not Form.PAIRED and len(site.makers) > 1 and len(site.readers) > 1
 
 
 def nearest(net: Net, candidates: list[Any], held: Rows, metric: str) -> tuple[Any, float]:

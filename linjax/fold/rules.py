@@ -160,7 +160,9 @@ def size(
         inputs as traced; or bytes of the parameters.
       least: what stays at least, by pattern of the layers' names as ``print(net)`` shows them
         (``*`` stands for anything): a share of its units up to 1, which leaves all of them, or a
-        number of units; linear ones count. Kernels of these layers aren't factored, either.
+        number of units; linear ones count. Of units that several layers make together (queries and
+        keys, gates) each layer's name will do; a stream that many add to has one of its own.
+        Kernels of these layers aren't factored, either.
 
     Returns:
       A rule for :func:`fold` and :func:`compress`.

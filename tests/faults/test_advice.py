@@ -72,10 +72,16 @@ def with_pallas(p, x):
     return pl.pallas_call(kernel, out_shape=shape, interpret=True)(z) @ p["v"]
 
 
+def dropping(p, x):
+    z = relu(x @ p["w"])
+    return jnp.where(jax.random.bernoulli(jax.random.key(0), 1.0, z.shape), z, 0) @ p["v"]
+
+
 CASES = {
     "while": (looping, scanning),
     "cond": (choosing, chosen),
     "custom_vjp_call": (with_own, chosen),
+    "bitcast_convert_type": (dropping, chosen),
     "shard_map": (regional, chosen),
     "pallas_call": (with_pallas, chosen),
 }
@@ -98,6 +104,47 @@ def test_what_is_said_of_a_primitive(case):
     assert "w" in [site.name for site in better.network.foldable]
     stats = linjax.collect(better, P, [X], metric="identity")
     assert linjax.count(linjax.fold(P, stats, linjax.size(0.8))) <= 0.8 * linjax.count(P)
+
+
+def by_row(p, x):
+    def one(p, h):
+        return relu(h @ p["w"]) @ p["v"]
+
+    ways = (lambda h: one(p, h), lambda h: one({**p, "w": 2 * p["w"]}, h))
+    return jax.vmap(lambda h: jax.lax.cond(h[0] > 0, *ways, h))(x)
+
+
+def by_where(p, x):
+    one, other = (relu(x @ w) @ p["v"] for w in (p["w"], 2 * p["w"]))
+    return jnp.where(x[:, :1] > 0, one, other)
+
+
+def test_a_branch_for_each_row_says_what_to_do():
+    net = linjax.trace(by_row, P, X)
+    assert not net.network.foldable and "jnp.where" in repr(net)
+    with pytest.raises(linjax.StructureError, match="w: its kernel depends on the inputs"):
+        linjax.collect(net, P, [X])
+    better = linjax.trace(by_where, P, X)
+    np.testing.assert_allclose(by_where(P, X), by_row(P, X), rtol=1e-4, atol=1e-4)
+    assert [site.name for site in better.network.foldable] == ["w"]
+
+
+def test_certificates_say_what_they_are_of():
+    kernel = a(3, 3, 1, 8)
+
+    def images(p, x):
+        dims = ("NHWC", "HWIO", "NHWC")
+        h = relu(jax.lax.conv_general_dilated(x, p["c"], (1, 1), "SAME", dimension_numbers=dims))
+        return h.mean((1, 2)) @ p["v"]
+
+    params, x = {"c": kernel, "v": a(8, 2)}, a(4, 5, 5, 1)
+    with pytest.warns(linjax.FoldWarning, match="not of convolutions"):
+        linjax.certify(linjax.trace(images, params, x), params, -1.0, 1.0)
+    scaled = linjax.trace(lambda p, x: chosen(p, (x - 128) / 127), P, X)
+    found = linjax.certify(scaled, P, 0.0, 255.0)
+    assert "on a box of what it is given" in repr(found)
+    small = linjax.fold(P, linjax.certify(linjax.trace(chosen, P, X), P, -1.0, 1.0))
+    np.testing.assert_allclose(chosen(small, X / 99), chosen(P, X / 99), rtol=1e-4, atol=1e-4)
 
 
 def evidence(**options):

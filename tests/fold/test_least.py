@@ -102,3 +102,23 @@ def test_what_cannot_be_kept_is_an_error_that_names_what_can():
     for wrong in (0, -1, 2.5, float("nan")):
         with pytest.raises(linjax.LinjaxError, match=r"a share in .0, 1. or a number of units"):
             linjax.size(0.5, least={"head": wrong})
+
+
+@pytest.mark.parametrize("name", ["gate", "up", "q", "k"])
+def test_any_of_the_layers_that_make_units_together_names_them(name):
+    """Which of queries and keys, or of a gate and what it gates, comes first doesn't matter."""
+    names = ("q", "k", "v", "gate", "up")
+    params = {n: {"w": normal(6, 12)} for n in names} | {"down": {"w": normal(12, 6)}}
+    rows = X.reshape(100, 5, 6)
+
+    def both(p, x):
+        q, k, v = (x @ p[n]["w"] for n in "qkv")
+        x = jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v
+        x = x[..., :6] + x[..., 6:]
+        return (jax.nn.silu(x @ p["gate"]["w"]) * (x @ p["up"]["w"])) @ p["down"]["w"]
+
+    net = linjax.trace(both, params, rows)
+    stats = linjax.collect(net, params, [rows], metric="identity")
+    small = linjax.fold(params, stats, linjax.size(0.6, least={name: 1.0}))
+    assert small[name]["w"].shape[-1] == 12
+    assert linjax.count(small) <= 0.6 * linjax.count(params)

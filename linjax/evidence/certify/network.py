@@ -202,7 +202,9 @@ def _no_chains(net: Net) -> str:
     network = getattr(net, "network", None)  # a stored network knows of none
     refusals = (*net.graph.refusals, *(network.refusals if network is not None else ()))
     told = "; ".join(dict.fromkeys(f"{r.name}: {r.reason}" for r in refusals))
-    return "there are no chains of dense layers that fold" + (f" ({told})" if told else "")
+    alone = network is not None and network.convolutional
+    kinds = "certificates are of chains of dense layers, not of convolutions; " if alone else ""
+    return f"{kinds}there are no chains of dense layers that fold" + (f" ({told})" if told else "")
 
 
 def slopes_of(chain: Chain, layers: Layers) -> list[Slopes]:

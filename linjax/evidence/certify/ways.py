@@ -31,6 +31,10 @@ from linjax.program.pytree import Flat, join
 
 Array = Any
 
+BEFORE = (
+    "whose range isn't followed: trace and certify what comes behind, on a box of what it is given"
+)
+
 
 class Entry(NamedTuple):
     """How a chain's first map reads the network's first input.
@@ -189,7 +193,7 @@ def _entry(net: Net, found: View, chain: Chain) -> Entry | str:
                 return f"{name}: it reads the input cast from {before} to {after}"
             casts.append(after)
         elif op.name != "reshape" or op.params["dimensions"] is not None:
-            return f"{name}: it reads the result of {op.name}"
+            return f"{name}: it reads the result of {op.name}, {BEFORE}"
         value = source
     if not layout.inputs or value != layout.inputs[0]:
         return f"{name}: it doesn't read the first input"

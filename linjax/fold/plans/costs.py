@@ -88,7 +88,7 @@ def terms_of(
         by_leaf = [
             (leaf, _leaf(network, leaf, index, ranks, of))
             for leaf in range(len(network.paths))
-            if _floating(network, leaf) and leaf not in gone
+            if _counts(network, leaf, of) and leaf not in gone
         ]
     return tuple(part for leaf, own in by_leaf for part in _halves(own, before.inner.get(leaf)))
 
@@ -101,9 +101,10 @@ def _halves(term: Term, inner: int | None) -> tuple[Term, ...]:
     return term._replace(outputs=through), term._replace(inputs=through)
 
 
-def _floating(network: Network, leaf: int) -> bool:
-    aval = network.layout.program.avals[network.ref(leaf)]
-    return bool(jnp.issubdtype(aval.dtype, jnp.inexact))
+def _counts(network: Network, leaf: int, of: str) -> bool:
+    """Whether a leaf's entries are parameters; integers that stand for some have bytes alone."""
+    dtype = network.layout.program.avals[network.ref(leaf)].dtype
+    return bool(jnp.issubdtype(dtype, jnp.number if of == "bytes" else jnp.inexact))
 
 
 def _leaf(network: Network, leaf: int, index: Widths, ranks: dict[int, int], of: str) -> Term:

@@ -1,5 +1,6 @@
 """What every width of every site, and every rank of a kernel, costs in predicted output error."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -209,7 +210,8 @@ def priced(
     ranks = {kernel.leaf: n for n, kernel in enumerate(found.kernels)}
     terms = terms_of(stats.network, index, ranks, of, found.before)
     names = [stats.network.names[kernel.leaf] for kernel in found.kernels]
-    unmatched(least, [*names, *(problem.name for problem in found.problems)])
+    called = [_called(stats.network, site) for site in found.sites]
+    unmatched(least, [*names, *itertools.chain(*called)])
     ranked = tuple(
         np.zeros(1) if stays(least, name, 1) else own
         for own, name in zip(errors.ranks, names, strict=True)
@@ -217,9 +219,9 @@ def priced(
     problems = [
         problem._replace(
             multiple=round_to,
-            least=max(problem.least, stays(least, problem.name, problem.width)),
+            least=max(problem.least, *(stays(least, name, problem.width) for name in own)),
         )
-        for problem in found.problems
+        for problem, own in zip(found.problems, called, strict=True)
     ]
     curves = []
     for ridge, measured in errors.surfaces.items():
@@ -234,6 +236,12 @@ def priced(
         prices = Prices(rooms, ranked, terms, multiple=round_to, caution=CAUTION)
         curves.append(curve(ridge, prices, float(stats.variation)))
     return tuple(curves)
+
+
+def _called(network: Network, site: Site) -> tuple[str, ...]:
+    """What a site is called: by the layers that make it, unless these add up to a stream."""
+    leaves = () if site.stream else (maker.leaf for maker in site.makers)
+    return site.name, *(network.names[leaf] for leaf in leaves if leaf is not None)
 
 
 def _uneven(site: Site, problem: Problem) -> bool:
