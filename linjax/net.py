@@ -80,6 +80,19 @@ class Net:
         check_widths(self.network, flat)
 
     @functools.cached_property
+    def compiled(self) -> Callable[..., Any]:
+        """:meth:`apply`, compiled once for all parameters and inputs of the same shapes.
+
+        Programs live as long as the network does.
+        """
+
+        def run(params: Any, *inputs: Any) -> Any:
+            self.fits(inputs)
+            return self.apply(params, *inputs)
+
+        return jax.jit(run)
+
+    @functools.cached_property
     def chained(self) -> bool:
         """Whether all that folds are units of chains of dense layers, gated, summed, branching."""
         own = {self.graph.affine(n).kernel for s in self.graph.sites for n in s.maps}

@@ -132,14 +132,10 @@ def compare(
         if isinstance(net, Net):  # else the stored program's function checks
             net.check(given)
 
-    def original(inputs: tuple[Any, ...]) -> Any:
-        if isinstance(net, Net):
-            net.fits(inputs)
-        return net.apply(params, *inputs)
-
+    run = net.compiled if isinstance(net, Net) else jax.jit(net.apply)
     return compare_functions(
-        original,
-        lambda inputs: net.apply(small, *inputs),
+        lambda inputs: run(params, *inputs),
+        lambda inputs: run(small, *inputs),
         (count(params), count(small)),
         batches,
         metric=settled(metric, net),
@@ -159,7 +155,7 @@ def compare_functions(
     """Compares two functions of a tuple of inputs; as :func:`compare`.
 
     Args:
-      original: the first function.
+      original: the first function, compiled.
       other: the second; it is measured against the first.
       counts: how many parameters each has.
       batches: inputs.
@@ -170,15 +166,13 @@ def compare_functions(
       EvidenceError, LinjaxError: as :func:`compare`, or if the outputs have other shapes.
     """
     metric = metric if metric is None else chosen(metric, None)
-    step: Any = None
     total: list[_Sums] = []
     for index, batch in enumerate(track(batches, "compare", progress)):
         inputs = batch if isinstance(batch, tuple) else (batch,)
         as_numbers(jax.tree.leaves(inputs), index)
-        if step is None:
-            metric = metric or chosen(None, jax.eval_shape(original, inputs))
-            step = jax.jit(functools.partial(_step, original, other, metric))
-        total = _added(total, step(inputs, index))
+        outputs = original(inputs), other(inputs)
+        metric = metric or chosen(None, outputs[0])
+        total = _added(total, _apart(*outputs, metric, index))
         if not all(np.isfinite(own.mean).all() for own in total):
             raise EvidenceError(
                 f"batch {index}: the original's outputs aren't finite; leave such rows away"
@@ -229,12 +223,6 @@ def relative_error(original: Any, outputs: Any, *, metric: str | None = None) ->
     if not sums or not sums[0].rows:
         raise EvidenceError("no outputs to compare: no rows, or no output is a float")
     return error_of([sums])
-
-
-def _step(
-    original: Function, other: Function, metric: str, inputs: Any, index: Array
-) -> list[_Sums]:
-    return outputs_apart(original(inputs), other(inputs), metric, index)
 
 
 def _host(value: Array) -> Array:
@@ -311,6 +299,9 @@ def outputs_apart(original: Any, other: Any, metric: str, index: Array) -> list[
         for y, z in zip(*pairs, strict=True)
         if jnp.issubdtype(y.dtype, jnp.floating)
     ]
+
+
+_apart = jax.jit(outputs_apart, static_argnames="metric")
 
 
 def _leaf(y: Array, other: Array, metric: str, index: Array) -> _Sums:

@@ -251,13 +251,8 @@ def replayable(net: Net, inputs: Batch) -> Batch:
 
 def taught(net: Net, params: Any, inputs: Batch) -> Rows:
     """Returns rows in chunks, with the outputs of the original."""
-    chunks = tuple((part, _outputs(net, params, part)) for part in cut(net, inputs))
+    chunks = tuple((part, net.compiled(params, *part)) for part in cut(net, inputs))
     return Rows(chunks, size_of(inputs))
-
-
-@functools.partial(jax.jit, static_argnames="net")
-def _outputs(net: Net, params: Any, inputs: Batch) -> Any:
-    return net.apply(params, *inputs)
 
 
 @functools.partial(jit_hastily, static_argnames=("net", "metric"))
