@@ -22,6 +22,7 @@ from linjax.fold.engine.sight import (
     needed,
     sights,
 )
+from linjax.fold.engine.surface import held_out
 from linjax.fold.engine.turned import turned
 
 Array = np.ndarray
@@ -218,6 +219,9 @@ def _straight(seen: list[Sight], by: list[Decoder], k: int) -> _Part:
     found = straight_basis(seen)[:, :k] if k < m else np.eye(m)
     basis = np.zeros((m, k))
     basis[:, : found.shape[1]] = found
+    alike = len(by) > 1 and by[0] is by[-1]
+    if alike and k < m:
+        basis[:, _best(seen, by, basis) :] = 0.0
     decode, offset, error = [], [], 0.0
     for sight, own in zip(seen, by, strict=True):
         cross = basis.T @ own.goal
@@ -231,6 +235,15 @@ def _straight(seen: list[Sight], by: list[Decoder], k: int) -> _Part:
         offset.append(-(sight.mean @ basis) @ coefficients)
         error += _apart(sight, basis, coefficients)
     return _Part(np.arange(k), np.zeros((m, 0)), basis, decode, offset, error)
+
+
+def _best(seen: list[Sight], by: list[Decoder], basis: Array) -> int:
+    """With how many directions least is lost, where one decoder serves points that are unlike."""
+    errors = np.zeros(basis.shape[1] + 1)
+    for sight, own in zip(seen, by, strict=True):
+        made, cross = (basis.T @ x @ sight.target for x in (own.units, sight.goal))
+        errors += held_out(made, cross, basis.T @ sight.units @ basis, sight.size)
+    return int(np.argmin(errors))
 
 
 def _apart(sight: Sight, basis: Array, coefficients: Array) -> float:

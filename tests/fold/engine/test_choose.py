@@ -13,7 +13,7 @@ from linjax.fold.engine.problem import Goal, Moments, Point, Site
 from linjax.fold.engine.surface import surface
 from tests.fold.engine.build import Layer, decoded, metric, moments
 
-KINDS = ("bent", "straight", "aligned")
+KINDS = ("bent", "straight", "paired", "aligned")
 
 
 @pytest.mark.parametrize("ridge", [1e-5, 1e-3, 0.5])
@@ -211,6 +211,33 @@ def test_points_decode_by_their_own_moments(kind):
     np.testing.assert_allclose(choice.error, error, rtol=1e-4)
     totals = [surface(own._replace(kind=kind), 0.0).total for own in (a, b)]
     np.testing.assert_allclose(surface(site, 0.0).total, sum(totals), rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_paired_points_share_a_decoder(k):
+    """Keys get one inverse for all products: what that costs at each point is what is told."""
+    layers, sizes = [Layer(seed, rows=4000) for seed in (30, 31)], (1.0, 50.0)
+    points = [
+        Point(moments(size * own.h), metric(own.rng, 8, 4)[None])
+        for own, size in zip(layers, sizes, strict=True)
+    ]
+    site = Site("q", 8, 1, "paired", tuple(points), False)
+
+    def errors(choice):
+        found = []
+        for size, own, point in zip(sizes, layers, points, strict=True):
+            h = size * (own.h - own.h.mean(0))
+            apart = h - h @ choice.basis[0] @ choice.decode[0][0]
+            found.append(np.sum((apart.T @ apart / len(h)) * point.metric[0]))
+        return sum(found)
+
+    choice = choose(site, k, 0, 0.0)
+    np.testing.assert_array_equal(*choice.decode)
+    np.testing.assert_allclose(choice.error, errors(choice), rtol=1e-4)
+    np.testing.assert_allclose(surface(site, 0.0).errors[k, 0], choice.error, rtol=0.2)
+    for own in points:  # a basis for one of them alone costs more
+        one = choose(site._replace(points=(own,)), k, 0, 0.0)
+        assert errors(one) > 0.999 * choice.error
 
 
 def test_every_two_units_at_two_points():

@@ -71,7 +71,7 @@ def test_a_straight_surface():
     seed=st.integers(0, 10**6),
     ridge=st.sampled_from([0.0, 1e-3, 0.5]),
     rows=st.sampled_from([10, 100]),
-    kind=st.sampled_from(["bent", "straight", "aligned"]),
+    kind=st.sampled_from(["bent", "straight", "paired", "aligned"]),
 )
 def test_surfaces_fall_in_both_directions(seed, ridge, rows, kind):
     layer = Layer(seed, rows=rows)
