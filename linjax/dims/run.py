@@ -24,6 +24,7 @@ from linjax.dims.sites import Product
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
 from linjax.program.flat import Const, Op, Operand, Program, Ref
+from linjax.program.traced import is_unstopped
 
 Array = Any
 
@@ -186,6 +187,8 @@ class Run:
         """Applies a primitive at the sizes of now."""
         if is_relu(op):
             return (jax.nn.relu(values[0]),)  # the same values, and relu's own derivative at zero
+        if op.name == "stop_gradient" and is_unstopped():
+            return (values[0],)
         rule = RULES.get(op.name)
         held = [self.layout.operand(op, place) for place in range(len(op.inputs))]
         outs = [self.layout.values[ref.id] for ref in op.outputs]

@@ -11,6 +11,7 @@ from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
 from linjax.dims.span import Span, Spans, companions
+from linjax.dims.turning import TURNED, turns
 from linjax.dims.unmade import kernels_without_product
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
@@ -191,12 +192,14 @@ def _site(
     read = [ops[p.op].inputs[p.data] for p in readers]
     points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
     form = _form(roles)
-    made = {p.leaf for p in makers}
+    turning, made = turns(layout, dim), {p.leaf for p in makers}
+    form = Form.BENT if form is Form.STRAIGHT and not turning else form
     fixed = any(p.leaf is None or p.leaf in made for p in readers)
-    linear = form is Form.BENT and not fixed and _apart(layout, ops, dim, makers)
+    bent = form is Form.BENT and bool(roles & _BENT)
+    linear = bent and not fixed and _apart(layout, ops, dim, makers)
     across = pairs.Sides((), tuple(range(len(points))))
     if form is Form.PAIRED:
-        across = pairs.sides(layout, dim, points, fixed)
+        across = pairs.sides(layout, dim, points, fixed or not turning)
     return Site(
         name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, *across
     )
@@ -206,6 +209,8 @@ def _norms(layout: Layout, site: Site, repeated: bool) -> Norms | str:
     """What a stream is read through that norms run over, or why it stays as it is."""
     if repeated:
         return "a norm runs over parts of it, or over each repeat alone"
+    if not turns(layout, site.dim):
+        return TURNED
     return norms_of(layout, site.dim, site.makers, site.readers, site.points)
 
 

@@ -163,7 +163,7 @@ def _results(view: View) -> list[Result]:
 def _constant(operand: Const, axes: Axes) -> Value:
     value = operand.value
     varies = tuple(_differs(value, n) for n in range(len(axes)))
-    return Value(axes, varies, Source.CONSTANT, zero=_is_zero(value))
+    return Value(axes, varies, Source.CONSTANT, zero=is_zero(value))
 
 
 def _differs(value: object, axis: int) -> bool:
@@ -178,7 +178,8 @@ def _differs(value: object, axis: int) -> bool:
     return not bool(np.all(array == first))
 
 
-def _is_zero(value: object) -> bool:
+def is_zero(value: object) -> bool:
+    """Whether a constant is zero everywhere."""
     try:
         return not np.any(np.asarray(value))
     except Exception:  # a tracer, or a random key: nothing is known

@@ -252,7 +252,7 @@ def _measure(job: Job, host: Host, some: Any) -> None:
     if names:
         warn(
             f"the outputs depend on {', '.join(dict.fromkeys(names))} but have no derivative there "
-            "(something behind rounds, compares or stops gradients): what errors cost there is "
+            "(something behind rounds or compares): what errors cost there is "
             "taken from putting a mean in its place; measure folds by linjax.compare"
         )
 

@@ -29,6 +29,7 @@ from linjax.evidence.scale import outputs_of
 from linjax.evidence.signs import Seed, signs
 from linjax.evidence.spreading import Spread, blocked, outer
 from linjax.evidence.weights import of_outputs, of_rows
+from linjax.program.traced import unstopped
 
 Array = Any
 EXACT_CLASSES = 8
@@ -109,7 +110,8 @@ def differentiated(
     }
 
     def run(probe: dict[int, Array]) -> Any:
-        found = execute(network, flat, inputs, taps, probes=probe)
+        with unstopped():
+            found = execute(network, flat, inputs, taps, probes=probe)
         return found.outputs, found.values
 
     outputs, pull, values = jax.vjp(run, zeros, has_aux=True)

@@ -1,7 +1,7 @@
 """What errors cost where the outputs have no derivative.
 
-Behind a rounding, a comparison or a stopped gradient derivatives are zero, though the outputs
-depend on what is in front of it. There a place is priced by what it costs to put its mean for it:
+Behind a rounding or a comparison derivatives are zero, though the outputs depend on what is in
+front of it. There a place is priced by what it costs to put its mean for it:
 an error δ counts as ``q ‖δ‖²``, with q such that this one is told as it was measured.
 """
 

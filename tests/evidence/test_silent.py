@@ -1,4 +1,4 @@
-"""Outputs that depend on units by which they have no derivative: roundings, steps, stopped ones."""
+"""Outputs that depend on units by which they have no derivative: roundings, steps, stops."""
 
 import warnings
 
@@ -25,7 +25,6 @@ def opaque(z):
 opaque.defvjp(lambda z: (relu(z), None), lambda _, g: (jnp.zeros_like(g),))
 
 BLOCKED = {
-    "a stopped gradient": lambda z: jax.lax.stop_gradient(relu(z)),
     "rounded": lambda z: jnp.round(relu(z) * 4) / 4,
     "rounded down": lambda z: jnp.floor(4 * relu(z)),
     "whole numbers": lambda z: (8 * relu(z)).astype(jnp.int8).astype(z.dtype),
@@ -57,6 +56,38 @@ def test_what_has_no_derivative_is_not_folded_as_if_it_cost_nothing(name):
         small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(share))
         found = error(apply(PARAMS, X), jax.jit(net.apply)(small, X))
         assert found <= 4 * report.predicted + 0.01
+
+
+STOPPED = {
+    "all": lambda p, h, stop: stop(h) @ p["c"] @ p["e"],
+    "a branch": lambda p, h, stop: (
+        jnp.tanh(h[:, :12] @ p["c"][:12]) @ p["e"] + 2 * stop(h @ p["e"])
+    ),
+    "straight through": lambda p, h, stop: (h + stop(jnp.tanh(h @ p["c"]) - h)) @ p["e"],
+    "a kernel": lambda p, h, stop: relu(h @ stop(p["c"])) @ p["e"],
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_stopped_gradients_hide_nothing(name):
+    """Folds are as they are without the stops, and say as much."""
+    found = []
+    for stop in (jax.lax.stop_gradient, lambda h: h):
+
+        def apply(p, x, stop=stop):
+            return STOPPED[name](p, relu(x @ p["a"] + p["shift"]), stop)
+
+        net = linjax.trace(apply, PARAMS, X[:1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", linjax.FoldWarning)
+            stats = linjax.collect(net, PARAMS, [X[:256]], metric="identity")
+        small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(0.8))
+        measured = error(apply(PARAMS, X), jax.jit(net.apply)(small, X))
+        assert measured <= 2 * report.predicted + 0.01
+        found.append((report.predicted, measured))
+    np.testing.assert_allclose(*found, rtol=0.05, atol=1e-3)
+    stopped = jax.grad(lambda x: jnp.sum(jax.lax.stop_gradient(x) * x))(X)
+    np.testing.assert_array_equal(stopped, X)  # training's own stops are what they were
 
 
 def test_what_contributes_nothing_still_goes_without_a_word():

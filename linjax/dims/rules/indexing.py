@@ -58,8 +58,10 @@ def _scatter(view: View) -> list[Result]:
     for n in numbers.inserted_window_dims:
         view.stay(value.axes[n], LOOKED_UP)
     batch = [a for n, a in enumerate(update.axes) if n not in numbers.update_window_dims]
-    for own, axis in zip(index.axes[:-1], batch, strict=True):
+    for n, (own, axis) in enumerate(zip(index.axes[:-1], batch, strict=True)):
         unify(own, axis)
+        if n not in theirs:  # entries go where indices say
+            view.stay(axis, LOOKED_UP)
     return [Result(value.axes)]
 
 
