@@ -112,3 +112,23 @@ def test_units_that_are_put_where_indices_say(at):
     net = linjax.trace(apply, p, X[:1])
     assert "its entries are looked up" in repr(net)
     assert not [site for site in net.network.foldable if site.width == 12]
+
+
+def moved(h):
+    """Every unit is read beside its neighbours, as places of an image are."""
+    kernel, dims = jnp.array([0.5, 1.0, 0.5]).reshape(3, 1, 1), ("NWC", "WIO", "NWC")
+    found = jax.lax.conv_general_dilated(h[..., None], kernel, (1,), "SAME", dimension_numbers=dims)
+    return found[..., 0]
+
+
+@pytest.mark.parametrize("way", [moved, jax.vmap(lambda v: jnp.convolve(v, jnp.ones(3), "same"))])
+def test_convolutions_along_units_keep_them(way):
+    """A second reader was taken for the only one."""
+    p = {**PARAMS, "beside": normal(6, 12, 4)}
+
+    def apply(p, x):
+        h = jax.nn.relu(x @ p["in"] + p["bias"])
+        return way(h) @ p["out"] + 0.1 * jnp.tanh(h) @ p["beside"]
+
+    net = linjax.trace(apply, p, X[:1])
+    assert not net.network.foldable and "a place in space" in repr(net)

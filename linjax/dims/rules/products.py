@@ -43,6 +43,8 @@ def _convolution(view: View) -> list[Result]:
             view.stay(axis, "a convolution with a kernel that depends on the inputs")
     for axis in (kernel.axes[n] for n in space):
         view.stay(axis, "the extent of a kernel in space")
+    for axis in (data.axes[n] for n in numbers.lhs_spec[2:]):
+        view.stay(axis, "a place in space")
     if groups == 1:
         unify(source, read)
         view.note(Role.READ, source, 0)
