@@ -11,7 +11,7 @@ from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
 from linjax.dims.span import Span, Spans, companions
-from linjax.dims.turning import TURNED, turns
+from linjax.dims.turning import turns
 from linjax.dims.unmade import kernels_without_product
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
@@ -209,8 +209,6 @@ def _norms(layout: Layout, site: Site, repeated: bool) -> Norms | str:
     """What a stream is read through that norms run over, or why it stays as it is."""
     if repeated:
         return "a norm runs over parts of it, or over each repeat alone"
-    if not turns(layout, site.dim):
-        return TURNED
     return norms_of(layout, site.dim, site.makers, site.readers, site.points)
 
 

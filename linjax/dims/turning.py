@@ -13,7 +13,6 @@ from linjax.dims.survey import is_zero
 from linjax.dims.values import Source
 from linjax.program.flat import Const, Op, Operand, Ref
 
-TURNED = "its kernels are computed entry by entry, so that its basis has to stay"
 _PLAIN = LAYOUT | SAME | frozenset((
     "neg", "expand_dims", "concatenate", "pad", "slice", "split", "dynamic_slice", "gather",
     "dot_general", "scan", "sharding_constraint", "mesh_cast", "reshard", "optimization_barrier",

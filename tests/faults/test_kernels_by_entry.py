@@ -132,3 +132,23 @@ def test_convolutions_along_units_keep_them(way):
 
     net = linjax.trace(apply, p, X[:1])
     assert not net.network.foldable and "a place in space" in repr(net)
+
+
+@pytest.mark.parametrize("name", BY_ENTRY)
+@pytest.mark.parametrize("at", ["in", "mid"])
+def test_streams_that_such_kernels_make_or_read_are_refused(name, at):
+    """A norm runs over them: they could be turned, but for such a kernel."""
+    p = {**PARAMS, "in": normal(7, 12, 12), "up": normal(8, 12, 12)}
+    kernel = BY_ENTRY[name]
+
+    def apply(p, x):
+        h = x @ (kernel(p["in"]) if at == "in" else p["in"])
+        n = h / jnp.sqrt(jnp.mean(h * h, axis=-1, keepdims=True) + 1e-6)
+        h = h + jax.nn.relu(n @ p["up"]) @ (kernel(p["mid"]) if at == "mid" else p["mid"])
+        n = h / jnp.sqrt(jnp.mean(h * h, axis=-1, keepdims=True) + 1e-6)
+        return n @ p["out"]
+
+    net = linjax.trace(apply, p, normal(9, 4, 12))
+    (stream,) = [site for site in net.network.sites if site.form is Form.NORMED]
+    assert stream.norms is None
+    assert "computes parameters" in repr(net)
