@@ -11,7 +11,7 @@ from linjax.dims.layout import Held, Layout, Mark, number
 from linjax.dims.norm_values import Norms
 from linjax.dims.normed import norms_of
 from linjax.dims.span import Span, Spans, companions
-from linjax.dims.turning import turns
+from linjax.dims.turning import unturned
 from linjax.dims.unmade import kernels_without_product
 from linjax.dims.untold import UNTOLD, untold
 from linjax.dims.values import Role, Source
@@ -110,7 +110,7 @@ def find_sites(
     """
     ops = {number(op): op for op in layout.program.all_ops()}
     order = {name: n for n, name in enumerate(ops)}
-    together, twice = _together(layout), _twice(layout)
+    together, twice, stays = _together(layout), _twice(layout), unturned(layout)
     found, refused, stuck = list[Site](), list[Refusal](), dict[int, str]()
     dims = {d for spans in layout.leaves for s in spans for d in s.dims()}
     for dim in sorted(dims):
@@ -127,7 +127,7 @@ def find_sites(
         if reason:
             refused.append(Refusal(name, reason))
             continue
-        site = _site(layout, ops, dim, name, makers, together[dim])
+        site = _site(layout, ops, dim, name, makers, together[dim], dim not in stays)
         site = site._replace(fixed=site.fixed or dim in twice)
         if site.form is Form.NORMED:
             norms = _norms(layout, site, bool(together[dim]))
@@ -183,7 +183,7 @@ def _first(site: Site) -> int:
 
 def _site(
     layout: Layout, ops: dict[int, Op], dim: int, name: str, makers: tuple[Product, ...],
-    beside: tuple[int, ...],
+    beside: tuple[int, ...], turns: bool,
 ) -> Site:  # fmt: skip
     marks = layout.marks[dim]
     readers = tuple(products_of(layout, ops, marks, Role.READ))
@@ -192,14 +192,14 @@ def _site(
     read = [ops[p.op].inputs[p.data] for p in readers]
     points = tuple(dict.fromkeys(o.id for o in (*read, *paired) if isinstance(o, Ref)))
     form = _form(roles)
-    turning, made = turns(layout, dim), {p.leaf for p in makers}
-    form = Form.BENT if form is Form.STRAIGHT and not turning else form
+    form = Form.BENT if form is Form.STRAIGHT and not turns else form
+    made = {p.leaf for p in makers}
     fixed = any(p.leaf is None or p.leaf in made for p in readers)
     bent = form is Form.BENT and bool(roles & _BENT)
     linear = bent and not fixed and _apart(layout, ops, dim, makers)
     across = pairs.Sides((), tuple(range(len(points))))
     if form is Form.PAIRED:
-        across = pairs.sides(layout, dim, points, fixed or not turning)
+        across = pairs.sides(layout, dim, points, fixed or not turns)
     return Site(
         name, dim, layout.traced[dim], form, beside, makers, readers, points, linear, fixed, *across
     )

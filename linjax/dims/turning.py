@@ -4,8 +4,6 @@ A new basis is written into leaves. Of a kernel that is masked, clipped or made 
 entry the function would then do so to other directions, so that nothing is left of the old ones.
 """
 
-from collections.abc import Iterable
-
 import jax.numpy as jnp
 
 from linjax.dims.layout import LAYOUT, SAME, Held, Layout
@@ -20,18 +18,16 @@ _PLAIN = LAYOUT | SAME | frozenset((
 """What is linear, and the same for each coordinate."""
 
 
-def turns(layout: Layout, dim: int) -> bool:
-    """Whether all that parameters go through alone is linear, and the same for each coordinate."""
-    return all(_turns(layout, op, dim) for op in _of_parameters(layout, dim))
-
-
-def _of_parameters(layout: Layout, dim: int) -> Iterable[Op]:
-    """Operations on parameters alone along some of which a dimension runs."""
+def unturned(layout: Layout) -> set[int]:
+    """Dimensions along which something that parameters alone go through isn't linear and alike."""
+    found: set[int] = set()
     for op in layout.program.all_ops():
         held = [layout.operand(op, k) for k in range(len(op.inputs))]
-        own = any(h.source is Source.PARAMETER and _differs(h, dim) for h in held)
-        if own and all(h.source is not Source.DATA for h in held):
-            yield op
+        if all(h.source is not Source.DATA for h in held):
+            own = [h for h in held if h.source is Source.PARAMETER]
+            dims = {dim for h in own for dim in h.dims() if _differs(h, dim)}
+            found |= {dim for dim in dims - found if not _turns(layout, op, held, dim)}
+    return found
 
 
 def _differs(held: Held, dim: int) -> bool:
@@ -39,8 +35,7 @@ def _differs(held: Held, dim: int) -> bool:
     return any(varies and dim in span.dims() for span, varies in pairs)
 
 
-def _turns(layout: Layout, op: Op, dim: int) -> bool:
-    held = [layout.operand(op, k) for k in range(len(op.inputs))]
+def _turns(layout: Layout, op: Op, held: list[Held], dim: int) -> bool:
     differ = [_differs(own, dim) for own in held]
     moves = [
         (along and own.source is Source.PARAMETER) or _zero(layout, operand)

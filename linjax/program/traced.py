@@ -12,13 +12,17 @@ _unstopped = contextvars.ContextVar("unstopped", default=False)
 
 
 @contextlib.contextmanager
-def as_traced() -> Iterator[None]:
-    """Lets no operation stand for another: for whoever reads a program instead of running it."""
-    token = _read.set(True)
+def _asked(what: contextvars.ContextVar[bool]) -> Iterator[None]:
+    token = what.set(True)
     try:
         yield
     finally:
-        _read.reset(token)
+        what.reset(token)
+
+
+def as_traced() -> contextlib.AbstractContextManager[None]:
+    """Lets no operation stand for another: for whoever reads a program instead of running it."""
+    return _asked(_read)
 
 
 def is_as_traced() -> bool:
@@ -26,14 +30,9 @@ def is_as_traced() -> bool:
     return _read.get()
 
 
-@contextlib.contextmanager
-def unstopped() -> Iterator[None]:
+def unstopped() -> contextlib.AbstractContextManager[None]:
     """Takes ``stop_gradient`` for what it is to values: for whoever asks what outputs depend on."""
-    token = _unstopped.set(True)
-    try:
-        yield
-    finally:
-        _unstopped.reset(token)
+    return _asked(_unstopped)
 
 
 def is_unstopped() -> bool:
