@@ -23,7 +23,9 @@ from linjax.dims.rules.rule import Now
 from linjax.dims.sites import Product
 from linjax.dims.sizes import Flat, Sizes, read_sizes
 from linjax.dims.values import Source
+from linjax.program import compat
 from linjax.program.flat import Const, Op, Operand, Program, Ref
+from linjax.program.steps import computed, has_own
 from linjax.program.traced import is_unstopped
 
 Array = Any
@@ -187,8 +189,11 @@ class Run:
         """Applies a primitive at the sizes of now."""
         if is_relu(op):
             return (jax.nn.relu(values[0]),)  # the same values, and relu's own derivative at zero
-        if op.name == "stop_gradient" and is_unstopped():
-            return (values[0],)
+        if is_unstopped() and (op.name == "stop_gradient" or has_own(op.params)):
+            if op.name == "stop_gradient":
+                return (values[0],)
+            if (body := computed(op.params)) is not None:
+                return tuple(compat.jaxpr_as_fun(body)(*values))
         rule = RULES.get(op.name)
         held = [self.layout.operand(op, place) for place in range(len(op.inputs))]
         outs = [self.layout.values[ref.id] for ref in op.outputs]

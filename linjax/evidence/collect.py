@@ -24,6 +24,7 @@ from linjax.evidence.passing import Job, Pass, extents_of
 from linjax.evidence.places import places
 from linjax.evidence.spreading import spread_over
 from linjax.evidence.stats import Stats, unit_stats
+from linjax.evidence.steps import stepped
 from linjax.evidence.stored import opened
 from linjax.net import Net
 from linjax.program import pytree
@@ -243,17 +244,22 @@ def _stats(job: Job, host: Host, passes: list[Pass], params: Any) -> Stats:
 def _measure(job: Job, host: Host, some: Any) -> None:
     """Measures what derivatives don't tell, and says where."""
     names, network = [], job.net.network_for(job.flat, some.inputs)
-    for n in host.weightless():
-        place = places(network)[n]
-        cost = silent.price(network, job.flat, some.leaves, place.result, job.metric, some.weights)
-        if float(cost) > 0:
-            host.put(n, float(cost))
-            names.append(place.name)
+    behind, every = stepped(network), places(network)
+    at = sorted({*host.weightless(), *(n for n in host.weighed if every[n].result in behind)})
+    values = tuple(dict.fromkeys(every[n].result for n in at))
+    for n in at:
+        which = jnp.int32(values.index(every[n].result))
+        found = silent.missing(
+            network, job.flat, some.leaves, values, which, job.metric, some.weights
+        )
+        if found.price() > 0:
+            host.raise_by(n, found.price())
+            names.append(every[n].name)
     if names:
         warn(
-            f"the outputs depend on {', '.join(dict.fromkeys(names))} but have no derivative there "
-            "(something behind rounds or compares): what errors cost there is "
-            "taken from putting a mean in its place; measure folds by linjax.compare"
+            f"the outputs depend on {', '.join(dict.fromkeys(names))} in ways that have no "
+            "derivative (something behind rounds, compares, or has a derivative of its own): what "
+            "errors cost there is measured by moving it; measure folds by linjax.compare"
         )
 
 

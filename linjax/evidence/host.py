@@ -103,11 +103,11 @@ class Host:
                 found.append(place)
         return found
 
-    def put(self, place: int, cost: float) -> None:
-        """Says that every error at a place costs its square, so many times."""
+    def raise_by(self, place: int, cost: float) -> None:
+        """Says that every error at a place costs its square, too, so many times."""
         metric, _ = self.weighed[place]
-        for n in range(len(metric)):
-            metric[n] = cost * np.eye(metric.shape[-1])
+        for own in metric:
+            own += cost * np.eye(metric.shape[-1])
 
     def add_up(self, place: int, times: float) -> None:
         """Says that errors of an example's places cost so many times what they do apart."""
