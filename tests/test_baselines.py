@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linjax
+from experiments.coverage import zoo
 from linjax import baselines
 from linjax.dims.run import Run
 from tests.fold.networks import rows, traced
@@ -180,6 +181,22 @@ def test_a_block_that_adds_nothing_is_replaced_without_loss():
     dense_net, dense_params, rows_, dense_stats = layer()
     with pytest.raises(linjax.LinjaxError, match="blocks"):
         baselines.replaced(dense_net, dense_params, dense_stats, [rows_], linjax.size(0.5))
+
+
+@pytest.mark.parametrize("name", ["replaced", "modular", "sliced"])
+def test_decoders_traced_on_one_row_are_made_smaller_by_others(name):
+    """What turns queries and keys has no entries left where these are gone."""
+    apply, params, (words,) = zoo.MODELS["stories260k" if name == "sliced" else "llama"].build()
+    words = jnp.asarray(np.random.default_rng(0).integers(1, 60, (12, *words.shape[1:])))
+    net, batches = linjax.trace(apply, params, words[:1]), [words[:8], words[8:]]
+    if name == "sliced":
+        other, small = baselines.sliced(net, params, batches, linjax.size(0.8))
+    else:
+        stats = linjax.collect(net, params, batches)
+        other, small = net, getattr(baselines, name)(net, params, stats, batches, linjax.size(0.8))
+    assert linjax.count(small) < linjax.count(params)
+    outputs = jax.jit(other.apply)(small, words)
+    assert outputs.shape == apply(params, words).shape and bool(jnp.isfinite(outputs).all())
 
 
 def test_rounded_kernels_have_few_levels_and_bytes():

@@ -43,7 +43,7 @@ def modular(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rule
     known = unfolded(params, stats)
     network, flat, prices = net.network, net.network.flatten(params), known.prices(rule)
     widths = np.array([p.width for p in known.problems.problems])
-    own, loss = np.array(inner(network), bool), _shares(network, flat, batches)
+    own, loss = np.array(inner(network), bool), _shares(net, flat, batches)
 
     def units(share: float) -> Array:
         kept = 1 - np.minimum((1 - share) * loss, MOST)
@@ -63,11 +63,11 @@ def modular(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rule
     return finished(now.flat, params)
 
 
-def _shares(network: Network, flat: pytree.Flat, batches: Iterable[Any]) -> Array:
+def _shares(net: Net, flat: pytree.Flat, batches: Iterable[Any]) -> Array:
     """How much more than others each site loses: 1 on average over the blocks."""
-    blocks, shares = blocks_of(network), np.ones(len(network.foldable))
+    blocks, shares = blocks_of(net.network), np.ones(len(net.network.foldable))
     if blocks:
-        scores = -influence(network, flat, blocks, batches) / TEMPER
+        scores = -influence(net, flat, batches) / TEMPER
         weights = np.exp(scores - scores.max())
         weights *= len(blocks) / weights.sum()
         for block, weight in zip(blocks, weights, strict=True):

@@ -1,5 +1,6 @@
 """Blocks of a residual network replaced by a linear map, which the block before them takes up."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.baselines.budget import Evidence, unfolded
-from linjax.baselines.streams import Block, blocks_of
+from linjax.baselines.streams import Block, blocks_of, seen
 from linjax.dims.network import Network
 from linjax.dims.reads import frame_of, matrix_index
 from linjax.dims.run import execute
@@ -19,6 +20,8 @@ from linjax.net import Net
 from linjax.program import pytree
 
 Array = np.ndarray
+
+Part = tuple[Network, list[Any]]
 
 RIDGE = 1e-6
 
@@ -42,7 +45,8 @@ def replaced(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rul
     blocks, problems = blocks_of(network), known.problems
     if not all(block.branch in network.kernels for block in blocks) or len(blocks) < 2:
         raise LinjaxError("no blocks whose last product is added to a stream as it is")
-    runs = _runs(network, flat, blocks, list(batches))
+    parts = list(seen(net, flat, batches))
+    runs = _runs(flat, parts)
     widths = [p.width for p in problems.problems]
     for count in range(1, len(blocks)):
         first = max((score, at) for (at, length), score in runs.items() if length == count)[1]
@@ -53,7 +57,7 @@ def replaced(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rul
             break
     else:
         raise LinjaxError(f"{rule}: without all blocks but one it is still more")
-    linear = _linear(network, flat, blocks[first - 1], blocks[first + count - 1], batches)
+    linear = _linear(flat, parts, first - 1, first + count - 1)
     path, value = _mapped(network, flat, blocks[first - 1], linear)
     flat[path] = jnp.asarray(value)
     dims = {problems.sites[n].dim for n in gone}
@@ -63,47 +67,39 @@ def replaced(net: Net, params: Any, stats: Evidence, batches: Iterable[Any], rul
     return pytree.unflatten(flat, like=params)
 
 
-def _runs(
-    network: Network, flat: pytree.Flat, blocks: list[Block], batches: list[Any]
-) -> dict[tuple[int, int], float]:
+def _runs(flat: pytree.Flat, parts: list[Part]) -> dict[tuple[int, int], float]:
     """Cosines of the streams in front of and behind runs of blocks: by their first and length."""
-
-    @jax.jit
-    def cosines(flat: Any, inputs: Any) -> Any:
-        stream = [b.after for b in blocks]
-        values = execute(network, flat, inputs, frozenset(stream)).values
-        x = jnp.stack([values[v] / jnp.linalg.norm(values[v], axis=-1)[..., None] for v in stream])
-        return jnp.einsum("i...d,j...d->ij", x, x) / (x[0].size / x.shape[-1])
-
-    alike = np.mean([cosines(flat, jax.tree.leaves(b)) for b in batches], axis=0)
+    alike = np.mean([_alike(network, flat, inputs) for network, inputs in parts], axis=0)
     return {
         (first, length): float(alike[first - 1, first + length - 1])
-        for first in range(1, len(blocks))
-        for length in range(1, len(blocks) - first + 1)
+        for first in range(1, len(alike))
+        for length in range(1, len(alike) - first + 1)
     }
 
 
-def _linear(
-    network: Network, flat: pytree.Flat, before: Block, last: Block, batches: Iterable[Any]
-) -> Array:
-    """T by least squares."""
+@functools.partial(jax.jit, static_argnames="network")
+def _alike(network: Network, flat: Any, inputs: Any) -> Any:
+    stream = [b.after for b in blocks_of(network)]
+    values = execute(network, flat, inputs, frozenset(stream)).values
+    x = jnp.stack([values[v] / jnp.linalg.norm(values[v], axis=-1)[..., None] for v in stream])
+    return jnp.einsum("i...d,j...d->ij", x, x) / (x[0].size / x.shape[-1])
 
-    @jax.jit
-    def sums(flat: Any, inputs: Any) -> Any:
-        taps = frozenset({before.branch, before.before, last.after})
-        values = execute(network, flat, inputs, taps).values
-        added, x, y = (
-            values[v].reshape(-1, values[v].shape[-1])
-            for v in (before.branch, before.before, last.after)
-        )
-        return [jnp.matmul(added.T, z, precision="highest") for z in (added, y - x)]
 
-    gram, cross = (
-        np.sum([np.asarray(x, np.float64) for x in found], axis=0)
-        for found in zip(*(sums(flat, jax.tree.leaves(b)) for b in batches), strict=True)
-    )
+def _linear(flat: pytree.Flat, parts: list[Part], before: int, last: int) -> Array:
+    """T by least squares, of what a block adds and streams in front of it and behind another."""
+    found = [_sums(network, flat, inputs, before, last) for network, inputs in parts]
+    gram, cross = (np.asarray(sum(map(np.float64, own))) for own in zip(*found, strict=True))
     size = len(gram)
     return solve(gram + RIDGE * np.trace(gram) / size * np.eye(size), cross)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "before", "last"))
+def _sums(network: Network, flat: Any, inputs: Any, before: int, last: int) -> Any:
+    blocks = blocks_of(network)
+    at = blocks[before].branch, blocks[before].before, blocks[last].after
+    values = execute(network, flat, inputs, frozenset(at)).values
+    added, x, y = (values[v].reshape(-1, values[v].shape[-1]) for v in at)
+    return [jnp.matmul(added.T, z, precision="highest") for z in (added, y - x)]
 
 
 def _mapped(network: Network, flat: pytree.Flat, block: Block, linear: Array) -> tuple[Any, Any]:

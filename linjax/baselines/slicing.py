@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.baselines.budget import largest
+from linjax.baselines.streams import seen
 from linjax.dims.layout import number
 from linjax.dims.network import Network
 from linjax.dims.run import execute
@@ -59,7 +60,7 @@ def sliced(net: Net, params: Any, batches: Iterable[Any], rule: Size) -> tuple[N
         return _cost(network, ((site.dim, max(1, round(share * site.width))),), rule)
 
     kept = max(1, round(largest(cost, rule.fraction * whole, rule) * site.width))
-    basis = _principal(network, flat, site, batches)[:, :kept]
+    basis = _principal(loose, flat, network.sites.index(site), batches)[:, :kept]
     for leaf, spans in enumerate(network.layout.leaves):
         path = network.paths[leaf]
         if leaf in scales:
@@ -119,21 +120,21 @@ def _fused(network: Network, flat: pytree.Flat, site: Site) -> tuple[pytree.Flat
     return flat, scales
 
 
-def _principal(network: Network, flat: pytree.Flat, site: Site, batches: Iterable[Any]) -> Array:
+def _principal(net: Net, flat: pytree.Flat, site: int, batches: Iterable[Any]) -> Array:
     """Eigenvectors of the second moments of all that is read of a stream, largest first."""
+    parts = [_moments(own, flat, leaves, site) for own, leaves in seen(net, flat, batches)]
+    return np.linalg.eigh(np.sum(parts, axis=0, dtype=np.float64))[1][:, ::-1]
 
-    @jax.jit
-    def sums(flat: Any, inputs: Any) -> Any:
-        values = execute(network, flat, inputs, frozenset(site.points)).values
-        sizes = read_sizes(network, flat, inputs)
-        found: Any = 0.0
-        for point in site.points:
-            rows = at_point(network, site, point, values[point], sizes)[0]
-            found = found + jnp.matmul(rows.T, rows, precision="highest") / len(rows)
-        return found
 
-    moments = sum(np.asarray(sums(flat, jax.tree.leaves(b)), np.float64) for b in batches)
-    return np.linalg.eigh(moments)[1][:, ::-1]
+@functools.partial(jax.jit, static_argnames=("network", "site"))
+def _moments(network: Network, flat: Any, inputs: Any, site: int) -> Any:
+    own = network.sites[site]
+    values = execute(network, flat, inputs, frozenset(own.points)).values
+    sizes, found = read_sizes(network, flat, inputs), jnp.zeros(())
+    for point in own.points:
+        rows = at_point(network, own, point, values[point], sizes)[0]
+        found = found + jnp.matmul(rows.T, rows, precision="highest") / len(rows)
+    return found
 
 
 def untied(net: Net, params: Any) -> tuple[Net, Any]:

@@ -1,6 +1,7 @@
 """The blocks of a residual network: what is added to a stream, and which sites it goes through."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from linjax.dims.network import Network
 from linjax.dims.replay import order
 from linjax.dims.run import execute
 from linjax.dims.values import Source
+from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.flat import Ref
 
@@ -61,24 +63,32 @@ def blocks_of(network: Network) -> list[Block]:
     return result
 
 
-def influence(
-    network: Network, flat: pytree.Flat, blocks: list[Block], batches: Iterable[Any]
-) -> Array:
+def seen(
+    net: Net, flat: pytree.Flat, batches: Iterable[Any]
+) -> Iterator[tuple[Network, list[Array]]]:
+    """By batch the network for as many rows, whose values have numbers of their own, and leaves."""
+    for batch in batches:
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        yield net.network_for(flat, inputs), jax.tree.leaves(inputs)
+
+
+def influence(net: Net, flat: pytree.Flat, batches: Iterable[Any]) -> Array:
     """How far each block turns the stream: ``1 − E cos(before, after)``.
 
     Reference: Men et al., ShortGPT, 2024, arXiv 2403.03853.
     """
+    parts = [np.asarray(_cosines(own, flat, leaves)) for own, leaves in seen(net, flat, batches)]
+    return np.asarray(1.0 - np.mean(parts, axis=0, dtype=np.float64))
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _cosines(network: Network, flat: Any, inputs: Any) -> Any:
+    blocks = blocks_of(network)
     taps = frozenset(v for b in blocks for v in (b.before, b.after))
-
-    @jax.jit
-    def cosines(flat: Any, inputs: Any) -> Any:
-        values = execute(network, flat, inputs, taps).values
-        found = []
-        for block in blocks:
-            x, y = values[block.before], values[block.after]
-            norms = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
-            found.append(jnp.mean(jnp.sum(x * y, -1) / jnp.maximum(norms, 1e-12)))
-        return jnp.stack(found)
-
-    parts = [np.asarray(cosines(flat, jax.tree.leaves(batch)), np.float64) for batch in batches]
-    return 1.0 - np.mean(parts, axis=0)
+    values = execute(network, flat, inputs, taps).values
+    found = []
+    for block in blocks:
+        x, y = values[block.before], values[block.after]
+        norms = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
+        found.append(jnp.mean(jnp.sum(x * y, -1) / jnp.maximum(norms, 1e-12)))
+    return jnp.stack(found)

@@ -102,8 +102,8 @@ def constant_of(
     if path in flat:
         return lax.stop_gradient(flat[path])
     own = zip(held.spans, held.varies, strict=True)
-    dims = {d for span, varies in own if varies for d in span.dims()} & network.passed.keys()
-    if all(sizes.kept[d] for d in dims):
+    dims = {d for span, varies in own if varies for d in span.dims()}
+    if all(sizes.kept.get(d, 1) for d in dims):
         return None
     operand: Any = network.layout.makers[key[0]].inputs[key[1]]
     shape = [

@@ -7,7 +7,15 @@ could overfit.
 
 import numpy as np
 
-from linjax.fold.engine.linalg import ROUNDING, Axes, axes, descending, metric_root, root
+from linjax.fold.engine.linalg import (
+    ROUNDING,
+    Axes,
+    axes,
+    counted,
+    descending,
+    metric_root,
+    root,
+)
 
 Array = np.ndarray
 
@@ -26,17 +34,17 @@ def curve(train: Array, test: Array, kernel: Array, metric: Array) -> Array:
     """
     if kernel.ndim == 3:
         return np.sum(list(map(curve, train, test, kernel, metric)), axis=0)
-    weighted = kernel @ metric_root(metric)
-    basis = _axes(train, weighted).basis
-    # What passes is x P Pᵀ C: its error is that of t less a projection, t = x M.
+    basis = _axes(train, kernel @ metric_root(metric)).basis
+    own = counted(metric)  # as it is: what is lifted there to choose by would be a cost here
+    # What passes is x P Pᵀ C: its error is that of t less a projection, t = x W.
     through = train @ basis
     passed = basis.T @ test
-    reads = through.T @ weighted
-    spread = weighted.T @ test @ weighted
-    gain = 2.0 * np.einsum("sq,sq->s", passed @ weighted, reads)
-    quadratic = (reads @ reads.T) * (passed @ basis)
+    reads = through.T @ kernel
+    gain = 2.0 * np.einsum("sq,sq->s", passed @ kernel @ own, reads)
+    quadratic = (reads @ own @ reads.T) * (passed @ basis)
     gain -= 2.0 * np.tril(quadratic, -1).sum(1) + np.diag(quadratic)
-    errors = np.trace(spread) - np.concatenate([[0.0], np.cumsum(gain)])
+    whole = np.einsum("pq,pq->", test @ kernel, kernel @ own)
+    errors = whole - np.concatenate([[0.0], np.cumsum(gain)])
     ranks = min(kernel.shape)
     errors = np.pad(errors, (0, max(ranks + 1 - len(errors), 0)), mode="edge")[: ranks + 1]
     errors[-1] = 0.0  # the kernel itself

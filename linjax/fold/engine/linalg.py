@@ -167,16 +167,22 @@ def root(covariance: Array) -> Root:
     return Root(scale[:, None] * vectors * values, inverse[:, None] * vectors / values)
 
 
+def counted(metric: Array) -> Array:
+    """Returns an output metric; the identity where no output depends on the result, to first order.
+
+    That is a metric of zeros: ``(q, q)``.
+    """
+    total = np.trace(metric)
+    return symmetric(metric) if np.isfinite(total) and total > 0 else np.eye(len(metric))
+
+
 def metric_root(metric: Array) -> Array:
     """Returns a square root of an output metric, its small directions lifted: ``(q, q)``.
 
-    A metric of zero (no output depends on the result, to first order) counts as identity.
+    So directions in which nothing costs anything are told apart by how much there is of them.
     """
-    q = len(metric)
-    mean = np.trace(metric) / max(q, 1)
-    if not np.isfinite(mean) or mean <= 0.0:
-        return np.eye(q)
-    lifted = symmetric(metric) + METRIC_FLOOR * mean * np.eye(q)
+    own = counted(metric)
+    lifted = own + METRIC_FLOOR * np.trace(own) / max(len(own), 1) * np.eye(len(own))
     return scipy.linalg.cholesky(lifted, lower=True, check_finite=False)
 
 

@@ -28,10 +28,22 @@ def test_factors_are_the_best_there_are(seed, p, q, rank):
     values = np.linalg.eigvalsh(root.T @ kernel.T @ covariance @ kernel @ root)[::-1]
     left = np.sum(apart**2) / len(x)
     np.testing.assert_allclose(left, max(values[rank:].sum(), 0), atol=1e-6 * values.sum())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), p=st.integers(1, 7), q=st.integers(1, 7), few=st.integers(1, 7))
+def test_errors_are_those_in_the_metric_as_it_is(seed, p, q, few):
+    """What is lifted to choose directions by cost as much as 5% of the outputs."""
+    covariance, x, kernel, _ = _kernel(seed, p, q)
+    half = np.random.default_rng(seed).normal(size=(q, few))
+    g = half @ half.T  # of few outputs
     errors = curve(covariance, covariance, kernel, g)
     assert errors.shape == (min(p, q) + 1,)
-    np.testing.assert_allclose(errors[rank], left, atol=1e-6 * values.sum())
-    np.testing.assert_allclose(errors[0], values.sum())
+    for rank in range(len(errors)):
+        down, up, change = factor(covariance, x.mean(0), kernel, g, rank)
+        apart = (x @ (kernel - down @ up) - change) @ half
+        left = np.sum(apart**2) / len(x)
+        np.testing.assert_allclose(errors[rank], left, atol=1e-6 * errors[0])
 
 
 def test_a_factor_is_a_projection():
@@ -54,7 +66,7 @@ def test_curves_are_measured_on_other_rows():
     covariance, x, kernel, g = _kernel(2, 5, 6)
     other = np.cov(np.random.default_rng(3).normal(size=(5, 50)), bias=True)
     errors = curve(covariance, other, kernel, g)
-    root = metric_root(g)
+    root = np.linalg.cholesky(g)
     for rank in range(6):
         down, up, _ = factor(covariance, x.mean(0), kernel, g, rank)
         apart = (kernel - down @ up) @ root
