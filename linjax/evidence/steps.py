@@ -22,6 +22,8 @@ SPREAD = frozenset(("broadcast_in_dim", "reshape", "squeeze", "expand_dims"))
 """Operations that leave a number what it is."""
 NEAR = 1e-5
 """How near functions come to each other where they meet, relative to their values."""
+DEEP = 50
+"""Operations in a row that such functions are made of at most."""
 
 
 @remembered
@@ -121,18 +123,20 @@ def _meet(compared: Op, choice: Op, makers: Mapping[int, Op]) -> bool:
     )
 
 
-def _at(operand: Operand, known: dict[int, Any], makers: Mapping[int, Op]) -> Any:
+def _at(operand: Operand, known: dict[int, Any], makers: Mapping[int, Op], left: int = DEEP) -> Any:
     """An operand as a number, given others; None where it depends on more, or isn't one number."""
     if isinstance(operand, Const):
         entries = np.unique(np.asarray(operand.value))
         return entries[0] if entries.size == 1 else None
     if operand.id not in known:
-        op = makers.get(operand.id)
-        if op is None or op.name not in SPREAD | elementwise.RULES.keys():
+        known[operand.id], op = None, makers.get(operand.id)
+        if op is None or not left or op.name not in SPREAD | elementwise.RULES.keys():
             return None
-        values = [_at(o, known, makers) for o in op.inputs]
-        if any(v is None for v in values):
-            return None
+        values = []
+        for other in op.inputs:
+            values.append(_at(other, known, makers, left - 1))
+            if values[-1] is None:
+                return None
         known[operand.id] = values[0] if op.name in SPREAD else np.asarray(op.bind(*values)[0])
     return known[operand.id]
 

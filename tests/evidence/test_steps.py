@@ -131,3 +131,17 @@ def test_choices_between_functions_that_meet_lose_nothing(name):
     network = net.network
     product = next(op for op in network.layout.program.ops if op.name == "dot_general")
     assert (product.outputs[0].id in stepped(network)) == (name in JUMPING)
+
+
+def test_deep_networks_are_looked_through_in_no_time():
+    """What a choice is made of may be all that stands in front of it."""
+
+    def apply(p, x):
+        h = x @ p["a"]
+        for _ in range(400):
+            h = 0.5 * h + jnp.tanh(h)
+        return jnp.where(h[:, ::-1] > 0, h, jax.nn.elu(h)) @ p["b"] @ p["c"]
+
+    net = linjax.trace(apply, PARAMS, X[:1])
+    product = next(op for op in net.network.layout.program.ops if op.name == "dot_general")
+    assert product.outputs[0].id in stepped(net.network)
