@@ -150,6 +150,8 @@ def collect(
         for index, batch in enumerate(track(batches, "collect", progress)):
             given = given_of(weights, beside, batch, index)
             yield part_of(net, flat, batch, given, by_row, index, mesh)
+        if beside is not None and next(beside, None) is not None:
+            raise EvidenceError("weights: there are more of them than batches")
 
     again = not any(isinstance(own, Iterator) for own in (batches, weights))
     passes = []
@@ -245,7 +247,7 @@ def _measure(job: Job, host: Host, some: Any) -> None:
     """Measures what derivatives don't tell, and says where."""
     names, network = [], job.net.network_for(job.flat, some.inputs)
     behind, every = stepped(network), places(network)
-    at = sorted({*host.weightless(), *(n for n in host.weighed if every[n].result in behind)})
+    at = sorted(n for n in host.weighed if every[n].result in behind)
     values = tuple(dict.fromkeys(every[n].result for n in at))
     for n in at:
         which = jnp.int32(values.index(every[n].result))

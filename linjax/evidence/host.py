@@ -94,15 +94,6 @@ class Host:
             whole = moments.mirrored(gram[step].astype(np.float64)) / max(samples, 1e-30)
             metric[piece.start + step.start : piece.start + step.stop] = whole
 
-    def weightless(self) -> list[int]:
-        """Places at which errors cost nothing, by derivatives."""
-        found = []
-        for place, (metric, _) in self.weighed.items():
-            runs = steps(len(metric), 8 * metric.shape[-1] ** 2)
-            if metric.size and not any(metric[run].any() for run in runs):
-                found.append(place)
-        return found
-
     def raise_by(self, place: int, cost: float) -> None:
         """Says that every error at a place costs its square, too, so many times."""
         metric, _ = self.weighed[place]

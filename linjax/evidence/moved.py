@@ -68,10 +68,7 @@ def moved(params: Any, then: Array) -> str:
     """Says how far parameters have moved from those of a sketch; empty if they haven't."""
     if not len(then):
         return ""
-    paths, now = sorted(pytree.flatten(params)), sketch(params)
-    apart = np.sqrt(np.sum((now[:, 1:] - then[:, 1:]) ** 2, axis=1))
-    scale = np.maximum(then[:, 0], now[:, 0])
-    share = np.nan_to_num(apart / np.where(scale > 0, scale, 1.0))
+    paths, share = sorted(pytree.flatten(params)), _shares(sketch(params), then)
     worst = int(np.argmax(share))
     if share[worst] < MOVED:
         return ""
@@ -80,3 +77,15 @@ def moved(params: Any, then: Array) -> str:
         f"about {share[worst]:.2g} of its norm: predictions are of those before; collect again "
         "if it is more than you meant"
     )
+
+
+def differ(one: Array, other: Array) -> bool:
+    """Whether two sketches are of parameters that have moved from each other."""
+    return len(one) > 0 and len(one) == len(other) and bool(np.max(_shares(one, other)) >= MOVED)
+
+
+def _shares(now: Array, then: Array) -> Array:
+    """By leaf, how far it has moved, as a share of its norm."""
+    apart = np.sqrt(np.sum((now[:, 1:] - then[:, 1:]) ** 2, axis=1))
+    scale = np.maximum(then[:, 0], now[:, 0])
+    return np.nan_to_num(apart / np.where(scale > 0, scale, 1.0))

@@ -9,8 +9,9 @@ import numpy as np
 from linjax.chains.structure import Graph
 from linjax.dims.network import Network
 from linjax.dims.sites import Site
-from linjax.errors import EvidenceError
+from linjax.errors import EvidenceError, warn
 from linjax.evidence.moments import PointMoments, Units, merge_points, merge_units
+from linjax.evidence.moved import differ
 from linjax.evidence.scale import OutputStats, merged, variation
 from linjax.program.pytree import Leaf
 
@@ -144,6 +145,11 @@ def merge(a: Stats, b: Stats) -> Stats:
         raise EvidenceError("only one of the two holds second moments")
     if a.metric != b.metric:
         raise EvidenceError(f"one measures errors by the {a.metric} metric, one by {b.metric}")
+    if differ(np.asarray(a.sketch), np.asarray(b.sketch)):
+        warn(
+            "the evidence is of parameters that have moved in between: what is merged is of "
+            "neither; collect on all rows with the parameters that are to be folded"
+        )
     return dataclasses.replace(
         a,
         seen=tuple(map(_merge_units, a.seen, b.seen)),

@@ -12,9 +12,12 @@ from linjax.errors import EvidenceError
 
 Array = Any
 
+MOST = 2**31 - 1
+"""Sum of whole weights of a batch up to which they are counted; larger ones are floats."""
+
 
 def checked(weights: Any, rows: int, index: int) -> Array:
-    """Returns the weights of a batch, int32 for masks and whole numbers, else floating.
+    """Returns the weights of a batch, int32 for masks and whole numbers, else (and huge) floats.
 
     Raises:
       EvidenceError: if they are of another number of rows, negative or not finite.
@@ -27,11 +30,13 @@ def checked(weights: Any, rows: int, index: int) -> Array:
             f"batch {index}: weights of shape {array.shape}, expected {rows} rows: one weight a "
             "row, or one for each position of each row"
         )
-    values = np.asarray(array).astype(np.float64)
+    values = np.asarray(weights).astype(np.float64)
     if not np.isfinite(values).all() or values.min(initial=0.0) < 0:
         raise EvidenceError(f"batch {index}: weights must be finite and at least 0")
     if jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    if values.sum() > MOST:  # counts of 32 bits would begin anew
+        return jnp.asarray(values, jnp.float32)
     return array.astype(jnp.int32)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.flow import settled, units, unread
@@ -11,22 +12,30 @@ from linjax.chains.reading import read_chain, write_chain
 from linjax.chains.structure import Chain, Graph, Site
 from linjax.errors import warn
 from linjax.evidence.stats import Stats, UnitStats
-from linjax.fold.published import fold_published
+from linjax.fold.lossless.proportional import visible
+from linjax.fold.published import fold_published, lowered
 from linjax.fold.report import Report, SiteChange, change
 from linjax.fold.rules import PublishedSize, Threshold
 from linjax.program import pytree
 from linjax.program.count import count
-from linjax.program.pytree import Flat
+from linjax.program.pytree import Flat, join
 
 
 def published(params: Any, stats: Stats, rule: Threshold | PublishedSize) -> tuple[Any, Report]:
     """Folds the chains of a network by a published rule."""
     rates = _foldable_rates(stats)
+    flat, graph = stats.network.flatten(params), stats.graph
+    own = {chain: [rates[site.name] for site in chain.sites] for chain in graph.chains}
+    if isinstance(rule, PublishedSize):
+        chains = [
+            c for c in graph.chains if not (unread(graph, c, flat) or settled(graph, c, flat))
+        ]
+        rule = lowered([(read_chain(graph, flat, c), own[c]) for c in chains], rule)
 
     def apply(chain: Chain, layers: Layers) -> Layers:
-        return fold_published(layers, [rates[site.name] for site in chain.sites], rule)[0]
+        return fold_published(layers, own[chain], rule)[0]
 
-    return transform(params, stats.network.flatten(params), stats.graph, apply)
+    return transform(params, flat, graph, apply)
 
 
 def _foldable_rates(stats: Stats) -> dict[str, Any]:
@@ -83,8 +92,38 @@ def transform(
         before = after = read_chain(graph, flat, chain)
         if not settled(graph, chain, flat):
             after = rewrite(chain, before)
+            if not _held(graph, flat, chain, after):
+                after = before
             flat = write_chain(graph, flat, chain, after)
         for site, old, new in zip(chain.sites, before, after, strict=False):
             sites[site.name] = change(old, new)
     folded = pytree.unflatten(flat, like=params)
     return folded, Report(graph, sites, count(params), count(folded))
+
+
+def _held(graph: Graph, flat: Flat, chain: Chain, layers: Layers) -> bool:
+    """Whether a chain's new kernels can be held in its dtype; says so where they can't.
+
+    Products of kernels overflow, or vanish, where the kernels themselves don't.
+    """
+    kernels = [graph.affine(name).kernel for name in chain.maps]
+    own = [jnp.result_type(flat[path]) for path in kernels if path in flat]
+    dtypes = [dtype for dtype in own if jnp.issubdtype(dtype, jnp.floating)]
+    dtype = max(dtypes, key=lambda d: float(jnp.finfo(d).eps), default=jnp.dtype(np.float64))
+    for layer in layers:
+        mates = [kernel for kernel, _ in layer.mates]
+        for kernel in (layer.kernel, layer.linear, layer.down, *mates):
+            if kernel is None:
+                continue
+            wide = np.asarray(kernel).astype(np.float64)
+            with np.errstate(over="ignore"):
+                lost = np.abs(wide.astype(dtype).astype(np.float64) - wide)
+            scale = np.max(np.abs(wide), axis=0, initial=0.0)
+            if not (np.max(lost, axis=0, initial=0.0) <= visible(dtype) * scale).all():
+                warn(
+                    f"left alone: the chain of {', '.join(map(join, kernels))}: products of its "
+                    f"kernels are too large or too small for {dtype}; scale the kernels, or cast "
+                    "them to a wider dtype first"
+                )
+                return False
+    return True

@@ -4,12 +4,14 @@ Planning needs nothing but widths and numbers of units, so that a whole sweep of
 thresholds is planned in no time; only the chosen folds touch kernels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from linjax.chains.layers import Array, Layers, replaced
 from linjax.chains.substitute import keep_units, substitute
+from linjax.errors import warn
 from linjax.fold.rules import PublishedSize, Threshold
 
 
@@ -152,43 +154,52 @@ def fold_units(layers: Layers, index: int, folded: Array) -> Layers:
     return substitute(layers, index + 1, pull, offset)
 
 
-def fold_published(
-    layers: Layers, rates: list[Array], rule: Threshold | PublishedSize
-) -> tuple[Layers, list[int]]:
+def fold_published(layers: Layers, rates: list[Array], rule: Threshold) -> tuple[Layers, list[int]]:
     """Folds a chain by the published rule.
 
     Args:
       layers: the chain.
       rates: activation rates of every layer's units but the last.
-      rule: a threshold, or a size to lower the threshold to.
+      rule: a threshold.
 
     Returns:
       The folded chain, and the layers that folded.
     """
-    chosen_rule = rule if isinstance(rule, Threshold) else _lower(layers, rates, rule)
-    masks = [r >= chosen_rule.rate for r in rates]
-    _, chosen = plan_threshold(widths(layers), [int(m.sum()) for m in masks], chosen_rule)
+    masks = [r >= rule.rate for r in rates]
+    _, chosen = plan_threshold(widths(layers), [int(m.sum()) for m in masks], rule)
     for index in chosen:
         layers = fold_units(layers, index, masks[index])
     return layers, chosen
 
 
-def _lower(layers: Layers, rates: list[Array], rule: PublishedSize) -> Threshold:
-    """Finds the highest threshold at which the size is met; the smallest size if none is."""
-    plan = widths(layers)
+def lowered(chains: Sequence[tuple[Layers, list[Array]]], rule: PublishedSize) -> Threshold:
+    """Finds the highest threshold, one for all chains, at which they meet a size together.
+
+    That of the smallest size, with a warning, if none does.
+
+    Args:
+      chains: each with its activation rates, as for :func:`fold_published`.
+      rule: the size.
+    """
+    plans = [(widths(layers), [np.sort(r) for r in rates]) for layers, rates in chains]
     skip = rule.counted == "without_first"
-    budget = rule.fraction * parameters(plan, skip)
-    levels = np.unique(np.concatenate([*rates, [0.0]]))[::-1]
-    levels = levels[levels >= 0.0]  # units that can't fold by rate have one below
-    ordered = [np.sort(r) for r in rates]
+    least = sum(parameters(plan, skip) for plan, _ in plans)
+    budget = rule.fraction * least
+    levels = np.unique(np.concatenate([[0.0], *(r for _, rates in plans for r in rates)]))[::-1]
     best = Threshold(1.0, "optimal", rule.greedy, rule.gain)
-    least = parameters(plan, skip)
-    for level in levels:
-        trial = best._replace(rate=float(level))
-        counts = [int(len(r) - np.searchsorted(r, level)) for r in ordered]
-        size = parameters(plan_threshold(plan, counts, trial)[0], skip)
+    for level in levels[levels >= 0.0]:  # units that can't fold by rate have one below
+        trial, size = best._replace(rate=float(level)), 0
+        for plan, rates in plans:
+            counts = [int(len(r) - np.searchsorted(r, level)) for r in rates]
+            size += parameters(plan_threshold(plan, counts, trial)[0], skip)
         if size <= budget:
             return trial
         if size < least:
             best, least = trial, size
+    if chains:
+        whole = sum(parameters(plan, skip) for plan, _ in plans)
+        warn(
+            f"{rule}: no threshold leaves so few parameters; the least, {least / whole:.3g}, it "
+            "is; linjax.size meets sizes"
+        )
     return best

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.errors import LinjaxError, warn
+from linjax.errors import EvidenceError, LinjaxError, warn
 from linjax.evidence.given import as_batches, as_net, as_values, is_number, whole
 from linjax.evidence.metric import settled
 from linjax.evidence.objective import divergence
@@ -116,6 +116,11 @@ def recover(
     rows = pooled(net, params, train, mix)
     count = jax.tree.leaves(rows)[0].shape[0]
     batch_size = min(batch_size, count)
+    for own in jax.tree.leaves(([outputs for _, outputs in held_rows.chunks], rows[1])):
+        if pytree.is_floating(str(own.dtype)) and not np.isfinite(np.asarray(own)).all():
+            raise EvidenceError(
+                "batches: the original's outputs aren't finite for some rows; leave these away"
+            )
 
     rows = jax.tree.map(jnp.asarray, rows)
     best, fixed = _floating(small)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linjax.program.pytree import Leaf
+from linjax.errors import StoreError
+from linjax.program.pytree import Leaf, join
 
 KINDS = {"key<fry>": ("threefry2x32", 2), "key<rbg>": ("rbg", 4), "key<urbg>": ("unsafe_rbg", 4)}
 """By dtype: the generator, and how many uint32 make a key."""
@@ -28,6 +29,20 @@ def dtype_of(name: str) -> Any:
 def spec(leaf: Leaf) -> jax.ShapeDtypeStruct:
     """Returns the shape and dtype of a leaf as JAX wants them."""
     return jax.ShapeDtypeStruct(leaf.shape, dtype_of(leaf.dtype))
+
+
+def check_kept(leaf: Leaf) -> None:
+    """Checks that JAX takes a leaf's numbers as they are.
+
+    Raises:
+      StoreError: if it would cut them to fewer bits.
+    """
+    kept = leaf.dtype if leaf.dtype in KINDS else jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if str(kept) != leaf.dtype:
+        raise StoreError(
+            f"{join(leaf.path)}: dtype {leaf.dtype}, which JAX would cut to {kept}; "
+            "enable jax_enable_x64"
+        )
 
 
 def as_stored(leaf: Leaf) -> Leaf:

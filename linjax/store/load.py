@@ -188,12 +188,7 @@ def _runs(found: Contents, apply_fn: Callable[..., Any] | None) -> bool:
 
 
 def _on_device(leaf: Leaf, array: Any) -> Any:
-    kept = jax.dtypes.canonicalize_dtype(array.dtype)
-    if kept != array.dtype:
-        raise StoreError(
-            f"{join(leaf.path)}: dtype {leaf.dtype}, which JAX would cut to {kept}; "
-            "enable jax_enable_x64"
-        )
+    keys.check_kept(leaf)
     return keys.from_numbers(leaf, placed(array))
 
 

@@ -11,6 +11,7 @@ from linjax.chains.layers import Layer
 from linjax.chains.normal import normalise
 from linjax.fold.published import (
     fold_published,
+    lowered,
     parameters,
     plan_threshold,
     saving,
@@ -60,7 +61,8 @@ def test_a_size_is_met_by_the_highest_threshold_that_can(sizes, seed, fraction, 
     layers = chain(sizes, seed)
     rates = [np.random.default_rng(seed + i).uniform(size=q) for i, q in enumerate(sizes[1:-1])]
     whole = parameters(widths(layers))
-    folded, _ = fold_published(layers, rates, PublishedSize(fraction, greedy))
+    rule = lowered([(layers, rates)], PublishedSize(fraction, greedy))
+    folded, _ = fold_published(layers, rates, rule)
     levels = np.unique(np.concatenate([*rates, [0.0]]))[::-1]
     tried = [
         stored(fold_published(layers, rates, Threshold(float(level), "optimal", greedy))[0])
