@@ -28,6 +28,7 @@ from linjax.evidence.steps import stepped
 from linjax.evidence.stored import opened
 from linjax.net import Net
 from linjax.program import pytree
+from linjax.program.placed import automatic_mesh
 from linjax.report.progress import track
 
 SENSITIVITY_ROWS = 1536  # rows that the output sensitivity is measured on, over all batches
@@ -132,6 +133,7 @@ def collect(
       [1.0, 0.0, 0.5]
     """
     _check(net, params, batches, folds, limits)
+    mesh = automatic_mesh(mesh)
     own = placement.place(params, mesh)
     flat = net.network.flatten(own)
     flat = spelled(net.network, flat) if second_moments else flat

@@ -16,7 +16,7 @@ from linjax.evidence.rows import length, shifts, taken, told
 from linjax.evidence.weights import checked, of_rows
 from linjax.net import Net
 from linjax.program import pytree
-from linjax.program.placed import placed
+from linjax.program.placed import automatic, placed
 
 Array = Any
 Batch = Any
@@ -135,7 +135,7 @@ def part_of(
     mesh: Mesh | None,
 ) -> Part:  # fmt: skip
     """Makes arrays of a batch and its weights, spread over the mesh where possible."""
-    inputs = batch if isinstance(batch, tuple) else (batch,)
+    inputs = automatic(batch if isinstance(batch, tuple) else (batch,))
     leaves, tree = jax.tree.flatten(inputs)
     if not leaves:
         raise EvidenceError(f"batch {index}: expected arrays, got none")

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linjax.errors import EvidenceError
 from linjax.evidence.spreading import spread_over
-from linjax.program.placed import placed
+from linjax.program.placed import automatic, placed
 
 Array = Any
 
@@ -19,6 +19,7 @@ def place(params: Any, mesh: Mesh | None) -> Any:
 
     Those stay as they are sharded, so that no device has to hold what it can't.
     """
+    params = automatic(params)
     if mesh is None:
         return params
     whole, devices = NamedSharding(mesh, PartitionSpec()), set(mesh.devices.flat)

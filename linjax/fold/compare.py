@@ -15,6 +15,7 @@ from linjax.evidence.metric import chosen, is_logits, settled
 from linjax.fold.outer import Outer, along, outer
 from linjax.net import Net
 from linjax.program.count import count
+from linjax.program.placed import automatic
 from linjax.report.progress import track
 
 Array = Any
@@ -132,6 +133,7 @@ def compare(
         if isinstance(net, Net):  # else the stored program's function checks
             net.check(given)
 
+    params, small = automatic((params, small))
     run = net.compiled if isinstance(net, Net) else jax.jit(net.apply)
     return compare_functions(
         lambda inputs: run(params, *inputs),
@@ -168,7 +170,7 @@ def compare_functions(
     metric = metric if metric is None else chosen(metric, None)
     total: list[_Sums] = []
     for index, batch in enumerate(track(batches, "compare", progress)):
-        inputs = batch if isinstance(batch, tuple) else (batch,)
+        inputs = automatic(batch if isinstance(batch, tuple) else (batch,))
         as_numbers(jax.tree.leaves(inputs), index)
         outputs = original(inputs), other(inputs)
         metric = metric or chosen(None, outputs[0])

@@ -32,6 +32,7 @@ from linjax.fold.rules import Size, Tolerance, planned
 from linjax.fold.threads import one_thread
 from linjax.net import Net
 from linjax.program.count import count
+from linjax.program.placed import automatic
 
 NEGLIGIBLE = 2e-4
 """Divergence from the original's outputs that a joint refit isn't worth its time for."""
@@ -110,7 +111,7 @@ def compress(
     as_net(net)
     planned(rule)
     as_batches(net, batches, started=True)
-    again = repeatable(batches)
+    again, params = repeatable(batches), automatic(params)
     if evidence is not None:
         as_evidence(params, evidence)
     if metric is None and evidence is not None:

@@ -23,6 +23,7 @@ from linjax.fold.rows import (
 )
 from linjax.net import Net
 from linjax.program import pytree
+from linjax.program.placed import automatic
 from linjax.report.progress import track
 
 Array = Any
@@ -107,6 +108,7 @@ def recover(
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise LinjaxError(f"learning_rate = {learning_rate!r}, expected a number > 0")
     metric = settled(metric, net)
+    params, small = automatic((params, small))
     again = repeatable(batches)
     net.check(params)
     as_values(params)

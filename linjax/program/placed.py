@@ -1,10 +1,11 @@
-"""Arrays of NumPy's as JAX's."""
+"""Where arrays are: those of NumPy as JAX's, those on meshes where JAX finds shardings itself."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 
 def placed(array: Any) -> jax.Array:
@@ -16,3 +17,26 @@ def placed(array: Any) -> jax.Array:
     [0.0, 1.0, 2.0]
     """
     return jax.device_put(np.array(array)) if type(array) is np.ndarray else jnp.asarray(array)
+
+
+def automatic(tree: Any) -> Any:
+    """Arrays on meshes whose axes are explicit (``jax.make_mesh``) on such as are automatic.
+
+    There a program says nothing of how what it makes is sharded; nothing is copied between devices.
+    """
+
+    def put(leaf: Any) -> Any:
+        own = getattr(leaf, "sharding", None)
+        if not isinstance(own, NamedSharding) or not isinstance(leaf, jax.Array):
+            return leaf
+        mesh = automatic_mesh(own.mesh)
+        return leaf if mesh is own.mesh else jax.device_put(leaf, NamedSharding(mesh, own.spec))
+
+    return jax.tree.map(put, tree)
+
+
+def automatic_mesh(mesh: Any) -> Any:
+    """A mesh with the same devices and names, whose axes are automatic; itself if they are."""
+    if not isinstance(mesh, Mesh) or AxisType.Explicit not in mesh.axis_types:
+        return mesh
+    return Mesh(mesh.devices, mesh.axis_names)

@@ -1,0 +1,40 @@
+"""Meshes as `jax.make_mesh` makes them, whose axes say how everything is sharded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import linjax
+
+RNG = np.random.default_rng(0)
+SHAPES = {"a": (8, 24), "shift": (24,), "c": (24, 3)}
+PARAMS = {n: jnp.asarray(RNG.normal(size=s) / s[0] ** 0.5, jnp.float32) for n, s in SHAPES.items()}
+X = jnp.asarray(RNG.normal(size=(256, 8)), jnp.float32)
+
+
+def apply(p, x):
+    return jax.nn.relu(x @ p["a"] + p["shift"]) @ p["c"]
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device alone")
+def test_evidence_and_folds_are_those_of_one_device():
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    rows = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec()))
+    net = linjax.trace(apply, PARAMS, X[:1])
+    alone = linjax.collect(net, PARAMS, [X], metric="identity")
+    small = linjax.fold(PARAMS, alone, linjax.size(0.5))
+    error = linjax.compare(net, PARAMS, small, [X], metric="identity").error
+    for own, x, over in ((PARAMS, rows, None), (params, rows, mesh), (params, X, mesh)):
+        stats = linjax.collect(net, own, [x], metric="identity", mesh=over)
+        np.testing.assert_array_equal(stats.units["a"].active, alone.units["a"].active)
+        folded = linjax.fold(own, stats, linjax.size(0.5))
+        found = linjax.compare(net, own, folded, [x], metric="identity").error
+        np.testing.assert_allclose(found, error, rtol=1e-2)
+    compressed = linjax.compress(net, params, [rows], linjax.size(0.5), metric="identity")
+    assert linjax.count(compressed) <= 0.5 * linjax.count(PARAMS)
+    assert linjax.compare(net, params, compressed, [rows], metric="identity").error < 2 * error
+    better = linjax.recover(net, params, small, [rows], steps=20)
+    assert linjax.count(better) == linjax.count(small)
