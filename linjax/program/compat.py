@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from jax import lax, typeof
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
@@ -33,11 +34,38 @@ def key_name(key: object) -> str:
 def bind(primitive: Any, params: dict[str, Any], values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Applies a primitive as an equation of a jaxpr does; always returns a tuple."""
     prepared = primitive.get_bind_params(params)
+    values = _varying_alike(values)
     if isinstance(prepared, tuple):  # up to jax 0.9: functions apart from parameters
         functions, prepared = prepared
         values = (*functions, *values)
     out = primitive.bind(*values, **prepared)
     return tuple(out) if primitive.multiple_results else (out,)
+
+
+def _varying_alike(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Lets operands vary over all axes of a ``shard_map`` that one does, as JAX's functions do."""
+    own = [_varying(value) for value in values]
+    axes: frozenset[str] = frozenset().union(*own)
+    if not axes:
+        return values
+    pairs = zip(values, own, strict=True)
+    return tuple(v if seen == axes else _vary(v, tuple(axes - seen)) for v, seen in pairs)
+
+
+def _varying(value: Any) -> frozenset[str]:
+    """The axes of a ``shard_map`` over which a value varies."""
+    aval = typeof(value)
+    found = getattr(getattr(aval, "mat", aval), "varying", None)  # from jax 0.10 on
+    axes: frozenset[str] = getattr(aval, "vma", frozenset()) if found is None else found
+    return axes
+
+
+def _vary(value: Any, axes: tuple[str, ...]) -> Any:
+    """Lets a value vary over axes of a ``shard_map``."""
+    if hasattr(lax, "pcast"):
+        return lax.pcast(value, axes, to="varying")
+    up_to_jax_08: Any = lax
+    return up_to_jax_08.pvary(value, axes)
 
 
 def context(eqn: Any) -> Any:

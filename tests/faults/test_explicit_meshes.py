@@ -38,3 +38,24 @@ def test_evidence_and_folds_are_those_of_one_device():
     assert linjax.compare(net, params, compressed, [rows], metric="identity").error < 2 * error
     better = linjax.recover(net, params, small, [rows], steps=20)
     assert linjax.count(better) == linjax.count(small)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device alone")
+def test_folded_networks_run_in_a_shard_map():
+    """Rows vary over its axis, parameters don't."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    net = linjax.trace(apply, PARAMS, X[:1])
+    small = linjax.fold(PARAMS, linjax.collect(net, PARAMS, [X]), linjax.size(0.3))
+    run = jax.shard_map(net.apply, mesh=mesh, in_specs=(whole, rows), out_specs=rows)
+    for params in (PARAMS, small):
+        for own in (run, jax.jit(run)):
+            np.testing.assert_allclose(own(params, X), net.apply(params, X), atol=1e-5)
+
+    def slope(params, x):  # that of parameters that don't vary is summed over devices
+        return jax.grad(lambda p: jnp.mean(net.apply(p, x) ** 2) / 2)(params)
+
+    found = jax.shard_map(slope, mesh=mesh, in_specs=(whole, rows), out_specs=whole)(small, X)
+    alone = jax.grad(lambda p: jnp.mean(net.apply(p, X) ** 2))(small)
+    for own, other in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-4)
