@@ -12,3 +12,9 @@ def normal(seed, *shape):
 def placed(values, dtype=np.float32):
     """Numbers in a dtype, on the device."""
     return jax.device_put(np.array(values, dtype))
+
+
+def apart(y, z):
+    """Relative error of outputs, as rules mean it."""
+    y, z = np.asarray(y, np.float64), np.asarray(z, np.float64)
+    return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0)))

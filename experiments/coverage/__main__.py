@@ -29,9 +29,13 @@ def row(model: Model) -> tuple[str, ...]:
         told = (f"{found.parameters:,}", *shares)
     except Exception as error:
         # One network of a hundred may fail in any way: the others' rows are still wanted.
-        line = next(iter(str(error).splitlines()), "")
-        told = (f"{type(error).__name__}: {line}", "–", "–", "–")
+        told = (said(error), "–", "–", "–")
     return (model.name, model.source, *told, f"{time.perf_counter() - start:.1f}")
+
+
+def said(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def chosen(names: Sequence[str]) -> list[Model]:

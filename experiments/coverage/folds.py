@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linjax
-from experiments.coverage.__main__ import DEPTH, chosen
+from experiments.coverage.__main__ import DEPTH, chosen, said
 from experiments.coverage.zoo import Model
 
 SIZES = 0.9, 0.75
@@ -110,10 +110,10 @@ def main(names: Sequence[str]) -> None:
             found = folded(model)
         except Exception as error:
             # One network of a hundred may fail in any way: the others' rows are still wanted.
-            line = next(iter(str(error).splitlines()), "")
-            print(f"| {model.name} | {type(error).__name__}: {line} | | | | |", flush=True)
+            print(f"| {model.name} | {said(error)} | | | | |", flush=True)
             continue
-        jax.clear_caches()  # programs of a hundred networks are gigabytes
+        finally:
+            jax.clear_caches()  # programs of a hundred networks are gigabytes
         everything += found
         for own in found:
             errors = (f"{e:.3g}" for e in own[1:])

@@ -16,6 +16,7 @@ from linjax.dims.values import Source
 from linjax.net import Net
 from linjax.program import pytree
 from linjax.program.flat import Ref
+from linjax.program.placed import inputs_of
 
 Array = np.ndarray
 
@@ -68,7 +69,7 @@ def seen(
 ) -> Iterator[tuple[Network, list[Array]]]:
     """By batch the network for as many rows, whose values have numbers of their own, and leaves."""
     for batch in batches:
-        inputs = batch if isinstance(batch, tuple) else (batch,)
+        inputs = inputs_of(batch)
         yield net.network_for(flat, inputs), jax.tree.leaves(inputs)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from linjax.chains.view import View
-from linjax.program import pytree
+from linjax.program import precision, pytree
 from linjax.program.pytree import Flat, Path
 
 
@@ -49,5 +49,5 @@ def coarsest(found: View | None, flat: Flat) -> dict[Path, Any]:
         own = jnp.result_type(leaf)
         if pytree.is_floating(str(own)):
             both = [np.dtype(own), *computed.get(path, ())]
-            result[path] = max(both, key=lambda dtype: float(jnp.finfo(dtype).eps))
+            result[path] = precision.coarsest(both)
     return result

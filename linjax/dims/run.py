@@ -189,11 +189,10 @@ class Run:
         """Applies a primitive at the sizes of now."""
         if is_relu(op):
             return (jax.nn.relu(values[0]),)  # the same values, and relu's own derivative at zero
-        if is_unstopped() and (op.name == "stop_gradient" or has_own(op.params)):
-            if op.name == "stop_gradient":
-                return (values[0],)
-            if (body := computed(op.params)) is not None:
-                return tuple(compat.jaxpr_as_fun(body)(*values))
+        if is_unstopped() and op.name == "stop_gradient":
+            return (values[0],)
+        if is_unstopped() and has_own(op.params) and (body := computed(op.params)) is not None:
+            return tuple(compat.jaxpr_as_fun(body)(*values))
         rule = RULES.get(op.name)
         held = [self.layout.operand(op, place) for place in range(len(op.inputs))]
         outs = [self.layout.values[ref.id] for ref in op.outputs]

@@ -251,13 +251,15 @@ def _measure(job: Job, host: Host, some: Any) -> None:
     behind, every = stepped(network), places(network)
     at = sorted(n for n in host.weighed if every[n].result in behind)
     values = tuple(dict.fromkeys(every[n].result for n in at))
+    prices = {
+        value: silent.missing(
+            network, job.flat, some.leaves, values, jnp.int32(which), job.metric, some.weights
+        ).price()
+        for which, value in enumerate(values)
+    }
     for n in at:
-        which = jnp.int32(values.index(every[n].result))
-        found = silent.missing(
-            network, job.flat, some.leaves, values, which, job.metric, some.weights
-        )
-        if found.price() > 0:
-            host.raise_by(n, found.price())
+        if (price := prices[every[n].result]) > 0:
+            host.raise_by(n, price)
             names.append(every[n].name)
     if names:
         warn(

@@ -16,7 +16,7 @@ from linjax.evidence.rows import length, shifts, taken, told
 from linjax.evidence.weights import checked, of_rows
 from linjax.net import Net
 from linjax.program import pytree
-from linjax.program.placed import automatic, placed
+from linjax.program.placed import inputs_of, placed
 
 Array = Any
 Batch = Any
@@ -121,7 +121,7 @@ def _rows(leaves: list[Array], moved: Array, folds: int) -> list[list[Array]]:
 def given_of(weights: Weights | None, beside: Any, batch: Batch, index: int) -> Any:
     """The weights of a batch, None without any."""
     if callable(weights):
-        return weights(*(batch if isinstance(batch, tuple) else (batch,)))
+        return weights(*inputs_of(batch))
     if beside is None:
         return None
     try:
@@ -135,7 +135,7 @@ def part_of(
     mesh: Mesh | None,
 ) -> Part:  # fmt: skip
     """Makes arrays of a batch and its weights, spread over the mesh where possible."""
-    inputs = automatic(batch if isinstance(batch, tuple) else (batch,))
+    inputs = inputs_of(batch)
     leaves, tree = jax.tree.flatten(inputs)
     if not leaves:
         raise EvidenceError(f"batch {index}: expected arrays, got none")

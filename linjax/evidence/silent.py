@@ -58,22 +58,23 @@ def missing(
       metric: output metric.
       weights: of these rows, or of their positions.
     """
-    before = execute(network, flat, inputs, frozenset(at))
+
+    def run(probes: dict[int, Array]) -> tuple[list[Array], dict[int, Array]]:
+        with unstopped():
+            found = execute(network, flat, inputs, frozenset(at), probes)
+        return floating(found.outputs), found.values
+
+    shapes = jax.eval_shape(lambda: run({})[1])
+    still = {place: jnp.zeros(own.shape, jnp.float32) for place, own in shapes.items()}
+    outputs, pull, values = jax.vjp(run, still, has_aux=True)
     ways = {
-        place: jnp.where(which == n, SHARE, 0.0) * _spread(before.values[place], weights)
+        place: jnp.where(which == n, SHARE, 0.0) * _spread(values[place], weights)
         for n, place in enumerate(at)
     }
-
-    def run(probes: dict[int, Array]) -> list[Array]:
-        with unstopped():
-            return floating(execute(network, flat, inputs, probes=probes).outputs)
-
-    still = jax.tree.map(jnp.zeros_like, ways)
-    outputs, pull = jax.vjp(run, still)
     # Derivatives forwards from those backwards: functions may have none but these.
     forwards = jax.vjp(lambda seeds: pull(seeds)[0], [jnp.zeros_like(y) for y in outputs])[1]
     (told,) = forwards(ways)
-    moved = [z - y for y, z in zip(outputs, run(ways), strict=True)]
+    moved = [z - y for y, z in zip(outputs, run(ways)[0], strict=True)]
     square = jnp.maximum(sum(jnp.sum(way**2) for way in ways.values()), 1e-30)
     found = (_cost(outputs, change, metric, weights) / square for change in (moved, told))
     return Missing(*found)

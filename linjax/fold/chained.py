@@ -18,6 +18,7 @@ from linjax.fold.report import Report, SiteChange, change
 from linjax.fold.rules import PublishedSize, Threshold
 from linjax.program import pytree
 from linjax.program.count import count
+from linjax.program.precision import coarsest, lost
 from linjax.program.pytree import Flat, join
 
 
@@ -109,21 +110,20 @@ def _held(graph: Graph, flat: Flat, chain: Chain, layers: Layers) -> bool:
     kernels = [graph.affine(name).kernel for name in chain.maps]
     own = [jnp.result_type(flat[path]) for path in kernels if path in flat]
     dtypes = [dtype for dtype in own if jnp.issubdtype(dtype, jnp.floating)]
-    dtype = max(dtypes, key=lambda d: float(jnp.finfo(d).eps), default=jnp.dtype(np.float64))
+    dtype = coarsest(dtypes, np.float64)
     for layer in layers:
         mates = [kernel for kernel, _ in layer.mates]
         for kernel in (layer.kernel, layer.linear, layer.down, *mates):
             if kernel is None:
                 continue
             wide = np.asarray(kernel).astype(np.float64)
-            with np.errstate(over="ignore"):
-                lost = np.abs(wide.astype(dtype).astype(np.float64) - wide)
             scale = np.max(np.abs(wide), axis=0, initial=0.0)
-            if not (np.max(lost, axis=0, initial=0.0) <= visible(dtype) * scale).all():
+            most = np.max(lost(wide, dtype), axis=0, initial=0.0)
+            if not (most <= visible(dtype) * scale).all():  # what isn't a number, too
                 warn(
                     f"left alone: the chain of {', '.join(map(join, kernels))}: products of its "
-                    f"kernels are too large or too small for {dtype}; scale the kernels, or cast "
-                    "them to a wider dtype first"
+                    f"kernels are too large or too small for {np.dtype(dtype)}; scale "
+                    "them, or cast them to a wider dtype first"
                 )
                 return False
     return True

@@ -15,7 +15,7 @@ from linjax.evidence.metric import chosen, is_logits, settled
 from linjax.fold.outer import Outer, along, outer
 from linjax.net import Net
 from linjax.program.count import count
-from linjax.program.placed import automatic
+from linjax.program.placed import automatic, inputs_of
 from linjax.report.progress import track
 
 Array = Any
@@ -170,7 +170,7 @@ def compare_functions(
     metric = metric if metric is None else chosen(metric, None)
     total: list[_Sums] = []
     for index, batch in enumerate(track(batches, "compare", progress)):
-        inputs = automatic(batch if isinstance(batch, tuple) else (batch,))
+        inputs = inputs_of(batch)
         as_numbers(jax.tree.leaves(inputs), index)
         outputs = original(inputs), other(inputs)
         metric = metric or chosen(None, outputs[0])

@@ -183,8 +183,7 @@ def lowered(chains: Sequence[tuple[Layers, list[Array]]], rule: PublishedSize) -
     """
     plans = [(widths(layers), [np.sort(r) for r in rates]) for layers, rates in chains]
     skip = rule.counted == "without_first"
-    least = sum(parameters(plan, skip) for plan, _ in plans)
-    budget = rule.fraction * least
+    least = whole = sum(parameters(plan, skip) for plan, _ in plans)
     levels = np.unique(np.concatenate([[0.0], *(r for _, rates in plans for r in rates)]))[::-1]
     best = Threshold(1.0, "optimal", rule.greedy, rule.gain)
     for level in levels[levels >= 0.0]:  # units that can't fold by rate have one below
@@ -192,12 +191,11 @@ def lowered(chains: Sequence[tuple[Layers, list[Array]]], rule: PublishedSize) -
         for plan, rates in plans:
             counts = [int(len(r) - np.searchsorted(r, level)) for r in rates]
             size += parameters(plan_threshold(plan, counts, trial)[0], skip)
-        if size <= budget:
+        if size <= rule.fraction * whole:
             return trial
         if size < least:
             best, least = trial, size
     if chains:
-        whole = sum(parameters(plan, skip) for plan, _ in plans)
         warn(
             f"{rule}: no threshold leaves so few parameters; the least, {least / whole:.3g}, it "
             "is; linjax.size meets sizes"

@@ -16,7 +16,7 @@ from linjax.evidence.objective import divergence
 from linjax.evidence.rows import by_row, fold_of, shuffled, turns
 from linjax.fold.hasty import jit_hastily
 from linjax.net import Net
-from linjax.program.placed import automatic
+from linjax.program.placed import inputs_of
 
 Array = Any
 Batch = tuple[Any, ...]
@@ -68,7 +68,7 @@ def repeatable(batches: Any) -> Callable[[], Iterator[Batch]]:
 def started(batches: Any) -> Iterator[Batch]:
     """Batches from their beginning, each a tuple of inputs."""
     every = batches() if callable(batches) else batches
-    return (automatic(b if isinstance(b, tuple) else (b,)) for b in every)
+    return map(inputs_of, every)
 
 
 def in_rows(net: Net, params: Any, again: Callable[[], Iterator[Batch]], instead: str) -> None:

@@ -19,6 +19,12 @@ def placed(array: Any) -> jax.Array:
     return jax.device_put(np.array(array)) if type(array) is np.ndarray else jnp.asarray(array)
 
 
+def inputs_of(batch: Any) -> tuple[Any, ...]:
+    """What a function takes after its parameters: a batch is that, or all there is of it."""
+    own: tuple[Any, ...] = automatic(batch if isinstance(batch, tuple) else (batch,))
+    return own
+
+
 def automatic(tree: Any) -> Any:
     """Arrays on meshes whose axes are explicit (``jax.make_mesh``) on such as are automatic.
 

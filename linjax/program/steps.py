@@ -7,7 +7,8 @@ from linjax.program import compat
 
 FLAT = frozenset(("round", "floor", "ceil", "sign", "nextafter"))
 COMPARED = frozenset(("gt", "ge", "lt", "le"))
-_ONE_WAY = ("while", "cond", "scan", "custom_", "pallas", "callback", "call", "random", "argm")
+_ONE_WAY = ("while", "cond", "scan", "custom_", "call", "random", "argm")
+"""Parts of names of what is run in a way of its own (``pallas_call``, callbacks), or chooses."""
 
 
 def has_own(params: Mapping[str, Any]) -> bool:

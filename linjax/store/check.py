@@ -12,7 +12,6 @@ from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.program import pytree
 from linjax.program.pytree import Leaf, join
 from linjax.store import codec, containers, keys, tensors
-from linjax.store.keys import check_kept
 from linjax.store.manifest import (
     FORMAT,
     PROGRAM,
@@ -123,7 +122,7 @@ def _check_network(manifest: Manifest) -> tuple[Any, tuple[Any, ...]]:
     check_names(graph.leaves)
     _check_graph(graph)
     for leaf in graph.leaves:
-        check_kept(leaf)
+        keys.check_kept(leaf)
     shapes = list(map(keys.spec, graph.leaves))
     if manifest.containers is None:
         paths = [leaf.path for leaf in graph.leaves]

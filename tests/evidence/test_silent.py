@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import linjax
-from tests.arrays import placed
+from tests.arrays import apart, placed
 
 relu = jax.nn.relu
 RNG = np.random.default_rng(0)
@@ -35,12 +35,6 @@ BLOCKED = {
 }
 
 
-def error(y, z):
-    """Relative error of outputs, as rules mean it."""
-    y, z = np.asarray(y, np.float64), np.asarray(z, np.float64)
-    return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0)))
-
-
 @pytest.mark.quick(4)
 @pytest.mark.parametrize("name", BLOCKED)
 def test_what_has_no_derivative_is_not_folded_as_if_it_cost_nothing(name):
@@ -54,7 +48,7 @@ def test_what_has_no_derivative_is_not_folded_as_if_it_cost_nothing(name):
         stats = linjax.collect(net, PARAMS, [X[:256], X[256:]], metric="identity")
     for share in (0.8, 0.4):
         small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(share))
-        found = error(apply(PARAMS, X), jax.jit(net.apply)(small, X))
+        found = apart(apply(PARAMS, X), jax.jit(net.apply)(small, X))
         assert found <= 4 * report.predicted + 0.01
 
 
@@ -82,7 +76,7 @@ def test_stopped_gradients_hide_nothing(name):
             warnings.simplefilter("error", linjax.FoldWarning)
             stats = linjax.collect(net, PARAMS, [X[:256]], metric="identity")
         small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(0.8))
-        measured = error(apply(PARAMS, X), jax.jit(net.apply)(small, X))
+        measured = apart(apply(PARAMS, X), jax.jit(net.apply)(small, X))
         assert measured <= 2 * report.predicted + 0.01
         found.append((report.predicted, measured))
     np.testing.assert_allclose(*found, rtol=0.05, atol=1e-3)
@@ -103,7 +97,7 @@ def test_what_contributes_nothing_still_goes_without_a_word():
         stats = linjax.collect(net, params, [X], metric="identity")
     small = linjax.fold(params, stats, linjax.tolerance(1e-4))
     assert linjax.count(small) <= 6 * 24 + 24 + 2 * 24 * 3 + 2 * (24 + 3)
-    assert error(jax.jit(apply)(params, X), jax.jit(net.apply)(small, X)) < 1e-3
+    assert apart(jax.jit(apply)(params, X), jax.jit(net.apply)(small, X)) < 1e-3
 
 
 def test_rows_that_weigh_nothing_are_not_measured():
@@ -142,5 +136,5 @@ def test_batches_that_are_normalised_have_derivatives():
         net = linjax.trace(function, PARAMS, X)
         stats = linjax.collect(net, PARAMS, [X], metric="identity")
         small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(0.5))
-        found = error(function(PARAMS, X), jax.jit(net.apply)(small, X))
+        found = apart(function(PARAMS, X), jax.jit(net.apply)(small, X))
         assert found <= 4 * report.predicted + 0.01

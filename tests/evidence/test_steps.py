@@ -9,7 +9,7 @@ import pytest
 
 import linjax
 from linjax.evidence.steps import stepped
-from tests.arrays import placed
+from tests.arrays import apart, placed
 
 RNG = np.random.default_rng(0)
 SHAPES = {"a": (8, 16), "b": (16, 16), "c": (16, 4), "d": (16, 4)}
@@ -57,12 +57,6 @@ PARTLY = {
 }  # fmt: skip
 
 
-def error(y, z):
-    """Relative error of outputs, as rules mean it."""
-    y, z = np.asarray(y, np.float64), np.asarray(z, np.float64)
-    return float(np.linalg.norm(z - y) / np.linalg.norm(y - y.mean(0)))
-
-
 @pytest.mark.quick(3)
 @pytest.mark.parametrize("name", PARTLY)
 def test_what_derivatives_tell_in_part_is_measured(name):
@@ -76,7 +70,7 @@ def test_what_derivatives_tell_in_part_is_measured(name):
         stats = linjax.collect(net, PARAMS, [X[:400]], metric="identity")
     for share in (0.95, 0.8):
         small, report = linjax.fold_and_report(PARAMS, stats, linjax.size(share))
-        found = error(apply(PARAMS, X[400:]), jax.jit(net.apply)(small, X[400:]))
+        found = apart(apply(PARAMS, X[400:]), jax.jit(net.apply)(small, X[400:]))
         assert found <= 2.5 * report.predicted + 0.01
 
 

@@ -26,6 +26,7 @@ from linjax.errors import LinjaxError
 from linjax.evidence.bounds import Bounds, Verdict
 from linjax.fold.lossless.proportional import visible
 from linjax.fold.lossless.rewriting import in_float64, outgoing, with_outgoing
+from linjax.program.precision import coarsest, lost
 from linjax.program.pytree import is_floating
 
 Array = Any
@@ -297,8 +298,7 @@ def _storable(before: Layers, after: Layers, dtype: DTypeLike) -> bool:
         own = np.arange(new.units) if index + 1 == len(before) else new.origin
         kernel = old.kernel if old.down is None else old.down @ old.kernel
         bias, beside = old.bias[own], np.linalg.norm(kernel, axis=0)[own]
-        with np.errstate(over="ignore"):
-            error = np.abs(new.bias.astype(dtype).astype(np.float64) - new.bias)
+        error = lost(new.bias, dtype)
         if (error > visible(dtype) * (beside + np.abs(bias)))[new.bias != bias].any():
             return False
     return True
@@ -324,7 +324,7 @@ def exact_rewrite(
         folded = fold_exact(layers, verdicts, slopes, rules)[0]
         kernels = (bounds.graph.affine(name).kernel for name in chain.maps)
         own = [dtypes[path] for path in kernels if path in dtypes]
-        stored = max(own, key=lambda dtype: float(jnp.finfo(dtype).eps), default=np.float32)
+        stored = coarsest(own)
         return folded if _storable(in_float64(layers), folded, stored) else layers
 
     return rewrite

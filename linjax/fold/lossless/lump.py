@@ -25,10 +25,10 @@ from linjax.evidence.bounds import Bounds, fingerprint
 from linjax.evidence.given import as_net, as_values
 from linjax.fold.chained import transform
 from linjax.fold.lossless.exact import exact_rewrite
-from linjax.fold.lossless.lump_layers import LumpReport, at_least_zero, epsilon, lump_layers
+from linjax.fold.lossless.lump_layers import LumpReport, at_least_zero, lump_layers
 from linjax.fold.lossless.lump_sites import LumpedSites, lump_sites
 from linjax.net import Net
-from linjax.program import pytree
+from linjax.program import precision, pytree
 from linjax.program.count import count
 
 __all__ = ["LumpReport", "Lumped", "lump", "lump_and_report"]
@@ -165,8 +165,8 @@ def lump_and_report(
         layers = layers if combine is None else combine(chain, layers)
         kernels = [net.graph.affine(name).kernel for name in chain.maps]
         kernels = [path for path in kernels if path in flat]
-        own = max((jnp.result_type(flat[p]) for p in kernels), key=epsilon, default=np.float32)
-        stored = max((coarse[path] for path in kernels), key=epsilon, default=np.float32)
+        own = precision.coarsest(jnp.result_type(flat[p]) for p in kernels)
+        stored = precision.coarsest(coarse[path] for path in kernels)
         lumped, report = lump_layers(
             layers, slopes, tolerance, radius=radius, dtype=own, stored=stored
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import scipy
 
@@ -17,6 +16,7 @@ from linjax.fold.lossless.proportional import (
     visible,
 )
 from linjax.fold.lossless.rewriting import in_float64, outgoing, with_outgoing
+from linjax.program.precision import coarsest, lost
 
 Array = Any
 
@@ -71,7 +71,7 @@ def lump_layers(
     """
     at_least_zero(tolerance)
     if dtype is None:
-        dtype = max((layer.kernel.dtype for layer in layers), key=epsilon)
+        dtype = coarsest(layer.kernel.dtype for layer in layers)
     units = tuple(layer.units for layer in layers[:-1])
     layers = in_float64(layers)
     gains = _gains(layers, slopes)
@@ -89,11 +89,6 @@ def lump_layers(
             error += drift[moved] @ gains[index][moved]
         magnitude, noise = _magnitude(layers[index], magnitude, pair), onward
     return layers, LumpReport(units, tuple(layer.units for layer in layers[:-1]), error)
-
-
-def epsilon(dtype: Any) -> float:
-    """The distance of one from the next larger number of a dtype."""
-    return float(jnp.finfo(dtype).eps)
 
 
 def at_least_zero(tolerance: float) -> None:
@@ -212,8 +207,7 @@ def _substituted(layers: Layers, index: int, value: Array) -> Layers:
 
 def _settled(before: Layer, after: Layer, stored: Any) -> bool:
     """Whether a new bias can be rounded to a dtype, by a share of what it stands beside."""
-    with np.errstate(over="ignore"):
-        error = np.abs(after.bias.astype(stored).astype(np.float64) - after.bias)
+    error = lost(after.bias, stored)
     beside = np.linalg.norm(before.kernel, axis=0) + np.abs(before.bias)
     return bool((error <= visible(stored) * beside)[after.bias != before.bias].all())
 

@@ -8,7 +8,6 @@ representative. A coordinate that is zero everywhere just goes.
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from linjax.dims.leaves import EXTRAS, RESIDUAL
@@ -24,6 +23,7 @@ from linjax.fold.lossless.proportional import Classes, Made, in_proportion, roun
 from linjax.fold.rewrite import write
 from linjax.fold.written import Written, begun
 from linjax.program import pytree
+from linjax.program.precision import coarsest
 
 Array = np.ndarray
 
@@ -198,7 +198,7 @@ class _Lumping:
             if reader.leaf == leaf:
                 operand: Any = layout.makers[reader.op].inputs[1 - reader.data]
                 dtypes.append(layout.program.avals[operand.id].dtype)
-        return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
+        return coarsest(dtypes)
 
 
 def _kinds(equal: list[Array], m: int) -> Array:

@@ -8,9 +8,10 @@ weight is compared with its counterpart, and the bias with the weights.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
+
+from linjax.program.precision import epsilon, lost
 
 Array = Any
 
@@ -45,12 +46,12 @@ def rounding(dtype: DTypeLike) -> float:
     Multiples are off by this once they are rounded to the dtype, except in float16 and bfloat16,
     where rounding alone may make a difference that shows: there multiples have to be closer.
     """
-    return min(4 * float(jnp.finfo(dtype).eps), MOST)
+    return min(4 * epsilon(dtype), MOST)
 
 
 def visible(dtype: DTypeLike) -> float:
     """What share of a sum its rounding to a dtype may change: 64 ε, in 16 bits and fewer 4 ε."""
-    eps = float(jnp.finfo(dtype).eps)
+    eps = epsilon(dtype)
     return max(4 * eps, min(64 * eps, 2.0**-12))
 
 
@@ -202,8 +203,7 @@ def storable(
       dtype: what the sums are rounded to.
     """
     length = np.linalg.norm(kernel, axis=0)
-    with np.errstate(over="ignore"):
-        error = np.abs(merged.astype(dtype).astype(np.float64) - merged)
+    error = lost(merged, dtype)
     joined = np.bincount(leader, minlength=len(leader))[:, None] > 1
     error += joined * 2.0**-53 * np.abs(merged)  # the sums themselves are rounded to float64
     passed = np.zeros_like(merged)
