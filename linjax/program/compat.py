@@ -5,6 +5,7 @@ from typing import Any
 
 from jax import lax, typeof
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
+from jax.sharding import get_abstract_mesh
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 __all__ = [
@@ -69,10 +70,14 @@ def _vary(value: Any, axes: tuple[str, ...]) -> Any:
 
 
 def context(eqn: Any) -> Any:
-    """Returns the mesh context that an equation was traced in, None if there was no mesh."""
+    """Returns the mesh context that a function set for an equation, None where it set none.
+
+    What is set around all of it is no part of it: it may run in another mesh, or in none.
+    """
     found = getattr(eqn, "ctx", None)
     mesh = getattr(found, "cur_abstract_mesh", None)
-    return None if mesh is None or mesh.empty else found
+    around = mesh is None or mesh.empty or mesh == get_abstract_mesh()
+    return None if around else found
 
 
 def within(context: Any) -> AbstractContextManager[Any]:

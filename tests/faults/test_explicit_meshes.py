@@ -41,6 +41,19 @@ def test_evidence_and_folds_are_those_of_one_device():
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device alone")
+def test_within_set_mesh_arrays_stay_whole_and_sharded_ones_serve_outside():
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    rows = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
+    with jax.set_mesh(mesh):
+        net = linjax.trace(apply, PARAMS, X[:1])
+        inside = linjax.collect(net, PARAMS, [X], metric="identity")
+        with pytest.raises(linjax.LinjaxError, match=r"outside of jax\.set_mesh"):
+            linjax.collect(net, PARAMS, [rows], metric="identity")
+    outside = linjax.collect(net, PARAMS, [rows], metric="identity")
+    np.testing.assert_array_equal(inside.units["a"].active, outside.units["a"].active)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device alone")
 def test_folded_networks_run_in_a_shard_map():
     """Rows vary over its axis, parameters don't."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
