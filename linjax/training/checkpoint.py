@@ -1,11 +1,13 @@
 """Orbax checkpoints of training loops whose parameters change their shapes on the way."""
 
+import itertools
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.tree_util import GetAttrKey, SequenceKey, keystr
 
 from linjax.errors import LinjaxError, StoreError, StructureError
 from linjax.net import Net
@@ -33,11 +35,15 @@ class Checkpoint(NamedTuple):
 
 
 class _Described(NamedTuple):
-    """What stands beside the arrays: the traced network's leaves, and those saved."""
+    """What stands beside the arrays: the traced network's leaves, and those saved.
+
+    Of the state whether there is one, and what it keeps; files of before don't tell that.
+    """
 
     traced: tuple[Leaf, ...]
     leaves: tuple[Leaf, ...]
     state: bool
+    names: tuple[str, ...] = ()
 
 
 def save_checkpoint(
@@ -86,7 +92,7 @@ def save_checkpoint(
     leaves = pytree.leaves_of(nested)
     flat = pytree.flatten(nested)
     numbers = pytree.unflatten({x.path: keys.to_numbers(x, flat[x.path]) for x in leaves})
-    told = codec.encode(_Described(net.graph.leaves, leaves, state is not None))
+    told = codec.encode(_Described(net.graph.leaves, leaves, state is not None, _names(state)))
     items = {
         "params": ocp.args.StandardSave(numbers),
         "linjax": ocp.args.JsonSave(told),
@@ -149,6 +155,7 @@ def restore_checkpoint(
         if not told.state:
             raise StoreError(f"{folder}: step {at} has no optimiser's state")
         template = jax.eval_shape(optimizer.init, wanted)
+        _compare_states(_names(template), told.names)
         specs, structure = jax.tree.flatten(template)
         try:
             leaves = _restore(manager, ocp, at, state=ocp.args.StandardRestore(specs))
@@ -186,6 +193,31 @@ def _restore(manager: Any, ocp: Any, step: int, **item: Any) -> Any:
 
 def _told(data: Any) -> _Described:
     return codec.decode(_Described, json.loads(json.dumps(data)), "checkpoint")
+
+
+def _names(state: Any) -> tuple[str, ...]:
+    """What a state keeps, as ``[0].mu``: shapes alone don't tell optimisers apart.
+
+    What is behind it, ``['kernel']``, are parameters, in whichever containers these are.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    found = []
+    for path, _ in leaves:
+        own = list(itertools.takewhile(lambda k: isinstance(k, (GetAttrKey, SequenceKey)), path))
+        while own and not isinstance(own[-1], GetAttrKey):
+            own.pop()
+        found.append(keystr(tuple(own)))
+    return tuple(dict.fromkeys(found))
+
+
+def _compare_states(have: tuple[str, ...], saved: tuple[str, ...]) -> None:
+    """The optimiser must keep what the saved state does, name by name."""
+    here = [name for name in have if not any(own.startswith(name) for own in saved)]
+    there = [own for own in saved if not any(own.startswith(name) for name in have)]
+    if saved and (here or there):
+        apart = [f"it keeps {', '.join(here)}"] * bool(here)
+        apart += [f"the checkpoint has {', '.join(there)}"] * bool(there)
+        raise StructureError(f"the state isn't one of this optimizer: {'; '.join(apart)}")
 
 
 def _compare(have: tuple[Leaf, ...], saved: tuple[Leaf, ...]) -> None:

@@ -93,3 +93,14 @@ def test_two_chains_that_read_the_input_otherwise():
     x = jnp.asarray(np.random.default_rng(0).uniform(0, 0.1, (50, *shape)), jnp.float32)
     bounds = sound(both, {"tokens": params, "whole": whole}, 0.0, 0.1, x)
     assert [len(site.lower) for site in bounds.sites] == [8, UNITS]
+
+
+def test_boxes_of_values_whose_products_no_float_holds_are_refused():
+    apply, params, shape = tokens()
+    net = linjax.trace(apply, params, jnp.ones((2, *shape)))
+    big = 1e4 * float(np.finfo(np.float32).max)
+    bounds = linjax.certify(net, params, -big, big)
+    assert linjax.check_certificate(net, params, bounds).ok
+    for side in (1e160, np.finfo(np.float64).max):
+        with pytest.raises(linjax.EvidenceError, match="smaller box"):
+            linjax.certify(net, params, -side, side)

@@ -1,5 +1,7 @@
 """A training loop that folds is stopped and goes on as if it hadn't been."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,10 @@ import pytest
 import linjax
 from linjax.training.checkpoint import restore_checkpoint, save_checkpoint
 from tests.store import networks
+
+
+class Held(NamedTuple):
+    params: Any
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,24 @@ def test_steps_before_and_after_a_fold_stand_side_by_side(loop, tmp_path):
         restore_checkpoint(tmp_path, net, step=1)
     with pytest.raises(linjax.StructureError, match="optimizer"):
         restore_checkpoint(tmp_path, net, optax.sgd(0.1, momentum=0.9))
+
+
+@pytest.mark.parametrize("contained", [dict, lambda p: [p], Held])
+def test_a_state_is_told_by_what_it_keeps_not_by_its_shapes(loop, tmp_path, contained):
+    net, _, _, small, _ = loop
+    makers = (optax.sgd(0.1, momentum=0.9), optax.rmsprop(0.1), optax.adagrad(0.1))
+    for step, optimizer in enumerate(makers):
+        save_checkpoint(tmp_path, step, net, small, optimizer.init(small), keep=9)
+        for other, wanted in enumerate(makers):
+            if other == step:
+                state = restore_checkpoint(tmp_path, net, wanted, step=step).state
+                assert jax.tree.structure(state) == jax.tree.structure(optimizer.init(small))
+            else:
+                with pytest.raises(linjax.StructureError, match="isn't one of this optimizer"):
+                    restore_checkpoint(tmp_path, net, wanted, step=step)
+    every = optax.MultiSteps(optax.adam(0.1), 2)
+    save_checkpoint(tmp_path, 8, net, small, every.init(contained(small)), keep=9)
+    assert restore_checkpoint(tmp_path, net, every, step=8).state.mini_step == 0
 
 
 def test_another_network_is_refused_by_path(loop, tmp_path):

@@ -17,6 +17,9 @@ from linjax.evidence.certify.steps import Slopes, Steps, steps_of
 
 Array = Any
 
+LARGEST = 2.0**500
+"""Values whose products float64 holds."""
+
 METHODS: dict[str, tuple[site.Stage, ...]] = {
     "interval": (),
     "crown": (site.sample, site.crown),
@@ -62,7 +65,8 @@ def certify_layers(
       found is kept, and the rest is bounded by intervals.
 
     Raises:
-      EvidenceError: if the box is empty or not finite, or shapes do not fit.
+      EvidenceError: if the box is empty, not finite, or so large that float64 doesn't hold what
+        is computed in it, or shapes do not fit.
     """
     if method not in METHODS:
         raise EvidenceError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
@@ -76,7 +80,9 @@ def certify_layers(
     features = box
     with jax.enable_x64(True):
         for i, step in enumerate(chain.steps):
-            z = interval.preactivation(step, features)
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = interval.preactivation(step, features)
+            _require_held(i, z)
             if i in chain.sites:
                 units, last = chain.units[len(found)], len(found) + 1 == len(chain.sites)
                 problem = site.Problem(chain.steps[: i + 1], units, relaxed, box, not last, points)
@@ -90,6 +96,16 @@ def certify_layers(
             relaxed += (relax(step, features, z),)
             features = interval.activation(step, z)
     return tuple(found)
+
+
+def _require_held(index: int, z: Interval) -> None:
+    """Refuses boxes of whose values float64 doesn't hold the products: nothing could be proven."""
+    reach = np.max(z.magnitude, initial=0.0)
+    if not reach <= LARGEST:
+        raise EvidenceError(
+            f"box: within it what layer {index} of the chain makes may be as large as {reach:.1e}, "
+            f"and float64 holds products of numbers up to {LARGEST:.1e}; give a smaller box"
+        )
 
 
 def checked_box(lower: Array, upper: Array, chain: Steps) -> Interval:
