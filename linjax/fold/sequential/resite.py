@@ -14,7 +14,7 @@ from linjax.dims.sites import Site
 from linjax.evidence.moments import lower_gram, mirrored
 from linjax.evidence.points import at_point
 from linjax.fold.engine.choose import Choice, choose
-from linjax.fold.engine.problem import Frame, Goal, Moments, Point
+from linjax.fold.engine.problem import Frame, Goal, Moments, Point, many_rows
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.hasty import jit_hastily
 
@@ -29,6 +29,10 @@ def again(
     widths: tuple[int, int], now: Sequence[Replay], old: Sequence[Replay],
 ) -> Choice:  # fmt: skip
     """Returns what a site keeps as it is now, aiming at the original's.
+
+    Where rows are few for so many coordinates, what is fitted to these alone may be far off on
+    others: then it aims at what the site is now, if that comes nearer to the original's on rows
+    held out. Coordinates that are kept need no fitting there.
 
     Args:
       network: the traced network.
@@ -53,8 +57,46 @@ def again(
         for own, point in zip(joint, problem.points, strict=True)
     ]
     # Noise that travels has directions without any; moments in single precision err in these.
-    made = problem._replace(points=tuple(seen), sources=w > m, noise=None)
-    return choose(made, *widths, ridge)
+    aimed = problem._replace(points=tuple(seen), sources=w > m, noise=None)
+    if len(now) < 2 or problem.stream is not None or many_rows(aimed):
+        return choose(aimed, *widths, ridge)
+    itself = aimed._replace(points=tuple(point._replace(goal=None) for point in seen))
+    errors = [_held_out(own, aimed, widths, ridge) for own in (aimed, itself)]
+    return choose(aimed if errors[0] <= errors[1] else itself, *widths, ridge)
+
+
+def _held_out(fitted: Problem, aimed: Problem, widths: tuple[int, int], ridge: float) -> float:
+    """How far choices by one fold are from the original's in the others, summed over folds."""
+    folds, total = range(len(aimed.points[0].moments.count)), 0.0
+    for fold in folds:
+        choice = choose(_of_fold(fitted, fold), *widths, ridge)
+        total += sum(_apart(choice, _of_fold(aimed, own)) for own in folds if own != fold)
+    return total
+
+
+def _of_fold(problem: Problem, fold: int) -> Problem:
+    """A problem by the rows of one fold alone."""
+
+    def own(arrays: Any) -> Any:
+        return None if arrays is None else type(arrays)(*(x[fold : fold + 1] for x in arrays))
+
+    points = (Point(own(p.moments), p.metric, own(p.goal)) for p in problem.points)
+    return problem._replace(points=tuple(points))
+
+
+def _apart(choice: Choice, seen: Problem) -> float:
+    """What errors of rebuilding goals from a choice cost in the rows of a fold."""
+    total, mix = 0.0, choice.mix
+    for point, decode, offset in zip(seen.points, choice.decode, choice.offset, strict=True):
+        w, by, goal = mix.shape[1], mix @ decode, point.goal
+        mean, covariance = point.moments.mean[0], point.moments.covariance[0]
+        off = goal.mean[0] - np.einsum("nw,nwm->nm", mean[:, :w], by) - offset
+        cross = np.einsum("nwm,nwp->nmp", by, goal.cross[0][:, :w])
+        left = goal.covariance[0] - cross - cross.swapaxes(1, 2)
+        left = left + by.swapaxes(1, 2) @ covariance[:, :w, :w] @ by
+        left = left + off[:, :, None] * off[:, None, :]
+        total += float(np.sum(point.metric * left))
+    return total
 
 
 def _moments(
