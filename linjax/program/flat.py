@@ -83,7 +83,7 @@ class Op(NamedTuple):
     """One primitive applied to operands.
 
     ``custom`` says that the operation stood inside a function with its own derivative, ``context``
-    in which mesh, where there was one.
+    which mesh the function had set for it, where it had.
     """
 
     primitive: Any
@@ -105,7 +105,7 @@ class Op(NamedTuple):
             return compat.bind(self.primitive, {**self.params, **changed}, values)
 
     def within(self) -> AbstractContextManager[Any]:
-        """The mesh that the operation was traced in, for what is done in its place."""
+        """The mesh that the function set for the operation, for what is done in its place."""
         return compat.within(self.context)
 
 

@@ -97,7 +97,8 @@ def certify(
       returns what has been found.
 
     Raises:
-      EvidenceError: if the box is empty, not a number or of another shape.
+      EvidenceError: if the box is empty, not a number, of another shape, or so large that float64
+        doesn't hold what is computed in it.
       StructureError: if params doesn't fit the network, naming the path.
 
     References:

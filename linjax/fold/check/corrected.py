@@ -22,8 +22,7 @@ from linjax.evidence.stats import Stats
 from linjax.fold.check.in_place import in_place
 from linjax.fold.check.shares import NODES, Goals, Shares, goals, shares
 from linjax.fold.engine.plan import Curve, Plan
-from linjax.fold.engine.problem import Moments
-from linjax.fold.engine.problem import Site as Problem
+from linjax.fold.engine.problem import in_fold, of_fold
 from linjax.fold.frontier import Frontier, known_or_made
 from linjax.fold.plans.factored import Kernel
 from linjax.fold.plans.pricing import Errors, Memory, Problems, chosen
@@ -193,20 +192,13 @@ def _predicted(curves: tuple[Curve, ...], plan: Plan) -> Array:
 def _fitted(problems: Problems) -> Problems:
     """Sites and kernels with the moments of the first fold of rows alone, as predictions are."""
 
-    def first(moments: Moments) -> Moments:
-        return Moments(moments.count[:1], moments.mean[:1], moments.covariance[:1])
-
-    def half(problem: Problem) -> Problem:
-        made = {id(p.moments): first(p.moments) for p in problem.points}  # shared ones stay shared
-        points = tuple(p._replace(moments=made[id(p.moments)]) for p in problem.points)
-        return problem._replace(points=points)
-
     def kernel(own: Kernel) -> Kernel:
-        around = own.patches and own.patches._replace(moments=first(own.patches.moments))
-        return own._replace(moments=first(own.moments), patches=around)
+        around = own.patches and own.patches._replace(moments=of_fold(own.patches.moments, 0))
+        return own._replace(moments=of_fold(own.moments, 0), patches=around)
 
     return problems._replace(
-        problems=tuple(map(half, problems.problems)), kernels=tuple(map(kernel, problems.kernels))
+        problems=tuple(in_fold(own, 0) for own in problems.problems),
+        kernels=tuple(map(kernel, problems.kernels)),
     )
 
 

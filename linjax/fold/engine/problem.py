@@ -1,7 +1,7 @@
 """What is folded: sites, the points that read them, and moments of their coordinates."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -125,6 +125,23 @@ class Site(NamedTuple):
     def coordinates(self) -> int:
         """Number w of coordinates whose moments are needed."""
         return 2 * self.width if self.sources else self.width
+
+
+T = TypeVar("T", Moments, Goal)
+
+
+def of_fold(own: T, fold: int) -> T:
+    """Moments, or a goal, by the rows of one fold alone."""
+    return type(own)(*(x[fold : fold + 1] for x in own))
+
+
+def in_fold(site: Site, fold: int) -> Site:
+    """A site by the rows of one fold alone; points that share moments go on sharing them."""
+    cut = {id(p.moments): of_fold(p.moments, fold) for p in site.points}
+    points = (
+        Point(cut[id(p.moments)], p.metric, p.goal and of_fold(p.goal, fold)) for p in site.points
+    )
+    return site._replace(points=tuple(points))
 
 
 def runs(site: Site) -> list[slice]:

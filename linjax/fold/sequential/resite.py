@@ -14,7 +14,7 @@ from linjax.dims.sites import Site
 from linjax.evidence.moments import lower_gram, mirrored
 from linjax.evidence.points import at_point
 from linjax.fold.engine.choose import Choice, choose
-from linjax.fold.engine.problem import Frame, Goal, Moments, Point, many_rows
+from linjax.fold.engine.problem import Frame, Goal, Moments, Point, in_fold, many_rows
 from linjax.fold.engine.problem import Site as Problem
 from linjax.fold.hasty import jit_hastily
 
@@ -69,19 +69,9 @@ def _held_out(fitted: Problem, aimed: Problem, widths: tuple[int, int], ridge: f
     """How far choices by one fold are from the original's in the others, summed over folds."""
     folds, total = range(len(aimed.points[0].moments.count)), 0.0
     for fold in folds:
-        choice = choose(_of_fold(fitted, fold), *widths, ridge)
-        total += sum(_apart(choice, _of_fold(aimed, own)) for own in folds if own != fold)
+        choice = choose(in_fold(fitted, fold), *widths, ridge)
+        total += sum(_apart(choice, in_fold(aimed, own)) for own in folds if own != fold)
     return total
-
-
-def _of_fold(problem: Problem, fold: int) -> Problem:
-    """A problem by the rows of one fold alone."""
-
-    def own(arrays: Any) -> Any:
-        return None if arrays is None else type(arrays)(*(x[fold : fold + 1] for x in arrays))
-
-    points = (Point(own(p.moments), p.metric, own(p.goal)) for p in problem.points)
-    return problem._replace(points=tuple(points))
 
 
 def _apart(choice: Choice, seen: Problem) -> float:
@@ -90,10 +80,11 @@ def _apart(choice: Choice, seen: Problem) -> float:
     for point, decode, offset in zip(seen.points, choice.decode, choice.offset, strict=True):
         w, by, goal = mix.shape[1], mix @ decode, point.goal
         mean, covariance = point.moments.mean[0], point.moments.covariance[0]
-        off = goal.mean[0] - np.einsum("nw,nwm->nm", mean[:, :w], by) - offset
-        cross = np.einsum("nwm,nwp->nmp", by, goal.cross[0][:, :w])
+        back = by.swapaxes(1, 2)
+        off = goal.mean[0] - (back @ mean[:, :w, None])[..., 0] - offset
+        cross = back @ goal.cross[0][:, :w]
         left = goal.covariance[0] - cross - cross.swapaxes(1, 2)
-        left = left + by.swapaxes(1, 2) @ covariance[:, :w, :w] @ by
+        left = left + back @ covariance[:, :w, :w] @ by
         left = left + off[:, :, None] * off[:, None, :]
         total += float(np.sum(point.metric * left))
     return total

@@ -6,6 +6,8 @@ from linjax.fold.engine.problem import Moments, Point, Site
 
 Array = np.ndarray
 
+KINDS = ("bent", "straight", "paired", "aligned")
+
 
 def moments(rows: Array, folds: int = 2) -> Moments:
     """Moments of ``(N, w)`` or ``(N, n, w)`` rows."""
